@@ -1,0 +1,87 @@
+/* backend.h - a device, its memory and its stream
+ *
+ * A backend is one device (the CPU, one GPU) opened for one process.  Memory
+ * of a backend is addressed by plain pointers that only its own operations may
+ * follow; on the CPU they are host pointers.  Calls are ordered on the
+ * backend's one stream and may return before the work is done: results are on
+ * the host after ha_backend_download or ha_backend_sync. */
+#ifndef HA_KERNELS_BACKEND_H
+#define HA_KERNELS_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct ha_backend;
+struct ha_error;
+struct ha_ops;
+
+enum ha_dtype { HA_DTYPE_F32, HA_DTYPE_BF16, HA_DTYPE_F16 };
+
+/* Bytes of one element. */
+size_t ha_dtype_bytes(enum ha_dtype dtype);
+const char *ha_dtype_name(enum ha_dtype dtype); /* "F32", "BF16", "F16" */
+
+struct ha_backend_options {
+    const char *name; /* "cpu", "cuda", or "auto": cuda where module, driver and device are there */
+    int threads;      /* CPU threads; 0 = one per available core */
+    int device;       /* index of the GPU */
+    int64_t memory_limit; /* bytes the backend may allocate; 0 = no limit but the device's */
+};
+
+/* Returns 0, -ENODEV (this backend cannot run here; the text says why), -EINVAL
+ * (unknown name) or -ENOMEM. */
+int ha_backend_open(const struct ha_backend_options *options, struct ha_backend **ret_backend,
+                    struct ha_error *err);
+void ha_backend_close(struct ha_backend *backend);
+
+/* "cpu" or "cuda". */
+const char *ha_backend_name(const struct ha_backend *backend);
+
+/* One line for people: which backend, on what, and why this one was chosen.
+ * Owned by the backend. */
+const char *ha_backend_description(const struct ha_backend *backend);
+
+/* Names everything that bits depend on (kernel build, library versions, core
+ * type or device kind); checkpoints and references are bound to it.  Owned by
+ * the backend. */
+const char *ha_backend_fingerprint(const struct ha_backend *backend);
+
+/* The type of activations: F32 on the CPU, BF16 on a GPU. */
+enum ha_dtype ha_backend_activation_dtype(const struct ha_backend *backend);
+
+const struct ha_ops *ha_backend_ops(const struct ha_backend *backend);
+
+/* Zeroed memory, 256-byte aligned.  Returns 0 or -ENOMEM with the size, the
+ * sum held so far and the limit in the text. */
+int ha_backend_alloc(struct ha_backend *backend, size_t bytes, void **ret_memory,
+                     struct ha_error *err);
+void ha_backend_free(struct ha_backend *backend, void *memory);
+
+/* Make host bytes that stay valid and unchanged (a mapped file) readable for
+ * operations: the same address on the CPU, a copy on a GPU.  Ended by
+ * ha_backend_release_host. */
+int ha_backend_import_host(struct ha_backend *backend, const void *host, size_t bytes,
+                           const void **ret_memory, struct ha_error *err);
+void ha_backend_release_host(struct ha_backend *backend, const void *memory);
+
+int ha_backend_upload(struct ha_backend *backend, void *memory, const void *host, size_t bytes,
+                      struct ha_error *err);
+int ha_backend_download(struct ha_backend *backend, void *host, const void *memory, size_t bytes,
+                        struct ha_error *err);
+int ha_backend_copy(struct ha_backend *backend, void *to, const void *from, size_t bytes,
+                    struct ha_error *err);
+int ha_backend_zero(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err);
+
+/* Wait for the stream.  A device error is sticky: once returned, every later
+ * call returns it. */
+int ha_backend_sync(struct ha_backend *backend, struct ha_error *err);
+
+/* Bytes allocated now, and the highest value so far. */
+int64_t ha_backend_allocated_bytes(const struct ha_backend *backend);
+int64_t ha_backend_peak_bytes(const struct ha_backend *backend);
+
+/* Floating-point operations done by ha_ops calls so far (2 per multiply-add). */
+double ha_backend_flops(const struct ha_backend *backend);
+
+#endif

@@ -1,0 +1,186 @@
+/* ops.h - the numeric operations every backend offers
+ *
+ * Shapes: T tokens of a pack, H hidden width, V vocabulary rows, N rows, D head
+ * width.  Row-major, last dimension contiguous; a stride counts elements from
+ * one row to the next.  Activations ("act") have the backend's activation type,
+ * statistics, losses and LoRA masters are f32, sums over pairs are double.
+ * Weights are f32, bf16 or f16 as their view says; the arithmetic of a product
+ * accumulates in f32.
+ *
+ * Outputs come first, then saved statistics, inputs, sizes.  Each pointer says
+ * "=" (set) or "+=" (accumulated).  Outputs may not overlap inputs unless said.
+ * Pointers belong to the backend's device; sizes of 0 are legal and do nothing.
+ * Every entry returns 0 or a negative errno with a text.
+ *
+ * Results do not depend on the number of threads: work is cut into fixed tiles
+ * and reductions run in a fixed order. */
+#ifndef HA_KERNELS_OPS_H
+#define HA_KERNELS_OPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/backend.h"
+
+/* A view of a matrix in device memory. */
+struct ha_matrix {
+    void *data; /* (rows, cols) */
+    enum ha_dtype dtype;
+    int64_t rows, cols;
+    int64_t stride; /* elements between rows, >= cols */
+};
+
+/* A run of tokens that attend causally to each other and, before that, to all
+ * of one earlier run: the prompt that chosen and rejected answers share.  All
+ * tokens of a pack belong to exactly one segment, segments lie in token order. */
+struct ha_segment {
+    int64_t begin, length;               /* tokens of this segment in the pack */
+    int64_t prefix_begin, prefix_length; /* tokens seen in full by each; length 0: none */
+};
+
+/* q, k, v, out and their gradients of one layer; heads lie side by side in a
+ * row: head h of token t starts at t * stride + h * D. */
+struct ha_attention {
+    int64_t n_tokens;   /* T */
+    int64_t n_heads;    /* query heads */
+    int64_t n_kv_heads; /* divides n_heads; query head h reads kv head h / (n_heads / n_kv_heads) */
+    int64_t head_dim;   /* D */
+    float scale;        /* D^-0.5 */
+    int64_t q_stride, k_stride, v_stride, out_stride;
+    const struct ha_segment *segments; /* host memory */
+    int64_t n_segments;
+};
+
+/* One pass over the output head for N rows of final hidden states. */
+struct ha_head {
+    const void *hidden; /* act (N, H), rows hidden_stride apart */
+    int64_t hidden_stride;
+    struct ha_matrix weight; /* (V, H) */
+    const int32_t *targets;  /* (N) ids in [0, V), device memory */
+    int64_t n_rows, width;   /* N, H */
+    bool round_logits_bf16;  /* round logits to bf16 before the f32 log-softmax */
+    float *logp;             /* (N) =  log softmax(z)[target] */
+    float *logsumexp;        /* (N) =  or NULL */
+    float *entropy;          /* (N) =  -sum p log p, or NULL */
+    float *mean_logit;       /* (N) =  or NULL */
+    float *logsumexp2;       /* (N) =  logsumexp(2 z), or NULL */
+    int32_t *argmax;         /* (N) =  first largest logit, or NULL */
+    float *dhidden;          /* (N, H) f32 = d logp / d hidden = (onehot - p) W, or NULL */
+};
+
+struct ha_adamw {
+    float lr, beta1, beta2, eps, weight_decay;
+    float max_grad_norm; /* clip to this L2 norm; 0 = no clipping */
+    int64_t step;        /* 1 for the first */
+};
+
+struct ha_decode_attention {
+    int64_t n_rows; /* sequences, one query token each */
+    int64_t n_heads, n_kv_heads, head_dim;
+    float scale;
+    int64_t q_stride, out_stride;
+    const void *const *k_cache; /* host array (n_rows): act (lengths[i], n_kv_heads * D) of each */
+    const void *const *v_cache;
+    const int64_t *lengths; /* host array (n_rows): keys to attend to, the new one included */
+};
+
+struct ha_ops {
+    /* c = alpha * op(a) op(b) + beta * c.  op is transpose where said.  c f32 or act. */
+    int (*gemm)(struct ha_backend *backend, const struct ha_matrix *c, const struct ha_matrix *a,
+                bool transpose_a, const struct ha_matrix *b, bool transpose_b, float alpha,
+                float beta, struct ha_error *err);
+
+    /* rows of x += bias (cols). */
+    int (*add_bias)(struct ha_backend *backend, void *x /* act (N, cols) += */, const void *bias,
+                    enum ha_dtype bias_dtype, int64_t n_rows, int64_t cols, int64_t stride,
+                    struct ha_error *err);
+
+    /* out[t] = table[ids[t]]. */
+    int (*embed_forward)(struct ha_backend *backend, void *out /* act (T, H) = */,
+                         const struct ha_matrix *table /* (V, H) */,
+                         const int32_t *ids /* device (T) */, int64_t n_tokens,
+                         struct ha_error *err);
+
+    /* out = x * rsqrt(mean(x^2) + eps) * w, over groups of `cols`: a row holds `groups`
+     * groups side by side (1 for a hidden state, the number of heads for QK-norm).
+     * out = x (in place) is allowed for the forward call. */
+    int (*rmsnorm_forward)(struct ha_backend *backend, void *out /* act = */,
+                           float *rstd /* (N * groups) =, or NULL */, const void *x /* act */,
+                           const void *weight /* (cols) */, enum ha_dtype weight_dtype, float eps,
+                           int64_t n_rows, int64_t groups, int64_t cols, int64_t out_stride,
+                           int64_t x_stride, struct ha_error *err);
+
+    /* dx (=, or += with accumulate); weight is frozen.  dx = dout is allowed. */
+    int (*rmsnorm_backward)(struct ha_backend *backend, void *dx /* act */, const void *dout,
+                            const void *x, const float *rstd, const void *weight,
+                            enum ha_dtype weight_dtype, int64_t n_rows, int64_t groups,
+                            int64_t cols, int64_t dx_stride, int64_t dout_stride, int64_t x_stride,
+                            bool accumulate, struct ha_error *err);
+
+    /* Rotate pairs (i, i + D/2) of each head in place by table row positions[t];
+     * inverse = true rotates back (the backward pass). */
+    int (*rope)(struct ha_backend *backend, void *x /* act (T, heads * D), in place */,
+                const float *cos_sin /* (max_position, D): D/2 cosines, then D/2 sines */,
+                const int32_t *positions /* device (T) */, int64_t n_tokens, int64_t n_heads,
+                int64_t head_dim, int64_t stride, bool inverse, struct ha_error *err);
+
+    /* Softmax attention over the segments; logsumexp (n_heads, T) is kept for the
+     * backward pass, or NULL. */
+    int (*attention_forward)(struct ha_backend *backend, void *out /* act = */, float *logsumexp,
+                             const void *q, const void *k, const void *v,
+                             const struct ha_attention *shape, struct ha_error *err);
+    int (*attention_backward)(struct ha_backend *backend, void *dq /* = */, void *dk /* = */,
+                              void *dv /* = */, const void *dout, const void *out,
+                              const float *logsumexp, const void *q, const void *k, const void *v,
+                              const struct ha_attention *shape, struct ha_error *err);
+
+    /* out = silu(gate) * up, element by element over (N, cols), rows stride apart. */
+    int (*swiglu_forward)(struct ha_backend *backend, void *out /* act (N, cols) = */,
+                          const void *gate, const void *up, int64_t n_rows, int64_t cols,
+                          int64_t out_stride, int64_t in_stride, struct ha_error *err);
+    /* dgate and dup may be the memory of gate and up. */
+    int (*swiglu_backward)(struct ha_backend *backend, void *dgate /* = */, void *dup /* = */,
+                           const void *dout, const void *gate, const void *up, int64_t n_rows,
+                           int64_t cols, int64_t out_stride, int64_t in_stride,
+                           struct ha_error *err);
+
+    /* out[i] = x[index[i]]. */
+    int (*gather_rows)(struct ha_backend *backend, void *out /* act (N, cols) = */, const void *x,
+                       const int64_t *index /* host (N) */, int64_t n_rows, int64_t cols,
+                       struct ha_error *err);
+
+    /* x[index[i]] += coefficient[i] * rows[i]; an index may appear twice; order of i. */
+    int (*scatter_rows_add)(struct ha_backend *backend, void *x /* act (T, cols) += */,
+                            const float *rows /* f32 (N, cols) */,
+                            const int64_t *index /* host (N) */,
+                            const float *coefficient /* host (N) */, int64_t n_rows, int64_t cols,
+                            struct ha_error *err);
+
+    /* Log-probabilities and the unscaled hidden gradient in one pass over the
+     * vocabulary, cut into chunks of rows with whole vocabulary rows; no more than
+     * one chunk of logits is held. */
+    int (*head)(struct ha_backend *backend, const struct ha_head *head, struct ha_error *err);
+
+    /* logits (N, V) f32 = hidden W^T: for generation. */
+    int (*logits)(struct ha_backend *backend, float *logits, const void *hidden,
+                  const struct ha_matrix *weight, int64_t n_rows, int64_t hidden_stride,
+                  struct ha_error *err);
+
+    /* out[i] = attention of query i over its cache. */
+    int (*decode_attention)(struct ha_backend *backend, void *out /* act (N, heads * D) = */,
+                            const void *q, const struct ha_decode_attention *shape,
+                            struct ha_error *err);
+
+    /* *sum (host) = sum of squares of n f32 values, in double. */
+    int (*sum_of_squares)(struct ha_backend *backend, double *sum /* device, += */, const float *x,
+                          int64_t n, struct ha_error *err);
+
+    /* One AdamW step with decoupled decay; eps is added after the bias-corrected root
+     * (torch.optim.AdamW).  The gradient is multiplied by
+     * min(1, max_grad_norm / (sqrt(*grad_square_sum) + 1e-6)) first. */
+    int (*adamw)(struct ha_backend *backend, float *param, float *m, float *v, const float *grad,
+                 int64_t n, const double *grad_square_sum /* device */,
+                 const struct ha_adamw *settings, struct ha_error *err);
+};
+
+#endif

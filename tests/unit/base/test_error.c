@@ -1,0 +1,45 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <string.h>
+
+#include "common/base/error.h"
+
+static void one_line_with_prefix(void **state)
+{
+    struct ha_error err = {0};
+
+    (void)state;
+    assert_string_equal(ha_error_text(&err), "no error");
+    assert_int_equal(ha_error_set(&err, EINVAL, "bad\nvalue %d", 7), -EINVAL);
+    assert_int_equal(ha_error_prefix(&err, "grid.toml:%d", 3), -EINVAL);
+    assert_string_equal(ha_error_text(&err), "grid.toml:3: bad?value 7");
+    assert_int_equal(ha_error_set(NULL, ENOENT, "x"), -ENOENT);
+}
+
+static void long_text_is_cut(void **state)
+{
+    struct ha_error err = {0};
+    char text[2000];
+
+    (void)state;
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    (void)ha_error_set(&err, EIO, "%s", text);
+    assert_int_equal(strlen(err.text), HA_ERROR_TEXT_BYTES - 1);
+    (void)ha_error_prefix(&err, "%s", text);
+    assert_int_equal(strlen(err.text), HA_ERROR_TEXT_BYTES - 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_line_with_prefix),
+        cmocka_unit_test(long_text_is_cut),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
