@@ -1,0 +1,244 @@
+/* JSON values: what is refused, accessors with defaults, order, dumps; and the JSONTestSuite. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <zlib.h>
+
+#include "common/base/error.h"
+#include "common/conf/json.h"
+
+static struct ha_json *parse(const char *text)
+{
+    struct ha_json *json = NULL;
+    struct ha_error err = {0};
+    int r = ha_json_parse(text, strlen(text), "t.json", &json, &err);
+
+    if (r < 0)
+        print_message("%s\n", err.text);
+    assert_int_equal(r, 0);
+    return json;
+}
+
+static void accessors_default(void **state)
+{
+    struct ha_json *json = parse("{\"b\": true, \"i\": -7, \"r\": 1.5, \"s\": \"a\\u0000b\","
+                                 " \"n\": null, \"a\": [1, 2.0]}");
+    const struct ha_json *array = ha_json_get(json, "a");
+
+    (void)state;
+    assert_true(ha_json_bool(ha_json_get(json, "b"), false));
+    assert_int_equal(ha_json_int(ha_json_get(json, "i"), 0), -7);
+    assert_true(ha_json_real(ha_json_get(json, "r"), 0) == 1.5);
+    assert_true(ha_json_real(ha_json_get(json, "i"), 0) == -7.0);
+    assert_int_equal(ha_json_int(ha_json_get(json, "r"), 42), 42);
+    assert_int_equal(ha_json_int(ha_json_at(array, 1), 42), 42);
+    assert_int_equal(ha_json_string_size(ha_json_get(json, "s")), 3);
+    assert_memory_equal(ha_json_string(ha_json_get(json, "s"), ""), "a\0b", 4);
+    assert_int_equal(ha_json_type(ha_json_get(json, "n")), HA_JSON_NULL);
+    assert_true(ha_json_is(ha_json_get(json, "n"), HA_JSON_NULL));
+    assert_false(ha_json_is(ha_json_get(json, "absent"), HA_JSON_NULL));
+    assert_null(ha_json_get(ha_json_get(ha_json_get(json, "absent"), "x"), "y"));
+    assert_null(ha_json_at(array, 2));
+    assert_null(ha_json_at(array, -1));
+    assert_int_equal(ha_json_size(array), 2);
+    assert_int_equal(ha_json_size(json), 6);
+    assert_int_equal(ha_json_size(NULL), 0);
+    assert_string_equal(ha_json_string(array, "other"), "other");
+    assert_true(ha_json_bool(NULL, true));
+    ha_json_destroy(json);
+    ha_json_destroy(NULL);
+}
+
+static void order_and_dumps(void **state)
+{
+    struct ha_json *json = parse("{\"z\": 1, \"a\": {\"y\": 0.1, \"b\": \"\u00e9\"}, \"m\": []}");
+    const char *key, *expected[] = {"z", "a", "m"};
+    struct ha_json *value;
+    void *iterator = NULL;
+    char *text;
+    int n = 0;
+
+    (void)state;
+    while (ha_json_next(json, &iterator, &key, &value))
+        assert_string_equal(key, expected[n++]);
+    assert_int_equal(n, 3);
+    text = ha_json_dump(json, HA_JSON_COMPACT);
+    assert_string_equal(text,
+                        "{\"z\":1,\"a\":{\"y\":0.10000000000000001,\"b\":\"\u00e9\"},\"m\":[]}");
+    free(text);
+    text = ha_json_dump(json, HA_JSON_CANONICAL);
+    assert_string_equal(text,
+                        "{\"a\":{\"b\":\"\u00e9\",\"y\":0.10000000000000001},\"m\":[],\"z\":1}");
+    free(text);
+    text = ha_json_dump(ha_json_get(json, "z"), HA_JSON_PRETTY);
+    assert_string_equal(text, "1");
+    free(text);
+    assert_null(ha_json_dump(NULL, HA_JSON_COMPACT));
+    ha_json_destroy(json);
+}
+
+static void refusals_name_the_place(void **state)
+{
+    static const struct {
+        const char *text, *part;
+    } cases[] = {
+        {"{\"a\": 1,\n \"a\": 2}", "t.json:2:"},
+        {"{\"a\": 1} x", "t.json:1:"},
+        {"", "t.json:1:"},
+        {"[1, 2", "t.json:1:"},
+        {"{\"a\\u0000\": 1}", "NUL"},
+        {"\"\xff\"", "0xff"},
+        {"[1e999]", "overflow"},
+        {"[99999999999999999999]", "big"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct ha_json *json = (struct ha_json *)(uintptr_t)1;
+        struct ha_error err = {0};
+
+        assert_int_equal(ha_json_parse(cases[i].text, strlen(cases[i].text), "t.json", &json, &err),
+                         -EINVAL);
+        assert_ptr_equal(json, (struct ha_json *)(uintptr_t)1);
+        if (!strstr(err.text, cases[i].part))
+            fail_msg("\"%s\" is not in \"%s\"", cases[i].part, err.text);
+    }
+}
+
+static void depth_is_bounded(void **state)
+{
+    char text[2 * 513 + 1];
+    struct ha_json *json = NULL;
+    struct ha_error err = {0};
+
+    (void)state;
+    memset(text, '[', 513);
+    memset(text + 513, ']', 513);
+    assert_int_equal(ha_json_parse(text, 2 * 513, "t", &json, &err), -EINVAL);
+    assert_string_equal(err.text, "t:1:513: nested deeper than 512 levels");
+    assert_int_equal(ha_json_parse(text + 1, 2 * 512, "t", &json, &err), 0);
+    ha_json_destroy(json);
+    json = parse("\"[[\\\"[[\"");
+    assert_string_equal(ha_json_string(json, ""), "[[\"[[");
+    ha_json_destroy(json);
+}
+
+static void building(void **state)
+{
+    struct ha_json *object = ha_json_new_object(), *array = ha_json_new_array();
+    char *text;
+
+    (void)state;
+    assert_int_equal(ha_json_append(array, ha_json_new_int(INT64_MIN)), 0);
+    assert_int_equal(ha_json_append(array, ha_json_new_real(NAN)), 0);
+    assert_int_equal(ha_json_append(array, ha_json_new_bool(false)), 0);
+    assert_int_equal(ha_json_append(array, ha_json_new_string_n("a\0b", 3)), 0);
+    assert_int_equal(ha_json_append(array, ha_json_new_null()), 0);
+    assert_int_equal(ha_json_append(array, NULL), -ENOMEM);
+    assert_null(ha_json_new_string("\xff"));
+    assert_int_equal(ha_json_set(object, "k", array), 0);
+    assert_int_equal(ha_json_set(object, "k2", ha_json_new_string("v")), 0);
+    text = ha_json_dump(object, HA_JSON_COMPACT);
+    assert_string_equal(
+        text, "{\"k\":[-9223372036854775808,null,false,\"a\\u0000b\",null],\"k2\":\"v\"}");
+    free(text);
+    ha_json_destroy(object);
+}
+
+static void files_are_bounded(void **state)
+{
+    char path[] = "/tmp/ha_test_json_XXXXXX";
+    int fd = mkstemp(path);
+    struct ha_json *json = NULL;
+    struct ha_error err = {0};
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "[1,2]", 5), 5);
+    (void)close(fd);
+    assert_int_equal(ha_json_load(path, 5, &json, &err), 0);
+    assert_int_equal(ha_json_size(json), 2);
+    ha_json_destroy(json);
+    assert_int_equal(ha_json_load(path, 4, &json, &err), -EFBIG);
+    (void)unlink(path);
+    assert_int_equal(ha_json_load(path, 4, &json, &err), -ENOENT);
+    assert_non_null(strstr(err.text, path));
+    assert_true(ha_json_load("/tmp", 4, &json, &err) < 0);
+}
+
+/* One file of the suite: y_ must parse, n_ must not, i_ may do either. */
+static int conformance_failure(const char *name, const char *text, size_t size)
+{
+    struct ha_json *json = NULL;
+    int r = ha_json_parse(text, size, name, &json, NULL);
+
+    if (r == 0)
+        ha_json_destroy(json);
+    /* The suite wants these; the interface refuses duplicate keys and NUL in keys. */
+    if (strstr(name, "/y_object_duplicated_key") || strstr(name, "y_object_escaped_null_in_key"))
+        return r == 0;
+    if (strstr(name, "/y_"))
+        return r != 0;
+    return strstr(name, "/n_") && r == 0;
+}
+
+static void conformance(void **state)
+{
+    const char *data = getenv("HA_TEST_DATA");
+    char path[4096], header[512];
+    int seen = 0, failed = 0;
+    gzFile tar;
+
+    (void)state;
+    if (!data) {
+        print_message("HA_TEST_DATA is not set: the JSONTestSuite is not run\n");
+        skip();
+    }
+    (void)snprintf(path, sizeof(path),
+                   "%s/conformance/JSONTestSuite-test_parsing-test_transform.tar.gz", data);
+    tar = gzopen(path, "rb");
+    assert_non_null(tar);
+    while (gzread(tar, header, sizeof(header)) == sizeof(header) && header[0]) {
+        size_t size = strtoul(header + 124, NULL, 8), padded = (size + 511) / 512 * 512;
+        char *text = malloc(padded + 1);
+
+        assert_non_null(text);
+        assert_int_equal(gzread(tar, text, (unsigned)padded), (int)padded);
+        header[99] = '\0';
+        if (strstr(header, "/test_parsing/") && header[156] == '0') {
+            seen++;
+            if (conformance_failure(header, text, size)) {
+                print_message("wrong: %s\n", header);
+                failed++;
+            }
+        }
+        free(text);
+    }
+    (void)gzclose(tar);
+    assert_int_equal(seen, 95 + 188 + 35);
+    assert_int_equal(failed, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(accessors_default),
+        cmocka_unit_test(order_and_dumps),
+        cmocka_unit_test(refusals_name_the_place),
+        cmocka_unit_test(depth_is_bounded),
+        cmocka_unit_test(building),
+        cmocka_unit_test(files_are_bounded),
+        cmocka_unit_test(conformance),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
