@@ -1,0 +1,49 @@
+/* contract.h - what a daemon and its attempt process say to each other
+ *
+ * The daemon makes a folder for the attempt, writes job.json (the spec) into
+ * it, puts the inputs below inputs/, and starts
+ *
+ *     ha-attempt job --dir FOLDER --contract-fd N
+ *
+ * with the folder as working directory, in its own process group.  N is the
+ * write end of a pipe: the attempt writes one JSON object per line and never
+ * blocks on anything else of the daemon.  The other direction is signals:
+ * SIGTERM = stop: write a checkpoint, report it, exit HA_ATTEMPT_STOPPED.
+ * Files that a line names are complete and synced before the line is written
+ * and never change afterwards; their paths are relative to the folder.
+ *
+ * Lines (type, then fields):
+ *   "phase"     phase ("load", "reference", "step", "evaluate", "generate")
+ *   "progress"  step, steps (of the phase), tokens_per_second
+ *   "metric"    cell, step, values {name: number}  (names as TRL logs them)
+ *   "answer"    cell, prompt, sample, prompt_text, text, raw, finish, prompt_tokens, tokens
+ *   "artifact"  cell (0: whole attempt), kind ("adapter", "checkpoint", "reference"), name, path,
+ * step "cell"      cell, done (bool), reason, permanent (bool), summary {…} "error"     text: why
+ * the process is about to end with an error code
+ *
+ * job.json:
+ *   {"kind": "train" | "generate",
+ *    "sweep": name, "job": id,
+ *    "model": {"name", "path", "template": "hh" | "chat"},
+ *    "data": {"train": [paths], "eval": [paths]},       below inputs/
+ *    "settings": {"section.key": value, …},              every effective value, cells' own ones
+ * excepted "threads": n, "backend": "auto" | "cpu" | "cuda",   0 threads: one per core "cells":
+ * [{"cell": id, "name": text, "layers": [ints], "settings": {overrides}, "adapter": folder or null,
+ * generate: below inputs/ "checkpoint": file or null}],            train: resume from here
+ *    "skip_answers": {"CELL": [[prompt, sample], …]}}    already stored
+ */
+#ifndef HA_WORKER_CONTRACT_H
+#define HA_WORKER_CONTRACT_H
+
+enum ha_attempt_exit {
+    HA_ATTEMPT_DONE = 0,
+    HA_ATTEMPT_FAILED = 1, /* another attempt may succeed */
+    HA_ATTEMPT_USAGE = 2,
+    HA_ATTEMPT_STOPPED = 75, /* stopped as asked, after a checkpoint */
+    HA_ATTEMPT_REFUSED =
+        78 /* an error that cannot heal: bad model file, bad data, out of memory by plan */
+};
+
+#define HA_ATTEMPT_SPEC_FILE "job.json"
+
+#endif
