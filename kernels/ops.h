@@ -32,7 +32,8 @@ struct ha_matrix {
 
 /* A run of tokens that attend causally to each other and, before that, to all
  * of one earlier run: the prompt that chosen and rejected answers share.  All
- * tokens of a pack belong to exactly one segment, segments lie in token order. */
+ * tokens of a pack belong to exactly one segment, segments lie in token order;
+ * a prefix lies inside one earlier segment; a segment of length 0 is legal. */
 struct ha_segment {
     int64_t begin, length;               /* tokens of this segment in the pack */
     int64_t prefix_begin, prefix_length; /* tokens seen in full by each; length 0: none */
@@ -68,10 +69,11 @@ struct ha_head {
     float *dhidden;          /* (N, H) f32 = d logp / d hidden = (onehot - p) W, or NULL */
 };
 
+/* Doubles, as torch keeps them: a float's 0.999 would put 1e-5 of error into 1 - beta2. */
 struct ha_adamw {
-    float lr, beta1, beta2, eps, weight_decay;
-    float max_grad_norm; /* clip to this L2 norm; 0 = no clipping */
-    int64_t step;        /* 1 for the first */
+    double lr, beta1, beta2, eps, weight_decay;
+    double max_grad_norm; /* clip to this L2 norm; 0 = no clipping */
+    int64_t step;         /* 1 for the first */
 };
 
 struct ha_decode_attention {
@@ -81,7 +83,7 @@ struct ha_decode_attention {
     int64_t q_stride, out_stride;
     const void *const *k_cache; /* host array (n_rows): act (lengths[i], n_kv_heads * D) of each */
     const void *const *v_cache;
-    const int64_t *lengths; /* host array (n_rows): keys to attend to, the new one included */
+    const int64_t *lengths; /* host array (n_rows): keys to attend to, the new one included, >= 1 */
 };
 
 struct ha_ops {
@@ -171,7 +173,7 @@ struct ha_ops {
                             const void *q, const struct ha_decode_attention *shape,
                             struct ha_error *err);
 
-    /* *sum (host) = sum of squares of n f32 values, in double. */
+    /* *sum += sum of squares of n f32 values, in double. */
     int (*sum_of_squares)(struct ha_backend *backend, double *sum /* device, += */, const float *x,
                           int64_t n, struct ha_error *err);
 
