@@ -1,0 +1,151 @@
+/* trainer.h - DPO training of LoRA adapters on one frozen model
+ *
+ * A trainer takes a job: one model, one set of training pairs, and a list of
+ * cells (adapters with their own optimizer and loss settings) that see the same
+ * pairs in the same order.  Order of calls:
+ *
+ *     ha_dpo_trainer_create
+ *     ha_dpo_trainer_load            per cell, to resume (optional)
+ *     ha_dpo_trainer_run             references, steps, evaluation
+ *     ha_dpo_trainer_outcome         per cell
+ *     ha_dpo_trainer_destroy         the adapters stay with the caller
+ *
+ * Batch plan.  Epoch e visits the pairs in ha_select_epoch_order(order_seed, e);
+ * windows and logical micro-batches are worker/data/batch.h's.  A window is cut
+ * into packs, in order, of at most tokens_per_microbatch tokens (a longer pair
+ * has a pack of its own).  Packs depend on nothing but the pairs and these
+ * settings.  The reference log-probs are computed once, before the first step,
+ * with the adapters off, over the packs of epoch 0: so every pair's margin is
+ * exactly 0 at the first step.
+ *
+ * Metrics are named and averaged as TRL 1.9 logs them with logging_steps = 1;
+ * evaluation adds "eval_" in front.  Sums of log-probs and losses are double.
+ *
+ * Resumed from a checkpoint, training gives the adapter bytes that it would
+ * have given without the interruption. */
+#ifndef HA_WORKER_DPO_TRAINER_H
+#define HA_WORKER_DPO_TRAINER_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/hash.h"
+#include "worker/adapter/adapter.h"
+#include "worker/data/pairs.h"
+#include "worker/dpo/loss.h"
+#include "worker/model/model.h"
+
+struct ha_error;
+struct ha_dpo_trainer;
+
+/* What all cells of a job have in common. */
+struct ha_dpo_job {
+    const struct ha_pair_set *train;
+    const struct ha_pair_set *eval; /* NULL: no held-out evaluation */
+    int64_t batch_size;             /* pairs of a logical micro-batch; 6 */
+    int64_t gradient_accumulation;  /* logical micro-batches of an optimizer step; 4 */
+    int64_t epochs;                 /* >= 1 */
+    uint64_t order_seed;
+    int64_t tokens_per_microbatch; /* of a pack; >= 1 */
+    bool share_prompt;             /* compute the prompt of a pair once (pack.h) */
+    bool round_logits_bf16;        /* train.precision = "bf16" */
+    int64_t max_steps;             /* end after so many optimizer steps; 0: after the epochs.  Does
+                                      not change the schedule */
+    int64_t eval_steps;            /* evaluate after every so many steps; 0: at the end only */
+    int64_t checkpoint_every_ms;   /* 0: only when stopped */
+    int64_t checkpoint_steps;      /* also after every so many steps; 0: never */
+};
+
+struct ha_dpo_cell {
+    const char *name;           /* for errors */
+    struct ha_adapter *adapter; /* trained in place; the caller's */
+    struct ha_dpo_loss_settings loss;
+    double learning_rate; /* linear to 0 over all steps, after warmup_steps rising from 0 */
+    int64_t warmup_steps;
+    double weight_decay, beta1, beta2, eps;
+    double max_grad_norm; /* 0: no clipping */
+};
+
+/* Defaults: the paper's where it speaks, else TRL's (ENGINE.md 7). */
+void ha_dpo_job_defaults(struct ha_dpo_job *job);
+void ha_dpo_cell_defaults(struct ha_dpo_cell *cell);
+
+struct ha_dpo_metric {
+    const char *name; /* "loss", "rewards/margins", ... static */
+    double value;
+};
+
+enum ha_dpo_phase { HA_DPO_REFERENCE, HA_DPO_STEP, HA_DPO_EVALUATE };
+
+struct ha_dpo_progress {
+    enum ha_dpo_phase phase;
+    int64_t done, total; /* pairs of REFERENCE and EVALUATE, steps of STEP */
+    int64_t tokens;      /* computed so far in this phase */
+    int64_t elapsed_ns;  /* of this phase in this process */
+    double flops;        /* done so far in this phase */
+};
+
+/* Every entry may be NULL.  A negative return of checkpoint ends the run with
+ * that error. */
+struct ha_dpo_callbacks {
+    void *user;
+    /* After an optimizer step, or after an evaluation (names then begin with
+     * "eval_").  step counts from 1. */
+    void (*metrics)(void *user, int64_t cell, int64_t step, const struct ha_dpo_metric *metrics,
+                    int64_t n_metrics);
+    void (*progress)(void *user, const struct ha_dpo_progress *progress);
+    /* Time to call ha_dpo_trainer_save for this cell. */
+    int (*checkpoint)(void *user, struct ha_dpo_trainer *trainer, int64_t cell, int64_t step,
+                      struct ha_error *err);
+};
+
+/* The model, the pair sets, the adapters and `stop` must outlive the trainer.
+ * stop (may be NULL) is looked at between packs; it may be set by a signal
+ * handler. */
+int ha_dpo_trainer_create(struct ha_model *model, const struct ha_dpo_job *job,
+                          const struct ha_dpo_cell *cells, int64_t n_cells,
+                          const struct ha_dpo_callbacks *callbacks,
+                          const volatile sig_atomic_t *stop, struct ha_dpo_trainer **ret_trainer,
+                          struct ha_error *err);
+void ha_dpo_trainer_destroy(struct ha_dpo_trainer *trainer);
+
+/* Train to the end.  Returns 0 when every cell has ended (see outcome), -EINTR
+ * after a stop (checkpoints were asked for), or another negative errno. */
+int ha_dpo_trainer_run(struct ha_dpo_trainer *trainer, struct ha_error *err);
+
+/* Optimizer steps done, and those of the whole run. */
+int64_t ha_dpo_trainer_step(const struct ha_dpo_trainer *trainer);
+int64_t ha_dpo_trainer_total_steps(const struct ha_dpo_trainer *trainer);
+
+/* Bytes of activations and scratch that the trainer planned and holds. */
+int64_t ha_dpo_trainer_pass_bytes(const struct ha_dpo_trainer *trainer);
+
+/* NULL while the cell is well; else one line why it ended early (a loss that is
+ * not finite). */
+const char *ha_dpo_trainer_outcome(const struct ha_dpo_trainer *trainer, int64_t cell);
+
+/* SHA-256 in hexadecimal over pairs, settings and packs; part of checkpoints
+ * and references.  Owned by the trainer. */
+const char *ha_dpo_trainer_plan_hash(const struct ha_dpo_trainer *trainer);
+
+/* Write the cell's state: A, B, moments, step, references, metrics position
+ * (checkpoint.h).  Atomic. */
+int ha_dpo_trainer_save(struct ha_dpo_trainer *trainer, int64_t cell, const char *path,
+                        struct ha_error *err);
+
+/* Continue a cell from a checkpoint.  All cells of a job must be at the same
+ * step when ha_dpo_trainer_run begins.  -ESTALE when batch plan, settings or
+ * backend differ from the checkpoint's (the text says which); allow_inexact
+ * accepts another backend fingerprint only.  -EINVAL for a damaged file. */
+int ha_dpo_trainer_load(struct ha_dpo_trainer *trainer, int64_t cell, const char *path,
+                        bool allow_inexact, struct ha_error *err);
+
+/* Reference log-probs as a file that other jobs with the same plan can take
+ * instead of computing them.  Saving computes them if that has not been done. */
+int ha_dpo_trainer_save_references(struct ha_dpo_trainer *trainer, const char *path,
+                                   struct ha_error *err);
+int ha_dpo_trainer_load_references(struct ha_dpo_trainer *trainer, const char *path,
+                                   struct ha_error *err);
+
+#endif

@@ -1,0 +1,63 @@
+/* layer.h - the pieces of one decoder layer, for this folder only
+ *
+ * forward.c chains them over packs, backward.c mirrors them, decode.c runs them
+ * over one token per sequence with a KV cache.  All work on N rows of device
+ * memory; H, D and the widths are the model's.  "act" is the backend's
+ * activation type. */
+#ifndef HA_WORKER_MODEL_LAYER_H
+#define HA_WORKER_MODEL_LAYER_H
+
+#include <stdint.h>
+
+#include "worker/adapter/adapter.h"
+#include "worker/model/model.h"
+
+/* What every piece needs.  adapter may be NULL. */
+struct ha_layer_context {
+    struct ha_backend *backend;
+    const struct ha_ops *ops;
+    const struct ha_model_config *config;
+    const struct ha_layer_weights *weights; /* of this layer */
+    const struct ha_adapter *adapter;
+    int64_t layer;
+    enum ha_dtype act;
+    const float *cos_sin;     /* ha_model_rope_table */
+    const int32_t *positions; /* device (N) */
+    int64_t n_rows;           /* N */
+    void *lora;               /* scratch act (N, max rank); unused without an adapter */
+};
+
+/* A view of act memory; stride = cols. */
+struct ha_matrix ha_layer_act(const struct ha_layer_context *context, const void *data,
+                              int64_t rows, int64_t cols);
+
+/* out (N, out) = beta * out + x W^T + bias, then += scale (x A^T) B^T.  beta is 0 or 1 (the
+ * residual stream).  Row strides are the matrices' own. */
+int ha_layer_linear(const struct ha_layer_context *context, enum ha_module module,
+                    const struct ha_matrix *out, const struct ha_matrix *x, float beta,
+                    struct ha_error *err);
+
+/* norm = RMSNorm(x) with the layer's input (post = false) or post-attention weight;
+ * rstd (N) may be NULL. */
+int ha_layer_norm(const struct ha_layer_context *context, bool post, void *norm /* act (N, H) */,
+                  float *rstd, const void *x /* act (N, H) */, struct ha_error *err);
+
+/* q, k, v of the norm's output, before QK-norm and RoPE. */
+int ha_layer_qkv(const struct ha_layer_context *context, void *q /* act (N, n_heads * D) */,
+                 void *k /* act (N, n_kv_heads * D) */, void *v /* act (N, n_kv_heads * D) */,
+                 const void *norm, struct ha_error *err);
+
+/* QK-norm where the model has it, then RoPE: q_out, k_out from q, k.  In place
+ * (q_out = q) is allowed; the rstds ((N * heads) each) may be NULL. */
+int ha_layer_rotate(const struct ha_layer_context *context, void *q_out, void *k_out, float *q_rstd,
+                    float *k_rstd, const void *q, const void *k, struct ha_error *err);
+
+/* x += O(attention). */
+int ha_layer_attention_out(const struct ha_layer_context *context, void *x /* act (N, H) += */,
+                           const void *attention /* act (N, n_heads * D) */, struct ha_error *err);
+
+/* x += down(silu(gate(norm)) * up(norm)); gate, up and inner act (N, inner) are left filled. */
+int ha_layer_mlp(const struct ha_layer_context *context, void *x /* act (N, H) += */, void *gate,
+                 void *up, void *inner, const void *norm, struct ha_error *err);
+
+#endif

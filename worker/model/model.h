@@ -1,0 +1,120 @@
+/* model.h - a decoder-only transformer on a backend: forward and backward over packs
+ *
+ * A model is a configuration and frozen weights.  A pass is the working memory
+ * for one pack at a time: one arena whose size is known by arithmetic before
+ * the run (ha_pass_plan_bytes) and which is never enlarged.
+ *
+ * Order of calls for one pack (each call works on what the one before left):
+ *
+ *     ha_pass_begin        ids, positions, rows to the device
+ *     ha_pass_embed        hidden = embedding        | or ha_pass_set_hidden
+ *     ha_pass_layers       hidden = layers [from, to)  (several calls make a chain)
+ *     ha_pass_head         log-probs of the rows     | or ha_pass_logits
+ *     ha_pass_backward     adapter gradients from one coefficient per row
+ *
+ * ha_pass_forward is the first four in one.  The adapter may be NULL: the base
+ * model.  LoRA is applied un-merged as y = W x, then y += scale * B (A x), so that
+ * an adapter with B = 0 gives bit for bit what NULL gives.
+ *
+ * The backward pass ends at the lowest adapted layer; only layers from
+ * limits.lowest_layer on keep activations.  Frozen weights have no gradients. */
+#ifndef HA_WORKER_MODEL_MODEL_H
+#define HA_WORKER_MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/backend.h"
+#include "worker/adapter/adapter.h"
+#include "worker/model/config.h"
+#include "worker/model/pack.h"
+#include "worker/model/weights.h"
+
+struct ha_error;
+struct ha_model;
+struct ha_pass;
+
+/* Open a Hugging Face directory. */
+int ha_model_open(struct ha_backend *backend, const char *dir, struct ha_model **ret_model,
+                  struct ha_error *err);
+
+/* A model over weights that the caller keeps (tests with made-up weights). */
+int ha_model_create(struct ha_backend *backend, const struct ha_model_config *config,
+                    const struct ha_weights *weights, struct ha_model **ret_model,
+                    struct ha_error *err);
+void ha_model_destroy(struct ha_model *model);
+
+struct ha_backend *ha_model_backend(const struct ha_model *model);
+const struct ha_model_config *ha_model_config(const struct ha_model *model);
+const struct ha_weights *ha_model_weights(const struct ha_model *model);
+
+/* The table of cosines and sines for positions [0, n_positions), enlarged when
+ * needed; pointers of earlier calls end.  Positions at or above the model's
+ * max_position are legal, as in Transformers. */
+int ha_model_rope_table(struct ha_model *model, int64_t n_positions, const float **ret_cos_sin,
+                        struct ha_error *err);
+
+struct ha_pass_limits {
+    int64_t max_tokens;   /* of a pack */
+    int64_t max_rows;     /* of a pack */
+    int64_t max_rank;     /* of an adapter; 0: no adapter */
+    int64_t lowest_layer; /* the lowest layer to train; n_layers: no backward pass */
+    bool statistics;      /* entropy, mean logit, arg max of each row */
+    bool round_logits_bf16;
+};
+
+/* Bytes of the arena that ha_pass_create allocates.  Returns -EOVERFLOW where
+ * the sum does not fit, -EINVAL for limits out of range. */
+int ha_pass_plan_bytes(const struct ha_model_config *config, enum ha_dtype activation,
+                       const struct ha_pass_limits *limits, int64_t *ret_bytes,
+                       struct ha_error *err);
+
+/* The model must outlive the pass. */
+int ha_pass_create(struct ha_model *model, const struct ha_pass_limits *limits,
+                   struct ha_pass **ret_pass, struct ha_error *err);
+void ha_pass_destroy(struct ha_pass *pass);
+
+/* The pack must stay as it is until the last call for it. */
+int ha_pass_begin(struct ha_pass *pass, const struct ha_pack *pack, struct ha_error *err);
+int ha_pass_embed(struct ha_pass *pass, struct ha_error *err);
+int ha_pass_layers(struct ha_pass *pass, const struct ha_adapter *adapter, int64_t from, int64_t to,
+                   struct ha_error *err);
+
+/* Hidden state (act (n_tokens, H), device memory) at the border that the last
+ * call left, and setting it as the input of layer `from`: lock-step training
+ * starts cells from the shared states at block borders. */
+int ha_pass_get_hidden(struct ha_pass *pass, void *hidden, struct ha_error *err);
+int ha_pass_set_hidden(struct ha_pass *pass, const void *hidden, int64_t from,
+                       struct ha_error *err);
+
+/* What the head gives for each row of the pack: host arrays owned by the pass,
+ * valid until its next head call; NULL without limits.statistics. */
+struct ha_pass_rows {
+    int64_t n_rows;
+    const float *logp;       /* log-probability of the target */
+    const float *entropy;    /* -sum p log p */
+    const float *mean_logit; /* over the vocabulary */
+    const int32_t *argmax;
+};
+
+/* gradient: also keep d logp / d hidden of each row for ha_pass_backward. */
+int ha_pass_head(struct ha_pass *pass, bool gradient, struct ha_pass_rows *ret_rows,
+                 struct ha_error *err);
+
+/* f32 logits (n, V) of the pack's tokens token[0..n) to host memory.  n is at
+ * most limits.max_rows. */
+int ha_pass_logits(struct ha_pass *pass, const int64_t *token, int64_t n, float *logits,
+                   struct ha_error *err);
+
+int ha_pass_forward(struct ha_pass *pass, const struct ha_pack *pack,
+                    const struct ha_adapter *adapter, bool gradient, struct ha_pass_rows *ret_rows,
+                    struct ha_error *err);
+
+/* gradient (device, the adapter's layout) += d (sum_i coefficient[i] * logp[i]) / d (A, B).
+ * After a head call with gradient = true over the same pack and adapter.  Ends
+ * the pass over the pack: activations are overwritten. */
+int ha_pass_backward(struct ha_pass *pass, const struct ha_adapter *adapter,
+                     const float *coefficient /* host (n_rows) */, float *gradient,
+                     struct ha_error *err);
+
+#endif

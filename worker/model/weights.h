@@ -1,0 +1,47 @@
+/* weights.h - the frozen weights of a model, mapped from safetensors files
+ *
+ * DIR/model.safetensors, or the shards of DIR/model.safetensors.index.json.
+ * The files are mapped and made readable for the backend tensor by tensor: on
+ * the CPU nothing is copied.  Each tensor must be there once with the shape
+ * that config.json implies; unknown tensors are refused by name (old
+ * rotary_emb.inv_freq entries are ignored). */
+#ifndef HA_WORKER_MODEL_WEIGHTS_H
+#define HA_WORKER_MODEL_WEIGHTS_H
+
+#include <stdint.h>
+
+#include "kernels/ops.h"
+#include "worker/adapter/adapter.h"
+#include "worker/model/config.h"
+
+struct ha_error;
+
+/* Vectors are matrices of one row; data NULL where the model has no such tensor. */
+struct ha_layer_weights {
+    struct ha_matrix linear[HA_MODULE_COUNT]; /* (out, in) */
+    struct ha_matrix bias[HA_MODULE_COUNT];   /* (1, out), or NULL data */
+    struct ha_matrix input_norm;              /* (1, H) */
+    struct ha_matrix post_norm;               /* (1, H): post_attention_layernorm */
+    struct ha_matrix q_norm, k_norm;          /* (1, D), or NULL data */
+};
+
+struct ha_weights {
+    struct ha_matrix embedding;      /* (V, H) */
+    struct ha_layer_weights *layers; /* (n_layers) */
+    struct ha_matrix final_norm;     /* (1, H) */
+    struct ha_matrix head;           /* (V, H); the embedding's memory where tied */
+    int64_t bytes;                   /* of all tensors as stored */
+};
+
+/* Files and views that belong together. */
+struct ha_weight_files;
+
+/* Map the files of a directory.  The views stay valid until
+ * ha_weight_files_close.  F16 tensors are refused by name. */
+int ha_weight_files_open(struct ha_backend *backend, const struct ha_model_config *config,
+                         const char *dir, struct ha_weight_files **ret_files, struct ha_error *err);
+void ha_weight_files_close(struct ha_weight_files *files);
+
+const struct ha_weights *ha_weight_files_weights(const struct ha_weight_files *files);
+
+#endif
