@@ -1,0 +1,8 @@
+#!/bin/sh
+# Every header must compile on its own, as C.
+status=0
+flags="-std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -I. $(pkg-config --cflags libprotobuf-c libzmq)"
+for header in $(git ls-files '*.h'); do
+    echo "#include \"$header\"" | gcc $flags -x c - || { echo "$header does not compile alone"; status=1; }
+done
+exit $status

@@ -1,0 +1,106 @@
+#!/bin/sh
+# Installs what the tests need, builds, runs every test; ends with
+# "N passed, N failed" alone on a line.
+#
+#   sh tests/run.sh            everything
+#   sh tests/run.sh SUITE ...  some of: lint unit sanitize integration
+#
+# HA_TEST_DATA names a folder of real data (hh-rlhf, tokenizers, configs);
+# tests that need it are skipped, with a message, where it is not set.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+root=$(pwd)
+suites=${*:-lint unit sanitize integration}
+passed=0
+failed=0
+
+sh deploy/dependencies.sh tests || exit $?
+
+# One line per result: "ok NAME" or "not ok NAME"; "skip NAME: why" counts as neither.
+count() {
+    passed=$((passed + $(grep -c '^ok ' "$1")))
+    failed=$((failed + $(grep -c '^not ok ' "$1")))
+    grep -E '^(not ok|skip) ' "$1"
+}
+
+build() { # folder, meson options...
+    folder=$1
+    shift
+    if [ ! -f "$folder/build.ninja" ]; then
+        meson setup "$folder" . "$@" >"$folder.log" 2>&1 || { cat "$folder.log"; return 1; }
+    fi
+    ninja -C "$folder" >"$folder.log" 2>&1 || { tail -n 40 "$folder.log"; return 1; }
+}
+
+# Runs meson's tests in a build folder and prints a line for each.
+meson_tests() { # folder, name, meson test options...
+    folder=$1
+    name=$2
+    shift 2
+    meson test -C "$folder" --no-rebuild --print-errorlogs "$@" >"$folder/$name.log" 2>&1
+    python3 - "$folder/meson-logs/testlog.json" "$name" >"$folder/$name.results" <<'PYTHON'
+import json, sys
+for line in open(sys.argv[1]):
+    test = json.loads(line)
+    name, result = f"{sys.argv[2]}: {test['name']}", test["result"]
+    if result == "SKIP":
+        print(f"skip {name}: its data or tool is not here")
+    else:
+        print(("ok " if result in ("OK", "EXPECTEDFAIL") else "not ok ") + name)
+PYTHON
+    count "$folder/$name.results"
+    grep -q '^not ok' "$folder/$name.results" && grep -vE '^ *[0-9]+/[0-9]+ .* OK ' "$folder/$name.log" | tail -n 60
+    return 0
+}
+
+fail() {
+    echo "not ok $1"
+    failed=$((failed + 1))
+}
+
+mkdir -p build
+for suite in $suites; do
+    started=$(date +%s)
+    case $suite in
+    lint)
+        sh tests/lint/run.sh >build/lint.results 2>&1
+        count build/lint.results
+        grep -vE '^(ok|skip) ' build/lint.results
+        ;;
+    unit)
+        if build build/test; then meson_tests build/test unit; else fail "build"; fi
+        ;;
+    sanitize)
+        if build build/sanitize -Db_sanitize=address,undefined -Db_lundef=false; then
+            ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+                meson_tests build/sanitize sanitize --no-suite large --timeout-multiplier 6
+        else
+            fail "build with sanitizers"
+        fi
+        ;;
+    integration)
+        if build build/test; then
+            for script in tests/integration/*.sh; do
+                [ "$(basename "$script")" = lib.sh ] && continue
+                name=$(basename "$script" .sh)
+                HA_BUILD=$root/build/test sh "$script" >"build/$name.results" 2>"build/$name.log"
+                status=$?
+                count "build/$name.results"
+                if [ $status -ne 0 ] && ! grep -q '^not ok ' "build/$name.results"; then
+                    fail "$name (exit code $status)"
+                fi
+                grep -q '^not ok ' "build/$name.results" && tail -n 40 "build/$name.log"
+            done
+        else
+            fail "build"
+        fi
+        ;;
+    *)
+        echo "tests/run.sh: unknown suite $suite (lint, unit, sanitize, integration)" >&2
+        exit 2
+        ;;
+    esac
+    echo "# $suite: $(($(date +%s) - started)) s"
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
