@@ -1,0 +1,723 @@
+/* wire.h - the messages of ha.proto as plain C structs
+ *
+ * Message Foo of ha.proto is struct ha_wire_foo with fields of the same names:
+ *
+ *   string           const char *; never NULL after decode; NULL encodes as ""
+ *   bytes            struct ha_wire_bytes
+ *   repeated X xs    X *xs; int64_t n_xs
+ *   message          embedded; one that was not sent decodes as zeros and ""
+ *   oneof            kind (the field's number, 0 = none or unknown) and a union
+ *
+ * What each message means, and who answers it, stands in ha.proto.  Both
+ * directions check: text is UTF-8 without zero bytes, sizes and counts are not
+ * negative, digests are 64 lower-case hexadecimal digits or "", paths are
+ * relative without "..", a chunk is at most HA_WIRE_CHUNK_BYTES. */
+#ifndef HA_PROTO_WIRE_H
+#define HA_PROTO_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct ha_buffer;
+struct ha_error;
+
+enum { HA_WIRE_PROTOCOL = 1, HA_WIRE_CHUNK_BYTES = 1 << 20 };
+
+struct ha_wire_bytes {
+    const uint8_t *data;
+    size_t size;
+};
+
+enum ha_wire_role {
+    HA_WIRE_ROLE_UNKNOWN = 0,
+    HA_WIRE_ROLE_CLIENT = 1,
+    HA_WIRE_ROLE_WORKER = 2,
+    HA_WIRE_ROLE_JUDGE = 3
+};
+
+/* A request that could not be done.  code: positive errno.  EPROTO = "hello again" (the coordinator
+ * does not know this peer). */
+struct ha_wire_error {
+    uint32_t code;
+    const char *text;
+};
+
+/* The fencing token of an attempt: compared for equality only. */
+struct ha_wire_epoch {
+    uint64_t generation; /* of the store; a restore makes a new one */
+    uint64_t number;     /* rises with every lease that is granted */
+};
+
+struct ha_wire_hello {
+    enum ha_wire_role role;
+    const char *name;     /* of the worker or judge worker; "" for clients */
+    const char *instance; /* random, new at every start of the program */
+    /* machine id; a new instance on the same machine voids the old attempts at once */
+    const char *machine;
+    const char *version; /* of the program */
+    uint32_t slots;      /* attempts that may run side by side */
+    const char *backend; /* the backend's one-line description */
+    int64_t pid;
+    const char *host; /* host name, for people */
+};
+
+struct ha_wire_hello_reply {
+    const char *version;
+    uint64_t generation;
+    uint32_t heartbeat_ms;
+    uint32_t lost_ms;
+    /* the artifact socket; "" in replies to peers that may not use it */
+    const char *files_endpoint;
+    const char *name; /* the name this peer has now */
+};
+
+struct ha_wire_running {
+    uint64_t job;
+    struct ha_wire_epoch epoch;
+    const char *phase; /* fetch, load, reference, step, evaluate, generate, upload */
+    int64_t step;      /* of the phase */
+    int64_t steps;
+    double tokens_per_second;
+};
+
+struct ha_wire_heartbeat {
+    uint32_t free_slots;
+    bool draining;
+    struct ha_wire_running *running;
+    int64_t n_running;
+};
+
+struct ha_wire_job_ref {
+    uint64_t job;
+    struct ha_wire_epoch epoch;
+};
+
+/* The (job, epoch) set that this worker should be running.  A worker stops an attempt that is not
+ * in it, and asks (GrantRequest) for one that it lacks. */
+struct ha_wire_heartbeat_reply {
+    struct ha_wire_job_ref *should_run;
+    int64_t n_should_run;
+    uint64_t generation;
+};
+
+struct ha_wire_grant_request {
+    uint64_t job;
+    struct ha_wire_epoch epoch;
+};
+
+struct ha_wire_input {
+    const char *sha256;
+    int64_t size;
+    const char *path; /* relative to the attempt's folder, below inputs/ */
+};
+
+/* Pushed to a worker when a lease is given; sent again on GrantRequest. */
+struct ha_wire_grant {
+    uint64_t job;
+    struct ha_wire_epoch epoch;
+    const char *kind; /* "train" | "generate" */
+    const char *sweep;
+    const char *spec_json; /* see worker/contract.h */
+    struct ha_wire_input *inputs;
+    int64_t n_inputs;
+    /* where the submitter saw the model; resolved below the worker's model_roots */
+    const char *model_path;
+    const char *model_digest;
+};
+
+struct ha_wire_attempt_metric {
+    uint64_t cell;
+    int64_t step;     /* optimizer step, from 1 */
+    const char *name; /* as TRL logs it, e.g. "rewards/margins" */
+    double value;
+};
+
+struct ha_wire_attempt_answer {
+    uint64_t cell;
+    int64_t prompt; /* index among the sweep's held-out prompts */
+    uint32_t sample;
+    const char *prompt_text; /* the whole dialogue the model saw, without special tokens */
+    const char *text;        /* cut at the stop string, outer spaces removed */
+    const char *raw;         /* as generated */
+    const char *finish;      /* "stop" | "eos" | "length" */
+    int64_t prompt_tokens;
+    int64_t tokens;
+};
+
+struct ha_wire_attempt_artifact {
+    uint64_t cell;    /* 0: the attempt as a whole */
+    const char *kind; /* "adapter" | "checkpoint" | "log" | "reference" */
+    const char *name; /* file name, e.g. "adapter_model.safetensors" */
+    const char *sha256;
+    int64_t size;
+    int64_t step; /* of a checkpoint */
+};
+
+/* A cell of the job is final: done with a summary, or failed with a reason. */
+struct ha_wire_attempt_cell {
+    uint64_t cell;
+    bool done;
+    const char *reason;
+    bool permanent;           /* another attempt cannot mend it */
+    const char *summary_json; /* trainable parameters, seconds, tokens, FLOPs, eval metrics … */
+};
+
+struct ha_wire_attempt_end {
+    const char *outcome; /* "done" | "stopped" (checkpointed) | "failed" | "refused" (permanent) */
+    const char *reason;  /* in words: "killed by signal 9 (SIGKILL)" */
+    int32_t exit_code;
+};
+
+enum ha_wire_attempt_event_kind {
+    HA_WIRE_ATTEMPT_EVENT_UNKNOWN = 0,
+    HA_WIRE_ATTEMPT_EVENT_METRIC = 1,
+    HA_WIRE_ATTEMPT_EVENT_ANSWER = 2,
+    HA_WIRE_ATTEMPT_EVENT_ARTIFACT = 3,
+    HA_WIRE_ATTEMPT_EVENT_CELL = 4,
+    HA_WIRE_ATTEMPT_EVENT_END = 5,
+};
+
+struct ha_wire_attempt_event {
+    enum ha_wire_attempt_event_kind kind;
+    union {
+        struct ha_wire_attempt_metric metric;
+        struct ha_wire_attempt_answer answer;
+        struct ha_wire_attempt_artifact artifact;
+        struct ha_wire_attempt_cell cell;
+        struct ha_wire_attempt_end end;
+    } event;
+};
+
+/* What happened in an attempt, in order.  sequence counts the reports of one (job, epoch) from 1; a
+ * report that was already taken is acknowledged again. */
+struct ha_wire_report {
+    uint64_t job;
+    struct ha_wire_epoch epoch;
+    uint64_t sequence;
+    struct ha_wire_attempt_event *events;
+    int64_t n_events;
+};
+
+struct ha_wire_report_reply {
+    uint64_t job;
+    struct ha_wire_epoch epoch;
+    uint64_t sequence; /* everything up to here is durable */
+    bool stale;        /* this epoch is over: stop the attempt, drop its reports */
+    /* artifacts (SHA-256) that must be uploaded before this report can be taken */
+    const char **missing;
+    int64_t n_missing;
+};
+
+/* Pushed: stop this attempt (a checkpoint is welcome). */
+struct ha_wire_revoke {
+    uint64_t job;
+    struct ha_wire_epoch epoch;
+    const char *reason;
+};
+
+struct ha_wire_items_request {
+    uint32_t max_items; /* free places; 0 is legal (asks for nothing) */
+};
+
+struct ha_wire_judge_spec {
+    uint64_t judge;
+    const char *sweep;
+    const char *settings_json; /* the [[judge]] table with every value filled in */
+};
+
+struct ha_wire_item {
+    uint64_t item;
+    struct ha_wire_epoch epoch;
+    uint64_t judge;
+    uint32_t sample;
+    const char *prompt_text;
+    const char *answer_text;
+    uint32_t reasks;        /* replies of this item that could not be read so far */
+    const char *last_fault; /* why, stated to the evaluator when asked again */
+};
+
+struct ha_wire_items_grant {
+    struct ha_wire_judge_spec *judges;
+    int64_t n_judges;
+    struct ha_wire_item *items;
+    int64_t n_items;
+};
+
+struct ha_wire_item_ref {
+    uint64_t item;
+    struct ha_wire_epoch epoch;
+};
+
+/* "I am about to send": recorded with its money reservation before the call. */
+struct ha_wire_items_begin {
+    struct ha_wire_item_ref *items;
+    int64_t n_items;
+    double *reserve; /* money reserved for each, in the judge's currency */
+    int64_t n_reserve;
+};
+
+struct ha_wire_begun_call {
+    uint64_t item;
+    uint64_t call;
+};
+
+struct ha_wire_refused_item {
+    uint64_t item;
+    const char *reason;
+};
+
+struct ha_wire_items_begin_reply {
+    struct ha_wire_begun_call *calls; /* those that may be sent now */
+    int64_t n_calls;
+    struct ha_wire_refused_item *refused; /* stale lease, or no budget left */
+    int64_t n_refused;
+};
+
+struct ha_wire_judge_reply {
+    uint64_t item;
+    struct ha_wire_epoch epoch;
+    uint64_t call;
+    uint32_t http_status; /* 0: no reply came */
+    struct ha_wire_bytes raw;
+    const char *host;
+    int64_t latency_ms;
+    int64_t prompt_tokens;
+    int64_t completion_tokens;
+    double cost;
+    bool possibly_paid; /* sent, outcome unknown */
+    const char *error;
+};
+
+/* Raw replies: stored before they are parsed.  Also offered again from the
+ * spool after a restart. */
+struct ha_wire_judge_replies {
+    struct ha_wire_judge_reply *replies;
+    int64_t n_replies;
+};
+
+struct ha_wire_score {
+    const char *dimension;
+    uint32_t value; /* 1..5 */
+    const char *reason;
+};
+
+struct ha_wire_judge_outcome {
+    uint64_t item;
+    struct ha_wire_epoch epoch;
+    uint64_t call;
+    const char *kind;             /* "scored" | "reask" | "retry" | "failed" | "release" */
+    struct ha_wire_score *scores; /* exactly 16 when scored */
+    int64_t n_scores;
+    const char **repairs;
+    int64_t n_repairs;
+    const char *fault; /* for reask, retry and failed */
+    int64_t retry_after_ms;
+    bool flagged;         /* the judged text holds array-like or instruction-like text */
+    const char *identity; /* SHA-256 of the judge identity */
+};
+
+struct ha_wire_judge_outcomes {
+    struct ha_wire_judge_outcome *outcomes;
+    int64_t n_outcomes;
+};
+
+struct ha_wire_judge_ack {
+    uint64_t *calls; /* replies or outcomes of these calls are durable */
+    int64_t n_calls;
+    uint64_t *stale; /* items whose lease is over */
+    int64_t n_stale;
+};
+
+struct ha_wire_artifact_open {
+    const char *sha256;
+    int64_t size;
+};
+
+struct ha_wire_artifact_chunk {
+    const char *sha256;
+    int64_t size; /* of the whole artifact */
+    int64_t offset;
+    struct ha_wire_bytes data; /* at most 1 MiB */
+};
+
+/* have: bytes from the start that are on disk; complete: hash seen to match, file and folder
+ * synced, row committed. */
+struct ha_wire_artifact_state {
+    const char *sha256;
+    int64_t have;
+    bool complete;
+    const char *error;
+};
+
+struct ha_wire_artifact_read {
+    const char *sha256;
+    int64_t offset;
+    int64_t length; /* at most 1 MiB */
+};
+
+struct ha_wire_artifact_data {
+    const char *sha256;
+    int64_t offset;
+    int64_t size; /* of the whole artifact */
+    struct ha_wire_bytes data;
+    const char *error; /* "" or why it cannot be read */
+};
+
+struct ha_wire_submit_model {
+    const char *name;
+    const char *path;
+    const char *digest;
+    uint32_t layers;
+    const char *family;
+};
+
+struct ha_wire_submit_file {
+    const char *path; /* as the grid names it */
+    const char *sha256;
+    int64_t size;
+    const char *split; /* "train" | "eval" */
+};
+
+/* The grid crosses the wire as its text.  Data files are uploaded as artifacts before this is sent.
+ */
+struct ha_wire_submit {
+    const char *key;  /* idempotency key */
+    const char *name; /* overrides sweep.name when not "" */
+    const char *toml;
+    const char *base_dir;
+    const char **overrides; /* "section.key=value" */
+    int64_t n_overrides;
+    struct ha_wire_submit_model *models;
+    int64_t n_models;
+    struct ha_wire_submit_file *files;
+    int64_t n_files;
+    bool extend;
+    int64_t limit_prompts; /* 0: as the grid says */
+};
+
+struct ha_wire_submit_reply {
+    uint64_t sweep;
+    const char *name;
+    const char *outcome; /* "created" | "resumed" | "changed" | "refused" */
+    int64_t cells;
+    const char **notes; /* what was kept, added, stopped; or why it was refused */
+    int64_t n_notes;
+};
+
+struct ha_wire_list_sweeps {
+    char none; /* always 0; C has no empty structs */
+};
+
+struct ha_wire_sweep_row {
+    uint64_t sweep;
+    const char *name;
+    const char *state; /* running | paused | done | gaps | cancelled */
+    int64_t cells;
+    int64_t stages;
+    int64_t stages_done;
+    int64_t stages_failed;
+    int64_t created_ms;
+    int64_t finished_ms; /* 0: not yet */
+};
+
+struct ha_wire_sweep_list {
+    struct ha_wire_sweep_row *sweeps;
+    int64_t n_sweeps;
+};
+
+struct ha_wire_status_request {
+    const char *sweep;   /* name or id; "" is allowed when there is exactly one */
+    uint64_t after_cell; /* paging */
+    uint32_t limit;      /* 0: 1,000 */
+};
+
+struct ha_wire_stage_row {
+    const char *stage; /* "train" | "generate" | "judge:NAME" */
+    const char *state; /* waiting | ready | leased | running | done | failed | cancelled | reused */
+    const char *reason; /* why it stands where it stands, in words */
+    int64_t done;       /* steps, answers or scored items */
+    int64_t total;
+    int64_t failed;
+    double tokens_per_second;
+    uint32_t attempts;
+    const char *worker;
+    uint64_t job;
+    int64_t started_ms;
+    int64_t finished_ms;
+    const char *summary_json;
+};
+
+struct ha_wire_cell_row {
+    uint64_t cell;
+    const char *model;
+    const char *strategy;
+    const char *name;
+    const char *layers; /* "0-10", "" for base */
+    struct ha_wire_stage_row *stages;
+    int64_t n_stages;
+    /* effective values with their sources; only when asked for one cell */
+    const char *settings_json;
+    bool in_grid; /* false: no longer in the grid */
+};
+
+struct ha_wire_status_reply {
+    struct ha_wire_sweep_row sweep;
+    struct ha_wire_cell_row *cells;
+    int64_t n_cells;
+    bool more;
+    const char *judge_label; /* "" or what the report must say about the evaluator */
+    int64_t now_ms;
+    double spent;
+    double reserved;
+    double budget;
+    int64_t possibly_paid;
+    int64_t workers;
+    int64_t judges;
+    const char *toml;                    /* the stored grid; first page only */
+    struct ha_wire_submit_model *models; /* first page only */
+    int64_t n_models;
+};
+
+/* Answers with their scores, for results, show and report. */
+struct ha_wire_answers_request {
+    const char *sweep;
+    const char *cell; /* name or id; "": all */
+    int64_t prompt;   /* -1: all */
+    uint64_t after_answer;
+    uint32_t limit; /* 0: 500 */
+    bool with_text;
+    bool with_reasons;
+};
+
+struct ha_wire_score_set {
+    const char *judge;
+    uint32_t sample;
+    const char *state; /* ready | leased | scored | failed */
+    struct ha_wire_score *scores;
+    int64_t n_scores;
+    const char *fault;
+    bool flagged;
+    const char *identity;
+};
+
+struct ha_wire_answer_row {
+    uint64_t answer;
+    uint64_t cell;
+    int64_t prompt;
+    uint32_t sample;
+    const char *prompt_text;
+    const char *text;
+    const char *finish;
+    int64_t tokens;
+    const char *prompt_sha256;
+    struct ha_wire_score_set *scores;
+    int64_t n_scores;
+};
+
+struct ha_wire_answers_reply {
+    struct ha_wire_answer_row *answers;
+    int64_t n_answers;
+    bool more;
+};
+
+struct ha_wire_log_request {
+    const char *sweep; /* name or id; "": all */
+    uint64_t job;      /* 0: all */
+    uint64_t after_event;
+    uint32_t limit;
+};
+
+struct ha_wire_event_row {
+    uint64_t event;
+    int64_t time_ms;
+    const char *subject; /* "sweep 1", "job 7", "cell 3 train", "worker w1" */
+    const char *from;
+    const char *to;
+    const char *reason;
+    const char *actor;
+};
+
+struct ha_wire_log_reply {
+    struct ha_wire_event_row *events;
+    int64_t n_events;
+    bool more;
+};
+
+/* verb: "cancel" | "retry" | "pause" | "resume". */
+struct ha_wire_change {
+    const char *key;
+    const char *verb;
+    const char *sweep;
+    const char *cell; /* "": the whole sweep */
+    const char *reason;
+    bool failed_only;
+};
+
+struct ha_wire_change_reply {
+    int64_t changed;
+    const char *text;
+};
+
+struct ha_wire_workers_request {
+    char none; /* always 0; C has no empty structs */
+};
+
+struct ha_wire_worker_row {
+    const char *name;
+    const char *role;  /* "worker" | "judge" */
+    const char *state; /* alive | late | lost | draining */
+    const char *host;
+    const char *backend;
+    uint32_t slots;
+    struct ha_wire_running *running;
+    int64_t n_running;
+    int64_t last_seen_ms; /* wall clock */
+    const char *version;
+};
+
+struct ha_wire_workers_reply {
+    struct ha_wire_worker_row *workers;
+    int64_t n_workers;
+};
+
+struct ha_wire_metrics_request {
+    const char *sweep;
+    const char *cell; /* name or id; "": all */
+    const char *name; /* "": all */
+    uint64_t after;
+    uint32_t limit;
+};
+
+struct ha_wire_metric_row {
+    uint64_t metric;
+    uint64_t cell;
+    int64_t step;
+    const char *name;
+    double value;
+};
+
+struct ha_wire_metrics_reply {
+    struct ha_wire_metric_row *rows;
+    int64_t n_rows;
+    bool more;
+};
+
+enum ha_wire_body {
+    HA_WIRE_UNKNOWN = 0, /* a body that this version does not know, or none */
+    HA_WIRE_ERROR = 10,
+    HA_WIRE_HELLO = 11,
+    HA_WIRE_HELLO_REPLY = 12,
+    HA_WIRE_HEARTBEAT = 13,
+    HA_WIRE_HEARTBEAT_REPLY = 14,
+    HA_WIRE_GRANT_REQUEST = 20,
+    HA_WIRE_GRANT = 21,
+    HA_WIRE_REPORT = 22,
+    HA_WIRE_REPORT_REPLY = 23,
+    HA_WIRE_REVOKE = 24,
+    HA_WIRE_ITEMS_REQUEST = 30,
+    HA_WIRE_ITEMS_GRANT = 31,
+    HA_WIRE_ITEMS_BEGIN = 32,
+    HA_WIRE_ITEMS_BEGIN_REPLY = 33,
+    HA_WIRE_JUDGE_REPLIES = 34,
+    HA_WIRE_JUDGE_OUTCOMES = 35,
+    HA_WIRE_JUDGE_ACK = 36,
+    HA_WIRE_ARTIFACT_OPEN = 40,
+    HA_WIRE_ARTIFACT_CHUNK = 41,
+    HA_WIRE_ARTIFACT_STATE = 42,
+    HA_WIRE_ARTIFACT_READ = 43,
+    HA_WIRE_ARTIFACT_DATA = 44,
+    HA_WIRE_SUBMIT = 50,
+    HA_WIRE_SUBMIT_REPLY = 51,
+    HA_WIRE_LIST_SWEEPS = 52,
+    HA_WIRE_SWEEP_LIST = 53,
+    HA_WIRE_STATUS_REQUEST = 54,
+    HA_WIRE_STATUS_REPLY = 55,
+    HA_WIRE_ANSWERS_REQUEST = 56,
+    HA_WIRE_ANSWERS_REPLY = 57,
+    HA_WIRE_LOG_REQUEST = 58,
+    HA_WIRE_LOG_REPLY = 59,
+    HA_WIRE_CHANGE = 60,
+    HA_WIRE_CHANGE_REPLY = 61,
+    HA_WIRE_WORKERS_REQUEST = 62,
+    HA_WIRE_WORKERS_REPLY = 63,
+    HA_WIRE_METRICS_REQUEST = 64,
+    HA_WIRE_METRICS_REPLY = 65,
+};
+
+struct ha_wire_message {
+    uint32_t protocol;   /* HA_WIRE_PROTOCOL */
+    uint64_t request_id; /* chosen by the sender of a request; a push has 0 */
+    enum ha_wire_body kind;
+    union {
+        struct ha_wire_error error;
+        struct ha_wire_hello hello;
+        struct ha_wire_hello_reply hello_reply;
+        struct ha_wire_heartbeat heartbeat;
+        struct ha_wire_heartbeat_reply heartbeat_reply;
+        struct ha_wire_grant_request grant_request;
+        struct ha_wire_grant grant;
+        struct ha_wire_report report;
+        struct ha_wire_report_reply report_reply;
+        struct ha_wire_revoke revoke;
+        struct ha_wire_items_request items_request;
+        struct ha_wire_items_grant items_grant;
+        struct ha_wire_items_begin items_begin;
+        struct ha_wire_items_begin_reply items_begin_reply;
+        struct ha_wire_judge_replies judge_replies;
+        struct ha_wire_judge_outcomes judge_outcomes;
+        struct ha_wire_judge_ack judge_ack;
+        struct ha_wire_artifact_open artifact_open;
+        struct ha_wire_artifact_chunk artifact_chunk;
+        struct ha_wire_artifact_state artifact_state;
+        struct ha_wire_artifact_read artifact_read;
+        struct ha_wire_artifact_data artifact_data;
+        struct ha_wire_submit submit;
+        struct ha_wire_submit_reply submit_reply;
+        struct ha_wire_list_sweeps list_sweeps;
+        struct ha_wire_sweep_list sweep_list;
+        struct ha_wire_status_request status_request;
+        struct ha_wire_status_reply status_reply;
+        struct ha_wire_answers_request answers_request;
+        struct ha_wire_answers_reply answers_reply;
+        struct ha_wire_log_request log_request;
+        struct ha_wire_log_reply log_reply;
+        struct ha_wire_change change;
+        struct ha_wire_change_reply change_reply;
+        struct ha_wire_workers_request workers_request;
+        struct ha_wire_workers_reply workers_reply;
+        struct ha_wire_metrics_request metrics_request;
+        struct ha_wire_metrics_reply metrics_reply;
+    } body;
+};
+struct ha_wire_limits {
+    size_t frame_bytes;  /* longest frame that is looked at */
+    size_t memory_bytes; /* most memory that one decoded message may take */
+};
+
+/* Frames up to 8 MiB, 64 MiB decoded. */
+extern const struct ha_wire_limits ha_wire_default_limits;
+
+/* Append the encoded message to buffer.  Nothing of message is kept.
+ * Returns 0, -EINVAL (a field breaks the rules above; the text names it),
+ * -EMSGSIZE (the buffer's limit) or -ENOMEM. */
+int ha_wire_encode(const struct ha_wire_message *message, struct ha_buffer *buffer,
+                   struct ha_error *err);
+
+/* Decode one frame.  The message and all it points to are one piece of memory
+ * that ha_wire_message_destroy ends; nothing of bytes is kept.
+ * Returns 0, -EBADMSG (not a message, or a field breaks the rules; the text
+ * names it), -EMSGSIZE (over a limit) or -ENOMEM. */
+int ha_wire_decode(const void *bytes, size_t size, const struct ha_wire_limits *limits,
+                   struct ha_wire_message **ret_message, struct ha_error *err);
+
+void ha_wire_message_destroy(struct ha_wire_message *message);
+
+/* The request id of a frame that did not decode, so that it can be answered;
+ * 0 when it cannot be found. */
+uint64_t ha_wire_peek_request_id(const void *bytes, size_t size);
+
+/* "Heartbeat", or "unknown". */
+const char *ha_wire_body_name(enum ha_wire_body kind);
+
+#endif
