@@ -233,8 +233,12 @@ struct ha_wire_item {
     uint32_t sample;
     const char *prompt_text;
     const char *answer_text;
-    uint32_t reasks;        /* replies of this item that could not be read so far */
-    const char *last_fault; /* why, stated to the evaluator when asked again */
+    uint32_t reasks;            /* replies of this item that could not be read so far */
+    const char *last_fault;     /* why, stated to the evaluator when asked again */
+    struct ha_wire_bytes reply; /* of reply_call */
+    /* not 0: this call's reply is stored but nobody read it yet; read it and report its outcome
+     * instead of asking again */
+    uint64_t reply_call;
 };
 
 struct ha_wire_items_grant {
@@ -367,9 +371,10 @@ struct ha_wire_artifact_data {
 struct ha_wire_submit_model {
     const char *name;
     const char *path;
-    const char *digest;
+    const char *digest; /* of config.json, generation_config.json and weights */
     uint32_t layers;
     const char *family;
+    const char *tokenizer_digest;
 };
 
 struct ha_wire_submit_file {
@@ -429,7 +434,8 @@ struct ha_wire_sweep_list {
 struct ha_wire_status_request {
     const char *sweep;   /* name or id; "" is allowed when there is exactly one */
     uint64_t after_cell; /* paging */
-    uint32_t limit;      /* 0: 1,000 */
+    uint32_t limit;      /* 0: as many as fit one reply */
+    const char *cell;    /* name or id; "": all */
 };
 
 struct ha_wire_stage_row {
@@ -446,6 +452,8 @@ struct ha_wire_stage_row {
     int64_t started_ms;
     int64_t finished_ms;
     const char *summary_json;
+    struct ha_wire_attempt_artifact *artifacts; /* only when asked for one cell */
+    int64_t n_artifacts;
 };
 
 struct ha_wire_cell_row {

@@ -13,24 +13,34 @@
  * and never change afterwards; their paths are relative to the folder.
  *
  * Lines (type, then fields):
+ *
  *   "phase"     phase ("load", "reference", "step", "evaluate", "generate")
  *   "progress"  step, steps (of the phase), tokens_per_second
  *   "metric"    cell, step, values {name: number}  (names as TRL logs them)
  *   "answer"    cell, prompt, sample, prompt_text, text, raw, finish, prompt_tokens, tokens
- *   "artifact"  cell (0: whole attempt), kind ("adapter", "checkpoint", "reference"), name, path,
- * step "cell"      cell, done (bool), reason, permanent (bool), summary {…} "error"     text: why
- * the process is about to end with an error code
+ *   "artifact"  cell (0: whole attempt), kind, name, path, step
+ *               (kind: "adapter", "checkpoint", "reference")
+ *   "cell"      cell, done (bool), reason, permanent (bool), summary {...}
+ *   "error"     text: why the process is about to end with an error code
  *
  * job.json:
- *   {"kind": "train" | "generate",
- *    "sweep": name, "job": id,
- *    "model": {"name", "path", "template": "hh" | "chat"},
- *    "data": {"train": [paths], "eval": [paths]},       below inputs/
- *    "settings": {"section.key": value, …},              every effective value, cells' own ones
- * excepted "threads": n, "backend": "auto" | "cpu" | "cuda",   0 threads: one per core "cells":
- * [{"cell": id, "name": text, "layers": [ints], "settings": {overrides}, "adapter": folder or null,
- * generate: below inputs/ "checkpoint": file or null}],            train: resume from here
- *    "skip_answers": {"CELL": [[prompt, sample], …]}}    already stored
+ *
+ *   {"kind":     "train" | "generate",
+ *    "sweep":    name,
+ *    "job":      id,
+ *    "model":    {"name", "path", "hub_id" (or ""), "template": "hh" | "chat"},
+ *    "data":     {"train": [paths], "eval": [paths]},     below inputs/
+ *    "settings": {"data", "train", "generate"},           as common/conf/run_settings.h; what
+ *                                                         the cells have in common
+ *    "threads":  n,                                       0: one per core
+ *    "backend":  "auto" | "cpu" | "cuda",
+ *    "cells":    [{"id", "name",
+ *                  "layers":     [ints],                  trained ones; [] for base
+ *                  "settings":   {...},                   the same form: members that replace
+ *                                                         those of the common settings
+ *                  "adapter":    folder or null,          generate: below inputs/
+ *                  "checkpoint": file or null}],          train: resume from here
+ *    "skip_answers": {"CELL ID": [[prompt, sample], ...]}}   answers that are stored already
  */
 #ifndef HA_WORKER_CONTRACT_H
 #define HA_WORKER_CONTRACT_H
