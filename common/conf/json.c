@@ -69,6 +69,72 @@ static bool too_deep(const char *text, size_t size, struct place *ret_place)
     return false;
 }
 
+/* Is the number at text an integer that int64 cannot hold?  ret_size: its length, at least 1. */
+static bool too_big(const char *text, size_t size, size_t *ret_size)
+{
+    const char *limit = text[0] == '-' ? "9223372036854775808" : "9223372036854775807";
+    size_t sign = text[0] == '-', n = 1;
+
+    while (n < size && text[n] >= '0' && text[n] <= '9')
+        n++;
+    *ret_size = n;
+    if (n < size && (text[n] == '.' || text[n] == 'e' || text[n] == 'E'))
+        return false;
+    if (n - sign != strlen(limit))
+        return n - sign > strlen(limit);
+    return memcmp(text + sign, limit, strlen(limit)) > 0;
+}
+
+/* A copy in which integers beyond int64 are written as reals ("...e0"), as other JSON readers take
+ * them: published tokenizer_config.json files hold a model_max_length of 10^30. */
+static char *widen_integers(const char *text, size_t size, size_t *ret_size)
+{
+    char *copy = malloc(size + size / 19 * 2 + 1);
+    bool quoted = false;
+    size_t n = 0;
+
+    if (!copy)
+        return NULL;
+    for (size_t i = 0; i < size;) {
+        size_t run = 1;
+        bool big = false;
+
+        if (text[i] == '"')
+            quoted = !quoted;
+        else if (quoted && text[i] == '\\' && i + 1 < size)
+            run = 2;
+        else if (!quoted && (text[i] == '-' || (text[i] >= '0' && text[i] <= '9')))
+            big = too_big(text + i, size - i, &run);
+        memcpy(copy + n, text + i, run);
+        n += run;
+        i += run;
+        if (big) {
+            memcpy(copy + n, "e0", 2);
+            n += 2;
+        }
+    }
+    copy[n] = '\0';
+    *ret_size = n;
+    return copy;
+}
+
+static json_t *load(const char *text, size_t size, json_error_t *error)
+{
+    const size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL;
+    json_t *json = json_loadb(text, size, flags, error);
+
+    if (!json && json_error_code(error) == json_error_numeric_overflow &&
+        strstr(error->text, "integer")) {
+        size_t widened_size;
+        char *widened = widen_integers(text, size, &widened_size);
+
+        if (widened)
+            json = json_loadb(widened, widened_size, flags, error);
+        free(widened);
+    }
+    return json;
+}
+
 int ha_json_parse(const char *text, size_t size, const char *name, struct ha_json **ret_json,
                   struct ha_error *err)
 {
@@ -82,8 +148,7 @@ int ha_json_parse(const char *text, size_t size, const char *name, struct ha_jso
     if (too_deep(text, size, &place))
         return ha_error_set(err, EINVAL, "%s:%ld:%ld: nested deeper than %d levels", name,
                             place.line, place.column, DEPTH_LIMIT);
-    json =
-        json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    json = load(text, size, &error);
     if (!json) {
         int code = json_error_code(&error) == json_error_out_of_memory ? ENOMEM : EINVAL;
 

@@ -53,7 +53,8 @@ struct ha_json *ha_json_at(const struct ha_json *array, int64_t index);
 bool ha_json_next(const struct ha_json *object, void **iterator, const char **ret_key,
                   struct ha_json **ret_value);
 
-/* Scalars.  A real is never read as an integer; an integer is read as a real. */
+/* Scalars.  A real is never read as an integer; an integer is read as a real.  Integers that do
+ * not fit into 64 bits are reals. */
 bool ha_json_bool(const struct ha_json *json, bool otherwise);
 int64_t ha_json_int(const struct ha_json *json, int64_t otherwise);
 double ha_json_real(const struct ha_json *json, double otherwise);
