@@ -9,7 +9,7 @@
  *   oneof            kind (the field's number, 0 = none or unknown) and a union
  *
  * What each message means, and who answers it, stands in ha.proto.  Both
- * directions check: text is UTF-8 without zero bytes, sizes and counts are not
+ * directions check: text is UTF-8 (a zero byte ends it), sizes and counts are not
  * negative, digests are 64 lower-case hexadecimal digits or "", paths are
  * relative without "..", a chunk is at most HA_WIRE_CHUNK_BYTES. */
 #ifndef HA_PROTO_WIRE_H
