@@ -1,0 +1,275 @@
+#include "kernels/backend.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/error.h"
+#include "common/base/path.h"
+#include "kernels/backend_table.h"
+
+size_t ha_dtype_bytes(enum ha_dtype dtype)
+{
+    return dtype == HA_DTYPE_F32 ? 4 : 2;
+}
+
+const char *ha_dtype_name(enum ha_dtype dtype)
+{
+    switch (dtype) {
+    case HA_DTYPE_F32:
+        return "F32";
+    case HA_DTYPE_BF16:
+        return "BF16";
+    case HA_DTYPE_F16:
+        return "F16";
+    }
+    return "unknown";
+}
+
+#ifdef HA_KERNELS_WITHOUT_CUDA
+
+static int open_cuda(const struct ha_backend_options *options, struct ha_backend **ret_backend,
+                     struct ha_error *err)
+{
+    (void)options;
+    (void)ret_backend;
+    return ha_error_set(err, ENODEV, "built with -Dcuda=disabled");
+}
+
+#else
+
+/* The module stays open: unloading code that a driver may still call back into
+ * is not safe. */
+static int open_cuda(const struct ha_backend_options *options, struct ha_backend **ret_backend,
+                     struct ha_error *err)
+{
+    char *dir = ha_path_program_dir();
+    char *path = dir ? ha_path_join(dir, HA_BACKEND_CUDA_MODULE) : NULL;
+    ha_backend_cuda_open_fn open_module;
+    void *module, *symbol;
+    int rc;
+
+    if (!path) {
+        rc = ha_error_set(err, ENOMEM, "no memory for the name of the CUDA module");
+        goto out;
+    }
+    if (!ha_path_exists(path)) {
+        rc = ha_error_set(err, ENODEV, "no CUDA module beside the program");
+        goto out;
+    }
+    module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!module) {
+        const char *why = dlerror();
+
+        rc = ha_error_set(err, ENODEV, "the CUDA module does not load: %s",
+                          why ? why : "no reason given");
+        goto out;
+    }
+    symbol = dlsym(module, HA_BACKEND_CUDA_SYMBOL);
+    if (!symbol) {
+        rc = ha_error_set(err, ENODEV, "%s has no entry %s; build it anew", path,
+                          HA_BACKEND_CUDA_SYMBOL);
+        goto out;
+    }
+    memcpy(&open_module, &symbol, sizeof(open_module));
+    rc = open_module(HA_BACKEND_API_VERSION, options, ret_backend, err);
+out:
+    free(path);
+    free(dir);
+    return rc;
+}
+
+#endif
+
+/* Say after the backend's own words why it was chosen. */
+static void append_reason(struct ha_backend *backend, const char *reason)
+{
+    size_t used = strlen(backend->description);
+
+    (void)snprintf(backend->description + used, sizeof(backend->description) - used, " (%s)",
+                   reason);
+}
+
+static int open_auto(const struct ha_backend_options *options, struct ha_backend **ret_backend,
+                     struct ha_error *err)
+{
+    struct ha_error why = {0};
+    int rc = open_cuda(options, ret_backend, &why);
+
+    if (rc == 0) {
+        append_reason(*ret_backend, "module, driver and device found");
+        return 0;
+    }
+    rc = ha_cpu_open(options, ret_backend, err);
+    if (rc == 0)
+        append_reason(*ret_backend, ha_error_text(&why));
+    return rc;
+}
+
+int ha_backend_open(const struct ha_backend_options *options, struct ha_backend **ret_backend,
+                    struct ha_error *err)
+{
+    struct ha_backend *backend = NULL;
+    int rc;
+
+    if (options->memory_limit < 0)
+        return ha_error_set(err, EINVAL, "memory limit %" PRId64 " is negative",
+                            options->memory_limit);
+    if (!options->name || strcmp(options->name, "auto") == 0) {
+        rc = open_auto(options, &backend, err);
+    } else if (strcmp(options->name, "cpu") == 0) {
+        rc = ha_cpu_open(options, &backend, err);
+        if (rc == 0)
+            append_reason(backend, "asked for");
+    } else if (strcmp(options->name, "cuda") == 0) {
+        rc = open_cuda(options, &backend, err);
+        if (rc == 0)
+            append_reason(backend, "asked for");
+        else
+            ha_error_prefix(err, "the CUDA backend cannot run here, use \"cpu\" or \"auto\"");
+    } else {
+        rc = ha_error_set(err, EINVAL, "unknown backend \"%s\"; known: auto, cpu, cuda",
+                          options->name);
+    }
+    if (rc < 0)
+        return rc;
+    *ret_backend = backend;
+    return 0;
+}
+
+void ha_backend_close(struct ha_backend *backend)
+{
+    if (backend)
+        backend->table->close(backend);
+}
+
+const char *ha_backend_name(const struct ha_backend *backend)
+{
+    return backend->table->name;
+}
+
+const char *ha_backend_description(const struct ha_backend *backend)
+{
+    return backend->description;
+}
+
+const char *ha_backend_fingerprint(const struct ha_backend *backend)
+{
+    return backend->fingerprint;
+}
+
+enum ha_dtype ha_backend_activation_dtype(const struct ha_backend *backend)
+{
+    return backend->activation_dtype;
+}
+
+const struct ha_ops *ha_backend_ops(const struct ha_backend *backend)
+{
+    return backend->ops;
+}
+
+int ha_backend_reserve(struct ha_backend *backend, size_t bytes, struct ha_error *err)
+{
+    int64_t sum;
+
+    if (bytes > INT64_MAX || __builtin_add_overflow(backend->allocated_bytes, (int64_t)bytes, &sum))
+        return ha_error_set(err, ENOMEM, "%zu bytes are more than any memory holds", bytes);
+    if (backend->memory_limit > 0 && sum > backend->memory_limit)
+        return ha_error_set(err, ENOMEM,
+                            "%zu bytes wanted, %" PRId64 " held: over the memory limit of %" PRId64
+                            " bytes; raise the limit or use smaller batches",
+                            bytes, backend->allocated_bytes, backend->memory_limit);
+    backend->allocated_bytes = sum;
+    if (sum > backend->peak_bytes)
+        backend->peak_bytes = sum;
+    return 0;
+}
+
+void ha_backend_unreserve(struct ha_backend *backend, size_t bytes)
+{
+    backend->allocated_bytes -= (int64_t)bytes;
+}
+
+int ha_backend_alloc(struct ha_backend *backend, size_t bytes, void **ret_memory,
+                     struct ha_error *err)
+{
+    size_t wanted = bytes ? bytes : 1;
+    int64_t peak = backend->peak_bytes;
+    void *memory = NULL;
+    int rc = ha_backend_reserve(backend, wanted, err);
+
+    if (rc < 0)
+        return rc;
+    rc = backend->table->alloc(backend, wanted, &memory, err);
+    if (rc < 0) {
+        ha_backend_unreserve(backend, wanted);
+        backend->peak_bytes = peak;
+        return rc;
+    }
+    *ret_memory = memory;
+    return 0;
+}
+
+void ha_backend_free(struct ha_backend *backend, void *memory)
+{
+    if (memory)
+        ha_backend_unreserve(backend, backend->table->free(backend, memory));
+}
+
+int ha_backend_import_host(struct ha_backend *backend, const void *host, size_t bytes,
+                           const void **ret_memory, struct ha_error *err)
+{
+    return backend->table->import_host(backend, host, bytes, ret_memory, err);
+}
+
+void ha_backend_release_host(struct ha_backend *backend, const void *memory)
+{
+    if (memory)
+        backend->table->release_host(backend, memory);
+}
+
+int ha_backend_upload(struct ha_backend *backend, void *memory, const void *host, size_t bytes,
+                      struct ha_error *err)
+{
+    return bytes ? backend->table->upload(backend, memory, host, bytes, err) : 0;
+}
+
+int ha_backend_download(struct ha_backend *backend, void *host, const void *memory, size_t bytes,
+                        struct ha_error *err)
+{
+    return bytes ? backend->table->download(backend, host, memory, bytes, err) : 0;
+}
+
+int ha_backend_copy(struct ha_backend *backend, void *to, const void *from, size_t bytes,
+                    struct ha_error *err)
+{
+    return bytes ? backend->table->copy(backend, to, from, bytes, err) : 0;
+}
+
+int ha_backend_zero(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err)
+{
+    return bytes ? backend->table->zero(backend, memory, bytes, err) : 0;
+}
+
+int ha_backend_sync(struct ha_backend *backend, struct ha_error *err)
+{
+    return backend->table->sync(backend, err);
+}
+
+int64_t ha_backend_allocated_bytes(const struct ha_backend *backend)
+{
+    return backend->allocated_bytes;
+}
+
+int64_t ha_backend_peak_bytes(const struct ha_backend *backend)
+{
+    return backend->peak_bytes;
+}
+
+double ha_backend_flops(const struct ha_backend *backend)
+{
+    return backend->flops;
+}

@@ -1,0 +1,69 @@
+/* backend_table.h - what a backend fills in (internal to kernels)
+ *
+ * A backend embeds `struct ha_backend` as its first member and points it at its
+ * table.  backend.c checks arguments that are the same for all backends and
+ * keeps the byte counts; the table does the device's part.
+ *
+ * The CUDA backend is a shared object that the program opens at run time: it
+ * exports HA_BACKEND_CUDA_SYMBOL of type ha_backend_cuda_open_fn and refuses an
+ * api_version other than its own with -ENODEV. */
+#ifndef HA_KERNELS_BACKEND_TABLE_H
+#define HA_KERNELS_BACKEND_TABLE_H
+
+#include <stdint.h>
+
+#include "kernels/backend.h"
+
+/* Raised whenever backend.h, ops.h or this header changes what a module sees. */
+enum { HA_BACKEND_API_VERSION = 1 };
+
+#define HA_BACKEND_CUDA_MODULE "ha-kernels-cuda.so"
+#define HA_BACKEND_CUDA_SYMBOL "ha_backend_cuda_open"
+
+struct ha_backend_table {
+    const char *name;
+    void (*close)(struct ha_backend *backend);
+    /* Zeroed, 256-byte aligned memory; bytes > 0. */
+    int (*alloc)(struct ha_backend *backend, size_t bytes, void **ret_memory, struct ha_error *err);
+    /* Returns the bytes that alloc was asked for. */
+    size_t (*free)(struct ha_backend *backend, void *memory);
+    int (*import_host)(struct ha_backend *backend, const void *host, size_t bytes,
+                       const void **ret_memory, struct ha_error *err);
+    void (*release_host)(struct ha_backend *backend, const void *memory);
+    int (*upload)(struct ha_backend *backend, void *memory, const void *host, size_t bytes,
+                  struct ha_error *err);
+    int (*download)(struct ha_backend *backend, void *host, const void *memory, size_t bytes,
+                    struct ha_error *err);
+    int (*copy)(struct ha_backend *backend, void *to, const void *from, size_t bytes,
+                struct ha_error *err);
+    int (*zero)(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err);
+    int (*sync)(struct ha_backend *backend, struct ha_error *err);
+};
+
+enum { HA_BACKEND_TEXT_BYTES = 384 };
+
+struct ha_backend {
+    const struct ha_backend_table *table;
+    const struct ha_ops *ops;
+    enum ha_dtype activation_dtype;
+    char description[HA_BACKEND_TEXT_BYTES];
+    char fingerprint[HA_BACKEND_TEXT_BYTES];
+    int64_t memory_limit; /* bytes; 0 = none */
+    int64_t allocated_bytes, peak_bytes;
+    double flops;
+};
+
+/* Count bytes as allocated, if the limit allows it.  Returns 0 or -ENOMEM with
+ * the size, the sum and the limit in the text. */
+int ha_backend_reserve(struct ha_backend *backend, size_t bytes, struct ha_error *err);
+void ha_backend_unreserve(struct ha_backend *backend, size_t bytes);
+
+typedef int (*ha_backend_cuda_open_fn)(uint32_t api_version,
+                                       const struct ha_backend_options *options,
+                                       struct ha_backend **ret_backend, struct ha_error *err);
+
+/* kernels/cpu. */
+int ha_cpu_open(const struct ha_backend_options *options, struct ha_backend **ret_backend,
+                struct ha_error *err);
+
+#endif

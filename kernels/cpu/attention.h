@@ -1,0 +1,20 @@
+/* attention.h - what the forward and the backward attention share */
+#ifndef HA_KERNELS_CPU_ATTENTION_H
+#define HA_KERNELS_CPU_ATTENTION_H
+
+#include "kernels/cpu/cpu.h"
+
+/* Tiles start at a segment's first token: the cut depends on no other segment. */
+enum {
+    HA_ATTENTION_QUERIES = 96, /* a multiple of every mr */
+    HA_ATTENTION_KEYS = 256,   /* a multiple of every nr */
+};
+
+/* Segments lie in order and cover the tokens, heads and strides fit, a prefix lies
+ * inside one earlier segment.  Returns 0 or -EINVAL. */
+int ha_attention_check(const struct ha_attention *shape, struct ha_error *err);
+
+/* (query, key) pairs of one head. */
+double ha_attention_pairs(const struct ha_attention *shape);
+
+#endif

@@ -1,0 +1,230 @@
+#include "kernels/cpu/cpu.h"
+
+#include <errno.h>
+#include <gnu/libc-version.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/error.h"
+#include "common/base/memory.h"
+
+#ifdef __clang__
+#define COMPILER __VERSION__
+#else
+#define COMPILER "GCC " __VERSION__
+#endif
+
+enum { ALIGNMENT = 256, MAX_THREADS = 1024 };
+
+/* Sits in the ALIGNMENT bytes before each allocation. */
+struct block {
+    void *memory; /* what calloc gave */
+    size_t bytes; /* what the caller asked for */
+};
+
+static struct block *block_of(void *memory)
+{
+    return (struct block *)(void *)((char *)memory - ALIGNMENT);
+}
+
+/* calloc rather than aligned_alloc and memset: large blocks come from the system
+ * as zero pages and cost nothing until they are touched. */
+static int cpu_alloc(struct ha_backend *backend, size_t bytes, void **ret_memory,
+                     struct ha_error *err)
+{
+    char *memory, *aligned;
+
+    (void)backend;
+    memory = bytes <= PTRDIFF_MAX - 2 * ALIGNMENT ? calloc(1, bytes + 2 * ALIGNMENT) : NULL;
+    if (!memory)
+        return ha_error_set(err, ENOMEM,
+                            "%zu bytes wanted, the system has no memory left (%lld held)", bytes,
+                            (long long)backend->allocated_bytes);
+    aligned = memory + 2 * ALIGNMENT - (uintptr_t)memory % ALIGNMENT;
+    block_of(aligned)->memory = memory;
+    block_of(aligned)->bytes = bytes;
+    *ret_memory = aligned;
+    return 0;
+}
+
+static size_t cpu_free(struct ha_backend *backend, void *memory)
+{
+    struct block block = *block_of(memory);
+
+    (void)backend;
+    free(block.memory);
+    return block.bytes;
+}
+
+static int cpu_import_host(struct ha_backend *backend, const void *host, size_t bytes,
+                           const void **ret_memory, struct ha_error *err)
+{
+    (void)backend;
+    (void)bytes;
+    (void)err;
+    *ret_memory = host;
+    return 0;
+}
+
+static void cpu_release_host(struct ha_backend *backend, const void *memory)
+{
+    (void)backend;
+    (void)memory;
+}
+
+static int cpu_copy(struct ha_backend *backend, void *to, const void *from, size_t bytes,
+                    struct ha_error *err)
+{
+    (void)backend;
+    (void)err;
+    memmove(to, from, bytes);
+    return 0;
+}
+
+static int cpu_zero(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err)
+{
+    (void)backend;
+    (void)err;
+    memset(memory, 0, bytes);
+    return 0;
+}
+
+static int cpu_sync(struct ha_backend *backend, struct ha_error *err)
+{
+    (void)backend;
+    (void)err;
+    return 0;
+}
+
+static void cpu_close(struct ha_backend *backend)
+{
+    struct ha_cpu *cpu = ha_cpu_of(backend);
+
+    free(cpu->shared);
+    free(cpu->per_thread);
+    free(cpu->work);
+    free(cpu);
+}
+
+static const struct ha_backend_table table = {
+    .name = "cpu",
+    .close = cpu_close,
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .import_host = cpu_import_host,
+    .release_host = cpu_release_host,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .copy = cpu_copy,
+    .zero = cpu_zero,
+    .sync = cpu_sync,
+};
+
+static const struct ha_ops ops = {
+    .gemm = ha_cpu_op_gemm,
+    .add_bias = ha_cpu_op_add_bias,
+    .embed_forward = ha_cpu_op_embed_forward,
+    .rmsnorm_forward = ha_cpu_op_rmsnorm_forward,
+    .rmsnorm_backward = ha_cpu_op_rmsnorm_backward,
+    .rope = ha_cpu_op_rope,
+    .attention_forward = ha_cpu_op_attention_forward,
+    .attention_backward = ha_cpu_op_attention_backward,
+    .swiglu_forward = ha_cpu_op_swiglu_forward,
+    .swiglu_backward = ha_cpu_op_swiglu_backward,
+    .gather_rows = ha_cpu_op_gather_rows,
+    .scatter_rows_add = ha_cpu_op_scatter_rows_add,
+    .head = ha_cpu_op_head,
+    .logits = ha_cpu_op_logits,
+    .decode_attention = ha_cpu_op_decode_attention,
+    .sum_of_squares = ha_cpu_op_sum_of_squares,
+    .adamw = ha_cpu_op_adamw,
+};
+
+static int grow_scratch(struct ha_cpu *cpu, char **memory, size_t *held, size_t wanted,
+                        int64_t copies, struct ha_error *err)
+{
+    size_t rounded = (wanted + 4095) / 4096 * 4096;
+    char *grown;
+    int rc;
+
+    if (wanted <= *held)
+        return 0;
+    free(*memory);
+    *memory = NULL;
+    ha_backend_unreserve(&cpu->base, *held * (size_t)copies);
+    *held = 0;
+    rc = ha_backend_reserve(&cpu->base, rounded * (size_t)copies, err);
+    if (rc < 0)
+        return ha_error_prefix(err, "scratch memory");
+    grown = aligned_alloc(4096, rounded * (size_t)copies);
+    if (!grown) {
+        ha_backend_unreserve(&cpu->base, rounded * (size_t)copies);
+        return ha_error_set(err, ENOMEM, "no memory for %zu bytes of scratch",
+                            rounded * (size_t)copies);
+    }
+    *memory = grown;
+    *held = rounded;
+    return 0;
+}
+
+int ha_cpu_scratch(struct ha_cpu *cpu, size_t shared_bytes, size_t per_thread_bytes,
+                   struct ha_error *err)
+{
+    int rc = grow_scratch(cpu, &cpu->shared, &cpu->shared_bytes, shared_bytes, 1, err);
+
+    if (rc == 0)
+        rc = grow_scratch(cpu, &cpu->per_thread, &cpu->per_thread_bytes, per_thread_bytes,
+                          cpu->threads, err);
+    return rc;
+}
+
+int ha_cpu_work(struct ha_cpu *cpu, size_t bytes, struct ha_error *err)
+{
+    return grow_scratch(cpu, &cpu->work, &cpu->work_bytes, bytes, 1, err);
+}
+
+void *ha_cpu_thread_scratch(const struct ha_cpu *cpu)
+{
+    return cpu->per_thread + (size_t)omp_get_thread_num() * cpu->per_thread_bytes;
+}
+
+int ha_cpu_open_with(const struct ha_backend_options *options, const char *leaf_name,
+                     struct ha_backend **ret_backend, struct ha_error *err)
+{
+    struct ha_cpu *cpu;
+
+    if (options->threads < 0 || options->threads > MAX_THREADS)
+        return ha_error_set(err, EINVAL, "%d threads; 0 (one per core) to %d are possible",
+                            options->threads, MAX_THREADS);
+    cpu = ha_calloc(1, sizeof(*cpu));
+    if (!cpu)
+        return ha_error_set(err, ENOMEM, "no memory for the CPU backend");
+    if (!leaf_name) {
+        ha_leaf_best(&cpu->leaf);
+    } else if (!ha_leaf_named(leaf_name, &cpu->leaf)) {
+        free(cpu);
+        return ha_error_set(err, ENODEV, "no %s on this processor", leaf_name);
+    }
+    cpu->threads = options->threads ? options->threads : omp_get_num_procs();
+    if (cpu->threads > MAX_THREADS)
+        cpu->threads = MAX_THREADS;
+    cpu->base.table = &table;
+    cpu->base.ops = &ops;
+    cpu->base.activation_dtype = HA_DTYPE_F32;
+    cpu->base.memory_limit = options->memory_limit;
+    (void)snprintf(cpu->base.description, sizeof(cpu->base.description), "cpu: %d thread%s, %s",
+                   cpu->threads, cpu->threads == 1 ? "" : "s", cpu->leaf.name);
+    (void)snprintf(cpu->base.fingerprint, sizeof(cpu->base.fingerprint),
+                   "cpu kernels %d, %s, %s, glibc %s", HA_CPU_NUMERICS, cpu->leaf.name, COMPILER,
+                   gnu_get_libc_version());
+    *ret_backend = &cpu->base;
+    return 0;
+}
+
+int ha_cpu_open(const struct ha_backend_options *options, struct ha_backend **ret_backend,
+                struct ha_error *err)
+{
+    return ha_cpu_open_with(options, NULL, ret_backend, err);
+}

@@ -1,0 +1,227 @@
+/* leaf_matrix.c - packing and the register tile of the matrix product
+ *
+ * A register tile is HA_MR rows by two vectors of columns.  Each element of c is
+ * one chain of multiply-adds in the order of p, whatever the numbers of rows and
+ * columns are: that is what makes results independent of how rows are grouped. */
+#include "kernels/cpu/leaf_parts.h"
+
+#include "kernels/cpu/simd.h"
+
+enum {
+    HA_MR = HA_LANES == 16 ? 12 : 6, /* accumulators: 2 * MR vectors of 32 or 16 registers */
+    HA_NR = 2 * HA_LANES,
+};
+
+static void pack_a(float *out, const float *a, int64_t stride, bool transpose, int64_t rows,
+                   int64_t depth)
+{
+    int64_t row_step = transpose ? 1 : stride, depth_step = transpose ? stride : 1;
+
+    if (rows == HA_MR) {
+        for (int64_t p = 0; p < depth; p++) {
+            const float *column = a + p * depth_step;
+
+            HA_UNROLL
+            for (int i = 0; i < HA_MR; i++)
+                out[p * HA_MR + i] = column[i * row_step];
+        }
+        return;
+    }
+    for (int64_t p = 0; p < depth; p++)
+        for (int64_t i = 0; i < HA_MR; i++)
+            out[p * HA_MR + i] = i < rows ? a[p * depth_step + i * row_step] : 0.0f;
+}
+
+HA_INLINE float load_one(const void *in, enum ha_dtype dtype, int64_t at)
+{
+    uint16_t bits;
+    ha_vh wide = {0};
+
+    if (dtype == HA_DTYPE_F32)
+        return ((const float *)in)[at];
+    bits = ((const uint16_t *)in)[at];
+    wide[0] = bits;
+    return dtype == HA_DTYPE_BF16 ? ha_from_bf16(wide)[0] : ha_from_f16(wide)[0];
+}
+
+HA_INLINE ha_vf load_typed(const void *in, enum ha_dtype dtype, int64_t at)
+{
+    ha_vh bits;
+
+    if (dtype == HA_DTYPE_F32)
+        return ha_load((const float *)in + at);
+    memcpy(&bits, (const uint16_t *)in + at, sizeof(bits));
+    return dtype == HA_DTYPE_BF16 ? ha_from_bf16(bits) : ha_from_f16(bits);
+}
+
+#if defined(__AVX512F__)
+#define HA_INTERLEAVE_LOW(a, b)                                                                    \
+    __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define HA_INTERLEAVE_HIGH(a, b)                                                                   \
+    __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif defined(__AVX2__)
+#define HA_INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define HA_INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#else
+#define HA_INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define HA_INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#endif
+
+/* Rows become columns: log2(lanes) rounds of interleaving rows half the block apart. */
+HA_INLINE void transpose_block(ha_vf row[HA_LANES])
+{
+    HA_UNROLL
+    for (int round = 1; round < HA_LANES; round *= 2) {
+        ha_vf next[HA_LANES];
+
+        HA_UNROLL
+        for (int i = 0; i < HA_LANES / 2; i++) {
+            next[2 * i] = HA_INTERLEAVE_LOW(row[i], row[i + HA_LANES / 2]);
+            next[2 * i + 1] = HA_INTERLEAVE_HIGH(row[i], row[i + HA_LANES / 2]);
+        }
+        HA_UNROLL
+        for (int i = 0; i < HA_LANES; i++)
+            row[i] = next[i];
+    }
+}
+
+HA_INLINE void pack_b_transposed(float *out, const void *b, enum ha_dtype dtype, int64_t stride,
+                                 int64_t depth, int64_t cols)
+{
+    int64_t blocked = depth / HA_LANES * HA_LANES;
+
+    for (int64_t j0 = 0; j0 < HA_NR; j0 += HA_LANES) {
+        if (j0 + HA_LANES > cols)
+            blocked = 0;
+        for (int64_t p = 0; p < blocked; p += HA_LANES) {
+            ha_vf row[HA_LANES];
+
+            HA_UNROLL
+            for (int j = 0; j < HA_LANES; j++)
+                row[j] = load_typed(b, dtype, (j0 + j) * stride + p);
+            transpose_block(row);
+            HA_UNROLL
+            for (int j = 0; j < HA_LANES; j++)
+                ha_store(out + (p + j) * HA_NR + j0, row[j]);
+        }
+        for (int64_t p = blocked; p < depth; p++)
+            for (int64_t j = j0; j < j0 + HA_LANES; j++)
+                out[p * HA_NR + j] = j < cols ? load_one(b, dtype, j * stride + p) : 0.0f;
+    }
+}
+
+HA_INLINE void pack_b_plain(float *out, const void *b, enum ha_dtype dtype, int64_t stride,
+                            int64_t depth, int64_t cols)
+{
+    for (int64_t p = 0; p < depth; p++) {
+        if (cols == HA_NR) {
+            ha_store(out + p * HA_NR, load_typed(b, dtype, p * stride));
+            ha_store(out + p * HA_NR + HA_LANES, load_typed(b, dtype, p * stride + HA_LANES));
+            continue;
+        }
+        for (int64_t j = 0; j < HA_NR; j++)
+            out[p * HA_NR + j] = j < cols ? load_one(b, dtype, p * stride + j) : 0.0f;
+    }
+}
+
+/* One copy of the loops for each dtype. */
+static void pack_b(float *out, const void *b, enum ha_dtype dtype, int64_t stride, bool transpose,
+                   int64_t depth, int64_t cols)
+{
+    switch (dtype) {
+    case HA_DTYPE_F32:
+        if (transpose)
+            pack_b_transposed(out, b, HA_DTYPE_F32, stride, depth, cols);
+        else
+            pack_b_plain(out, b, HA_DTYPE_F32, stride, depth, cols);
+        break;
+    case HA_DTYPE_BF16:
+        if (transpose)
+            pack_b_transposed(out, b, HA_DTYPE_BF16, stride, depth, cols);
+        else
+            pack_b_plain(out, b, HA_DTYPE_BF16, stride, depth, cols);
+        break;
+    case HA_DTYPE_F16:
+        if (transpose)
+            pack_b_transposed(out, b, HA_DTYPE_F16, stride, depth, cols);
+        else
+            pack_b_plain(out, b, HA_DTYPE_F16, stride, depth, cols);
+        break;
+    }
+}
+
+HA_INLINE void store_row(float *c, ha_vf first, ha_vf second, float alpha, float beta)
+{
+    if (beta == 0.0f) {
+        ha_store(c, first * alpha);
+        ha_store(c + HA_LANES, second * alpha);
+    } else {
+        ha_store(c, first * alpha + ha_load(c) * beta);
+        ha_store(c + HA_LANES, second * alpha + ha_load(c + HA_LANES) * beta);
+    }
+}
+
+/* `height` is a constant at every call: the compiler makes one copy for each. */
+HA_INLINE void multiply_height(int height, float *c, int64_t c_stride, const float *a,
+                               const float *b, int64_t depth, int64_t rows, int64_t cols,
+                               float alpha, float beta)
+{
+    ha_vf first[HA_MR], second[HA_MR];
+
+    HA_UNROLL
+    for (int i = 0; i < height; i++)
+        first[i] = second[i] = (ha_vf){0};
+    for (int64_t p = 0; p < depth; p++) {
+        ha_vf b0 = ha_load(b + p * HA_NR), b1 = ha_load(b + p * HA_NR + HA_LANES);
+
+        HA_UNROLL
+        for (int i = 0; i < height; i++) {
+            ha_vf x = ha_splat(a[p * HA_MR + i]);
+
+            first[i] += x * b0;
+            second[i] += x * b1;
+        }
+    }
+    HA_UNROLL
+    for (int i = 0; i < height; i++) {
+        if (i >= rows)
+            return;
+        if (cols == HA_NR) {
+            store_row(c + i * c_stride, first[i], second[i], alpha, beta);
+        } else {
+            float edge[HA_NR] = {0};
+
+            memcpy(edge, c + i * c_stride, (size_t)cols * sizeof(float));
+            store_row(edge, first[i], second[i], alpha, beta);
+            memcpy(c + i * c_stride, edge, (size_t)cols * sizeof(float));
+        }
+    }
+}
+
+static void multiply(float *c, int64_t c_stride, const float *a, const float *b, int64_t depth,
+                     int64_t rows, int64_t cols, float alpha, float beta)
+{
+    if (rows == 1)
+        multiply_height(1, c, c_stride, a, b, depth, rows, cols, alpha, beta);
+    else if (rows == 2)
+        multiply_height(2, c, c_stride, a, b, depth, rows, cols, alpha, beta);
+    else if (rows <= 4)
+        multiply_height(4, c, c_stride, a, b, depth, rows, cols, alpha, beta);
+    else if (rows <= 6)
+        multiply_height(6, c, c_stride, a, b, depth, rows, cols, alpha, beta);
+#if defined(__AVX512F__)
+    else if (rows <= 8)
+        multiply_height(8, c, c_stride, a, b, depth, rows, cols, alpha, beta);
+    else
+        multiply_height(12, c, c_stride, a, b, depth, rows, cols, alpha, beta);
+#endif
+}
+
+void HA_LEAF_NAME(ha_leaf_set_matrix)(struct ha_leaf *leaf)
+{
+    leaf->mr = HA_MR;
+    leaf->nr = HA_NR;
+    leaf->pack_a = pack_a;
+    leaf->pack_b = pack_b;
+    leaf->multiply = multiply;
+}

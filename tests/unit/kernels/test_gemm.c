@@ -1,0 +1,267 @@
+#include "tests/unit/kernels/support.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct shape {
+    int64_t rows, cols, depth;
+};
+
+static const struct shape shapes[] = {
+    {1, 1, 1},    {3, 17, 5},    {13, 33, 65},  {12, 32, 256}, {65, 129, 257},
+    {17, 3, 600}, {490, 30, 70}, {1, 300, 513}, {7, 8200, 20}, {33, 31, 1},
+};
+
+/* The operands of one product, stored as asked for, and its exact result. */
+struct problem {
+    struct shape s;
+    bool transpose_a, transpose_b;
+    enum ha_dtype dtype_b;
+    int64_t a_stride, b_stride, c_stride;
+    struct guarded a, b, c;
+    uint16_t *b_half;
+    double *want;
+};
+
+static float element(const float *x, int64_t stride, bool transpose, int64_t row, int64_t col)
+{
+    return transpose ? x[col * stride + row] : x[row * stride + col];
+}
+
+static void problem_create(struct problem *p, struct random *random, float alpha, float beta)
+{
+    int64_t a_rows = p->transpose_a ? p->s.depth : p->s.rows;
+    int64_t b_rows = p->transpose_b ? p->s.cols : p->s.depth;
+
+    p->a_stride = (p->transpose_a ? p->s.rows : p->s.depth) + 3;
+    p->b_stride = (p->transpose_b ? p->s.depth : p->s.cols) + 1;
+    p->c_stride = p->s.cols + 2;
+    p->a = guarded_new(a_rows * p->a_stride);
+    p->b = guarded_new(b_rows * p->b_stride);
+    p->c = guarded_new(p->s.rows * p->c_stride);
+    p->b_half = calloc((size_t)p->b.n, sizeof(*p->b_half));
+    p->want = calloc((size_t)p->c.n, sizeof(*p->want));
+    random_fill(random, p->a.data, p->a.n, 1.0f);
+    random_fill(random, p->b.data, p->b.n, 1.0f);
+    random_fill(random, p->c.data, p->c.n, 1.0f);
+    if (p->dtype_b != HA_DTYPE_F32)
+        round_to(p->dtype_b, p->b_half, p->b.data, p->b.n);
+    for (int64_t i = 0; i < p->c.n; i++)
+        p->want[i] = (double)p->c.data[i];
+    for (int64_t i = 0; i < p->s.rows; i++)
+        for (int64_t j = 0; j < p->s.cols; j++) {
+            double sum = 0.0;
+
+            for (int64_t k = 0; k < p->s.depth; k++)
+                sum += (double)element(p->a.data, p->a_stride, p->transpose_a, i, k) *
+                       (double)element(p->b.data, p->b_stride, p->transpose_b, k, j);
+            p->want[i * p->c_stride + j] =
+                (double)alpha * sum + (double)beta * p->want[i * p->c_stride + j];
+        }
+}
+
+static void problem_destroy(struct problem *p)
+{
+    guarded_free(p->a);
+    guarded_free(p->b);
+    guarded_free(p->c);
+    free(p->b_half);
+    free(p->want);
+}
+
+static struct guarded run(const struct variant *variant, const struct problem *p, float alpha,
+                          float beta)
+{
+    struct guarded out = guarded_copy(p->c);
+    struct ha_matrix c = matrix_of(out.data, HA_DTYPE_F32, p->s.rows, p->s.cols, p->c_stride);
+    struct ha_matrix a = matrix_of(p->a.data, HA_DTYPE_F32, p->transpose_a ? p->s.depth : p->s.rows,
+                                   p->transpose_a ? p->s.rows : p->s.depth, p->a_stride);
+    struct ha_matrix b =
+        matrix_of(p->dtype_b == HA_DTYPE_F32 ? (void *)p->b.data : (void *)p->b_half, p->dtype_b,
+                  p->transpose_b ? p->s.cols : p->s.depth, p->transpose_b ? p->s.depth : p->s.cols,
+                  p->b_stride);
+
+    assert_ok(variant->ops->gemm(variant->backend, &c, &a, p->transpose_a, &b, p->transpose_b,
+                                 alpha, beta, &err));
+    guarded_check(out);
+    return out;
+}
+
+/* All transpositions and dtypes against a double sum; threads change no bit. */
+static void agrees_with_double(void **state)
+{
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+    struct random random = {1};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+        for (int kind = 0; kind < 12; kind++) {
+            struct problem p = {.s = shapes[i],
+                                .transpose_a = kind & 1,
+                                .transpose_b = kind & 2,
+                                .dtype_b = (enum ha_dtype)(kind / 4)};
+            float alpha = kind == 5 ? 0.75f : 1.0f, beta = kind & 1 ? 1.0f : 0.0f;
+            struct guarded first = {0};
+
+            problem_create(&p, &random, alpha, beta);
+            for (int v = 0; v < n; v++) {
+                struct guarded out = run(&variants[v], &p, alpha, beta);
+
+                assert_near(out.data, p.want, out.n, 2e-7 * sqrt((double)p.s.depth) + 1e-7);
+                if (variants[v].threads == 1) {
+                    if (first.data)
+                        guarded_free(first);
+                    first = out;
+                    continue;
+                }
+                assert_same_bits(out.data, first.data, out.n);
+                guarded_free(out);
+            }
+            guarded_free(first);
+            problem_destroy(&p);
+        }
+    variants_close(variants, n);
+}
+
+/* A row computed by itself has the bits it has among other rows. */
+static void rows_do_not_influence_each_other(void **state)
+{
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+    struct random random = {2};
+    struct problem p = {.s = {37, 150, 700}, .transpose_b = true, .dtype_b = HA_DTYPE_BF16};
+
+    (void)state;
+    problem_create(&p, &random, 1.0f, 1.0f);
+    for (int v = 0; v < n; v++) {
+        struct guarded all = run(&variants[v], &p, 0.5f, 1.0f);
+
+        for (int64_t row = 0; row < p.s.rows; row += 5)
+            for (int64_t rows = 1; rows <= 14 && row + rows <= p.s.rows; rows += 4) {
+                struct problem part = p;
+                struct guarded out;
+
+                part.s.rows = rows;
+                part.a.data += row * p.a_stride;
+                part.c.data += row * p.c_stride;
+                part.c.n = rows * p.c_stride;
+                out = run(&variants[v], &part, 0.5f, 1.0f);
+                assert_same_bits(out.data, all.data + row * p.c_stride, out.n);
+                guarded_free(out);
+            }
+        guarded_free(all);
+    }
+    problem_destroy(&p);
+    variants_close(variants, n);
+}
+
+static void half_operand_a(void **state)
+{
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+    struct random random = {3};
+
+    (void)state;
+    for (int transposed = 0; transposed < 2; transposed++) {
+        int64_t a_rows = transposed ? 300 : 29, a_cols = transposed ? 29 : 300;
+        struct problem p = {.s = {29, 40, 300}, .transpose_a = transposed != 0};
+        uint16_t *half;
+
+        problem_create(&p, &random, 1.0f, 0.0f);
+        half = calloc((size_t)p.a.n, sizeof(*half));
+        round_to(HA_DTYPE_BF16, half, p.a.data, p.a.n);
+        for (int v = 0; v < n; v++) {
+            struct guarded want = run(&variants[v], &p, 1.0f, 0.0f), got = guarded_copy(p.c);
+            struct ha_matrix c = matrix_of(got.data, HA_DTYPE_F32, 29, 40, p.c_stride);
+            struct ha_matrix a = matrix_of(half, HA_DTYPE_BF16, a_rows, a_cols, p.a_stride);
+            struct ha_matrix b = matrix_of(p.b.data, HA_DTYPE_F32, 300, 40, p.b_stride);
+
+            assert_ok(variants[v].ops->gemm(variants[v].backend, &c, &a, transposed != 0, &b, false,
+                                            1.0f, 0.0f, &err));
+            assert_same_bits(got.data, want.data, got.n);
+            guarded_free(want);
+            guarded_free(got);
+        }
+        free(half);
+        problem_destroy(&p);
+    }
+    variants_close(variants, n);
+}
+
+static void nan_shows_and_stays_in_its_row(void **state)
+{
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+    struct random random = {4};
+    struct problem p = {.s = {20, 35, 300}};
+
+    (void)state;
+    problem_create(&p, &random, 1.0f, 0.0f);
+    p.a.data[7 * p.a_stride + 290] = NAN;
+    p.a.data[9 * p.a_stride + 1] = INFINITY;
+    memset(p.c.data, 0xff, (size_t)p.c.n * sizeof(float)); /* beta = 0 does not read c */
+    for (int v = 0; v < n; v++) {
+        struct guarded out = run(&variants[v], &p, 1.0f, 0.0f);
+
+        for (int64_t i = 0; i < p.s.rows; i++)
+            for (int64_t j = 0; j < p.s.cols; j++) {
+                float c = out.data[i * p.c_stride + j];
+
+                assert_true(i == 7 ? isnan(c) : i == 9 ? !isfinite(c) : isfinite(c));
+            }
+        guarded_free(out);
+    }
+    problem_destroy(&p);
+    variants_close(variants, n);
+}
+
+static void empty_and_wrong_shapes(void **state)
+{
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+    float x[6] = {1, 2, 3, 4, 5, 6}, y[4] = {1, 1, 1, 1};
+    struct ha_error why = {0};
+
+    (void)state;
+    for (int v = 0; v < n; v++) {
+        struct ha_matrix none = matrix_of(x, HA_DTYPE_F32, 2, 0, 1);
+        struct ha_matrix none_b = matrix_of(x, HA_DTYPE_F32, 0, 2, 2);
+        struct ha_matrix c = matrix_of(y, HA_DTYPE_F32, 2, 2, 2);
+        struct ha_matrix a = matrix_of(x, HA_DTYPE_F32, 2, 3, 3);
+        struct ha_matrix half = matrix_of(y, HA_DTYPE_BF16, 2, 2, 2);
+        double before = ha_backend_flops(variants[v].backend);
+
+        y[0] = 3.0f;
+        assert_ok(variants[v].ops->gemm(variants[v].backend, &c, &none, false, &none_b, false, 1.0f,
+                                        2.0f, &err));
+        assert_true(y[0] == 6.0f);
+        assert_int_equal(
+            variants[v].ops->gemm(variants[v].backend, &c, &a, false, &a, false, 1.0f, 0.0f, &why),
+            -EINVAL);
+        assert_non_null(strstr(why.text, "2 x 3 times 2 x 3"));
+        assert_int_equal(variants[v].ops->gemm(variants[v].backend, &half, &a, false, &a, true,
+                                               1.0f, 0.0f, &why),
+                         -EINVAL);
+        assert_ok(
+            variants[v].ops->gemm(variants[v].backend, &c, &a, false, &a, true, 1.0f, 0.0f, &err));
+        assert_true(y[0] == 14.0f && y[1] == 32.0f && y[3] == 77.0f);
+        assert_true(ha_backend_flops(variants[v].backend) - before == 24.0);
+    }
+    variants_close(variants, n);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(agrees_with_double),
+        cmocka_unit_test(rows_do_not_influence_each_other),
+        cmocka_unit_test(half_operand_a),
+        cmocka_unit_test(nan_shows_and_stays_in_its_row),
+        cmocka_unit_test(empty_and_wrong_shapes),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
