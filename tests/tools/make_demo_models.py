@@ -263,7 +263,7 @@ def make_families():
     llama2 |= {"pretraining_tp": 1, "rope_scaling": None, "tie_word_embeddings": False,
                "transformers_version": "4.31.0", "vocab_size": 1024}
     llama31 = common_config("LlamaForCausalLM", "llama", 7, 96, 224, 4, 2, 1e-5)
-    # With this base and original length the lowest four of twelve frequencies stay, the next two
+    # With this base and original length the first three of twelve frequencies stay, the next two
     # are blended, the others divided.
     llama31 |= {"attention_bias": False, "mlp_bias": False, "pretraining_tp": 1,
                 "rope_scaling": {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -354,12 +354,13 @@ def initialise(model):
                     weight.mul_(scale)
 
 
-def make_optimizer(model, peak):
-    matrices = [p for p in model.parameters() if p.dim() == 2]
-    vectors = [p for p in model.parameters() if p.dim() != 2]
-    return torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1},
-                              {"params": vectors, "weight_decay": 0.0}],
-                             lr=peak, betas=(0.9, 0.95))
+def make_optimizers(model, peak):
+    """Muon for the matrices of the layers, which learn much faster with it, AdamW for the rest."""
+    inner = {name: p for name, p in model.named_parameters() if p.dim() == 2 and ".layers." in name}
+    outer = [p for name, p in model.named_parameters() if name not in inner]
+    return [torch.optim.Muon(list(inner.values()), lr=peak, weight_decay=0.1,
+                             adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(outer, lr=peak, betas=(0.9, 0.95), weight_decay=0.0)]
 
 
 def learning_rate(step, steps, peak):
@@ -380,22 +381,28 @@ def batches(rows, size):
             yield rows[order[start:start + size]]
 
 
+def set_learning_rate(optimizers, rate):
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
 def train(model, rows, steps, batch, peak):
-    optimizer = make_optimizer(model, peak)
+    optimizers = make_optimizers(model, peak)
     source = batches(rows, batch)
     started, mean = time.monotonic(), 0.0
     model.train()
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, peak)
+        set_learning_rate(optimizers, learning_rate(step, steps, peak))
         ids = next(source)
         loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        mean += (loss.item() - mean) * (1.0 if step == 0 else 0.05)
-        if (step + 1) % 50 == 0:
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        mean += (loss.item() - mean) * max(0.02, 1 / (step + 1))
+        if (step + 1) % 100 == 0:
             print(f"  step {step + 1}/{steps} loss {mean:.3f} "
                   f"{time.monotonic() - started:.0f} s", flush=True)
 
@@ -486,11 +493,11 @@ def parse_arguments(names):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--family", action="append", choices=names, help="default: all")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "deploy/demo/models")
-    parser.add_argument("--steps", type=int, default=1600, help="optimizer steps")
-    parser.add_argument("--batch", type=int, default=4, help="rows per step")
+    parser.add_argument("--steps", type=int, default=4000, help="optimizer steps")
+    parser.add_argument("--batch", type=int, default=2, help="rows per step")
     parser.add_argument("--length", type=int, default=384, help="tokens per row")
-    parser.add_argument("--lr", type=float, default=4e-3, help="peak learning rate")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--lr", type=float, default=8e-3, help="peak learning rate")
+    parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
 

@@ -1,0 +1,1 @@
+"""The parts of make_goldens.py: inputs, oracle models and file writers."""
