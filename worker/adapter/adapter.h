@@ -89,6 +89,8 @@ int ha_adapter_init(struct ha_adapter *adapter, uint64_t seed, struct ha_error *
 int ha_adapter_copy(struct ha_adapter *to, const struct ha_adapter *from, struct ha_error *err);
 
 const struct ha_adapter_settings *ha_adapter_settings(const struct ha_adapter *adapter);
+const struct ha_adapter_geometry *ha_adapter_geometry(const struct ha_adapter *adapter);
+struct ha_backend *ha_adapter_backend(const struct ha_adapter *adapter);
 float ha_adapter_scale(const struct ha_adapter *adapter);
 
 /* Never NULL for layer in [0, n_layers of the geometry). */
@@ -102,7 +104,7 @@ bool ha_adapter_has_layer(const struct ha_adapter *adapter, int64_t layer);
 int64_t ha_adapter_lowest_layer(const struct ha_adapter *adapter);
 
 /* The block of all parameters on the backend, and its length in values. */
-float *ha_adapter_params(struct ha_adapter *adapter);
+float *ha_adapter_params(const struct ha_adapter *adapter);
 int64_t ha_adapter_n_params(const struct ha_adapter *adapter);
 
 /* n_params without making an adapter; -EINVAL as ha_adapter_create. */

@@ -1,0 +1,405 @@
+#include "worker/model/weights.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/error.h"
+#include "common/base/memory.h"
+#include "common/base/path.h"
+#include "common/conf/json.h"
+#include "common/io/safetensors.h"
+
+#define SINGLE_FILE "model.safetensors"
+#define INDEX_FILE "model.safetensors.index.json"
+
+enum { INDEX_LIMIT_BYTES = 64 << 20, MAX_SHARDS = 10000 };
+
+struct ha_weight_files {
+    struct ha_backend *backend;
+    struct ha_model_config config;
+    const char *dir; /* during open only */
+    struct ha_weights weights;
+    char **names; /* (n_files) of files in dir */
+    struct ha_safetensors **files;
+    int64_t n_files;
+    const void **imported; /* released in the end */
+    int64_t n_imported, imported_capacity;
+    void **copied; /* freed in the end: tensors that the file holds unaligned */
+    int64_t n_copied, copied_capacity;
+};
+
+/* Where a tensor goes and the shape it must have; view NULL: to be passed over. */
+struct slot {
+    struct ha_matrix *view;
+    int64_t rows, cols;
+    bool vector; /* rank 1 in the file */
+};
+
+/* "layers.12.rest" -> 12 and "rest".  -EINVAL for anything else. */
+static int parse_layer(const char *name, int64_t n_layers, int64_t *ret_layer,
+                       const char **ret_rest)
+{
+    int64_t layer = 0;
+    const char *at = name;
+
+    while (*at >= '0' && *at <= '9' && layer < n_layers)
+        layer = layer * 10 + (*at++ - '0');
+    if (at == name || *at != '.' || layer >= n_layers || (*name == '0' && at != name + 1))
+        return -EINVAL;
+    *ret_layer = layer;
+    *ret_rest = at + 1;
+    return 0;
+}
+
+static void set_vector(struct slot *slot, struct ha_matrix *view, int64_t length)
+{
+    *slot = (struct slot){.view = view, .rows = 1, .cols = length, .vector = true};
+}
+
+/* The slot of a tensor inside a layer.  -ENOENT for a name that does not belong. */
+static int find_layer_slot(struct ha_weight_files *files, int64_t index, const char *rest,
+                           struct slot *ret_slot)
+{
+    const struct ha_model_config *config = &files->config;
+    struct ha_layer_weights *layer = &files->weights.layers[index];
+    struct ha_adapter_geometry geometry;
+
+    ha_model_config_geometry(config, &geometry);
+    if (strcmp(rest, "input_layernorm.weight") == 0)
+        set_vector(ret_slot, &layer->input_norm, config->width);
+    else if (strcmp(rest, "post_attention_layernorm.weight") == 0)
+        set_vector(ret_slot, &layer->post_norm, config->width);
+    else if (config->qk_norm && strcmp(rest, "self_attn.q_norm.weight") == 0)
+        set_vector(ret_slot, &layer->q_norm, config->head_dim);
+    else if (config->qk_norm && strcmp(rest, "self_attn.k_norm.weight") == 0)
+        set_vector(ret_slot, &layer->k_norm, config->head_dim);
+    else if (strcmp(rest, "self_attn.rotary_emb.inv_freq") == 0)
+        *ret_slot = (struct slot){.view = NULL};
+    else {
+        for (int module = 0; module < HA_MODULE_COUNT; module++) {
+            const char *path = ha_module_path((enum ha_module)module);
+            size_t length = strlen(path);
+            bool biased = module <= HA_MODULE_V ? config->qkv_bias
+                                                : module == HA_MODULE_O && config->o_bias;
+
+            if (strncmp(rest, path, length) != 0)
+                continue;
+            if (strcmp(rest + length, ".weight") == 0) {
+                *ret_slot = (struct slot){.view = &layer->linear[module],
+                                          .rows = geometry.out[module],
+                                          .cols = geometry.in[module]};
+                return 0;
+            }
+            if (biased && strcmp(rest + length, ".bias") == 0) {
+                set_vector(ret_slot, &layer->bias[module], geometry.out[module]);
+                return 0;
+            }
+        }
+        return -ENOENT;
+    }
+    return 0;
+}
+
+static int find_slot(struct ha_weight_files *files, const char *name, struct slot *ret_slot)
+{
+    const struct ha_model_config *config = &files->config;
+    struct ha_weights *weights = &files->weights;
+    const char *rest;
+    int64_t layer;
+
+    if (strcmp(name, "model.embed_tokens.weight") == 0)
+        *ret_slot = (struct slot){&weights->embedding, config->vocab, config->width, false};
+    else if (strcmp(name, "lm_head.weight") == 0)
+        /* A tied model's head is its embedding, whatever a file still says. */
+        *ret_slot = (struct slot){config->tied ? NULL : &weights->head, config->vocab,
+                                  config->width, false};
+    else if (strcmp(name, "model.norm.weight") == 0)
+        set_vector(ret_slot, &weights->final_norm, config->width);
+    else if (strncmp(name, "model.layers.", 13) == 0 &&
+             parse_layer(name + 13, config->n_layers, &layer, &rest) == 0)
+        return find_layer_slot(files, layer, rest, ret_slot);
+    else
+        return -ENOENT;
+    return 0;
+}
+
+static int tensor_dtype(const struct ha_safetensors_tensor *tensor, enum ha_dtype *ret_dtype)
+{
+    if (tensor->dtype == HA_SAFETENSORS_F32)
+        *ret_dtype = HA_DTYPE_F32;
+    else if (tensor->dtype == HA_SAFETENSORS_BF16)
+        *ret_dtype = HA_DTYPE_BF16;
+    else
+        return -EINVAL;
+    return 0;
+}
+
+/* Make the tensor's bytes readable for operations. */
+static int import_tensor(struct ha_weight_files *files, const struct ha_safetensors_tensor *tensor,
+                         const void **ret_memory, struct ha_error *err)
+{
+    void *copy;
+    int r;
+
+    if (ha_grow((void **)&files->imported, &files->imported_capacity, files->n_imported + 1,
+                sizeof(*files->imported)) < 0 ||
+        ha_grow((void **)&files->copied, &files->copied_capacity, files->n_copied + 1,
+                sizeof(*files->copied)) < 0)
+        return ha_error_set(err, ENOMEM, "no memory for the table of tensors");
+    if (tensor->aligned) {
+        r = ha_backend_import_host(files->backend, tensor->data, tensor->bytes, ret_memory, err);
+        if (r == 0)
+            files->imported[files->n_imported++] = *ret_memory;
+        return r;
+    }
+    r = ha_backend_alloc(files->backend, tensor->bytes, &copy, err);
+    if (r < 0)
+        return r;
+    files->copied[files->n_copied++] = copy;
+    r = ha_backend_upload(files->backend, copy, tensor->data, tensor->bytes, err);
+    if (r == 0)
+        *ret_memory = copy;
+    return r;
+}
+
+static int take_tensor(struct ha_weight_files *files, int64_t file,
+                       const struct ha_safetensors_tensor *tensor, struct ha_error *err)
+{
+    const char *name = tensor->name, *where = files->names[file];
+    enum ha_dtype dtype;
+    struct slot slot;
+    const void *memory;
+    int r;
+
+    if (find_slot(files, name, &slot) < 0)
+        return ha_error_set(err, EINVAL, "%s/%s: tensor %s does not belong to the model of %s",
+                            files->dir, where, name, "config.json");
+    if (!slot.view)
+        return 0;
+    if (slot.view->data)
+        return ha_error_set(err, EINVAL, "%s/%s: tensor %s is there twice", files->dir, where,
+                            name);
+    if (slot.vector ? tensor->rank != 1 || tensor->shape[0] != slot.cols
+                    : tensor->rank != 2 || tensor->shape[0] != slot.rows ||
+                          tensor->shape[1] != slot.cols)
+        return ha_error_set(err, EINVAL,
+                            "%s/%s: tensor %s does not have the shape that config.json says: "
+                            "[%lld, %lld]",
+                            files->dir, where, name, (long long)slot.rows, (long long)slot.cols);
+    if (tensor_dtype(tensor, &dtype) < 0)
+        return ha_error_set(err, EINVAL,
+                            "%s/%s: tensor %s has type %s; BF16 and F32 are supported (convert "
+                            "with Transformers: torch_dtype=\"bfloat16\", save_pretrained)",
+                            files->dir, where, name, ha_safetensors_dtype_name(tensor->dtype));
+    r = import_tensor(files, tensor, &memory, err);
+    if (r < 0)
+        return r;
+    *slot.view = (struct ha_matrix){.data = (void *)(uintptr_t)memory,
+                                    .dtype = dtype,
+                                    .rows = slot.rows,
+                                    .cols = slot.cols,
+                                    .stride = slot.cols};
+    files->weights.bytes += (int64_t)tensor->bytes;
+    return 0;
+}
+
+static int missing(const struct ha_weight_files *files, int64_t layer, const char *name,
+                   const char *suffix, struct ha_error *err)
+{
+    if (layer < 0)
+        return ha_error_set(err, EINVAL, "%s: tensor %s%s is missing", files->dir, name, suffix);
+    return ha_error_set(err, EINVAL, "%s: tensor model.layers.%lld.%s%s is missing", files->dir,
+                        (long long)layer, name, suffix);
+}
+
+static int check_layer(const struct ha_weight_files *files, int64_t index, struct ha_error *err)
+{
+    const struct ha_model_config *config = &files->config;
+    const struct ha_layer_weights *layer = &files->weights.layers[index];
+
+    for (int module = 0; module < HA_MODULE_COUNT; module++) {
+        const char *path = ha_module_path((enum ha_module)module);
+        bool biased =
+            module <= HA_MODULE_V ? config->qkv_bias : module == HA_MODULE_O && config->o_bias;
+
+        if (!layer->linear[module].data)
+            return missing(files, index, path, ".weight", err);
+        if (biased && !layer->bias[module].data)
+            return missing(files, index, path, ".bias", err);
+    }
+    if (!layer->input_norm.data)
+        return missing(files, index, "input_layernorm", ".weight", err);
+    if (!layer->post_norm.data)
+        return missing(files, index, "post_attention_layernorm", ".weight", err);
+    if (config->qk_norm && !layer->q_norm.data)
+        return missing(files, index, "self_attn.q_norm", ".weight", err);
+    if (config->qk_norm && !layer->k_norm.data)
+        return missing(files, index, "self_attn.k_norm", ".weight", err);
+    return 0;
+}
+
+static int check_complete(struct ha_weight_files *files, struct ha_error *err)
+{
+    struct ha_weights *weights = &files->weights;
+
+    if (!weights->embedding.data)
+        return missing(files, -1, "model.embed_tokens", ".weight", err);
+    if (!weights->final_norm.data)
+        return missing(files, -1, "model.norm", ".weight", err);
+    if (files->config.tied)
+        weights->head = weights->embedding;
+    if (!weights->head.data)
+        return missing(files, -1, "lm_head", ".weight", err);
+    for (int64_t layer = 0; layer < files->config.n_layers; layer++) {
+        int r = check_layer(files, layer, err);
+
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int add_file(struct ha_weight_files *files, int64_t *capacity, const char *name,
+                    struct ha_error *err)
+{
+    for (int64_t i = 0; i < files->n_files; i++) {
+        if (strcmp(files->names[i], name) == 0)
+            return 0;
+    }
+    if (files->n_files == MAX_SHARDS)
+        return ha_error_set(err, EINVAL, "%s/%s: more than %d shards", files->dir, INDEX_FILE,
+                            MAX_SHARDS);
+    if (ha_grow((void **)&files->names, capacity, files->n_files + 1, sizeof(*files->names)) < 0)
+        return ha_error_set(err, ENOMEM, "no memory for the list of shards");
+    files->names[files->n_files] = ha_strdup(name);
+    if (!files->names[files->n_files])
+        return ha_error_set(err, ENOMEM, "no memory for the list of shards");
+    files->n_files++;
+    return 0;
+}
+
+/* The files of an index.  weight_map order is by tensor; neighbours mostly share a file. */
+static int list_index(struct ha_weight_files *files, int64_t *capacity, const char *path,
+                      struct ha_error *err)
+{
+    struct ha_json *index = NULL, *map, *value;
+    const char *tensor;
+    void *iterator = NULL;
+    int r = ha_json_load(path, INDEX_LIMIT_BYTES, &index, err);
+
+    if (r < 0)
+        return r;
+    map = ha_json_get(index, "weight_map");
+    if (!ha_json_is(map, HA_JSON_OBJECT) || ha_json_size(map) == 0)
+        r = ha_error_set(err, EINVAL, "%s: weight_map is missing or empty", path);
+    while (r == 0 && ha_json_next(map, &iterator, &tensor, &value)) {
+        const char *name = ha_json_string(value, "");
+
+        if (name[0] == '\0' || name[0] == '.' || strchr(name, '/'))
+            r = ha_error_set(err, EINVAL, "%s: weight_map.%s is not the name of a file beside it",
+                             path, tensor);
+        else
+            r = add_file(files, capacity, name, err);
+    }
+    ha_json_destroy(index);
+    return r;
+}
+
+static int list_files(struct ha_weight_files *files, struct ha_error *err)
+{
+    char *single = ha_path_join(files->dir, SINGLE_FILE);
+    char *index = ha_path_join(files->dir, INDEX_FILE);
+    int64_t capacity = 0;
+    int r;
+
+    if (!single || !index)
+        r = ha_error_set(err, ENOMEM, "no memory to open a model");
+    else if (ha_path_exists(single))
+        r = add_file(files, &capacity, SINGLE_FILE, err);
+    else if (ha_path_exists(index))
+        r = list_index(files, &capacity, index, err);
+    else
+        r = ha_error_set(err, ENOENT, "%s: has neither %s nor %s (other weight formats are not read)",
+                         files->dir, SINGLE_FILE, INDEX_FILE);
+    free(index);
+    free(single);
+    return r;
+}
+
+static int open_file(struct ha_weight_files *files, int64_t file, struct ha_error *err)
+{
+    char *path = ha_path_join(files->dir, files->names[file]);
+    int r;
+
+    if (!path)
+        return ha_error_set(err, ENOMEM, "no memory to open a model");
+    r = ha_safetensors_open(path, &files->files[file], err);
+    free(path);
+    if (r < 0)
+        return r;
+    for (int64_t i = 0; i < ha_safetensors_count(files->files[file]); i++) {
+        r = take_tensor(files, file, ha_safetensors_at(files->files[file], i), err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int ha_weight_files_open(struct ha_backend *backend, const struct ha_model_config *config,
+                         const char *dir, struct ha_weight_files **ret_files, struct ha_error *err)
+{
+    struct ha_weight_files *files = ha_calloc(1, sizeof(*files));
+    int r;
+
+    if (!files)
+        return ha_error_set(err, ENOMEM, "no memory to open a model");
+    files->backend = backend;
+    files->config = *config;
+    files->dir = dir;
+    files->weights.layers = ha_calloc(config->n_layers, sizeof(*files->weights.layers));
+    r = files->weights.layers ? list_files(files, err)
+                              : ha_error_set(err, ENOMEM, "no memory to open a model");
+    if (r == 0) {
+        files->files = ha_calloc(files->n_files, sizeof(struct ha_safetensors *));
+        if (!files->files)
+            r = ha_error_set(err, ENOMEM, "no memory to open a model");
+    }
+    for (int64_t file = 0; r == 0 && file < files->n_files; file++)
+        r = open_file(files, file, err);
+    if (r == 0)
+        r = check_complete(files, err);
+    files->dir = NULL;
+    if (r < 0) {
+        ha_weight_files_close(files);
+        return r;
+    }
+    *ret_files = files;
+    return 0;
+}
+
+void ha_weight_files_close(struct ha_weight_files *files)
+{
+    if (!files)
+        return;
+    for (int64_t i = 0; i < files->n_imported; i++)
+        ha_backend_release_host(files->backend, files->imported[i]);
+    for (int64_t i = 0; i < files->n_copied; i++)
+        ha_backend_free(files->backend, files->copied[i]);
+    for (int64_t i = 0; i < files->n_files; i++) {
+        if (files->files)
+            ha_safetensors_close(files->files[i]);
+        free(files->names[i]);
+    }
+    free(files->imported);
+    free(files->copied);
+    free(files->files);
+    free(files->names);
+    free(files->weights.layers);
+    free(files);
+}
+
+const struct ha_weights *ha_weight_files_weights(const struct ha_weight_files *files)
+{
+    return &files->weights;
+}
