@@ -12,10 +12,13 @@
 static const struct {
     const char *name, *path;
 } modules[HA_MODULE_COUNT] = {
-    [HA_MODULE_Q] = {"q_proj", "self_attn.q_proj"}, [HA_MODULE_K] = {"k_proj", "self_attn.k_proj"},
-    [HA_MODULE_V] = {"v_proj", "self_attn.v_proj"}, [HA_MODULE_O] = {"o_proj", "self_attn.o_proj"},
+    [HA_MODULE_Q] = {"q_proj", "self_attn.q_proj"},
+    [HA_MODULE_K] = {"k_proj", "self_attn.k_proj"},
+    [HA_MODULE_V] = {"v_proj", "self_attn.v_proj"},
+    [HA_MODULE_O] = {"o_proj", "self_attn.o_proj"},
     [HA_MODULE_GATE] = {"gate_proj", "mlp.gate_proj"},
-    [HA_MODULE_UP] = {"up_proj", "mlp.up_proj"}, [HA_MODULE_DOWN] = {"down_proj", "mlp.down_proj"},
+    [HA_MODULE_UP] = {"up_proj", "mlp.up_proj"},
+    [HA_MODULE_DOWN] = {"down_proj", "mlp.down_proj"},
 };
 
 struct ha_adapter {
@@ -63,8 +66,7 @@ static int check_settings(const struct ha_adapter_geometry *geometry,
         return ha_error_set(err, EINVAL, "LoRA rank %lld is not between 1 and %d",
                             (long long)settings->rank, HA_ADAPTER_MAX_RANK);
     if (!isfinite(settings->alpha) || settings->alpha <= 0)
-        return ha_error_set(err, EINVAL, "LoRA alpha %g is not a positive number",
-                            settings->alpha);
+        return ha_error_set(err, EINVAL, "LoRA alpha %g is not a positive number", settings->alpha);
     if (!(settings->dropout >= 0 && settings->dropout < 1))
         return ha_error_set(err, EINVAL, "LoRA dropout %g is not in [0, 1)", settings->dropout);
     if (settings->modules == 0 || settings->modules >> HA_MODULE_COUNT != 0)

@@ -7,6 +7,7 @@
 #include "worker/adapter/adapter.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,7 +45,8 @@ static int set_config(struct ha_json *config, const struct ha_adapter *adapter,
         r |= ha_json_append(layers, ha_json_new_int(settings->layers[i]));
     for (int module = 0; module < HA_MODULE_COUNT; module++) {
         if (settings->modules & 1u << module)
-            r |= ha_json_append(targets, ha_json_new_string(ha_module_name((enum ha_module)module)));
+            r |=
+                ha_json_append(targets, ha_json_new_string(ha_module_name((enum ha_module)module)));
     }
     r |= ha_json_set(config, "alpha_pattern", ha_json_new_object());
     r |= ha_json_set(config, "auto_mapping", ha_json_new_null());
@@ -114,12 +116,16 @@ static int save_tensors(const struct ha_adapter *adapter, const char *dir, const
             if (!lora->a.data)
                 continue;
             tensor_name(names[n], settings->layers[i], (enum ha_module)module, 'A');
-            items[n] = (struct ha_safetensors_item){names[n], HA_SAFETENSORS_F32, 2,
+            items[n] = (struct ha_safetensors_item){names[n],
+                                                    HA_SAFETENSORS_F32,
+                                                    2,
                                                     {lora->a.rows, lora->a.cols},
                                                     params + lora->a_offset};
             n++;
             tensor_name(names[n], settings->layers[i], (enum ha_module)module, 'B');
-            items[n] = (struct ha_safetensors_item){names[n], HA_SAFETENSORS_F32, 2,
+            items[n] = (struct ha_safetensors_item){names[n],
+                                                    HA_SAFETENSORS_F32,
+                                                    2,
                                                     {lora->b.rows, lora->b.cols},
                                                     params + lora->b_offset};
             n++;
@@ -177,8 +183,8 @@ static bool is_off(const struct ha_json *value)
 static bool is_ignored(const char *key)
 {
     static const char *const keys[] = {
-        "auto_mapping",  "base_model_name_or_path", "inference_mode", "megatron_core",
-        "peft_version",  "qalora_group_size",       "revision",       "ensure_weight_tying",
+        "auto_mapping",   "base_model_name_or_path", "inference_mode", "megatron_core",
+        "peft_version",   "qalora_group_size",       "revision",       "ensure_weight_tying",
         "runtime_config",
     };
 
@@ -260,7 +266,8 @@ static int read_member(const char *key, const struct ha_json *value, const char 
     if (strcmp(key, "bias") == 0)
         return strcmp(text, "none") == 0
                    ? 0
-                   : bad_field(err, path, key, "must be \"none\": trained biases are not supported");
+                   : bad_field(err, path, key,
+                               "must be \"none\": trained biases are not supported");
     if (strcmp(key, "init_lora_weights") == 0)
         return ha_json_is(value, HA_JSON_BOOL) || strcmp(text, "gaussian") == 0
                    ? 0

@@ -187,7 +187,8 @@ static int read_sizes(const struct source *source, struct ha_model_config *confi
                       struct ha_error *err)
 {
     double eps;
-    int r = get_int(source, "num_hidden_layers", 1, HA_ADAPTER_MAX_LAYERS, 0, &config->n_layers, err);
+    int r =
+        get_int(source, "num_hidden_layers", 1, HA_ADAPTER_MAX_LAYERS, 0, &config->n_layers, err);
 
     if (r == 0)
         r = get_int(source, "hidden_size", 1, MAX_WIDTH, 0, &config->width, err);
@@ -201,8 +202,8 @@ static int read_sizes(const struct source *source, struct ha_model_config *confi
     if (r == 0)
         r = get_int(source, "vocab_size", 1, MAX_VOCAB, 0, &config->vocab, err);
     if (r == 0)
-        r = get_int(source, "max_position_embeddings", 1, MAX_POSITION, 2048,
-                    &config->max_position, err);
+        r = get_int(source, "max_position_embeddings", 1, MAX_POSITION, 2048, &config->max_position,
+                    err);
     if (r == 0)
         r = get_positive(source, "rms_norm_eps", 1e-6, &eps, err);
     if (r < 0)

@@ -21,10 +21,11 @@ struct ha_layer_context {
     const struct ha_adapter *adapter;
     int64_t layer;
     enum ha_dtype act;
-    const float *cos_sin;     /* ha_model_rope_table */
-    const int32_t *positions; /* device (N) */
-    int64_t n_rows;           /* N */
-    void *lora;               /* scratch act (N, max rank); unused without an adapter */
+    const float *cos_sin;        /* ha_model_rope_table */
+    const int32_t *positions;    /* device (N) */
+    int64_t n_rows;              /* N */
+    void *lora[HA_MODULE_COUNT]; /* act (N, rank) that A x goes to, kept for the backward pass
+                                    where they differ; unused without an adapter */
 };
 
 /* A view of act memory; stride = cols. */

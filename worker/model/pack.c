@@ -146,8 +146,7 @@ static struct ha_pack_rows put_answer(struct ha_pack *pack, enum ha_pack_part pa
     }
     begin = pack->n_tokens;
     put_tokens(pack, ids, answer_tokens(n_ids), pair->n_prompt);
-    put_segment(pack, part, segment_begin, shared ? prompt_begin : 0,
-                shared ? pair->n_prompt : 0);
+    put_segment(pack, part, segment_begin, shared ? prompt_begin : 0, shared ? pair->n_prompt : 0);
     return put_rows(pack, ids, n_ids, begin,
                     pair->n_prompt > 0 ? prompt_begin + pair->n_prompt - 1 : -1);
 }

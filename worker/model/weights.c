@@ -80,8 +80,8 @@ static int find_layer_slot(struct ha_weight_files *files, int64_t index, const c
         for (int module = 0; module < HA_MODULE_COUNT; module++) {
             const char *path = ha_module_path((enum ha_module)module);
             size_t length = strlen(path);
-            bool biased = module <= HA_MODULE_V ? config->qkv_bias
-                                                : module == HA_MODULE_O && config->o_bias;
+            bool biased =
+                module <= HA_MODULE_V ? config->qkv_bias : module == HA_MODULE_O && config->o_bias;
 
             if (strncmp(rest, path, length) != 0)
                 continue;
@@ -180,9 +180,9 @@ static int take_tensor(struct ha_weight_files *files, int64_t file,
     if (slot.view->data)
         return ha_error_set(err, EINVAL, "%s/%s: tensor %s is there twice", files->dir, where,
                             name);
-    if (slot.vector ? tensor->rank != 1 || tensor->shape[0] != slot.cols
-                    : tensor->rank != 2 || tensor->shape[0] != slot.rows ||
-                          tensor->shape[1] != slot.cols)
+    if (slot.vector
+            ? tensor->rank != 1 || tensor->shape[0] != slot.cols
+            : tensor->rank != 2 || tensor->shape[0] != slot.rows || tensor->shape[1] != slot.cols)
         return ha_error_set(err, EINVAL,
                             "%s/%s: tensor %s does not have the shape that config.json says: "
                             "[%lld, %lld]",
@@ -320,7 +320,8 @@ static int list_files(struct ha_weight_files *files, struct ha_error *err)
     else if (ha_path_exists(index))
         r = list_index(files, &capacity, index, err);
     else
-        r = ha_error_set(err, ENOENT, "%s: has neither %s nor %s (other weight formats are not read)",
+        r = ha_error_set(err, ENOENT,
+                         "%s: has neither %s nor %s (other weight formats are not read)",
                          files->dir, SINGLE_FILE, INDEX_FILE);
     free(index);
     free(single);

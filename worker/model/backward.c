@@ -1,0 +1,278 @@
+/* Layers backward over a pack: gradients for LoRA only.
+ *
+ * Notation: d... is the derivative of the weighted sum of log-probs.  pass->dx
+ * (T, H) is the gradient of the residual stream and walks down the layers; W
+ * are frozen, so a linear layer y = W x + s B A x gives
+ *     u  = s dy B            (T, rank)
+ *     dB += s dy^T (A x)     dA += u^T x
+ *     dx (+)= dy W + u A
+ * Norm outputs are computed again from the kept residual stream; the swiglu
+ * product likewise where down_proj is adapted.  Gate and up are overwritten by
+ * their gradients, pass->inner by that of the product. */
+#include "worker/model/pass.h"
+
+#include <errno.h>
+
+#include "common/base/error.h"
+
+/* What the functions below share. */
+struct walk {
+    const struct ha_pass *pass;
+    struct ha_layer_context context;
+    struct ha_pass_kept *kept;
+    float *gradient; /* the adapter's layout */
+    bool go_on;      /* a lower layer is adapted: dx must come out */
+};
+
+static const struct ha_lora *lora_of(const struct walk *walk, enum ha_module module)
+{
+    const struct ha_lora *lora =
+        ha_adapter_lora(walk->context.adapter, walk->context.layer, module);
+
+    return lora->a.data ? lora : NULL;
+}
+
+static bool any_lora(const struct walk *walk, enum ha_module first, enum ha_module last)
+{
+    for (int module = (int)first; module <= (int)last; module++) {
+        if (lora_of(walk, (enum ha_module)module))
+            return true;
+    }
+    return false;
+}
+
+/* dB, dA of one adapted module; leaves u in pass->dlora. */
+static int lora_backward(const struct walk *walk, enum ha_module module, const struct ha_lora *lora,
+                         const struct ha_matrix *dy, const struct ha_matrix *x,
+                         struct ha_error *err)
+{
+    const struct ha_layer_context *context = &walk->context;
+    struct ha_backend *backend = context->backend;
+    float scale = ha_adapter_scale(context->adapter);
+    int64_t rank = lora->a.rows;
+    struct ha_matrix ax = ha_layer_act(context, context->lora[module], context->n_rows, rank);
+    struct ha_matrix u = ha_layer_act(context, walk->pass->dlora, context->n_rows, rank);
+    struct ha_matrix da = lora->a, db = lora->b;
+    int r;
+
+    da.data = walk->gradient + lora->a_offset;
+    db.data = walk->gradient + lora->b_offset;
+    r = context->ops->gemm(backend, &db, dy, true, &ax, false, scale, 1.0f, err);
+    if (r == 0)
+        r = context->ops->gemm(backend, &u, dy, false, &lora->b, false, scale, 0.0f, err);
+    if (r == 0)
+        r = context->ops->gemm(backend, &da, &u, true, x, false, 1.0f, 1.0f, err);
+    return r;
+}
+
+/* One linear layer: LoRA gradients if it is adapted, dx if asked for (NULL: not). */
+static int linear_backward(const struct walk *walk, enum ha_module module,
+                           const struct ha_matrix *dx, const struct ha_matrix *dy,
+                           const struct ha_matrix *x, float beta, struct ha_error *err)
+{
+    const struct ha_layer_context *context = &walk->context;
+    const struct ha_lora *lora = lora_of(walk, module);
+    int r = lora ? lora_backward(walk, module, lora, dy, x, err) : 0;
+
+    if (r == 0 && dx)
+        r = context->ops->gemm(context->backend, dx, dy, false, &context->weights->linear[module],
+                               false, 1.0f, beta, err);
+    if (r == 0 && dx && lora) {
+        struct ha_matrix u =
+            ha_layer_act(context, walk->pass->dlora, context->n_rows, lora->a.rows);
+
+        r = context->ops->gemm(context->backend, dx, &u, false, &lora->a, false, 1.0f, 1.0f, err);
+    }
+    return r;
+}
+
+/* pass->dx += gradient through the norm of x, whose output has gradient pass->dnorm. */
+static int norm_backward(const struct walk *walk, bool post, const void *x, const float *rstd,
+                         struct ha_error *err)
+{
+    const struct ha_layer_context *context = &walk->context;
+    const struct ha_matrix *weight =
+        post ? &context->weights->post_norm : &context->weights->input_norm;
+    int64_t width = context->config->width;
+
+    return context->ops->rmsnorm_backward(context->backend, walk->pass->dx, walk->pass->dnorm, x,
+                                          rstd, weight->data, weight->dtype, context->n_rows, 1,
+                                          width, width, width, width, true, err);
+}
+
+/* dx of the layer's output -> dx of the residual stream after attention. */
+static int mlp_backward(const struct walk *walk, bool need_dx, struct ha_error *err)
+{
+    const struct ha_pass *pass = walk->pass;
+    const struct ha_layer_context *context = &walk->context;
+    int64_t n = context->n_rows, inner = context->config->inner, width = context->config->width;
+    struct ha_matrix dout = ha_layer_act(context, pass->dx, n, width);
+    struct ha_matrix product = ha_layer_act(context, pass->inner, n, inner);
+    struct ha_matrix dgate = ha_layer_act(context, walk->kept->gate, n, inner);
+    struct ha_matrix dup = ha_layer_act(context, walk->kept->up, n, inner);
+    struct ha_matrix norm = ha_layer_act(context, pass->norm, n, width);
+    struct ha_matrix dnorm = ha_layer_act(context, pass->dnorm, n, width);
+    bool adapted = any_lora(walk, HA_MODULE_GATE, HA_MODULE_UP);
+    int r = 0;
+
+    if (lora_of(walk, HA_MODULE_DOWN))
+        r = context->ops->swiglu_forward(context->backend, product.data, dgate.data, dup.data, n,
+                                         inner, inner, inner, err);
+    /* The product's memory takes its gradient once dA has been read from it. */
+    if (r == 0)
+        r = linear_backward(walk, HA_MODULE_DOWN, need_dx || adapted ? &product : NULL, &dout,
+                            &product, 0.0f, err);
+    if (r < 0 || !(need_dx || adapted))
+        return r;
+    r = context->ops->swiglu_backward(context->backend, dgate.data, dup.data, product.data,
+                                      dgate.data, dup.data, n, inner, inner, inner, err);
+    if (r == 0 && adapted)
+        r = ha_layer_norm(context, true, norm.data, NULL, walk->kept->mid, err);
+    if (r == 0)
+        r = linear_backward(walk, HA_MODULE_GATE, need_dx ? &dnorm : NULL, &dgate, &norm, 0.0f,
+                            err);
+    if (r == 0)
+        r = linear_backward(walk, HA_MODULE_UP, need_dx ? &dnorm : NULL, &dup, &norm, 1.0f, err);
+    if (r == 0 && need_dx)
+        r = norm_backward(walk, true, walk->kept->mid, walk->kept->post_rstd, err);
+    return r;
+}
+
+/* Undo RoPE and QK-norm on the gradient of q or k, in place. */
+static int rotate_backward(const struct walk *walk, void *dx, const void *x, const float *rstd,
+                           const struct ha_matrix *norm, int64_t n_heads, struct ha_error *err)
+{
+    const struct ha_layer_context *context = &walk->context;
+    int64_t head_dim = context->config->head_dim, stride = n_heads * head_dim;
+    int r = context->ops->rope(context->backend, dx, context->cos_sin, context->positions,
+                               context->n_rows, n_heads, head_dim, stride, true, err);
+
+    if (r == 0 && norm->data)
+        r = context->ops->rmsnorm_backward(context->backend, dx, dx, x, rstd, norm->data,
+                                           norm->dtype, context->n_rows, n_heads, head_dim, stride,
+                                           stride, stride, false, err);
+    return r;
+}
+
+/* dq, dk, dv of the projections from the gradient of the attention's output. */
+static int scores_backward(const struct walk *walk, struct ha_error *err)
+{
+    const struct ha_pass *pass = walk->pass;
+    const struct ha_layer_context *context = &walk->context;
+    const struct ha_pass_kept *kept = walk->kept;
+    struct ha_attention shape = ha_pass_attention(pass);
+    const void *q = kept->q, *k = kept->k;
+    int r = 0;
+
+    if (pass->q_rotated) {
+        q = pass->q_rotated;
+        k = pass->k_rotated;
+        r = ha_layer_rotate(context, pass->q_rotated, pass->k_rotated, NULL, NULL, kept->q, kept->k,
+                            err);
+    }
+    if (r == 0)
+        r = context->ops->attention_backward(context->backend, pass->dq, pass->dk, pass->dv,
+                                             pass->dattention, kept->attention, kept->logsumexp, q,
+                                             k, kept->v, &shape, err);
+    if (r == 0)
+        r = rotate_backward(walk, pass->dq, kept->q, kept->q_rstd, &context->weights->q_norm,
+                            context->config->n_heads, err);
+    if (r == 0)
+        r = rotate_backward(walk, pass->dk, kept->k, kept->k_rstd, &context->weights->k_norm,
+                            context->config->n_kv_heads, err);
+    return r;
+}
+
+/* dx of the residual stream after attention -> dx of the layer's input x. */
+static int attention_backward(const struct walk *walk, const void *x, struct ha_error *err)
+{
+    const struct ha_pass *pass = walk->pass;
+    const struct ha_layer_context *context = &walk->context;
+    const struct ha_model_config *config = context->config;
+    int64_t n = context->n_rows, q_width = config->n_heads * config->head_dim;
+    int64_t kv_width = config->n_kv_heads * config->head_dim;
+    bool below = walk->go_on || any_lora(walk, HA_MODULE_Q, HA_MODULE_V);
+    struct ha_matrix dout = ha_layer_act(context, pass->dx, n, config->width);
+    struct ha_matrix attention = ha_layer_act(context, walk->kept->attention, n, q_width);
+    struct ha_matrix dattention = ha_layer_act(context, pass->dattention, n, q_width);
+    struct ha_matrix dq = ha_layer_act(context, pass->dq, n, q_width);
+    struct ha_matrix dk = ha_layer_act(context, pass->dk, n, kv_width);
+    struct ha_matrix dv = ha_layer_act(context, pass->dv, n, kv_width);
+    struct ha_matrix norm = ha_layer_act(context, pass->norm, n, config->width);
+    struct ha_matrix dnorm = ha_layer_act(context, pass->dnorm, n, config->width);
+    struct ha_matrix *dx = walk->go_on ? &dnorm : NULL;
+    int r = linear_backward(walk, HA_MODULE_O, below ? &dattention : NULL, &dout, &attention, 0.0f,
+                            err);
+
+    if (r < 0 || !below)
+        return r;
+    r = scores_backward(walk, err);
+    if (r == 0 && any_lora(walk, HA_MODULE_Q, HA_MODULE_V))
+        r = ha_layer_norm(context, false, norm.data, NULL, x, err);
+    if (r == 0)
+        r = linear_backward(walk, HA_MODULE_Q, dx, &dq, &norm, 0.0f, err);
+    if (r == 0)
+        r = linear_backward(walk, HA_MODULE_K, dx, &dk, &norm, 1.0f, err);
+    if (r == 0)
+        r = linear_backward(walk, HA_MODULE_V, dx, &dv, &norm, 1.0f, err);
+    if (r == 0 && dx)
+        r = norm_backward(walk, false, x, walk->kept->rstd, err);
+    return r;
+}
+
+static int layer_backward(const struct ha_pass *pass, const struct ha_adapter *adapter,
+                          int64_t layer, float *gradient, struct ha_error *err)
+{
+    struct walk walk = {
+        .pass = pass,
+        .context = ha_pass_context(pass, adapter, layer),
+        .kept = ha_pass_kept(pass, layer),
+        .gradient = gradient,
+        .go_on = layer > ha_adapter_lowest_layer(adapter),
+    };
+    bool attention = walk.go_on || any_lora(&walk, HA_MODULE_Q, HA_MODULE_O);
+    int r = mlp_backward(&walk, attention, err);
+
+    if (r == 0 && attention)
+        r = attention_backward(&walk, ha_pass_x(pass, layer), err);
+    return r;
+}
+
+/* pass->dx from the rows' gradients and coefficients, through the final norm. */
+static int head_backward(const struct ha_pass *pass, const float *coefficient, struct ha_error *err)
+{
+    const struct ha_matrix *weight = &ha_model_weights(pass->model)->final_norm;
+    int64_t n = pass->pack->n_tokens, width = pass->config->width;
+    int r = ha_backend_zero(pass->backend, pass->dnorm, ha_pass_act_bytes(pass, width), err);
+
+    if (r == 0)
+        r = pass->ops->scatter_rows_add(pass->backend, pass->dnorm, pass->drows,
+                                        pass->pack->row_token, coefficient, pass->pack->n_rows,
+                                        width, err);
+    if (r == 0)
+        r = pass->ops->rmsnorm_backward(pass->backend, pass->dx, pass->dnorm,
+                                        ha_pass_x(pass, pass->config->n_layers), pass->final_rstd,
+                                        weight->data, weight->dtype, n, 1, width, width, width,
+                                        width, false, err);
+    return r;
+}
+
+int ha_pass_backward(struct ha_pass *pass, const struct ha_adapter *adapter,
+                     const float *coefficient, float *gradient, struct ha_error *err)
+{
+    int64_t lowest = ha_adapter_lowest_layer(adapter);
+    int r;
+
+    if (!pass->has_gradient)
+        return ha_error_set(err, EINVAL, "the head has not kept gradients for a backward pass");
+    if (lowest < pass->limits.lowest_layer)
+        return ha_error_set(err, EINVAL,
+                            "the adapter's lowest layer %lld keeps no activations in this pass",
+                            (long long)lowest);
+    pass->has_gradient = false;
+    pass->border = -1;
+    r = head_backward(pass, coefficient, err);
+    for (int64_t layer = pass->config->n_layers - 1; r == 0 && layer >= lowest; layer--)
+        r = layer_backward(pass, adapter, layer, gradient, err);
+    return r;
+}

@@ -1,0 +1,85 @@
+/* Layers forward over a pack.  A layer that keeps activations writes its output
+ * to the next buffer of the residual stream; one that does not adds in place.
+ * Both do the same arithmetic. */
+#include "worker/model/pass.h"
+
+#include <errno.h>
+
+#include "common/base/error.h"
+
+static int attention_forward(const struct ha_pass *pass, const struct ha_layer_context *context,
+                             struct ha_pass_kept *kept, void *x, struct ha_error *err)
+{
+    struct ha_attention shape = ha_pass_attention(pass);
+    void *q = pass->q_rotated ? pass->q_rotated : kept->q;
+    void *k = pass->k_rotated ? pass->k_rotated : kept->k;
+    int r = ha_layer_norm(context, false, pass->norm, kept->rstd, x, err);
+
+    if (r == 0)
+        r = ha_layer_qkv(context, kept->q, kept->k, kept->v, pass->norm, err);
+    if (r == 0)
+        r = ha_layer_rotate(context, q, k, kept->q_rstd, kept->k_rstd, kept->q, kept->k, err);
+    if (r == 0)
+        r = context->ops->attention_forward(context->backend, kept->attention, kept->logsumexp, q,
+                                            k, kept->v, &shape, err);
+    return r;
+}
+
+static int layer_forward(const struct ha_pass *pass, const struct ha_adapter *adapter,
+                         int64_t layer, struct ha_error *err)
+{
+    struct ha_layer_context context = ha_pass_context(pass, adapter, layer);
+    struct ha_pass_kept *kept = ha_pass_kept(pass, layer);
+    bool keep = layer >= pass->limits.lowest_layer;
+    void *x = ha_pass_x(pass, layer), *out = ha_pass_x(pass, layer + 1);
+    void *mid = keep ? kept->mid : x;
+    size_t bytes = ha_pass_act_bytes(pass, pass->config->width);
+    int r = attention_forward(pass, &context, kept, x, err);
+
+    if (r == 0 && mid != x)
+        r = ha_backend_copy(pass->backend, mid, x, bytes, err);
+    if (r == 0)
+        r = ha_layer_attention_out(&context, mid, kept->attention, err);
+    if (r == 0)
+        r = ha_layer_norm(&context, true, pass->norm, kept->post_rstd, mid, err);
+    if (r == 0 && out != mid)
+        r = ha_backend_copy(pass->backend, out, mid, bytes, err);
+    if (r == 0)
+        r = ha_layer_mlp(&context, out, kept->gate, kept->up, pass->inner, pass->norm, err);
+    return r;
+}
+
+int ha_pass_layers(struct ha_pass *pass, const struct ha_adapter *adapter, int64_t from, int64_t to,
+                   struct ha_error *err)
+{
+    if (from != pass->border || to < from || to > pass->config->n_layers)
+        return ha_error_set(err, EINVAL, "layers %lld to %lld cannot run after layer %lld",
+                            (long long)from, (long long)to, (long long)pass->border - 1);
+    if (adapter && ha_adapter_settings(adapter)->rank > pass->limits.max_rank)
+        return ha_error_set(err, EINVAL, "an adapter of rank %lld does not fit a pass of rank %lld",
+                            (long long)ha_adapter_settings(adapter)->rank,
+                            (long long)pass->limits.max_rank);
+    for (int64_t layer = from; layer < to; layer++) {
+        int r = layer_forward(pass, adapter, layer, err);
+
+        if (r < 0)
+            return r;
+        pass->border = layer + 1;
+    }
+    return 0;
+}
+
+int ha_pass_forward(struct ha_pass *pass, const struct ha_pack *pack,
+                    const struct ha_adapter *adapter, bool gradient, struct ha_pass_rows *ret_rows,
+                    struct ha_error *err)
+{
+    int r = ha_pass_begin(pass, pack, err);
+
+    if (r == 0)
+        r = ha_pass_embed(pass, err);
+    if (r == 0)
+        r = ha_pass_layers(pass, adapter, 0, pass->config->n_layers, err);
+    if (r == 0)
+        r = ha_pass_head(pass, gradient, ret_rows, err);
+    return r;
+}

@@ -1,0 +1,137 @@
+#include "worker/model/layer.h"
+
+#include "common/base/error.h"
+
+/* Device memory is addressed by plain pointers that operations may write to;
+ * views of what is only read are views all the same. */
+static void *device(const void *data)
+{
+    return (void *)(uintptr_t)data;
+}
+
+struct ha_matrix ha_layer_act(const struct ha_layer_context *context, const void *data,
+                              int64_t rows, int64_t cols)
+{
+    return (struct ha_matrix){
+        .data = device(data), .dtype = context->act, .rows = rows, .cols = cols, .stride = cols};
+}
+
+int ha_layer_linear(const struct ha_layer_context *context, enum ha_module module,
+                    const struct ha_matrix *out, const struct ha_matrix *x, float beta,
+                    struct ha_error *err)
+{
+    const struct ha_ops *ops = context->ops;
+    const struct ha_matrix *bias = &context->weights->bias[module];
+    const struct ha_lora *lora =
+        context->adapter ? ha_adapter_lora(context->adapter, context->layer, module) : NULL;
+    int r = ops->gemm(context->backend, out, x, false, &context->weights->linear[module], true,
+                      1.0f, beta, err);
+
+    if (r == 0 && bias->data)
+        r = ops->add_bias(context->backend, out->data, bias->data, bias->dtype, out->rows,
+                          out->cols, out->stride, err);
+    if (r == 0 && lora && lora->a.data) {
+        struct ha_matrix ax =
+            ha_layer_act(context, context->lora[module], context->n_rows, lora->a.rows);
+
+        r = ops->gemm(context->backend, &ax, x, false, &lora->a, true, 1.0f, 0.0f, err);
+        if (r == 0)
+            r = ops->gemm(context->backend, out, &ax, false, &lora->b, true,
+                          ha_adapter_scale(context->adapter), 1.0f, err);
+    }
+    return r;
+}
+
+int ha_layer_norm(const struct ha_layer_context *context, bool post, void *norm, float *rstd,
+                  const void *x, struct ha_error *err)
+{
+    const struct ha_matrix *weight =
+        post ? &context->weights->post_norm : &context->weights->input_norm;
+    int64_t width = context->config->width;
+
+    return context->ops->rmsnorm_forward(context->backend, norm, rstd, x, weight->data,
+                                         weight->dtype, context->config->rms_eps, context->n_rows,
+                                         1, width, width, width, err);
+}
+
+int ha_layer_qkv(const struct ha_layer_context *context, void *q, void *k, void *v,
+                 const void *norm, struct ha_error *err)
+{
+    const struct ha_model_config *config = context->config;
+    int64_t n = context->n_rows, kv_width = config->n_kv_heads * config->head_dim;
+    struct ha_matrix x = ha_layer_act(context, norm, n, config->width);
+    struct ha_matrix q_out = ha_layer_act(context, q, n, config->n_heads * config->head_dim);
+    struct ha_matrix k_out = ha_layer_act(context, k, n, kv_width);
+    struct ha_matrix v_out = ha_layer_act(context, v, n, kv_width);
+    int r = ha_layer_linear(context, HA_MODULE_Q, &q_out, &x, 0.0f, err);
+
+    if (r == 0)
+        r = ha_layer_linear(context, HA_MODULE_K, &k_out, &x, 0.0f, err);
+    if (r == 0)
+        r = ha_layer_linear(context, HA_MODULE_V, &v_out, &x, 0.0f, err);
+    return r;
+}
+
+/* One of q and k: norm (or copy), then rotate. */
+static int rotate(const struct ha_layer_context *context, void *out, float *rstd, const void *x,
+                  const struct ha_matrix *norm, int64_t n_heads, struct ha_error *err)
+{
+    int64_t head_dim = context->config->head_dim, stride = n_heads * head_dim;
+    int r = 0;
+
+    if (norm->data)
+        r = context->ops->rmsnorm_forward(context->backend, out, rstd, x, norm->data, norm->dtype,
+                                          context->config->rms_eps, context->n_rows, n_heads,
+                                          head_dim, stride, stride, err);
+    else if (out != x)
+        r = ha_backend_copy(context->backend, out, x,
+                            (size_t)(context->n_rows * stride) * ha_dtype_bytes(context->act), err);
+    if (r == 0)
+        r = context->ops->rope(context->backend, out, context->cos_sin, context->positions,
+                               context->n_rows, n_heads, head_dim, stride, false, err);
+    return r;
+}
+
+int ha_layer_rotate(const struct ha_layer_context *context, void *q_out, void *k_out, float *q_rstd,
+                    float *k_rstd, const void *q, const void *k, struct ha_error *err)
+{
+    const struct ha_layer_weights *weights = context->weights;
+    int r = rotate(context, q_out, q_rstd, q, &weights->q_norm, context->config->n_heads, err);
+
+    if (r == 0)
+        r = rotate(context, k_out, k_rstd, k, &weights->k_norm, context->config->n_kv_heads, err);
+    return r;
+}
+
+int ha_layer_attention_out(const struct ha_layer_context *context, void *x, const void *attention,
+                           struct ha_error *err)
+{
+    const struct ha_model_config *config = context->config;
+    struct ha_matrix out = ha_layer_act(context, x, context->n_rows, config->width);
+    struct ha_matrix in =
+        ha_layer_act(context, attention, context->n_rows, config->n_heads * config->head_dim);
+
+    return ha_layer_linear(context, HA_MODULE_O, &out, &in, 1.0f, err);
+}
+
+int ha_layer_mlp(const struct ha_layer_context *context, void *x, void *gate, void *up, void *inner,
+                 const void *norm, struct ha_error *err)
+{
+    const struct ha_model_config *config = context->config;
+    int64_t n = context->n_rows;
+    struct ha_matrix in = ha_layer_act(context, norm, n, config->width);
+    struct ha_matrix gate_out = ha_layer_act(context, gate, n, config->inner);
+    struct ha_matrix up_out = ha_layer_act(context, up, n, config->inner);
+    struct ha_matrix product = ha_layer_act(context, inner, n, config->inner);
+    struct ha_matrix out = ha_layer_act(context, x, n, config->width);
+    int r = ha_layer_linear(context, HA_MODULE_GATE, &gate_out, &in, 0.0f, err);
+
+    if (r == 0)
+        r = ha_layer_linear(context, HA_MODULE_UP, &up_out, &in, 0.0f, err);
+    if (r == 0)
+        r = context->ops->swiglu_forward(context->backend, inner, gate, up, n, config->inner,
+                                         config->inner, config->inner, err);
+    if (r == 0)
+        r = ha_layer_linear(context, HA_MODULE_DOWN, &out, &product, 1.0f, err);
+    return r;
+}

@@ -1,0 +1,143 @@
+#include "worker/model/model.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "common/base/error.h"
+#include "common/base/memory.h"
+
+struct ha_model {
+    struct ha_backend *backend;
+    struct ha_model_config config;
+    struct ha_weight_files *files; /* NULL: the weights are the caller's */
+    const struct ha_weights *weights;
+    float *cos_sin; /* device (n_positions, D) */
+    int64_t n_positions;
+};
+
+int ha_model_create(struct ha_backend *backend, const struct ha_model_config *config,
+                    const struct ha_weights *weights, struct ha_model **ret_model,
+                    struct ha_error *err)
+{
+    struct ha_model *model = ha_calloc(1, sizeof(*model));
+
+    if (!model)
+        return ha_error_set(err, ENOMEM, "no memory for a model");
+    model->backend = backend;
+    model->config = *config;
+    model->weights = weights;
+    *ret_model = model;
+    return 0;
+}
+
+int ha_model_open(struct ha_backend *backend, const char *dir, struct ha_model **ret_model,
+                  struct ha_error *err)
+{
+    struct ha_weight_files *files = NULL;
+    struct ha_model_config config;
+    int r = ha_model_config_load(dir, &config, err);
+
+    if (r == 0)
+        r = ha_weight_files_open(backend, &config, dir, &files, err);
+    if (r == 0)
+        r = ha_model_create(backend, &config, ha_weight_files_weights(files), ret_model, err);
+    if (r < 0) {
+        ha_weight_files_close(files);
+        return r;
+    }
+    (*ret_model)->files = files;
+    return 0;
+}
+
+void ha_model_destroy(struct ha_model *model)
+{
+    if (!model)
+        return;
+    if (model->cos_sin)
+        ha_backend_free(model->backend, model->cos_sin);
+    ha_weight_files_close(model->files);
+    free(model);
+}
+
+struct ha_backend *ha_model_backend(const struct ha_model *model)
+{
+    return model->backend;
+}
+
+const struct ha_model_config *ha_model_config(const struct ha_model *model)
+{
+    return &model->config;
+}
+
+const struct ha_weights *ha_model_weights(const struct ha_model *model)
+{
+    return model->weights;
+}
+
+/* Rows of D/2 cosines, then D/2 sines; the angle is rounded to f32 before its
+ * cosine is taken, as Transformers does. */
+static void fill_table(const struct ha_model_config *config, const float *frequencies, float *table,
+                       int64_t n_positions)
+{
+    int64_t half = config->head_dim / 2;
+
+    for (int64_t position = 0; position < n_positions; position++) {
+        float *row = table + position * config->head_dim;
+
+        for (int64_t i = 0; i < half; i++) {
+            double angle = (double)((float)position * frequencies[i]);
+
+            row[i] = (float)cos(angle);
+            row[half + i] = (float)sin(angle);
+        }
+    }
+}
+
+static int make_table(struct ha_model *model, int64_t n_positions, struct ha_error *err)
+{
+    const struct ha_model_config *config = &model->config;
+    size_t bytes = (size_t)n_positions * (size_t)config->head_dim * sizeof(float);
+    float *frequencies = ha_calloc(config->head_dim / 2, sizeof(float));
+    float *table = ha_calloc(n_positions, (size_t)config->head_dim * sizeof(float));
+    void *memory = NULL;
+    int r;
+
+    if (!frequencies || !table) {
+        r = ha_error_set(err, ENOMEM, "no memory for the positions of %lld tokens",
+                         (long long)n_positions);
+        goto out;
+    }
+    ha_model_config_inverse_frequencies(config, frequencies);
+    fill_table(config, frequencies, table, n_positions);
+    r = ha_backend_alloc(model->backend, bytes, &memory, err);
+    if (r < 0)
+        goto out;
+    r = ha_backend_upload(model->backend, memory, table, bytes, err);
+    if (r < 0) {
+        ha_backend_free(model->backend, memory);
+        goto out;
+    }
+    if (model->cos_sin)
+        ha_backend_free(model->backend, model->cos_sin);
+    model->cos_sin = memory;
+    model->n_positions = n_positions;
+out:
+    free(table);
+    free(frequencies);
+    return r;
+}
+
+int ha_model_rope_table(struct ha_model *model, int64_t n_positions, const float **ret_cos_sin,
+                        struct ha_error *err)
+{
+    int r = 0;
+
+    if (n_positions < 1 || n_positions > INT32_MAX)
+        return ha_error_set(err, EINVAL, "%lld positions are out of range", (long long)n_positions);
+    if (n_positions > model->n_positions)
+        r = make_table(model, n_positions, err);
+    if (r == 0)
+        *ret_cos_sin = model->cos_sin;
+    return r;
+}

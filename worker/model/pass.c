@@ -1,0 +1,496 @@
+#include "worker/model/pass.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/error.h"
+#include "common/base/memory.h"
+
+enum { ALIGNMENT = 256, LOGIT_ROWS = 16 };
+
+/* Gives out pieces of an arena, or only adds up their sizes (base NULL). */
+struct carver {
+    char *base;
+    size_t bytes = 0;
+    bool overflow;
+};
+
+static void *carve(struct carver *carver, int64_t rows, int64_t cols, size_t element_bytes)
+{
+    size_t at = carver->bytes, bytes;
+
+    if (__builtin_mul_overflow((size_t)rows, (size_t)cols, &bytes) ||
+        __builtin_mul_overflow(bytes, element_bytes, &bytes) ||
+        __builtin_add_overflow(bytes, (size_t)ALIGNMENT - 1, &bytes) ||
+        __builtin_add_overflow(at, bytes / ALIGNMENT * ALIGNMENT, &carver->bytes) ||
+        carver->bytes > (size_t)INT64_MAX)
+        carver->overflow = true;
+    return carver->base && !carver->overflow ? carver->base + at : NULL;
+}
+
+static int64_t kept_layers(const struct ha_pass *pass)
+{
+    return pass->config->n_layers - pass->limits.lowest_layer;
+}
+
+static void lay_out_kept(struct ha_pass *pass, struct carver *carver, struct ha_pass_kept *kept,
+                         bool backward)
+{
+    const struct ha_model_config *config = pass->config;
+    int64_t t = pass->limits.max_tokens, q_width = config->n_heads * config->head_dim;
+    int64_t kv_width = config->n_kv_heads * config->head_dim;
+    size_t act = ha_dtype_bytes(pass->act);
+
+    kept->mid = backward ? carve(carver, t, config->width, act) : NULL;
+    kept->q = carve(carver, t, q_width, act);
+    kept->k = carve(carver, t, kv_width, act);
+    kept->v = carve(carver, t, kv_width, act);
+    kept->attention = carve(carver, t, q_width, act);
+    kept->logsumexp = carve(carver, config->n_heads, t, sizeof(float));
+    kept->rstd = carve(carver, t, 1, sizeof(float));
+    kept->post_rstd = carve(carver, t, 1, sizeof(float));
+    kept->q_rstd = config->qk_norm ? carve(carver, t, config->n_heads, sizeof(float)) : NULL;
+    kept->k_rstd = config->qk_norm ? carve(carver, t, config->n_kv_heads, sizeof(float)) : NULL;
+    kept->gate = carve(carver, t, config->inner, act);
+    kept->up = carve(carver, t, config->inner, act);
+    for (int module = 0; module < HA_MODULE_COUNT; module++)
+        kept->lora[module] = carve(carver, t, pass->limits.max_rank, act);
+}
+
+static void lay_out_head(struct ha_pass *pass, struct carver *carver, bool backward)
+{
+    int64_t n = pass->limits.max_rows, width = pass->config->width;
+    bool statistics = pass->limits.statistics;
+
+    pass->rows = carve(carver, n, width, ha_dtype_bytes(pass->act));
+    pass->drows = backward ? carve(carver, n, width, sizeof(float)) : NULL;
+    pass->logp = carve(carver, n, 1, sizeof(float));
+    pass->entropy = statistics ? carve(carver, n, 1, sizeof(float)) : NULL;
+    pass->mean_logit = statistics ? carve(carver, n, 1, sizeof(float)) : NULL;
+    pass->argmax = statistics ? carve(carver, n, 1, sizeof(int32_t)) : NULL;
+}
+
+static void lay_out_backward(struct ha_pass *pass, struct carver *carver)
+{
+    const struct ha_model_config *config = pass->config;
+    int64_t t = pass->limits.max_tokens, q_width = config->n_heads * config->head_dim;
+    int64_t kv_width = config->n_kv_heads * config->head_dim;
+    size_t act = ha_dtype_bytes(pass->act);
+
+    pass->dx = carve(carver, t, config->width, act);
+    pass->dnorm = carve(carver, t, config->width, act);
+    pass->dq = carve(carver, t, q_width, act);
+    pass->dk = carve(carver, t, kv_width, act);
+    pass->dv = carve(carver, t, kv_width, act);
+    pass->dattention = carve(carver, t, q_width, act);
+    pass->dlora = carve(carver, t, pass->limits.max_rank, act);
+}
+
+/* Every pointer of the arena. */
+static void lay_out(struct ha_pass *pass, struct carver *carver)
+{
+    const struct ha_model_config *config = pass->config;
+    int64_t t = pass->limits.max_tokens, s = kept_layers(pass);
+    size_t act = ha_dtype_bytes(pass->act);
+
+    pass->ids = carve(carver, t, 1, sizeof(int32_t));
+    pass->positions = carve(carver, t, 1, sizeof(int32_t));
+    pass->targets = carve(carver, pass->limits.max_rows, 1, sizeof(int32_t));
+    for (int64_t i = 0; i <= s; i++)
+        pass->x[i] = carve(carver, t, config->width, act);
+    for (int64_t i = 0; i < (s > 0 ? s : 1); i++)
+        lay_out_kept(pass, carver, &pass->kept[i], s > 0);
+    pass->norm = carve(carver, t, config->width, act);
+    pass->inner = carve(carver, t, config->inner, act);
+    if (config->qk_norm) {
+        pass->q_rotated = carve(carver, t, config->n_heads * config->head_dim, act);
+        pass->k_rotated = carve(carver, t, config->n_kv_heads * config->head_dim, act);
+    }
+    pass->final_rstd = carve(carver, t, 1, sizeof(float));
+    lay_out_head(pass, carver, s > 0);
+    if (s > 0)
+        lay_out_backward(pass, carver);
+}
+
+/* A pass without an arena: what both the plan and the real one begin with. */
+static int begin_pass(const struct ha_model_config *config, enum ha_dtype activation,
+                      const struct ha_pass_limits *limits, struct ha_pass **ret_pass,
+                      struct ha_error *err)
+{
+    struct ha_pass *pass;
+    int64_t s = config->n_layers - limits->lowest_layer;
+
+    if (limits->max_tokens < 1 || limits->max_tokens > INT32_MAX || limits->max_rows < 0 ||
+        limits->max_rows > INT32_MAX || limits->max_rank < 0 ||
+        limits->max_rank > HA_ADAPTER_MAX_RANK || limits->lowest_layer < 0 || s < 0)
+        return ha_error_set(err, EINVAL, "the limits of a pass are out of range");
+    pass = ha_calloc(1, sizeof(*pass));
+    if (!pass)
+        return ha_error_set(err, ENOMEM, "no memory for a pass");
+    pass->config = config;
+    pass->limits = *limits;
+    pass->act = activation;
+    pass->border = -1;
+    pass->x = ha_calloc(s + 1, sizeof(void *));
+    pass->kept = ha_calloc(s > 0 ? s : 1, sizeof(*pass->kept));
+    if (!pass->x || !pass->kept) {
+        ha_pass_destroy(pass);
+        return ha_error_set(err, ENOMEM, "no memory for a pass");
+    }
+    *ret_pass = pass;
+    return 0;
+}
+
+static int measure(struct ha_pass *pass, size_t *ret_bytes, struct ha_error *err)
+{
+    struct carver carver = {0};
+
+    lay_out(pass, &carver);
+    if (carver.overflow)
+        return ha_error_set(err, EOVERFLOW,
+                            "a pass of %lld tokens needs more memory than can be addressed",
+                            (long long)pass->limits.max_tokens);
+    *ret_bytes = carver.bytes;
+    return 0;
+}
+
+int ha_pass_plan_bytes(const struct ha_model_config *config, enum ha_dtype activation,
+                       const struct ha_pass_limits *limits, int64_t *ret_bytes,
+                       struct ha_error *err)
+{
+    struct ha_pass *pass;
+    size_t bytes = 0;
+    int r = begin_pass(config, activation, limits, &pass, err);
+
+    if (r < 0)
+        return r;
+    r = measure(pass, &bytes, err);
+    if (r == 0)
+        *ret_bytes = (int64_t)bytes;
+    ha_pass_destroy(pass);
+    return r;
+}
+
+static int allocate_host(struct ha_pass *pass, struct ha_error *err)
+{
+    int64_t n = pass->limits.max_rows;
+    struct ha_pass_rows *host = &pass->host;
+
+    host->logp = ha_calloc(n, sizeof(float));
+    if (pass->limits.statistics) {
+        host->entropy = ha_calloc(n, sizeof(float));
+        host->mean_logit = ha_calloc(n, sizeof(float));
+        host->argmax = ha_calloc(n, sizeof(int32_t));
+    }
+    if (!host->logp ||
+        (pass->limits.statistics && (!host->entropy || !host->mean_logit || !host->argmax)))
+        return ha_error_set(err, ENOMEM, "no memory for the results of a pass");
+    return 0;
+}
+
+int ha_pass_create(struct ha_model *model, const struct ha_pass_limits *limits,
+                   struct ha_pass **ret_pass, struct ha_error *err)
+{
+    struct ha_backend *backend = ha_model_backend(model);
+    struct carver carver = {0};
+    struct ha_pass *pass;
+    size_t bytes = 0;
+    int r = begin_pass(ha_model_config(model), ha_backend_activation_dtype(backend), limits, &pass,
+                       err);
+
+    if (r < 0)
+        return r;
+    pass->model = model;
+    pass->backend = backend;
+    pass->ops = ha_backend_ops(backend);
+    r = allocate_host(pass, err);
+    if (r == 0)
+        r = measure(pass, &bytes, err);
+    if (r == 0)
+        r = ha_backend_alloc(backend, bytes, &pass->arena, err);
+    if (r < 0) {
+        ha_pass_destroy(pass);
+        return r;
+    }
+    carver.base = pass->arena;
+    lay_out(pass, &carver);
+    *ret_pass = pass;
+    return 0;
+}
+
+void ha_pass_destroy(struct ha_pass *pass)
+{
+    if (!pass)
+        return;
+    if (pass->arena)
+        ha_backend_free(pass->backend, pass->arena);
+    free((void *)(uintptr_t)pass->host.logp);
+    free((void *)(uintptr_t)pass->host.entropy);
+    free((void *)(uintptr_t)pass->host.mean_logit);
+    free((void *)(uintptr_t)pass->host.argmax);
+    free(pass->kept);
+    free(pass->x);
+    free(pass);
+}
+
+void *ha_pass_x(const struct ha_pass *pass, int64_t border)
+{
+    int64_t i = border - pass->limits.lowest_layer;
+
+    return pass->x[i > 0 ? i : 0];
+}
+
+struct ha_pass_kept *ha_pass_kept(const struct ha_pass *pass, int64_t layer)
+{
+    int64_t i = layer - pass->limits.lowest_layer;
+
+    return &pass->kept[i > 0 ? i : 0];
+}
+
+size_t ha_pass_act_bytes(const struct ha_pass *pass, int64_t cols)
+{
+    return (size_t)pass->pack->n_tokens * (size_t)cols * ha_dtype_bytes(pass->act);
+}
+
+struct ha_layer_context ha_pass_context(const struct ha_pass *pass,
+                                        const struct ha_adapter *adapter, int64_t layer)
+{
+    struct ha_layer_context context = {
+        .backend = pass->backend,
+        .ops = pass->ops,
+        .config = pass->config,
+        .weights = &ha_model_weights(pass->model)->layers[layer],
+        .adapter = adapter,
+        .layer = layer,
+        .act = pass->act,
+        .cos_sin = pass->cos_sin,
+        .positions = pass->positions,
+        .n_rows = pass->pack->n_tokens,
+    };
+
+    memcpy(context.lora, ha_pass_kept(pass, layer)->lora, sizeof(context.lora));
+    return context;
+}
+
+struct ha_attention ha_pass_attention(const struct ha_pass *pass)
+{
+    const struct ha_model_config *config = pass->config;
+    int64_t q_width = config->n_heads * config->head_dim;
+    int64_t kv_width = config->n_kv_heads * config->head_dim;
+
+    return (struct ha_attention){
+        .n_tokens = pass->pack->n_tokens,
+        .n_heads = config->n_heads,
+        .n_kv_heads = config->n_kv_heads,
+        .head_dim = config->head_dim,
+        .scale = (float)(1.0 / sqrt((double)config->head_dim)),
+        .q_stride = q_width,
+        .k_stride = kv_width,
+        .v_stride = kv_width,
+        .out_stride = q_width,
+        .segments = pass->pack->segments,
+        .n_segments = pass->pack->n_segments,
+    };
+}
+
+/* Ids outside the vocabulary would read outside the tables. */
+static int check_pack(const struct ha_pass *pass, const struct ha_pack *pack,
+                      int64_t *ret_n_positions, struct ha_error *err)
+{
+    int64_t vocab = pass->config->vocab, n_positions = 1;
+
+    if (pack->n_tokens < 1 || pack->n_tokens > pass->limits.max_tokens)
+        return ha_error_set(err, EINVAL, "a pack of %lld tokens does not fit a pass of 1 to %lld",
+                            (long long)pack->n_tokens, (long long)pass->limits.max_tokens);
+    if (pack->n_rows > pass->limits.max_rows)
+        return ha_error_set(err, EINVAL, "a pack of %lld rows does not fit a pass of %lld",
+                            (long long)pack->n_rows, (long long)pass->limits.max_rows);
+    for (int64_t i = 0; i < pack->n_tokens; i++) {
+        if (pack->ids[i] < 0 || pack->ids[i] >= vocab)
+            return ha_error_set(err, EINVAL,
+                                "token id %d is not in the model's vocabulary of %lld; tokenizer "
+                                "and model do not belong together",
+                                (int)pack->ids[i], (long long)vocab);
+        if (pack->positions[i] >= n_positions)
+            n_positions = (int64_t)pack->positions[i] + 1;
+    }
+    for (int64_t i = 0; i < pack->n_rows; i++) {
+        if (pack->row_target[i] < 0 || pack->row_target[i] >= vocab)
+            return ha_error_set(err, EINVAL, "token id %d is not in the model's vocabulary of %lld",
+                                (int)pack->row_target[i], (long long)vocab);
+    }
+    *ret_n_positions = n_positions;
+    return 0;
+}
+
+int ha_pass_begin(struct ha_pass *pass, const struct ha_pack *pack, struct ha_error *err)
+{
+    int64_t n_positions = 0;
+    size_t token_bytes, row_bytes;
+    int r = check_pack(pass, pack, &n_positions, err);
+
+    pass->border = -1;
+    pass->has_gradient = false;
+    if (r < 0)
+        return r;
+    token_bytes = (size_t)pack->n_tokens * sizeof(int32_t);
+    row_bytes = (size_t)pack->n_rows * sizeof(int32_t);
+    pass->pack = pack;
+    r = ha_model_rope_table(pass->model, n_positions, &pass->cos_sin, err);
+    if (r == 0)
+        r = ha_backend_upload(pass->backend, pass->ids, pack->ids, token_bytes, err);
+    if (r == 0)
+        r = ha_backend_upload(pass->backend, pass->positions, pack->positions, token_bytes, err);
+    if (r == 0 && row_bytes > 0)
+        r = ha_backend_upload(pass->backend, pass->targets, pack->row_target, row_bytes, err);
+    return r;
+}
+
+int ha_pass_embed(struct ha_pass *pass, struct ha_error *err)
+{
+    int r = pass->ops->embed_forward(pass->backend, ha_pass_x(pass, 0),
+                                     &ha_model_weights(pass->model)->embedding, pass->ids,
+                                     pass->pack->n_tokens, err);
+
+    if (r == 0)
+        pass->border = 0;
+    return r;
+}
+
+int ha_pass_get_hidden(struct ha_pass *pass, void *hidden, struct ha_error *err)
+{
+    if (pass->border < 0)
+        return ha_error_set(err, EINVAL, "the pass has no hidden state yet");
+    return ha_backend_copy(pass->backend, hidden, ha_pass_x(pass, pass->border),
+                           ha_pass_act_bytes(pass, pass->config->width), err);
+}
+
+int ha_pass_set_hidden(struct ha_pass *pass, const void *hidden, int64_t from, struct ha_error *err)
+{
+    int r;
+
+    if (from < 0 || from > pass->config->n_layers)
+        return ha_error_set(err, EINVAL, "layer %lld is out of range", (long long)from);
+    r = ha_backend_copy(pass->backend, ha_pass_x(pass, from), hidden,
+                        ha_pass_act_bytes(pass, pass->config->width), err);
+    if (r == 0)
+        pass->border = from;
+    return r;
+}
+
+/* ---- the head ---- */
+
+static int final_norm(struct ha_pass *pass, struct ha_error *err)
+{
+    const struct ha_matrix *weight = &ha_model_weights(pass->model)->final_norm;
+    int64_t width = pass->config->width;
+
+    if (pass->border != pass->config->n_layers)
+        return ha_error_set(err, EINVAL, "the head runs after the last layer");
+    return pass->ops->rmsnorm_forward(
+        pass->backend, pass->norm, pass->final_rstd, ha_pass_x(pass, pass->border), weight->data,
+        weight->dtype, pass->config->rms_eps, pass->pack->n_tokens, 1, width, width, width, err);
+}
+
+static int download_rows(struct ha_pass *pass, struct ha_error *err)
+{
+    size_t bytes = (size_t)pass->pack->n_rows * sizeof(float);
+    struct {
+        const void *host, *device;
+    } results[] = {
+        {pass->host.logp, pass->logp},
+        {pass->host.entropy, pass->entropy},
+        {pass->host.mean_logit, pass->mean_logit},
+        {pass->host.argmax, pass->argmax},
+    };
+
+    for (size_t i = 0; i < sizeof(results) / sizeof(results[0]); i++) {
+        int r = results[i].host && bytes > 0
+                    ? ha_backend_download(pass->backend, (void *)(uintptr_t)results[i].host,
+                                          results[i].device, bytes, err)
+                    : 0;
+
+        if (r < 0)
+            return r;
+    }
+    return ha_backend_sync(pass->backend, err);
+}
+
+int ha_pass_head(struct ha_pass *pass, bool gradient, struct ha_pass_rows *ret_rows,
+                 struct ha_error *err)
+{
+    const struct ha_pack *pack = pass->pack;
+    int64_t width = pass->config->width;
+    struct ha_head head;
+    int r;
+
+    if (gradient && !pass->drows)
+        return ha_error_set(err, EINVAL, "the pass was made without a backward pass");
+    pass->has_gradient = false;
+    r = final_norm(pass, err);
+    if (r == 0)
+        r = pass->ops->gather_rows(pass->backend, pass->rows, pass->norm, pack->row_token,
+                                   pack->n_rows, width, err);
+    if (r < 0)
+        return r;
+    head = (struct ha_head){
+        .hidden = pass->rows,
+        .hidden_stride = width,
+        .weight = ha_model_weights(pass->model)->head,
+        .targets = pass->targets,
+        .n_rows = pack->n_rows,
+        .width = width,
+        .round_logits_bf16 = pass->limits.round_logits_bf16,
+        .logp = pass->logp,
+        .entropy = pass->entropy,
+        .mean_logit = pass->mean_logit,
+        .argmax = pass->argmax,
+        .dhidden = gradient ? pass->drows : NULL,
+    };
+    r = pass->ops->head(pass->backend, &head, err);
+    if (r == 0)
+        r = download_rows(pass, err);
+    if (r < 0)
+        return r;
+    pass->has_gradient = gradient;
+    pass->host.n_rows = pack->n_rows;
+    *ret_rows = pass->host;
+    return 0;
+}
+
+int ha_pass_logits(struct ha_pass *pass, const int64_t *token, int64_t n, float *logits,
+                   struct ha_error *err)
+{
+    int64_t width = pass->config->width, vocab = pass->config->vocab;
+    size_t row_bytes = (size_t)vocab * sizeof(float);
+    void *device = NULL;
+    int r;
+
+    if (n > pass->limits.max_rows)
+        return ha_error_set(err, EINVAL, "logits of %lld tokens do not fit a pass of %lld rows",
+                            (long long)n, (long long)pass->limits.max_rows);
+    r = final_norm(pass, err);
+    if (r == 0)
+        r = pass->ops->gather_rows(pass->backend, pass->rows, pass->norm, token, n, width, err);
+    if (r == 0)
+        r = ha_backend_alloc(pass->backend, LOGIT_ROWS * row_bytes, &device, err);
+    if (r < 0)
+        return r;
+    for (int64_t i = 0; r == 0 && i < n; i += LOGIT_ROWS) {
+        int64_t count = n - i < LOGIT_ROWS ? n - i : LOGIT_ROWS;
+        const char *rows =
+            (const char *)pass->rows + (size_t)(i * width) * ha_dtype_bytes(pass->act);
+
+        r = pass->ops->logits(pass->backend, device, rows, &ha_model_weights(pass->model)->head,
+                              count, width, err);
+        if (r == 0)
+            r = ha_backend_download(pass->backend, logits + i * vocab, device,
+                                    (size_t)count * row_bytes, err);
+    }
+    if (r == 0)
+        r = ha_backend_sync(pass->backend, err);
+    ha_backend_free(pass->backend, device);
+    return r;
+}
