@@ -13,7 +13,7 @@ enum { ALIGNMENT = 256, LOGIT_ROWS = 16 };
 /* Gives out pieces of an arena, or only adds up their sizes (base NULL). */
 struct carver {
     char *base;
-    size_t bytes = 0;
+    size_t bytes;
     bool overflow;
 };
 
