@@ -38,7 +38,7 @@ static int refuse(const struct source *source, const char *key, const char *what
 
 static bool is_set(const struct source *source, const char *key)
 {
-    return !ha_json_is(ha_json_get(source->json, key), HA_JSON_NULL);
+    return ha_json_type(ha_json_get(source->json, key)) != HA_JSON_NULL;
 }
 
 /* otherwise < minimum: the field is required. */
@@ -48,7 +48,7 @@ static int get_int(const struct source *source, const char *key, int64_t minimum
     const struct ha_json *field = ha_json_get(source->json, key);
     int64_t value = ha_json_int(field, minimum - 1);
 
-    if (ha_json_is(field, HA_JSON_NULL)) {
+    if (ha_json_type(field) == HA_JSON_NULL) {
         if (otherwise < minimum)
             return refuse(source, key, "is missing", err);
         value = otherwise;
@@ -67,7 +67,7 @@ static int get_positive(const struct source *source, const char *key, double oth
     const struct ha_json *field = ha_json_get(source->json, key);
     double value = ha_json_real(field, NAN);
 
-    if (ha_json_is(field, HA_JSON_NULL)) {
+    if (ha_json_type(field) == HA_JSON_NULL) {
         if (otherwise == 0)
             return refuse(source, key, "is missing", err);
         value = otherwise;
@@ -83,7 +83,7 @@ static int get_bool(const struct source *source, const char *key, bool otherwise
 {
     const struct ha_json *field = ha_json_get(source->json, key);
 
-    if (ha_json_is(field, HA_JSON_NULL))
+    if (ha_json_type(field) == HA_JSON_NULL)
         *ret_value = otherwise;
     else if (ha_json_is(field, HA_JSON_BOOL))
         *ret_value = ha_json_bool(field, otherwise);
@@ -160,7 +160,7 @@ static int read_rope(const struct source *source, int64_t max_position, struct h
     if (is_set(source, "partial_rotary_factor") &&
         ha_json_real(ha_json_get(source->json, "partial_rotary_factor"), 0) != 1.0)
         return refuse(source, "partial_rotary_factor", "other than 1 is not supported", err);
-    if (!ha_json_is(inside.json, HA_JSON_NULL)) {
+    if (ha_json_type(inside.json) != HA_JSON_NULL) {
         if (!ha_json_is(inside.json, HA_JSON_OBJECT) || is_set(&inside, "full_attention"))
             return refuse(source, key, "must be null or one object for all layers", err);
         type = ha_json_string(ha_json_get(inside.json, "rope_type"),
@@ -415,7 +415,7 @@ static int read_eos(const struct source *source, struct ha_generation_config *co
     bool list = ha_json_is(field, HA_JSON_ARRAY);
     int64_t n = list ? ha_json_size(field) : 1;
 
-    if (ha_json_is(field, HA_JSON_NULL))
+    if (ha_json_type(field) == HA_JSON_NULL)
         return 0;
     if (n < 1 || n > HA_MODEL_MAX_EOS)
         return refuse(source, "eos_token_id", "must be one id or a list of 1 to 16", err);

@@ -1,0 +1,81 @@
+/* support.h - small random models in memory, and the golden files, for the tests of model and dpo
+ */
+#ifndef HA_TESTS_UNIT_MODEL_SUPPORT_H
+#define HA_TESTS_UNIT_MODEL_SUPPORT_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/error.h"
+#include "common/conf/json.h"
+#include "common/io/safetensors.h"
+#include "worker/model/model.h"
+
+#define assert_ok(call)                                                                            \
+    do {                                                                                           \
+        struct ha_error err = {0};                                                                 \
+        int ok_rc = (call);                                                                        \
+        if (ok_rc != 0)                                                                            \
+            fail_msg("%s: %s", #call, ha_error_text(&err));                                        \
+    } while (0)
+
+/* Numbers in [-1, 1) that are the same everywhere. */
+struct random {
+    uint64_t state;
+};
+
+float random_uniform(struct random *random);
+int64_t random_below(struct random *random, int64_t n);
+
+/* The CPU backend with this many threads. */
+struct ha_backend *open_cpu(int threads);
+
+/* A model with random weights of about unit gain. */
+struct small_model {
+    struct ha_backend *backend;
+    struct ha_model_config config;
+    struct ha_weights weights;
+    struct ha_model *model;
+    void *memory;
+};
+
+/* 4 layers, width 24, grouped heads, QK-norm or biases as the family has them. */
+struct ha_model_config small_config(enum ha_model_family family);
+
+/* Weights as f32, or rounded to bf16. */
+void small_model_open(struct small_model *small, struct ha_backend *backend,
+                      const struct ha_model_config *config, enum ha_dtype dtype, uint64_t seed);
+void small_model_close(struct small_model *small);
+
+/* An adapter over layers first..last with random A and B (b_scale 0: B = 0). */
+struct ha_adapter *random_adapter(struct ha_backend *backend, const struct ha_model_config *config,
+                                  int64_t first, int64_t last, uint32_t modules, int64_t rank,
+                                  float b_scale, uint64_t seed);
+
+/* Pairs with random ids; some answers are empty.  The memory of ids is one block in *ret_ids. */
+struct ha_pack_pair *random_pairs(int64_t n, int64_t vocab, uint64_t seed, int32_t **ret_ids);
+
+/* ||a - b|| / ||b||, Frobenius; 0 for two zero tensors. */
+double relative_gap(const float *a, const float *b, int64_t n);
+
+/* ---- golden files ---- */
+
+extern const char *const golden_families[4];
+
+/* "<golden dir>/<family>/<name>", "<demo models>/<family>"; static memory, two at a time. */
+const char *golden_path(const char *family, const char *name);
+const char *demo_model_path(const char *family);
+
+/* Skips the test when the goldens of the family have not been made. */
+void need_golden(const char *family);
+
+struct ha_json *golden_json(const char *family, const char *name);
+struct ha_safetensors *golden_tensors(const char *family, const char *name);
+
+/* Integers of a JSON array into new memory. */
+int32_t *json_ids(const struct ha_json *array, int64_t *ret_n);
+
+#endif
