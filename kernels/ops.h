@@ -136,7 +136,8 @@ struct ha_ops {
                               const float *logsumexp, const void *q, const void *k, const void *v,
                               const struct ha_attention *shape, struct ha_error *err);
 
-    /* out = silu(gate) * up, element by element over (N, cols), rows stride apart. */
+    /* out = silu(gate) * up, element by element over (N, cols), rows stride apart.  out
+     * may be the memory of gate or up. */
     int (*swiglu_forward)(struct ha_backend *backend, void *out /* act (N, cols) = */,
                           const void *gate, const void *up, int64_t n_rows, int64_t cols,
                           int64_t out_stride, int64_t in_stride, struct ha_error *err);

@@ -108,9 +108,15 @@ static void negative_exp(float *x, float shift, int64_t n)
     }
 }
 
-HA_INLINE ha_vf sigmoid(ha_vf x)
+/* sigmoid(x) and 1 - sigmoid(x), both without cancellation or overflow. */
+HA_INLINE ha_vf sigmoid(ha_vf x, ha_vf *ret_rest)
 {
-    return 1.0f / (1.0f + ha_exp(-x));
+    ha_vi positive = x >= 0.0f;
+    ha_vf e = ha_exp(ha_select(positive, -x, x));
+    ha_vf high = 1.0f / (1.0f + e), low = e * high;
+
+    *ret_rest = ha_select(positive, low, high);
+    return ha_select(positive, high, low);
 }
 
 static void swiglu(float *out, const float *gate, const float *up, int64_t n)
@@ -118,8 +124,9 @@ static void swiglu(float *out, const float *gate, const float *up, int64_t n)
     for (int64_t i = 0; i < n; i += HA_LANES) {
         int64_t left = n - i;
         ha_vf g = ha_load_tail(gate + i, left, 0.0f), u = ha_load_tail(up + i, left, 0.0f);
+        ha_vf rest;
 
-        ha_store_tail(out + i, g / (1.0f + ha_exp(-g)) * u, left);
+        ha_store_tail(out + i, g * sigmoid(g, &rest) * u, left);
     }
 }
 
@@ -130,9 +137,10 @@ static void swiglu_backward(float *dgate, float *dup, const float *dout, const f
     for (int64_t i = 0; i < n; i += HA_LANES) {
         int64_t left = n - i;
         ha_vf g = ha_load_tail(gate + i, left, 0.0f), u = ha_load_tail(up + i, left, 0.0f);
-        ha_vf d = ha_load_tail(dout + i, left, 0.0f), s = sigmoid(g);
+        ha_vf d = ha_load_tail(dout + i, left, 0.0f), rest;
+        ha_vf s = sigmoid(g, &rest);
 
-        ha_store_tail(dgate + i, d * u * (s * (1.0f + g * (1.0f - s))), left);
+        ha_store_tail(dgate + i, d * u * (s * (1.0f + g * rest)), left);
         ha_store_tail(dup + i, d * (g * s), left);
     }
 }
