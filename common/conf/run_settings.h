@@ -25,6 +25,10 @@ int ha_run_settings_create(const char *const *overrides, int64_t count,
 int ha_run_settings_from_json(const struct ha_json *object, const char *where,
                               struct ha_run_settings **ret_settings, struct ha_error *err);
 
+/* Replace what the object names: members of "data", "train" and "generate". */
+int ha_run_settings_merge(struct ha_run_settings *settings, const struct ha_json *object,
+                          const char *where, struct ha_error *err);
+
 /* NULL when memory is short. */
 struct ha_json *ha_run_settings_json(const struct ha_run_settings *settings);
 

@@ -9,7 +9,7 @@
  * The struct of a section begins with `uint64_t given`: bit i is set when the
  * user gave row i (so a section has at most 64 rows).  Texts and lists in it
  * are owned by it.  A setting without a default that nobody gave is NULL (text),
- * empty (list), 0 or NaN-free 0.0 (numbers) with its bit clear. */
+ * empty (list), zero (numbers) with its bit clear. */
 #ifndef HA_COMMON_CONF_SETTINGS_H
 #define HA_COMMON_CONF_SETTINGS_H
 
@@ -44,11 +44,17 @@ struct ha_text_list {
     int64_t count;
 };
 
+/* append copies the text.  Returns 0 or -ENOMEM. */
+int ha_text_list_append(struct ha_text_list *list, const char *text, struct ha_error *err);
+bool ha_text_list_has(const struct ha_text_list *list, const char *text);
+void ha_text_list_clear(struct ha_text_list *list);
+
 struct ha_setting {
     const char *key;
     enum ha_setting_type type;
     size_t offset;           /* in the section's struct */
     double minimum, maximum; /* numbers and durations; both 0: any */
+    bool above;              /* minimum itself is out */
     const char *choices;     /* "a|b|c" for HA_SETTING_CHOICE and, for each item, of a list */
     const char *otherwise;   /* the default as --set writes it; NULL: none; "@section.key": that
                                 setting's value, filled in by the section's owner */
@@ -86,17 +92,20 @@ void ha_section_clear(const struct ha_section *section, void *values);
 int ha_section_copy(const struct ha_section *section, const void *values, void *ret_values,
                     struct ha_error *err);
 
-/* Read a table's members.  Members that are tables or arrays of tables and
- * whose key stands in `skip` (NULL-terminated, or NULL) are left to the caller.
- * Errors: "file:LINE: section.key ..." for an unknown key (with the nearest
- * known one), a wrong type, a value out of range, a required key that is
- * missing. */
+/* Read a table's members (NULL: none).  Members whose key stands in `skip`
+ * (NULL-terminated, or NULL) are left to the caller.  Errors read
+ * "file:LINE: section.key ...": an unknown key (with the nearest known one), a
+ * wrong type, a value out of range. */
 int ha_section_read(const struct ha_section *section, const struct ha_toml *table, const char *file,
                     const char *const *skip, void *values, struct ha_error *err);
 
+/* -EINVAL when a required row was not given; line: where the section begins. */
+int ha_section_check_required(const struct ha_section *section, const void *values,
+                              const char *file, int64_t line, struct ha_error *err);
+
 /* Set one row from text, as --set writes it: texts bare, lists as
  * "a,b" or ["a", "b"], objects and escapes as TOML values.  where begins the
- * error ("--set train.beta"). */
+ * error: "--set train.beta" becomes "--set train.beta must be ...". */
 int ha_section_set(const struct ha_section *section, const struct ha_setting *row, const char *text,
                    const char *where, void *values, struct ha_error *err);
 
@@ -107,8 +116,15 @@ char *ha_section_text(const struct ha_setting *row, const void *values);
 
 bool ha_section_given(const struct ha_section *section, const struct ha_setting *row,
                       const void *values);
+
+/* True when the row has a value: given, or a default. */
+bool ha_section_has(const struct ha_section *section, const struct ha_setting *row,
+                    const void *values);
 enum ha_setting_source ha_section_source(const struct ha_section *section,
                                          const struct ha_setting *row, const void *values);
+
+/* One row's value.  NULL when memory is short; the row must have a value. */
+struct ha_json *ha_setting_json(const struct ha_setting *row, const void *values);
 
 /* {key: value} of every set row whose `reads` meets the mask (0: all rows).
  * NULL when memory is short. */

@@ -1,0 +1,81 @@
+#include "common/conf/refusals.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/error.h"
+
+struct refusal {
+    const char *section;
+    const char *key;   /* NULL: the whole section */
+    const char *built; /* the values that work, "a|b"; NULL: none */
+    const char *instead;
+};
+
+static const struct refusal refusals[] = {
+    {"probe", NULL, NULL, "leave the section out"},
+    {"notify", "command", NULL, "leave it out and follow hactl status"},
+    {"resources", "gpus", NULL, "workers offer what they have; leave it out"},
+    {"resources", "nodes", NULL, "a job runs on one node; leave it out"},
+    {"resources", "min_gpu_memory", NULL, "leave it out"},
+    {"resources", "cpus", NULL, "set slots and threads in worker.toml"},
+    {"resources", "host_memory", NULL, "leave it out"},
+    {"resources", "labels", NULL, "leave it out"},
+    {"resources", "time_limit", NULL, "leave it out"},
+    {"schedule", "fuse", "auto|never", "auto trains each cell in a job of its own for now"},
+    {"schedule", "time_alone_steps", "0", "0 is"},
+    {"data", "format", "auto", "auto tells the forms apart by their keys"},
+    {"train", "loss", "sigmoid", "sigmoid is"},
+    {"train", "lr_scheduler", "linear", "linear is"},
+    {"train", "disable_dropout", "true", "true is, as in TRL"},
+    {"train", "eval_steps", "0", "0 is: held-out figures at the end"},
+    {"generate", "samples", "1", "1 is"},
+};
+
+static bool is_built(const char *built, const char *text)
+{
+    size_t length = strlen(text);
+
+    for (const char *at = built; at; at = *at ? at + 1 : NULL) {
+        size_t n = strcspn(at, "|");
+
+        if (n == length && memcmp(at, text, n) == 0)
+            return true;
+        at += n;
+    }
+    return false;
+}
+
+int ha_refusals_check(const struct ha_section *section, const struct ha_setting *row,
+                      const void *values, struct ha_error *err)
+{
+    for (size_t i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++) {
+        const struct refusal *refusal = &refusals[i];
+        char *text;
+        int r = 0;
+
+        if (strcmp(refusal->section, section->name) != 0 || !refusal->key ||
+            strcmp(refusal->key, row->key) != 0)
+            continue;
+        text = ha_section_text(row, values);
+        if (!text)
+            return ha_error_set(err, ENOMEM, "out of memory");
+        if (!is_built(refusal->built, text))
+            r = ha_error_set(err, ENOTSUP, "%s.%s = %.60s is not built yet; %s", section->name,
+                             row->key, text, refusal->instead);
+        free(text);
+        return r;
+    }
+    return 0;
+}
+
+int ha_refusals_check_section(const char *name, struct ha_error *err)
+{
+    for (size_t i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++)
+        if (!refusals[i].key && strcmp(refusals[i].section, name) == 0)
+            return ha_error_set(err, ENOTSUP, "[%s] is not built yet; %s", name,
+                                refusals[i].instead);
+    return 0;
+}

@@ -1,0 +1,217 @@
+/* Stage keys: stable, changed by everything that changes a result and by nothing else. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/error.h"
+#include "common/conf/stage_key.h"
+
+#define A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define B "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+#define TEXT                                                                                       \
+    "[[model]]\npath = \"m/a\"\nlayers = 9\n[data]\ntrain = [\"t\"]\neval = [\"e\"]\n"             \
+    "[[judge]]\nname = \"j\"\nmodel = \"q\"\nbase_url = \"http://h:1/v1\"\n"                       \
+    "[[strategy]]\nname = \"own\"\nlayers = \"3-5\"\n"
+
+struct keys {
+    char train[HA_SHA256_HEX_BYTES], generate[HA_SHA256_HEX_BYTES], judge[HA_SHA256_HEX_BYTES];
+};
+
+static const char *const file_a[] = {A}, *const file_b[] = {B};
+
+static struct ha_stage_digests digests(void)
+{
+    return (struct ha_stage_digests){A, A, file_a, 1, file_a, 1};
+}
+
+static struct keys keys_with(const char *override, const char *cell_name,
+                             const struct ha_stage_digests *given)
+{
+    struct ha_sweep *sweep = NULL;
+    struct ha_grid *grid = NULL;
+    struct ha_error err = {0};
+    struct keys keys = {0};
+    struct ha_stage_digests plain = digests();
+    const struct ha_grid_cell *cell;
+    int r = ha_sweep_parse(TEXT, strlen(TEXT), "grid.toml", "/", &override, override ? 1 : 0,
+                           &sweep, &err);
+
+    if (r == 0)
+        r = ha_grid_create(sweep, NULL, &grid, &err);
+    if (r < 0)
+        fail_msg("%s", err.text);
+    cell = ha_grid_find(grid, cell_name);
+    assert_non_null(cell);
+    given = given ? given : &plain;
+    if (cell->trains)
+        assert_int_equal(ha_stage_key_train(grid, cell, given, keys.train, &err), 0);
+    assert_int_equal(ha_stage_key_generate(grid, cell, given, cell->trains ? keys.train : NULL,
+                                           keys.generate, &err),
+                     0);
+    assert_int_equal(ha_stage_key_judge(&sweep->judges[0], NULL, keys.generate, keys.judge, &err),
+                     0);
+    ha_grid_destroy(grid);
+    ha_sweep_destroy(sweep);
+    return keys;
+}
+
+/* Which of the keys an override changes: "tgj", "gj", "j", "". */
+static void expect_change(const char *override, const char *cell, const char *want)
+{
+    struct keys plain = keys_with(NULL, cell, NULL), other = keys_with(override, cell, NULL);
+    char got[4] = "";
+    size_t n = 0;
+
+    if (strcmp(plain.train, other.train) != 0)
+        got[n++] = 't';
+    if (strcmp(plain.generate, other.generate) != 0)
+        got[n++] = 'g';
+    if (strcmp(plain.judge, other.judge) != 0)
+        got[n++] = 'j';
+    if (strcmp(got, want) != 0)
+        fail_msg("%s on %s changes \"%s\", not \"%s\"", override, cell, got, want);
+}
+
+static void change_with_results(void **state)
+{
+    static const char *const all[] = {
+        "train.learning_rate=1e-4",   "train.beta=0.2",    "train.epochs=2",
+        "train.lora_rank=8",          "train.eps=1e-7",    "train.tokens_per_microbatch=512",
+        "train.precision=fp32",       "data.split=turn",   "data.train_samples=5",
+        "data.eval_samples=5",        "data.seed=1",       "sweep.seed=1",
+        "train.order_seed=1",         "train.init_seed=1", "model.a.template=chat",
+        "train.target_modules=q_proj"};
+    static const char *const generate[] = {"generate.max_new_tokens=5", "generate.temperature=1",
+                                           "generate.stop=x", "generate.settings=model",
+                                           "generate.repetition_penalty=1.1"};
+    static const char *const judge[] = {
+        "judge.j.model=r",        "judge.j.seed=0",
+        "judge.j.samples=2",      "judge.j.temperature=1",
+        "judge.j.prompt=guarded", "judge.j.extra={a = 1}",
+        "judge.j.endpoint=x",     "judge.j.base_url=http://other/v1"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        expect_change(all[i], "a/mid", "tgj");
+    for (size_t i = 0; i < sizeof(generate) / sizeof(generate[0]); i++)
+        expect_change(generate[i], "a/mid", "gj");
+    for (size_t i = 0; i < sizeof(judge) / sizeof(judge[0]); i++)
+        expect_change(judge[i], "a/mid", "j");
+    expect_change("strategy.own.layers=3-6", "a/own", "tgj");
+}
+
+static void stay_with_the_rest(void **state)
+{
+    static const char *const none[] = {"sweep.name=x",
+                                       "sweep.priority=3",
+                                       "train.checkpoint_every=5s",
+                                       "model.a.hub_id=x/y",
+                                       "model.a.family=qwen3",
+                                       "retry.max_attempts=9",
+                                       "retry.on_worker_lost=wait",
+                                       "schedule.fuse=never",
+                                       "judge.j.concurrency=2",
+                                       "judge.j.timeout=1m",
+                                       "judge.j.order=eager",
+                                       "judge.j.base_url=https://h:2/v2",
+                                       "judge.j.api_key_env=K",
+                                       "judge.j.provider=openai",
+                                       "data.train=other",
+                                       "generate.seed=3",
+                                       "generate.top_k=3"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++)
+        expect_change(none[i], "a/mid", "");
+    /* A strategy's name is not its result: own has mid's layers. */
+    assert_string_equal(keys_with(NULL, "a/own", NULL).train, keys_with(NULL, "a/mid", NULL).train);
+}
+
+static void base_ignores_training(void **state)
+{
+    (void)state;
+    expect_change("train.learning_rate=1e-4", "a/base", "");
+    expect_change("data.train_samples=5", "a/base", "");
+    expect_change("train.precision=fp32", "a/base", "gj");
+    expect_change("data.eval_samples=5", "a/base", "gj");
+    expect_change("generate.max_new_tokens=5", "a/base", "gj");
+}
+
+static void change_with_inputs(void **state)
+{
+    struct keys plain = keys_with(NULL, "a/mid", NULL), other;
+    struct ha_stage_digests changed;
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        changed = digests();
+        *(i == 0 ? &changed.model : &changed.tokenizer) = i < 2 ? B : A;
+        changed.train = i == 2 ? file_b : file_a;
+        changed.eval = i == 3 ? file_b : file_a;
+        other = keys_with(NULL, "a/mid", &changed);
+        assert_string_not_equal(plain.train, other.train);
+        assert_string_not_equal(plain.generate, other.generate);
+        assert_string_not_equal(plain.judge, other.judge);
+    }
+}
+
+static void refuse_wrong_inputs(void **state)
+{
+    struct ha_sweep *sweep = NULL;
+    struct ha_grid *grid = NULL;
+    struct ha_error err = {0};
+    struct ha_stage_digests wrong = digests();
+    char key[HA_SHA256_HEX_BYTES] = "untouched";
+
+    (void)state;
+    assert_int_equal(ha_sweep_parse(TEXT, strlen(TEXT), "grid.toml", "/", NULL, 0, &sweep, &err),
+                     0);
+    assert_int_equal(ha_grid_create(sweep, NULL, &grid, &err), 0);
+    wrong.model = "AB";
+    assert_true(ha_stage_key_train(grid, ha_grid_find(grid, "a/mid"), &wrong, key, &err) < 0);
+    assert_string_equal(err.text, "stage key: the digest of the model is not 64 lower-case "
+                                  "hexadecimal digits");
+    wrong = digests();
+    wrong.train_count = 0;
+    assert_true(ha_stage_key_train(grid, ha_grid_find(grid, "a/mid"), &wrong, key, &err) < 0);
+    wrong = digests();
+    assert_true(ha_stage_key_train(grid, ha_grid_find(grid, "a/base"), &wrong, key, &err) < 0);
+    assert_true(ha_stage_key_generate(grid, ha_grid_find(grid, "a/mid"), &wrong, NULL, key, &err) <
+                0);
+    assert_true(ha_stage_key_generate(grid, ha_grid_find(grid, "a/base"), &wrong, A, key, &err) <
+                0);
+    assert_true(ha_stage_key_judge(&sweep->judges[0], "x", A, key, &err) < 0);
+    assert_string_equal(key, "untouched");
+    ha_grid_destroy(grid);
+    ha_sweep_destroy(sweep);
+}
+
+/* Keys live in databases: a change here means that no old result is reused, and needs a higher
+ * HA_NUMERICS_VERSION. */
+static void are_stable(void **state)
+{
+    struct keys keys = keys_with(NULL, "a/mid", NULL);
+
+    (void)state;
+    assert_string_equal(keys.train,
+                        "8b672fac172f16119eb23faf7f90a4a5c9f8d09128c2ccfc3ede20f383d0767c");
+    assert_string_equal(keys.generate,
+                        "38efb47b38d934f065ad5cc91b8a8c09cfe0c853bf0eae5dabfe2f3227f6602d");
+    assert_string_equal(keys.judge,
+                        "50173f88af9ecb389bf000e9e635c6b5102fbd1c19e6cd3c8298e61674e463f6");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(change_with_results),   cmocka_unit_test(stay_with_the_rest),
+        cmocka_unit_test(base_ignores_training), cmocka_unit_test(change_with_inputs),
+        cmocka_unit_test(refuse_wrong_inputs),   cmocka_unit_test(are_stable),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
