@@ -1,10 +1,10 @@
 /* loop.h - one thread's event loop
  *
- * A turn: wait until something is ready, take `now` once, then run signals,
- * posted calls, foreign file descriptors and sockets (each socket a bounded
- * number of messages), then the timers that are due by `now` in order of their
- * time and, for equal times, in the order in which they were set, and at last
- * the turn-end hook.  So a program that commits in the hook has seen all input
+ * A turn: wait until something is ready, take `now` once, then run signals and
+ * foreign file descriptors, posted calls, and sockets (each a bounded number of
+ * messages), then the timers that are due by `now` in order of their time and,
+ * for equal times, in the order in which they were set, and at last the
+ * turn-end hook.  So a program that commits in the hook has seen all input
  * of the turn, and nothing expires before input that was already there.
  *
  * Everything here belongs to the thread that runs the loop, except
@@ -24,7 +24,7 @@ typedef void (*ha_loop_fn)(void *context);
 
 int ha_loop_create(struct ha_loop **ret_loop, struct ha_error *err);
 
-/* Watches and timers that still exist end with it; sockets must be gone. */
+/* Watches that still exist end with it; timers and sockets must be gone. */
 void ha_loop_destroy(struct ha_loop *loop);
 
 /* Boot time of the running turn, in milliseconds. */
