@@ -574,9 +574,12 @@ static int check_judge(const struct ha_sweep *sweep, struct ha_sweep_judge *judg
     bool priced = judge_gives(judge, "price_input") && judge_gives(judge, "price_output");
     int keys =
         (judge->api_key != NULL) + (judge->api_key_env != NULL) + (judge->api_key_file != NULL);
+    bool local = strcmp(judge->provider, "ha-evaluator") == 0;
+    bool automatic = local && strcmp(judge->base_url, "auto") == 0;
     char *host;
 
-    if (strncmp(judge->base_url, "http://", 7) != 0 && strncmp(judge->base_url, "https://", 8) != 0)
+    if (!automatic && strncmp(judge->base_url, "http://", 7) != 0 &&
+        strncmp(judge->base_url, "https://", 8) != 0)
         return ha_error_set(err, EINVAL,
                             "%s:%lld: judge.base_url must begin with https:// or http://", file,
                             (long long)line);
@@ -592,6 +595,8 @@ static int check_judge(const struct ha_sweep *sweep, struct ha_sweep_judge *judg
                             file, (long long)line, judge->name);
     if (judge->endpoint)
         return 0;
+    if (local)
+        return fill_text(&judge->endpoint, ha_strdup(judge->provider), err);
     host = url_host(judge->base_url);
     if (!host)
         return ha_error_set(err, EINVAL, "%s:%lld: judge.base_url names no host", file,
