@@ -1,0 +1,72 @@
+/* decode.h - generation: a KV cache, prompts into it, then one token at a time
+ *
+ * A decoder is the working memory for a batch: up to max_sequences sequences per
+ * step, up to max_prompt_tokens tokens of prompts at once.  Each sequence has a
+ * cache of its own and may have an adapter of its own (un-merged); sequences of
+ * one adapter should stand side by side in the call, since each run of equal
+ * adapters is one product.
+ *
+ * A sequence's logits do not depend on the others in the call where the
+ * backend's products do not depend on the rows beside them (the CPU's do not). */
+#ifndef HA_WORKER_MODEL_DECODE_H
+#define HA_WORKER_MODEL_DECODE_H
+
+#include <stdint.h>
+
+#include "worker/adapter/adapter.h"
+#include "worker/model/model.h"
+
+struct ha_error;
+
+/* Keys and values of one sequence, all layers. */
+struct ha_kv_cache;
+
+/* Bytes of a cache for n_positions tokens. */
+int64_t ha_kv_cache_bytes(const struct ha_model_config *config, enum ha_dtype activation,
+                          int64_t n_positions);
+
+/* The model must outlive the cache.  Returns 0, -EINVAL or -ENOMEM. */
+int ha_kv_cache_create(struct ha_model *model, int64_t n_positions, struct ha_kv_cache **ret_cache,
+                       struct ha_error *err);
+void ha_kv_cache_destroy(struct ha_kv_cache *cache);
+
+/* Tokens held; forget them. */
+int64_t ha_kv_cache_length(const struct ha_kv_cache *cache);
+void ha_kv_cache_reset(struct ha_kv_cache *cache);
+
+struct ha_decoder;
+
+struct ha_decoder_limits {
+    int64_t max_sequences;     /* of one call, >= 1 */
+    int64_t max_prompt_tokens; /* of one prefill call, all prompts together, >= 1 */
+    int64_t max_rank;          /* of an adapter; 0: no adapters */
+};
+
+/* Bytes that ha_decoder_create allocates on the backend. */
+int ha_decoder_plan_bytes(const struct ha_model_config *config, enum ha_dtype activation,
+                          const struct ha_decoder_limits *limits, int64_t *ret_bytes,
+                          struct ha_error *err);
+
+/* The model must outlive the decoder. */
+int ha_decoder_create(struct ha_model *model, const struct ha_decoder_limits *limits,
+                      struct ha_decoder **ret_decoder, struct ha_error *err);
+void ha_decoder_destroy(struct ha_decoder *decoder);
+
+/* One sequence of a call: in a prefill all tokens of its prompt for an empty
+ * cache, in a step the one token that follows what its cache holds. */
+struct ha_decoder_sequence {
+    struct ha_kv_cache *cache;
+    const struct ha_adapter *adapter; /* NULL: the base model */
+    const int32_t *ids;
+    int64_t n_ids; /* >= 1; in a step 1 */
+};
+
+/* Both write f32 logits (n, V) of each sequence's last token to host memory and
+ * append to the caches.  On failure the caches are as before.  Returns -EINVAL
+ * where limits, a cache or an id do not fit, with the sequence's number. */
+int ha_decoder_prefill(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
+                       int64_t n, float *logits, struct ha_error *err);
+int ha_decoder_step(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
+                    int64_t n, float *logits, struct ha_error *err);
+
+#endif
