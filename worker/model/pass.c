@@ -301,8 +301,8 @@ static int check_pack(const struct ha_pass *pass, const struct ha_pack *pack,
 {
     int64_t vocab = pass->config->vocab, n_positions = 1;
 
-    if (pack->n_tokens < 1 || pack->n_tokens > pass->limits.max_tokens)
-        return ha_error_set(err, EINVAL, "a pack of %lld tokens does not fit a pass of 1 to %lld",
+    if (pack->n_tokens > pass->limits.max_tokens)
+        return ha_error_set(err, EINVAL, "a pack of %lld tokens does not fit a pass of %lld",
                             (long long)pack->n_tokens, (long long)pass->limits.max_tokens);
     if (pack->n_rows > pass->limits.max_rows)
         return ha_error_set(err, EINVAL, "a pack of %lld rows does not fit a pass of %lld",

@@ -1,0 +1,210 @@
+#include "worker/dpo/work.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+#include "common/base/error.h"
+
+double ha_dpo_learning_rate(const struct ha_dpo_cell *cell, int64_t done, int64_t total)
+{
+    int64_t warmup = cell->warmup_steps, rest = total - warmup;
+
+    if (done < warmup)
+        return cell->learning_rate * ((double)done / (double)warmup);
+    return cell->learning_rate * fmax(0.0, (double)(total - done) / (double)(rest > 1 ? rest : 1));
+}
+
+/* Weight of the pair at this position of the order: 1 / (micro-batches of the
+ * window * pairs of its micro-batch). */
+static double pair_weight(const struct ha_dpo_packs *packs, const struct ha_window *window,
+                          int64_t window_index, int64_t position)
+{
+    int64_t micro = (position - window->first) / packs->batch.batch_size;
+
+    return ha_batch_micro(&packs->batch, window_index, micro).weight;
+}
+
+/* Losses of a pack's pairs, and one coefficient for each of its rows. */
+static void pack_losses(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
+                        const struct ha_window *window, int64_t first, const struct ha_pack *pack,
+                        const struct ha_pass_rows *rows)
+{
+    const struct ha_dpo_packs *packs = &trainer->train;
+    int64_t window_index = window->first / (packs->batch.batch_size * packs->batch.accumulation);
+
+    for (int64_t i = 0; i < pack->n_pairs; i++) {
+        struct ha_dpo_pair_result *result = &cell->results[first + i - window->first];
+        const struct ha_dpo_reference *reference =
+            &trainer->train_reference[packs->order[first + i]];
+        double weight = pair_weight(packs, window, window_index, first + i);
+        struct ha_dpo_pair_loss loss;
+
+        ha_dpo_pair_result(rows, pack, i, result);
+        result->logps.ref_chosen = reference->chosen;
+        result->logps.ref_rejected = reference->rejected;
+        ha_dpo_loss(&cell->settings.loss, &result->logps, 1, &loss);
+        result->loss = loss.loss;
+        for (int64_t j = 0; j < pack->chosen[i].count; j++)
+            trainer->coefficient[pack->chosen[i].begin + j] = (float)(weight * loss.dchosen);
+        for (int64_t j = 0; j < pack->rejected[i].count; j++)
+            trainer->coefficient[pack->rejected[i].begin + j] = (float)(weight * loss.drejected);
+        if (!isfinite(loss.loss) && !cell->outcome)
+            ha_dpo_end_cell(cell, "the loss of step %lld is not finite (%g)",
+                            (long long)trainer->step + 1, loss.loss);
+    }
+}
+
+static int cell_pack(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
+                     const struct ha_window *window, int64_t first, const struct ha_pack *pack,
+                     struct ha_error *err)
+{
+    struct ha_pass_rows rows;
+    int r = ha_pass_forward(trainer->pass, pack, cell->settings.adapter, true, &rows, err);
+
+    if (r < 0)
+        return r;
+    pack_losses(trainer, cell, window, first, pack, &rows);
+    if (cell->outcome)
+        return 0;
+    return ha_pass_backward(trainer->pass, cell->settings.adapter, trainer->coefficient,
+                            cell->gradient, err);
+}
+
+int ha_dpo_window(struct ha_dpo_trainer *trainer, const struct ha_window *window,
+                  struct ha_error *err)
+{
+    int64_t first = window->first, end = window->first + window->n_pairs;
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < trainer->n_cells; i++)
+        r = ha_backend_zero(
+            trainer->backend, trainer->cells[i].gradient,
+            (size_t)ha_adapter_n_params(trainer->cells[i].settings.adapter) * sizeof(float), err);
+    while (r == 0 && first < end) {
+        int64_t count = ha_dpo_packs_fill(&trainer->train, first, end);
+        struct ha_pack *pack = NULL;
+
+        if (ha_dpo_stopped(trainer))
+            return ha_error_set(err, EINTR, "stopped");
+        r = ha_dpo_packs_make(&trainer->train, first, count, &pack, err);
+        for (int64_t i = 0; r == 0 && i < trainer->n_cells; i++) {
+            if (!trainer->cells[i].outcome)
+                r = cell_pack(trainer, &trainer->cells[i], window, first, pack, err);
+        }
+        ha_pack_destroy(pack);
+        first += count;
+    }
+    return r;
+}
+
+/* Clip and apply; *ret_norm is the gradient's norm before clipping. */
+static int update(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
+                  double learning_rate, double *ret_norm, struct ha_error *err)
+{
+    const struct ha_ops *ops = ha_backend_ops(trainer->backend);
+    const struct ha_dpo_cell *settings = &cell->settings;
+    int64_t n = ha_adapter_n_params(settings->adapter);
+    struct ha_adamw adamw = {
+        .lr = learning_rate,
+        .beta1 = settings->beta1,
+        .beta2 = settings->beta2,
+        .eps = settings->eps,
+        .weight_decay = settings->weight_decay,
+        .max_grad_norm = settings->max_grad_norm,
+        .step = trainer->step + 1,
+    };
+    double square_sum = 0;
+    int r = ha_backend_zero(trainer->backend, cell->square_sum, sizeof(double), err);
+
+    if (r == 0)
+        r = ops->sum_of_squares(trainer->backend, cell->square_sum, cell->gradient, n, err);
+    if (r == 0)
+        r = ha_backend_download(trainer->backend, &square_sum, cell->square_sum, sizeof(double),
+                                err);
+    if (r == 0)
+        r = ha_backend_sync(trainer->backend, err);
+    if (r < 0)
+        return r;
+    *ret_norm = sqrt(square_sum);
+    if (!isfinite(square_sum)) {
+        ha_dpo_end_cell(cell, "the gradient of step %lld is not finite",
+                        (long long)trainer->step + 1);
+        return 0;
+    }
+    return ops->adamw(trainer->backend, ha_adapter_params(settings->adapter), cell->m, cell->v,
+                      cell->gradient, n, cell->square_sum, &adamw, err);
+}
+
+static void report_step(const struct ha_dpo_trainer *trainer, int64_t cell_index,
+                        const struct ha_window *window, double norm, double learning_rate,
+                        double epoch)
+{
+    const struct ha_dpo_cell_work *cell = &trainer->cells[cell_index];
+    struct ha_dpo_metric list[HA_DPO_MAX_METRICS];
+    struct ha_dpo_metrics metrics = {0};
+    int64_t n, batch_size = trainer->train.batch.batch_size;
+
+    if (!trainer->callbacks.metrics)
+        return;
+    for (int64_t i = 0; i < window->n_pairs; i += batch_size) {
+        int64_t left = window->n_pairs - i;
+
+        ha_dpo_metrics_add(&metrics, cell->results + i, left < batch_size ? left : batch_size,
+                           cell->settings.loss.beta);
+    }
+    n = ha_dpo_metrics_list(&metrics, false, list);
+    list[n++] = (struct ha_dpo_metric){"grad_norm", norm};
+    list[n++] = (struct ha_dpo_metric){"learning_rate", learning_rate};
+    list[n++] = (struct ha_dpo_metric){"epoch", epoch};
+    list[n++] = (struct ha_dpo_metric){"num_tokens", (double)trainer->n_tokens};
+    trainer->callbacks.metrics(trainer->callbacks.user, cell_index, trainer->step + 1, list, n);
+}
+
+/* As TRL counts: both sequences of each pair, the prompt twice. */
+static int64_t window_tokens(const struct ha_dpo_packs *packs, const struct ha_window *window)
+{
+    int64_t tokens = 0;
+
+    for (int64_t i = window->first; i < window->first + window->n_pairs; i++) {
+        const struct ha_pack_pair *pair = &packs->pairs[packs->order[i]];
+
+        tokens += 2 * pair->n_prompt + pair->n_chosen + pair->n_rejected;
+    }
+    return tokens;
+}
+
+int ha_dpo_step(struct ha_dpo_trainer *trainer, struct ha_error *err)
+{
+    const struct ha_batch *batch = &trainer->train.batch;
+    int64_t per_epoch = ha_dpo_steps_per_epoch(trainer);
+    int64_t epoch = trainer->step / per_epoch, index = trainer->step % per_epoch;
+    int64_t n_micro = (batch->n_pairs + batch->batch_size - 1) / batch->batch_size;
+    struct ha_window window = ha_batch_window(batch, index);
+    double done = (double)(index * batch->accumulation + window.n_micro) / (double)n_micro;
+    int r = ha_dpo_packs_set_epoch(&trainer->train, epoch, err);
+
+    if (r == 0)
+        r = ha_dpo_window(trainer, &window, err);
+    if (r < 0)
+        return r;
+    trainer->n_tokens += window_tokens(&trainer->train, &window);
+    for (int64_t i = 0; i < trainer->n_cells; i++) {
+        struct ha_dpo_cell_work *cell = &trainer->cells[i];
+        double learning_rate =
+            ha_dpo_learning_rate(&cell->settings, trainer->step, ha_dpo_schedule_steps(trainer));
+        double norm = 0;
+
+        if (cell->outcome)
+            continue;
+        r = update(trainer, cell, learning_rate, &norm, err);
+        if (r < 0)
+            return r;
+        if (cell->outcome)
+            continue;
+        cell->step = trainer->step + 1;
+        report_step(trainer, i, &window, norm, learning_rate, (double)epoch + done);
+    }
+    trainer->step++;
+    return 0;
+}
