@@ -25,10 +25,11 @@ int ha_dpo_packs_init(struct ha_dpo_packs *packs, const struct ha_pair_set *set,
         return ha_error_set(err, ENOMEM, "no memory for %lld pairs", (long long)set->n_pairs);
     }
     for (int64_t i = 0; i < set->n_pairs; i++) {
-        struct ha_pair pair = ha_pair_at(set, i);
+        const int64_t *at = set->offset + 3 * i;
 
-        packs->pairs[i] = (struct ha_pack_pair){pair.prompt,   pair.chosen,   pair.rejected,
-                                                pair.n_prompt, pair.n_chosen, pair.n_rejected};
+        packs->pairs[i] =
+            (struct ha_pack_pair){set->ids + at[0], set->ids + at[1], set->ids + at[2],
+                                  at[1] - at[0],    at[2] - at[1],    at[3] - at[2]};
     }
     return 0;
 }
