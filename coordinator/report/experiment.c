@@ -1,12 +1,12 @@
 #include "coordinator/report/experiment.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/memory.h"
-#include "coordinator/report/stats.h"
 #include "coordinator/report/table.h"
 
 /* Which score sets a row of a table is made of. */
@@ -75,6 +75,11 @@ static struct ha_summary summarise(const struct ha_experiment *e, const struct g
     return ha_stats_summary(work, n);
 }
 
+static double *work_for(const struct ha_experiment *e)
+{
+    return ha_calloc(e->n_scores, sizeof(double));
+}
+
 /* The mean over models of each model's mean; NaN when a model has no score. */
 static double mean_of_models(const struct ha_experiment *e, const char *strategy, int dimension,
                              double *work)
@@ -125,9 +130,19 @@ static void put_statistics(struct ha_table *table, const struct ha_summary *summ
     ha_table_format(table, "%lld/%lld", (long long)summary->n, (long long)expected);
 }
 
-static double *work_for(const struct ha_experiment *e)
+int ha_report_summary(const struct ha_experiment *e, int64_t cell, const char *strategy,
+                      int dimension, struct ha_summary *ret_summary, int64_t *ret_expected)
 {
-    return ha_calloc(e->n_scores, sizeof(double));
+    struct group group = {.cell = cell, .model = -1, .strategy = strategy};
+    double *work = work_for(e);
+
+    if (!work)
+        return -ENOMEM;
+    *ret_summary = summarise(e, &group, dimension, work);
+    if (ret_expected)
+        *ret_expected = expected_of(e, &group);
+    free(work);
+    return 0;
 }
 
 struct ha_table *ha_report_strategies(const struct ha_experiment *e)

@@ -11,6 +11,8 @@
 
 #include <stdint.h>
 
+#include "coordinator/report/stats.h"
+
 struct ha_table;
 
 enum { HA_REPORT_DIMENSIONS = 16 };
@@ -53,6 +55,11 @@ struct ha_experiment {
     int64_t n_missing;
     const char *label; /* "" or what must stand below every table made from scores */
 };
+
+/* One statistic: of a cell, or with cell -1 of a strategy over all models.
+ * *ret_expected may be NULL.  Returns 0 or -ENOMEM. */
+int ha_report_summary(const struct ha_experiment *experiment, int64_t cell, const char *strategy,
+                      int dimension, struct ha_summary *ret_summary, int64_t *ret_expected);
 
 /* The paper's Table 2: Overall by strategy, answers of all models pooled, and
  * the mean of the models' means beside it.  NULL when memory is short, as for

@@ -1,0 +1,240 @@
+#include "coordinator/hactl/document.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/buffer.h"
+#include "common/base/clock.h"
+#include "common/base/error.h"
+#include "common/base/path.h"
+#include "common/conf/json.h"
+#include "common/io/file.h"
+#include "coordinator/hactl/fetch.h"
+#include "coordinator/hactl/gather.h"
+#include "coordinator/hactl/link.h"
+#include "coordinator/hactl/progress.h"
+#include "coordinator/report/table.h"
+
+enum { TOP_CELLS = 10 };
+
+struct document {
+    const struct ha_status *status;
+    const struct ha_experiment *experiment;
+    const char *dir;
+    struct ha_buffer text;
+};
+
+static int out_of_memory(struct ha_error *err)
+{
+    return ha_error_set(err, ENOMEM, "hactl: out of memory");
+}
+
+static int write_file(const char *dir, const char *name, const struct ha_buffer *bytes,
+                      struct ha_error *err)
+{
+    char *path = ha_path_join(dir, name);
+    int r = path ? ha_file_write(path, ha_buffer_text(bytes), bytes->size, 0644, err)
+                 : out_of_memory(err);
+
+    free(path);
+    return r;
+}
+
+/* Adds a table to the text and, with a file name, writes it as CSV; takes the
+ * table over. */
+static int add_table(struct document *document, struct ha_table *table, const char *csv,
+                     struct ha_error *err)
+{
+    struct ha_buffer out;
+    int r = ha_table_markdown(table, &document->text);
+
+    ha_buffer_init(&out, 0);
+    if (r == 0 && csv)
+        r = ha_table_csv(table, &out);
+    ha_table_destroy(table);
+    if (r < 0)
+        r = out_of_memory(err);
+    else if (csv)
+        r = write_file(document->dir, csv, &out, err);
+    ha_buffer_clear(&out);
+    return r;
+}
+
+/* The training record of a cell, from the summary of its train stage. */
+static struct ha_table *training_table(const struct ha_status *status)
+{
+    static const char *const fields[] = {
+        "trainable_parameters", "steps", "seconds", "eval_loss", "eval_rewards/accuracies",
+        "eval_rewards/margins"};
+    enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
+    struct ha_table *table = ha_table_create("Training of each cell");
+
+    ha_table_column_text(table, "Cell");
+    ha_table_column_text(table, "Layers");
+    for (int i = 0; i < FIELDS; i++)
+        ha_table_column_number(table, fields[i]);
+    for (int64_t i = 0; i < status->n_cells; i++) {
+        const struct ha_wire_cell_row *cell = status->cells[i];
+        struct ha_json *summary = NULL;
+
+        if (cell->n_stages == 0 || strcmp(cell->stages[0].stage, "train") != 0)
+            continue;
+        (void)ha_json_parse(cell->stages[0].summary_json, strlen(cell->stages[0].summary_json),
+                            "summary", &summary, NULL);
+        ha_table_text(table, cell->name);
+        ha_table_text(table, cell->layers);
+        for (int k = 0; k < FIELDS; k++) {
+            const struct ha_json *value = ha_json_get(summary, fields[k]);
+
+            if (ha_json_is(value, HA_JSON_INT))
+                ha_table_format(table, "%lld", (long long)ha_json_int(value, 0));
+            else if (value)
+                ha_table_format(table, "%.4f", ha_json_real(value, 0));
+            else
+                ha_table_text(table, "-");
+        }
+        ha_json_destroy(summary);
+    }
+    return table;
+}
+
+static struct ha_table *provenance_table(const struct ha_status *status)
+{
+    struct ha_table *table = ha_table_create("Models");
+
+    ha_table_column_text(table, "Model");
+    ha_table_column_text(table, "Family");
+    ha_table_column_number(table, "Layers");
+    ha_table_column_text(table, "Digest of weights and configuration");
+    ha_table_column_text(table, "Digest of the tokenizer");
+    for (int64_t i = 0; i < status->head->n_models; i++) {
+        const struct ha_wire_submit_model *model = &status->head->models[i];
+
+        ha_table_text(table, model->name);
+        ha_table_text(table, model->family);
+        ha_table_format(table, "%u", model->layers);
+        ha_table_text(table, model->digest);
+        ha_table_text(table, model->tokenizer_digest);
+    }
+    return table;
+}
+
+static int add_head(struct document *document, const char *version)
+{
+    const struct ha_wire_status_reply *head = document->status->head;
+    struct ha_progress p = ha_progress_of(document->status);
+    char stamp[HA_CLOCK_STAMP_BYTES];
+    int r = ha_buffer_printf(&document->text,
+                             "# %s\n\n%lld cells, %lld of %lld stages done; %lld of %lld answers "
+                             "scored. State: %s.\n\n",
+                             head->sweep.name, (long long)document->status->n_cells,
+                             (long long)p.complete, (long long)p.stages, (long long)p.scores,
+                             (long long)p.scores_total, head->sweep.state);
+
+    if (r == 0 && head->judge_label[0])
+        r = ha_buffer_printf(&document->text, "> %s\n\n", head->judge_label);
+    if (r == 0)
+        r = ha_buffer_printf(&document->text, "Written %s by hactl %s (coordinator %s).\n\n",
+                             ha_clock_stamp(head->now_ms, stamp), HA_VERSION, version);
+    return r;
+}
+
+static int add_results(struct document *d, struct ha_error *err)
+{
+    const struct ha_experiment *e = d->experiment;
+    int r = ha_buffer_append_text(&d->text, "## Results\n\n");
+
+    if (r < 0)
+        return out_of_memory(err);
+    r = add_table(d, ha_report_strategies(e), "strategies.csv", err);
+    if (r == 0)
+        r = add_table(d, ha_report_ranking(e, TOP_CELLS), NULL, err);
+    if (r == 0)
+        r = add_table(d, ha_report_blocks(e), "blocks.csv", err);
+    if (r == 0)
+        r = add_table(d, ha_report_cells(e, e->overall), "cells.csv", err);
+    if (r == 0)
+        r = add_table(d, ha_report_dimensions(e, 1), "dimensions-by-strategy.csv", err);
+    if (r == 0)
+        r = add_table(d, ha_report_dimensions(e, 0), "dimensions-by-cell.csv", err);
+    if (r == 0)
+        r = add_table(d, training_table(d->status), "training.csv", err);
+    if (r == 0)
+        r = add_table(d, ha_report_missing_table(e), "missing.csv", err);
+    return r;
+}
+
+static int add_provenance(struct document *d, struct ha_error *err)
+{
+    const struct ha_wire_status_reply *head = d->status->head;
+    int r = ha_buffer_append_text(&d->text, "## Provenance\n\n");
+
+    if (r < 0)
+        return out_of_memory(err);
+    r = add_table(d, provenance_table(d->status), NULL, err);
+    if (r == 0 &&
+        ha_buffer_printf(&d->text,
+                         "Calls with an unknown outcome (possibly paid): %lld. Money spent: "
+                         "%.4f.\n\nThe grid as it was submitted:\n\n```toml\n%s\n```\n",
+                         (long long)head->possibly_paid, head->spent, head->toml) < 0)
+        r = out_of_memory(err);
+    return r;
+}
+
+/* The complete statistics and the full ranking, as files only. */
+static int write_data(struct document *d, struct ha_error *err)
+{
+    struct ha_table *tables[] = {ha_report_long(d->experiment),
+                                 ha_report_ranking(d->experiment, 0)};
+    static const char *const names[] = {"statistics.csv", "ranking.csv"};
+    int r = 0;
+
+    for (int i = 0; i < 2; i++) {
+        struct ha_buffer out;
+
+        ha_buffer_init(&out, 0);
+        if (r == 0 && ha_table_csv(tables[i], &out) < 0)
+            r = out_of_memory(err);
+        if (r == 0)
+            r = write_file(d->dir, names[i], &out, err);
+        ha_table_destroy(tables[i]);
+        ha_buffer_clear(&out);
+    }
+    return r;
+}
+
+int ha_document_write(struct ha_link *link, const char *sweep, const char *judge, const char *dir,
+                      struct ha_error *err)
+{
+    struct document document = {.dir = dir};
+    struct ha_gathered *gathered = NULL;
+    struct ha_status *status = NULL;
+    int r = ha_fetch_status(link, sweep, "", &status, err);
+
+    ha_buffer_init(&document.text, 0);
+    if (r == 0)
+        r = ha_gather(link, status, judge, &gathered, err);
+    if (r == 0)
+        r = ha_path_make_dirs(dir, 0777, err);
+    if (r < 0)
+        goto out;
+    document.status = status;
+    document.experiment = &gathered->experiment;
+    r = add_head(&document, ha_link_version(link));
+    if (r < 0)
+        r = out_of_memory(err);
+    if (r == 0)
+        r = add_results(&document, err);
+    if (r == 0)
+        r = add_provenance(&document, err);
+    if (r == 0)
+        r = write_data(&document, err);
+    if (r == 0)
+        r = write_file(dir, "report.md", &document.text, err);
+out:
+    ha_buffer_clear(&document.text);
+    ha_gathered_destroy(gathered);
+    ha_status_destroy(status);
+    return r;
+}

@@ -1,0 +1,209 @@
+#include "coordinator/hactl/dry_run.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/base/buffer.h"
+#include "common/base/error.h"
+#include "common/conf/dimensions.h"
+#include "common/conf/json.h"
+#include "coordinator/hactl/grid_input.h"
+#include "coordinator/hactl/output.h"
+#include "coordinator/report/table.h"
+
+/* "0-10" of a built-in block; "-" for none. */
+static char *block_text(const char *block, int64_t layers)
+{
+    struct ha_layers found;
+    char *text = NULL;
+
+    if (ha_layers_of(block, NULL, layers, &found, NULL) == 0) {
+        text = ha_layers_text(&found);
+        ha_layers_clear(&found);
+    }
+    return text;
+}
+
+static struct ha_table *models_table(const struct ha_grid_input *input)
+{
+    static const char *const blocks[] = {"local", "mid", "global"};
+    struct ha_table *table = ha_table_create("Layer blocks of each model");
+
+    ha_table_column_text(table, "Model");
+    ha_table_column_text(table, "Family");
+    ha_table_column_number(table, "Total Layers");
+    ha_table_column_text(table, "Local Block");
+    ha_table_column_text(table, "Intermediate Block");
+    ha_table_column_text(table, "Global Block");
+    ha_table_column_text(table, "Files");
+    for (int64_t i = 0; i < input->sweep->model_count; i++) {
+        const struct ha_input_model *model = &input->models[i];
+
+        ha_table_text(table, input->sweep->models[i].name);
+        ha_table_text(table, model->family);
+        ha_table_format(table, "%lld", (long long)input->grid->layers[i]);
+        for (int k = 0; k < 3; k++) {
+            char *text = block_text(blocks[k], input->grid->layers[i]);
+
+            ha_table_text(table, text);
+            free(text);
+        }
+        ha_table_text(table, model->dir ? model->dir : "not here; layers as the grid says");
+    }
+    return table;
+}
+
+static struct ha_table *cells_table(const struct ha_grid_input *input)
+{
+    struct ha_table *table = ha_table_create("Cells");
+
+    ha_table_column_text(table, "Cell");
+    ha_table_column_text(table, "Trained layers");
+    ha_table_column_text(table, "Stages");
+    for (int64_t i = 0; i < input->grid->cell_count; i++) {
+        const struct ha_grid_cell *cell = &input->grid->cells[i];
+        char *layers = ha_layers_text(&cell->layers);
+
+        ha_table_text(table, cell->name);
+        ha_table_text(table, cell->trains ? layers : "none");
+        ha_table_format(table, "%sgenerate, judge x %lld", cell->trains ? "train, " : "",
+                        (long long)input->sweep->judge_count);
+        free(layers);
+    }
+    return table;
+}
+
+struct counts {
+    int64_t train_jobs, generate_jobs, answers, calls;
+};
+
+static struct counts count(const struct ha_grid_input *input)
+{
+    struct counts counts = {0};
+
+    for (int64_t i = 0; i < input->grid->cell_count; i++) {
+        const struct ha_grid_cell *cell = &input->grid->cells[i];
+        int64_t answers = input->sweep->data.eval_samples * cell->generate->samples;
+
+        counts.train_jobs += cell->trains;
+        counts.generate_jobs++;
+        counts.answers += answers;
+        for (int64_t k = 0; k < input->sweep->judge_count; k++)
+            counts.calls += answers * input->sweep->judges[k].samples;
+    }
+    return counts;
+}
+
+static int print_counts(const struct ha_grid_input *input, struct ha_error *err)
+{
+    struct counts n = count(input);
+    struct ha_buffer out;
+
+    ha_buffer_init(&out, 0);
+    if (ha_buffer_printf(&out, "%lld cells\n", (long long)input->grid->cell_count) < 0 ||
+        ha_buffer_printf(&out, "%lld jobs: %lld train, %lld generate\n",
+                         (long long)(n.train_jobs + n.generate_jobs), (long long)n.train_jobs,
+                         (long long)n.generate_jobs) < 0 ||
+        ha_buffer_printf(
+            &out, "%lld answers at most, %lld evaluator calls, %lld scores%s\n\n",
+            (long long)n.answers, (long long)n.calls, (long long)n.calls * HA_DIMENSIONS,
+            input->sweep->data.eval_samples == 0 ? " (eval_samples = 0: every held-out row)" : "") <
+            0) {
+        ha_buffer_clear(&out);
+        return ha_error_set(err, ENOMEM, "hactl: out of memory");
+    }
+    return ha_output_text(&out, err);
+}
+
+/* Trainable parameters, memory and FLOPs as ha-attempt planned them. */
+static int print_plans(const struct ha_grid_input *input, struct ha_error *err)
+{
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < input->sweep->model_count; i++) {
+        char *text;
+
+        if (!input->models[i].plan)
+            continue;
+        text = ha_json_dump(input->models[i].plan, HA_JSON_COMPACT);
+        if (printf("plan of %s: %s\n", input->sweep->models[i].name, text ? text : "") < 0)
+            r = ha_error_set(err, EIO, "standard output cannot be written");
+        free(text);
+    }
+    if (r == 0)
+        puts("");
+    return r;
+}
+
+int ha_dry_run_print(const struct ha_grid_input *input, struct ha_error *err)
+{
+    struct ha_buffer settings;
+    int r = print_counts(input, err);
+
+    if (r == 0)
+        r = ha_output_table(models_table(input), HA_OUTPUT_PLAIN, err);
+    if (r == 0)
+        puts("");
+    if (r == 0)
+        r = ha_output_table(cells_table(input), HA_OUTPUT_PLAIN, err);
+    if (r == 0)
+        puts("");
+    if (r == 0)
+        r = print_plans(input, err);
+    if (r < 0)
+        return r;
+    ha_buffer_init(&settings, 0);
+    if (ha_sweep_print(input->sweep, &settings) < 0) {
+        ha_buffer_clear(&settings);
+        return ha_error_set(err, ENOMEM, "hactl: out of memory");
+    }
+    return ha_output_text(&settings, err);
+}
+
+static int add_cells(struct ha_json *cells, const struct ha_grid_input *input)
+{
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < input->grid->cell_count; i++) {
+        const struct ha_grid_cell *cell = &input->grid->cells[i];
+        struct ha_json *object = ha_json_new_object();
+        char *layers = ha_layers_text(&cell->layers);
+
+        r = ha_json_append(cells, object);
+        if (r == 0)
+            r = ha_json_set(object, "name", ha_json_new_string(cell->name));
+        if (r == 0)
+            r = ha_json_set(object, "layers",
+                            ha_json_new_string(cell->trains && layers ? layers : ""));
+        if (r == 0)
+            r = ha_json_set(object, "settings", ha_grid_cell_json(input->grid, cell));
+        free(layers);
+    }
+    return r;
+}
+
+int ha_dry_run_json(const struct ha_grid_input *input, struct ha_error *err)
+{
+    struct ha_json *json = ha_json_new_object(), *cells = ha_json_new_array();
+    struct counts n = count(input);
+    int r = ha_json_set(json, "cells", cells);
+
+    if (r == 0)
+        r = add_cells(cells, input);
+    if (r == 0)
+        r = ha_json_set(json, "train_jobs", ha_json_new_int(n.train_jobs));
+    if (r == 0)
+        r = ha_json_set(json, "generate_jobs", ha_json_new_int(n.generate_jobs));
+    if (r == 0)
+        r = ha_json_set(json, "answers", ha_json_new_int(n.answers));
+    if (r == 0)
+        r = ha_json_set(json, "evaluator_calls", ha_json_new_int(n.calls));
+    if (r == 0)
+        r = ha_json_set(json, "settings", ha_sweep_json(input->sweep));
+    if (r < 0) {
+        ha_json_destroy(json);
+        return ha_error_set(err, ENOMEM, "hactl: out of memory");
+    }
+    return ha_output_json(json, err);
+}

@@ -1,0 +1,143 @@
+#include "coordinator/hactl/fetch.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "common/base/error.h"
+#include "common/base/memory.h"
+#include "coordinator/hactl/link.h"
+
+static int add_page(struct ha_status *status, struct ha_wire_message *page, struct ha_error *err)
+{
+    const struct ha_wire_status_reply *reply = &page->body.status_reply;
+    void *pages = ha_realloc(status->pages, status->n_pages + 1, sizeof(*status->pages));
+    void *cells;
+
+    if (!pages) {
+        ha_wire_message_destroy(page);
+        return ha_error_set(err, ENOMEM, "hactl: out of memory");
+    }
+    status->pages = pages;
+    status->pages[status->n_pages++] = page;
+    cells = ha_realloc(status->cells, status->n_cells + reply->n_cells, sizeof(*status->cells));
+    if (!cells)
+        return ha_error_set(err, ENOMEM, "hactl: out of memory");
+    status->cells = cells;
+    for (int64_t i = 0; i < reply->n_cells; i++)
+        status->cells[status->n_cells++] = &reply->cells[i];
+    status->head = &status->pages[0]->body.status_reply;
+    return 0;
+}
+
+int ha_fetch_status(struct ha_link *link, const char *sweep, const char *cell,
+                    struct ha_status **ret_status, struct ha_error *err)
+{
+    struct ha_wire_message request = {.kind = HA_WIRE_STATUS_REQUEST}, *page = NULL;
+    struct ha_wire_status_request *query = &request.body.status_request;
+    struct ha_status *status = ha_calloc(1, sizeof(*status));
+    bool more = true;
+    int r = status ? 0 : ha_error_set(err, ENOMEM, "hactl: out of memory");
+
+    *query = (struct ha_wire_status_request){.sweep = sweep, .cell = cell};
+    while (r == 0 && more) {
+        r = ha_link_call(link, &request, HA_WIRE_STATUS_REPLY, 0, &page, err);
+        if (r < 0)
+            break;
+        more = page->body.status_reply.more && page->body.status_reply.n_cells > 0;
+        r = add_page(status, page, err);
+        if (r == 0 && more)
+            query->after_cell = status->cells[status->n_cells - 1]->cell;
+    }
+    if (r < 0) {
+        ha_status_destroy(status);
+        return r;
+    }
+    *ret_status = status;
+    return 0;
+}
+
+void ha_status_destroy(struct ha_status *status)
+{
+    if (!status)
+        return;
+    for (int64_t i = 0; i < status->n_pages; i++)
+        ha_wire_message_destroy(status->pages[i]);
+    free(status->pages);
+    free(status->cells);
+    free(status);
+}
+
+int ha_fetch_answers(struct ha_link *link, struct ha_wire_answers_request *request,
+                     ha_fetch_answer_fn fn, void *context, struct ha_error *err)
+{
+    bool more = true;
+    int r = 0;
+
+    while (r == 0 && more) {
+        struct ha_wire_message message = {.kind = HA_WIRE_ANSWERS_REQUEST}, *page;
+        const struct ha_wire_answers_reply *reply;
+
+        message.body.answers_request = *request;
+        r = ha_link_call(link, &message, HA_WIRE_ANSWERS_REPLY, 0, &page, err);
+        if (r < 0)
+            break;
+        reply = &page->body.answers_reply;
+        more = reply->more && reply->n_answers > 0;
+        for (int64_t i = 0; r == 0 && i < reply->n_answers; i++) {
+            request->after_answer = reply->answers[i].answer;
+            r = fn(context, &reply->answers[i], err);
+        }
+        ha_wire_message_destroy(page);
+    }
+    return r;
+}
+
+int ha_fetch_metrics(struct ha_link *link, struct ha_wire_metrics_request *request,
+                     ha_fetch_metric_fn fn, void *context, struct ha_error *err)
+{
+    bool more = true;
+    int r = 0;
+
+    while (r == 0 && more) {
+        struct ha_wire_message message = {.kind = HA_WIRE_METRICS_REQUEST}, *page;
+        const struct ha_wire_metrics_reply *reply;
+
+        message.body.metrics_request = *request;
+        r = ha_link_call(link, &message, HA_WIRE_METRICS_REPLY, 0, &page, err);
+        if (r < 0)
+            break;
+        reply = &page->body.metrics_reply;
+        more = reply->more && reply->n_rows > 0;
+        for (int64_t i = 0; r == 0 && i < reply->n_rows; i++) {
+            request->after = reply->rows[i].metric;
+            r = fn(context, &reply->rows[i], err);
+        }
+        ha_wire_message_destroy(page);
+    }
+    return r;
+}
+
+int ha_fetch_events(struct ha_link *link, struct ha_wire_log_request *request, ha_fetch_event_fn fn,
+                    void *context, struct ha_error *err)
+{
+    bool more = true;
+    int r = 0;
+
+    while (r == 0 && more) {
+        struct ha_wire_message message = {.kind = HA_WIRE_LOG_REQUEST}, *page;
+        const struct ha_wire_log_reply *reply;
+
+        message.body.log_request = *request;
+        r = ha_link_call(link, &message, HA_WIRE_LOG_REPLY, 0, &page, err);
+        if (r < 0)
+            break;
+        reply = &page->body.log_reply;
+        more = reply->more && reply->n_events > 0;
+        for (int64_t i = 0; r == 0 && i < reply->n_events; i++) {
+            request->after_event = reply->events[i].event;
+            r = fn(context, &reply->events[i], err);
+        }
+        ha_wire_message_destroy(page);
+    }
+    return r;
+}

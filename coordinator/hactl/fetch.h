@@ -1,0 +1,47 @@
+/* fetch.h - whole answers from paged replies */
+#ifndef HA_COORDINATOR_HACTL_FETCH_H
+#define HA_COORDINATOR_HACTL_FETCH_H
+
+#include <stdint.h>
+
+#include "proto/wire.h"
+
+struct ha_error;
+struct ha_link;
+
+/* A sweep with all its cells.  head is the first page; cells point into the
+ * pages.  All of it lives until ha_status_destroy. */
+struct ha_status {
+    const struct ha_wire_status_reply *head;
+    const struct ha_wire_cell_row **cells;
+    int64_t n_cells;
+    struct ha_wire_message **pages;
+    int64_t n_pages;
+};
+
+/* sweep and cell: a name, an id, or "".  With a cell, its settings and artifacts
+ * come along. */
+int ha_fetch_status(struct ha_link *link, const char *sweep, const char *cell,
+                    struct ha_status **ret_status, struct ha_error *err);
+void ha_status_destroy(struct ha_status *status);
+
+/* Called for each row; the row lives during the call.  A negative return ends
+ * the fetch with it. */
+typedef int (*ha_fetch_answer_fn)(void *context, const struct ha_wire_answer_row *row,
+                                  struct ha_error *err);
+
+/* request: what to fetch; its after_answer is used and changed. */
+int ha_fetch_answers(struct ha_link *link, struct ha_wire_answers_request *request,
+                     ha_fetch_answer_fn fn, void *context, struct ha_error *err);
+
+typedef int (*ha_fetch_metric_fn)(void *context, const struct ha_wire_metric_row *row,
+                                  struct ha_error *err);
+int ha_fetch_metrics(struct ha_link *link, struct ha_wire_metrics_request *request,
+                     ha_fetch_metric_fn fn, void *context, struct ha_error *err);
+
+typedef int (*ha_fetch_event_fn)(void *context, const struct ha_wire_event_row *row,
+                                 struct ha_error *err);
+int ha_fetch_events(struct ha_link *link, struct ha_wire_log_request *request, ha_fetch_event_fn fn,
+                    void *context, struct ha_error *err);
+
+#endif

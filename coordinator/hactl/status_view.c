@@ -1,0 +1,252 @@
+#include "coordinator/hactl/status_view.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "common/base/buffer.h"
+#include "common/conf/json.h"
+#include "coordinator/hactl/fetch.h"
+#include "coordinator/hactl/progress.h"
+
+enum { BAR = 12, REASONS = 12, STAGE_TEXT_BYTES = 160 };
+
+struct ha_view_style ha_view_style_detect(void)
+{
+    struct winsize size = {0};
+    bool terminal = isatty(STDOUT_FILENO);
+    const char *no_colour = getenv("NO_COLOR");
+
+    if (terminal)
+        (void)ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
+    return (struct ha_view_style){.colour = terminal && !(no_colour && no_colour[0]),
+                                  .width = size.ws_col};
+}
+
+static const char *colour_of(const struct ha_wire_stage_row *stage)
+{
+    if (ha_stage_complete(stage))
+        return "\033[32m";
+    if (strcmp(stage->state, "failed") == 0 || strcmp(stage->state, "cancelled") == 0)
+        return "\033[31m";
+    return strcmp(stage->state, "running") == 0 ? "\033[33m" : "\033[2m";
+}
+
+/* "[######......] 120/240"; what is final says its state instead of counts. */
+static void stage_text(const struct ha_wire_stage_row *stage, char text[STAGE_TEXT_BYTES])
+{
+    char bar[BAR + 1];
+    int full = (int)(ha_stage_fraction(stage) * BAR + 0.5);
+
+    for (int i = 0; i < BAR; i++)
+        bar[i] = i < full ? '#' : '.';
+    bar[BAR] = '\0';
+    if (strcmp(stage->state, "running") == 0 || strcmp(stage->state, "leased") == 0)
+        (void)snprintf(text, STAGE_TEXT_BYTES, "[%s] %lld/%lld", bar, (long long)stage->done,
+                       (long long)stage->total);
+    else
+        (void)snprintf(text, STAGE_TEXT_BYTES, "[%s] %s", bar, stage->state);
+}
+
+static int put_stage(struct ha_buffer *out, const struct ha_wire_stage_row *stage,
+                     const struct ha_view_style *style, bool last)
+{
+    char text[STAGE_TEXT_BYTES];
+    int pad;
+
+    stage_text(stage, text);
+    pad = last ? 0 : 28 - (int)strlen(text);
+    return ha_buffer_printf(out, "%s%s%s%*s", style->colour ? colour_of(stage) : "", text,
+                            style->colour ? "\033[0m" : "", pad > 0 ? pad : 1, "");
+}
+
+static int put_head(struct ha_buffer *out, const struct ha_status *status)
+{
+    const struct ha_wire_status_reply *head = status->head;
+    struct ha_progress p = ha_progress_of(status);
+    char eta[HA_DURATION_BYTES];
+    bool over = p.final == p.stages;
+    int r;
+
+    r = ha_buffer_printf(out, "%s: %s, %lld cells, %lld of %lld stages done (%.0f %%)%s%s%s\n",
+                         head->sweep.name, head->sweep.state, (long long)status->n_cells,
+                         (long long)p.complete, (long long)p.stages, 100 * p.fraction,
+                         over || p.remaining_ms < 0 ? "" : ", ",
+                         over || p.remaining_ms < 0 ? "" : ha_duration_text(p.remaining_ms, eta),
+                         over || p.remaining_ms < 0 ? "" : " to go");
+    if (r == 0)
+        r = ha_buffer_printf(out,
+                             "answers %lld/%lld, scored %lld/%lld; %lld workers, %lld judge "
+                             "workers connected\n",
+                             (long long)p.answers, (long long)p.answers_total, (long long)p.scores,
+                             (long long)p.scores_total, (long long)head->workers,
+                             (long long)head->judges);
+    if (r == 0 && (head->spent > 0 || head->reserved > 0 || head->budget > 0))
+        r = ha_buffer_printf(out, "money: %.4f spent, %.4f reserved", head->spent, head->reserved);
+    if (r == 0 && head->budget > 0)
+        r = ha_buffer_printf(out, " of %.4f", head->budget);
+    if (r == 0 && (head->spent > 0 || head->reserved > 0 || head->budget > 0))
+        r = ha_buffer_append_text(out, "\n");
+    if (r == 0 && head->possibly_paid > 0)
+        r = ha_buffer_printf(out, "%lld calls have an unknown outcome (possibly paid)\n",
+                             (long long)head->possibly_paid);
+    if (r == 0 && head->judge_label[0])
+        r = ha_buffer_printf(out, "%s\n", head->judge_label);
+    return r;
+}
+
+static int put_cells(struct ha_buffer *out, const struct ha_status *status,
+                     const struct ha_view_style *style)
+{
+    int width = 8, r = 0;
+
+    for (int64_t i = 0; i < status->n_cells; i++)
+        if ((int)strlen(status->cells[i]->name) > width)
+            width = (int)strlen(status->cells[i]->name);
+    for (int64_t i = 0; r == 0 && i < status->n_cells; i++) {
+        const struct ha_wire_cell_row *cell = status->cells[i];
+
+        r = ha_buffer_printf(out, "%-*s  ", width, cell->name);
+        /* Cells that train nothing leave the train column empty. */
+        if (r == 0 && cell->n_stages > 0 && strcmp(cell->stages[0].stage, "train") != 0)
+            r = ha_buffer_printf(out, "%-28s", "-");
+        for (int64_t k = 0; r == 0 && k < cell->n_stages; k++)
+            r = put_stage(out, &cell->stages[k], style, k + 1 == cell->n_stages);
+        if (r == 0)
+            r = ha_buffer_append_text(out, cell->in_grid ? "\n" : "  (no longer in the grid)\n");
+    }
+    return r;
+}
+
+/* The reasons of stages that neither run nor wait for their own earlier stage. */
+static int put_reasons(struct ha_buffer *out, const struct ha_status *status)
+{
+    int64_t shown = 0, more = 0;
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < status->n_cells; i++) {
+        for (int64_t k = 0; r == 0 && k < status->cells[i]->n_stages; k++) {
+            const struct ha_wire_stage_row *stage = &status->cells[i]->stages[k];
+
+            if (!stage->reason[0] || ha_stage_complete(stage) ||
+                strcmp(stage->state, "running") == 0 || strcmp(stage->state, "waiting") == 0)
+                continue;
+            if (shown == REASONS) {
+                more++;
+                continue;
+            }
+            shown++;
+            r = ha_buffer_printf(out, "%s %s %s: %s\n", status->cells[i]->name, stage->stage,
+                                 stage->state, stage->reason);
+        }
+    }
+    if (r == 0 && more > 0)
+        r = ha_buffer_printf(out, "and %lld more; see hactl why or --json\n", (long long)more);
+    return r;
+}
+
+int ha_status_view(const struct ha_status *status, const struct ha_view_style *style,
+                   struct ha_buffer *out)
+{
+    int r = put_head(out, status);
+
+    if (r == 0 && !style->summary)
+        r = put_cells(out, status, style);
+    if (r == 0)
+        r = put_reasons(out, status);
+    return r;
+}
+
+static struct ha_json *stage_json(const struct ha_wire_stage_row *stage)
+{
+    struct ha_json *json = ha_json_new_object();
+    struct ha_json *summary = NULL;
+
+    if (!json)
+        return NULL;
+    if (stage->summary_json[0] && ha_json_parse(stage->summary_json, strlen(stage->summary_json),
+                                                "summary", &summary, NULL) < 0)
+        summary = ha_json_new_null();
+    if (ha_json_set(json, "stage", ha_json_new_string(stage->stage)) < 0 ||
+        ha_json_set(json, "state", ha_json_new_string(stage->state)) < 0 ||
+        ha_json_set(json, "reason", ha_json_new_string(stage->reason)) < 0 ||
+        ha_json_set(json, "done", ha_json_new_int(stage->done)) < 0 ||
+        ha_json_set(json, "total", ha_json_new_int(stage->total)) < 0 ||
+        ha_json_set(json, "failed", ha_json_new_int(stage->failed)) < 0 ||
+        ha_json_set(json, "tokens_per_second", ha_json_new_real(stage->tokens_per_second)) < 0 ||
+        ha_json_set(json, "attempts", ha_json_new_int(stage->attempts)) < 0 ||
+        ha_json_set(json, "worker", ha_json_new_string(stage->worker)) < 0 ||
+        ha_json_set(json, "job", ha_json_new_int((int64_t)stage->job)) < 0 ||
+        ha_json_set(json, "started_ms", ha_json_new_int(stage->started_ms)) < 0 ||
+        ha_json_set(json, "finished_ms", ha_json_new_int(stage->finished_ms)) < 0 ||
+        ha_json_set(json, "summary", summary ? summary : ha_json_new_null()) < 0) {
+        ha_json_destroy(json);
+        return NULL;
+    }
+    return json;
+}
+
+static struct ha_json *cell_json(const struct ha_wire_cell_row *cell)
+{
+    struct ha_json *json = ha_json_new_object(), *stages = ha_json_new_array();
+    int r = json && stages ? 0 : -ENOMEM;
+
+    for (int64_t i = 0; r == 0 && i < cell->n_stages; i++)
+        r = ha_json_append(stages, stage_json(&cell->stages[i]));
+    if (r < 0 || ha_json_set(json, "cell", ha_json_new_int((int64_t)cell->cell)) < 0 ||
+        ha_json_set(json, "name", ha_json_new_string(cell->name)) < 0 ||
+        ha_json_set(json, "model", ha_json_new_string(cell->model)) < 0 ||
+        ha_json_set(json, "strategy", ha_json_new_string(cell->strategy)) < 0 ||
+        ha_json_set(json, "layers", ha_json_new_string(cell->layers)) < 0 ||
+        ha_json_set(json, "in_grid", ha_json_new_bool(cell->in_grid)) < 0) {
+        ha_json_destroy(stages);
+        ha_json_destroy(json);
+        return NULL;
+    }
+    if (ha_json_set(json, "stages", stages) < 0) {
+        ha_json_destroy(json);
+        return NULL;
+    }
+    return json;
+}
+
+struct ha_json *ha_status_json(const struct ha_status *status)
+{
+    const struct ha_wire_status_reply *head = status->head;
+    struct ha_progress p = ha_progress_of(status);
+    struct ha_json *json = ha_json_new_object(), *cells = ha_json_new_array();
+    int r = json && cells ? 0 : -ENOMEM;
+
+    for (int64_t i = 0; r == 0 && i < status->n_cells; i++)
+        r = ha_json_append(cells, cell_json(status->cells[i]));
+    if (r < 0 || ha_json_set(json, "sweep", ha_json_new_string(head->sweep.name)) < 0 ||
+        ha_json_set(json, "id", ha_json_new_int((int64_t)head->sweep.sweep)) < 0 ||
+        ha_json_set(json, "state", ha_json_new_string(head->sweep.state)) < 0 ||
+        ha_json_set(json, "stages", ha_json_new_int(p.stages)) < 0 ||
+        ha_json_set(json, "stages_done", ha_json_new_int(p.complete)) < 0 ||
+        ha_json_set(json, "stages_failed", ha_json_new_int(p.failed)) < 0 ||
+        ha_json_set(json, "fraction", ha_json_new_real(p.fraction)) < 0 ||
+        ha_json_set(json, "remaining_ms", ha_json_new_int(p.remaining_ms)) < 0 ||
+        ha_json_set(json, "answers", ha_json_new_int(p.answers)) < 0 ||
+        ha_json_set(json, "scored", ha_json_new_int(p.scores)) < 0 ||
+        ha_json_set(json, "expected", ha_json_new_int(p.scores_total)) < 0 ||
+        ha_json_set(json, "spent", ha_json_new_real(head->spent)) < 0 ||
+        ha_json_set(json, "reserved", ha_json_new_real(head->reserved)) < 0 ||
+        ha_json_set(json, "budget", ha_json_new_real(head->budget)) < 0 ||
+        ha_json_set(json, "possibly_paid", ha_json_new_int(head->possibly_paid)) < 0 ||
+        ha_json_set(json, "workers", ha_json_new_int(head->workers)) < 0 ||
+        ha_json_set(json, "judges", ha_json_new_int(head->judges)) < 0 ||
+        ha_json_set(json, "judge_label", ha_json_new_string(head->judge_label)) < 0) {
+        ha_json_destroy(cells);
+        ha_json_destroy(json);
+        return NULL;
+    }
+    if (ha_json_set(json, "cells", cells) < 0) {
+        ha_json_destroy(json);
+        return NULL;
+    }
+    return json;
+}

@@ -1,0 +1,29 @@
+/* status_view.h - a sweep's status as text and as JSON */
+#ifndef HA_COORDINATOR_HACTL_STATUS_VIEW_H
+#define HA_COORDINATOR_HACTL_STATUS_VIEW_H
+
+#include <stdbool.h>
+
+struct ha_buffer;
+struct ha_json;
+struct ha_status;
+
+struct ha_view_style {
+    bool colour;  /* ANSI colours */
+    bool summary; /* the head lines only */
+    int width;    /* columns of the terminal; 0: 100 */
+};
+
+/* Colours and width as standard output can show them; NO_COLOR is respected. */
+struct ha_view_style ha_view_style_detect(void);
+
+/* Head lines (state, progress, ETA, answers, scores, money, who is connected),
+ * then a row per cell with a bar per stage, then what stands still and why.
+ * Returns 0 or -ENOMEM. */
+int ha_status_view(const struct ha_status *status, const struct ha_view_style *style,
+                   struct ha_buffer *out);
+
+/* NULL when memory is short. */
+struct ha_json *ha_status_json(const struct ha_status *status);
+
+#endif

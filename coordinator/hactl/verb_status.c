@@ -1,0 +1,78 @@
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/buffer.h"
+#include "common/base/error.h"
+#include "coordinator/hactl/address.h"
+#include "coordinator/hactl/fetch.h"
+#include "coordinator/hactl/output.h"
+#include "coordinator/hactl/status_view.h"
+#include "coordinator/hactl/verbs.h"
+
+enum { WATCH_SECONDS = 1 };
+
+static int show(const struct ha_arguments *arguments, const struct ha_status *status, bool redraw,
+                struct ha_error *err)
+{
+    struct ha_view_style style = ha_view_style_detect();
+    struct ha_buffer out;
+    int r = 0;
+
+    if (ha_arguments_given(arguments, "json"))
+        return ha_output_json(ha_status_json(status), err);
+    style.summary = ha_arguments_given(arguments, "summary");
+    ha_buffer_init(&out, 0);
+    if (redraw && isatty(STDOUT_FILENO))
+        r = ha_buffer_append_text(&out, "\033[H\033[2J");
+    if (r == 0)
+        r = ha_status_view(status, &style, &out);
+    if (r < 0) {
+        ha_buffer_clear(&out);
+        return ha_error_set(err, ENOMEM, "hactl: out of memory");
+    }
+    return ha_output_text(&out, err);
+}
+
+static int run(const struct ha_arguments *arguments, struct ha_error *err)
+{
+    bool watch = ha_arguments_given(arguments, "watch"), over = false;
+    struct ha_session *session;
+    int r = ha_session_open(arguments, &session, err);
+
+    if (r < 0)
+        return r;
+    do {
+        struct ha_status *status;
+
+        r = ha_fetch_status(ha_session_link(session), ha_arguments_at(arguments, 0, ""), "",
+                            &status, err);
+        if (r < 0)
+            break;
+        r = show(arguments, status, watch, err);
+        over = strcmp(status->head->sweep.state, "running") != 0;
+        ha_status_destroy(status);
+        if (watch && !over && r == 0)
+            (void)sleep(WATCH_SECONDS);
+    } while (r == 0 && watch && !over);
+    ha_session_close(session);
+    return r;
+}
+
+static const struct ha_option options[] = {
+    {"watch", NULL, "go on until the sweep has ended"},
+    {"summary", NULL, "the head lines only"},
+    {"json", NULL, "print JSON"},
+};
+
+const struct ha_verb ha_verb_status = {
+    .name = "status",
+    .synopsis = "[SWEEP]",
+    .summary = "show every cell and stage, and what stands still and why",
+    .example = "hactl status --watch",
+    .options = options,
+    .n_options = sizeof(options) / sizeof(options[0]),
+    .max_positional = 1,
+    .remote = true,
+    .run = run,
+};

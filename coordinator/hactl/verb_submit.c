@@ -1,0 +1,98 @@
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/error.h"
+#include "coordinator/hactl/address.h"
+#include "coordinator/hactl/dry_run.h"
+#include "coordinator/hactl/fetch.h"
+#include "coordinator/hactl/grid_input.h"
+#include "coordinator/hactl/link.h"
+#include "coordinator/hactl/submission.h"
+#include "coordinator/hactl/verbs.h"
+
+/* Waits until the sweep is no longer running. */
+static int wait_for(struct ha_link *link, const char *name, struct ha_error *err)
+{
+    for (;;) {
+        struct ha_status *status;
+        bool running, done;
+        int r = ha_fetch_status(link, name, "", &status, err);
+
+        if (r < 0)
+            return r;
+        running = strcmp(status->head->sweep.state, "running") == 0;
+        done = strcmp(status->head->sweep.state, "done") == 0;
+        ha_status_destroy(status);
+        if (!running)
+            return done ? HA_EXIT_DONE : HA_EXIT_GAPS;
+        (void)sleep(1);
+    }
+}
+
+static int submit(const struct ha_arguments *arguments, struct ha_grid_input *input,
+                  struct ha_error *err)
+{
+    struct ha_session *session;
+    struct ha_wire_message *reply;
+    int r = ha_grid_input_hash(input, err);
+
+    if (r == 0)
+        r = ha_session_open(arguments, &session, err);
+    if (r < 0)
+        return r;
+    r = ha_submission_send(ha_session_link(session), input,
+                           ha_arguments_value(arguments, "name", NULL),
+                           ha_arguments_given(arguments, "extend"), &reply, err);
+    if (r == 0) {
+        ha_submission_print(reply);
+        if (ha_arguments_given(arguments, "wait"))
+            r = wait_for(ha_session_link(session), reply->body.submit_reply.name, err);
+        ha_wire_message_destroy(reply);
+    }
+    ha_session_close(session);
+    return r;
+}
+
+static int run(const struct ha_arguments *arguments, struct ha_error *err)
+{
+    bool dry = ha_arguments_given(arguments, "dry-run");
+    struct ha_grid_input *input;
+    const char *const *overrides;
+    int64_t n;
+    int r;
+
+    overrides = ha_arguments_values(arguments, "set", &n);
+    r = ha_grid_input_load(ha_arguments_at(arguments, 0, ""), overrides, n, dry, &input, err);
+    if (r < 0)
+        return r;
+    if (dry && ha_arguments_given(arguments, "json"))
+        r = ha_dry_run_json(input, err);
+    else if (dry)
+        r = ha_dry_run_print(input, err);
+    else
+        r = submit(arguments, input, err);
+    ha_grid_input_destroy(input);
+    return r;
+}
+
+static const struct ha_option options[] = {
+    {"dry-run", NULL, "print what it would do; needs no coordinator"},
+    {"set", "KEY=VALUE", "another value than the grid's (train.beta=0.5); repeatable"},
+    {"name", "NAME", "another name than the grid's"},
+    {"extend", NULL, "let changed settings make new cells beside the old ones"},
+    {"wait", NULL, "wait until the sweep has ended"},
+    {"json", NULL, "with --dry-run: print JSON"},
+};
+
+const struct ha_verb ha_verb_submit = {
+    .name = "submit",
+    .synopsis = "GRID.toml",
+    .summary = "bring a grid to the coordinator; the same name resumes",
+    .example = "hactl submit --dry-run deploy/paper/grid.toml",
+    .options = options,
+    .n_options = sizeof(options) / sizeof(options[0]),
+    .min_positional = 1,
+    .max_positional = 1,
+    .remote = true,
+    .run = run,
+};

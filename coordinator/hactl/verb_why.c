@@ -1,0 +1,59 @@
+#include <errno.h>
+#include <string.h>
+
+#include "common/base/buffer.h"
+#include "common/base/error.h"
+#include "coordinator/hactl/address.h"
+#include "coordinator/hactl/fetch.h"
+#include "coordinator/hactl/output.h"
+#include "coordinator/hactl/verbs.h"
+
+static int put_cell(struct ha_buffer *out, const struct ha_wire_cell_row *cell)
+{
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < cell->n_stages; i++) {
+        const struct ha_wire_stage_row *stage = &cell->stages[i];
+
+        r = ha_buffer_printf(out, "%s %s: %s%s%s\n", cell->name, stage->stage, stage->state,
+                             stage->reason[0] ? ": " : "", stage->reason);
+    }
+    return r;
+}
+
+static int run(const struct ha_arguments *arguments, struct ha_error *err)
+{
+    struct ha_session *session;
+    struct ha_status *status;
+    struct ha_buffer out;
+    int r = ha_session_open(arguments, &session, err);
+
+    if (r < 0)
+        return r;
+    ha_buffer_init(&out, 0);
+    r = ha_fetch_status(ha_session_link(session), ha_arguments_value(arguments, "sweep", ""),
+                        ha_arguments_at(arguments, 0, ""), &status, err);
+    if (r == 0) {
+        for (int64_t i = 0; r == 0 && i < status->n_cells; i++)
+            r = put_cell(&out, status->cells[i]);
+        ha_status_destroy(status);
+        r = r < 0 ? ha_error_set(err, ENOMEM, "hactl: out of memory") : ha_output_text(&out, err);
+    }
+    ha_buffer_clear(&out);
+    ha_session_close(session);
+    return r;
+}
+
+static const struct ha_option options[] = {{"sweep", "SWEEP", "the sweep, when there are several"}};
+
+const struct ha_verb ha_verb_why = {
+    .name = "why",
+    .synopsis = "[CELL]",
+    .summary = "say for each stage of a cell why it stands where it stands",
+    .example = "hactl why qwen3-demo/mid",
+    .options = options,
+    .n_options = sizeof(options) / sizeof(options[0]),
+    .max_positional = 1,
+    .remote = true,
+    .run = run,
+};

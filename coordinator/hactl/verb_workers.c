@@ -1,0 +1,95 @@
+#include "common/base/clock.h"
+#include "common/base/error.h"
+#include "common/conf/json.h"
+#include "coordinator/hactl/address.h"
+#include "coordinator/hactl/link.h"
+#include "coordinator/hactl/output.h"
+#include "coordinator/hactl/verbs.h"
+#include "coordinator/report/table.h"
+
+static struct ha_json *rows_json(const struct ha_wire_workers_reply *reply)
+{
+    struct ha_json *json = ha_json_new_array();
+    int r = json ? 0 : -1;
+
+    for (int64_t i = 0; r == 0 && i < reply->n_workers; i++) {
+        const struct ha_wire_worker_row *row = &reply->workers[i];
+        struct ha_json *item = ha_json_new_object();
+
+        if (ha_json_append(json, item) < 0 ||
+            ha_json_set(item, "name", ha_json_new_string(row->name)) < 0 ||
+            ha_json_set(item, "role", ha_json_new_string(row->role)) < 0 ||
+            ha_json_set(item, "state", ha_json_new_string(row->state)) < 0 ||
+            ha_json_set(item, "host", ha_json_new_string(row->host)) < 0 ||
+            ha_json_set(item, "backend", ha_json_new_string(row->backend)) < 0 ||
+            ha_json_set(item, "slots", ha_json_new_int(row->slots)) < 0 ||
+            ha_json_set(item, "running", ha_json_new_int(row->n_running)) < 0 ||
+            ha_json_set(item, "last_seen_ms", ha_json_new_int(row->last_seen_ms)) < 0 ||
+            ha_json_set(item, "version", ha_json_new_string(row->version)) < 0)
+            r = -1;
+    }
+    if (r < 0) {
+        ha_json_destroy(json);
+        return NULL;
+    }
+    return json;
+}
+
+static struct ha_table *rows_table(const struct ha_wire_workers_reply *reply)
+{
+    struct ha_table *table = ha_table_create("");
+    char stamp[HA_CLOCK_STAMP_BYTES];
+
+    ha_table_column_text(table, "NAME");
+    ha_table_column_text(table, "ROLE");
+    ha_table_column_text(table, "STATE");
+    ha_table_column_text(table, "HOST");
+    ha_table_column_number(table, "RUNNING");
+    ha_table_column_text(table, "LAST SEEN");
+    ha_table_column_text(table, "BACKEND");
+    for (int64_t i = 0; i < reply->n_workers; i++) {
+        const struct ha_wire_worker_row *row = &reply->workers[i];
+
+        ha_table_text(table, row->name);
+        ha_table_text(table, row->role);
+        ha_table_text(table, row->state);
+        ha_table_text(table, row->host);
+        ha_table_format(table, "%lld/%u", (long long)row->n_running, row->slots);
+        ha_table_text(table, ha_clock_stamp(row->last_seen_ms, stamp));
+        ha_table_text(table, row->backend);
+    }
+    return table;
+}
+
+static int run(const struct ha_arguments *arguments, struct ha_error *err)
+{
+    struct ha_wire_message request = {.kind = HA_WIRE_WORKERS_REQUEST}, *reply;
+    struct ha_session *session;
+    int r = ha_session_open(arguments, &session, err);
+
+    if (r < 0)
+        return r;
+    r = ha_link_call(ha_session_link(session), &request, HA_WIRE_WORKERS_REPLY, 0, &reply, err);
+    if (r == 0) {
+        if (ha_arguments_given(arguments, "json"))
+            r = ha_output_json(rows_json(&reply->body.workers_reply), err);
+        else
+            r = ha_output_table(rows_table(&reply->body.workers_reply), HA_OUTPUT_PLAIN, err);
+        ha_wire_message_destroy(reply);
+    }
+    ha_session_close(session);
+    return r;
+}
+
+static const struct ha_option options[] = {{"json", NULL, "print JSON"}};
+
+const struct ha_verb ha_verb_workers = {
+    .name = "workers",
+    .synopsis = "",
+    .summary = "list the workers and judge workers, and what they run on",
+    .example = "hactl workers",
+    .options = options,
+    .n_options = sizeof(options) / sizeof(options[0]),
+    .remote = true,
+    .run = run,
+};

@@ -1,0 +1,57 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "common/base/buffer.h"
+#include "common/conf/json.h"
+#include "coordinator/hactl/status_view.h"
+#include "tests/unit/hactl/sample.h"
+
+static void text_says_what_stands_still(void **state)
+{
+    struct ha_view_style style = {0};
+    struct ha_buffer out;
+    const char *text;
+
+    (void)state;
+    ha_buffer_init(&out, 0);
+    assert_int_equal(ha_status_view(&sample_status, &style, &out), 0);
+    text = ha_buffer_text(&out);
+    assert_non_null(strstr(text, "s: running, 2 cells, 1 of 5 stages done"));
+    assert_non_null(strstr(text, "[######......] 30/60"));
+    assert_non_null(strstr(text, "m/mid train failed: the loss is not finite"));
+    assert_non_null(strstr(text, "Not a language model."));
+    assert_null(strchr(text, '\033'));
+    ha_buffer_reset(&out);
+    style.summary = true;
+    assert_int_equal(ha_status_view(&sample_status, &style, &out), 0);
+    assert_null(strstr(ha_buffer_text(&out), "30/60 "));
+    ha_buffer_clear(&out);
+}
+
+static void json_has_every_stage(void **state)
+{
+    struct ha_json *json = ha_status_json(&sample_status);
+    const struct ha_json *cell, *stage;
+
+    (void)state;
+    assert_int_equal(ha_json_size(ha_json_get(json, "cells")), 2);
+    cell = ha_json_at(ha_json_get(json, "cells"), 0);
+    assert_string_equal(ha_json_string(ha_json_get(cell, "name"), ""), "m/base");
+    stage = ha_json_at(ha_json_get(cell, "stages"), 0);
+    assert_int_equal(ha_json_int(ha_json_get(ha_json_get(stage, "summary"), "tokens"), 0), 12);
+    ha_json_destroy(json);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(text_says_what_stands_still),
+        cmocka_unit_test(json_has_every_stage),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
