@@ -25,7 +25,7 @@ static void print_usage(FILE *out)
 {
     fputs("usage: hactl VERB [arguments]\n\n", out);
     for (int i = 0; i < N_VERBS; i++)
-        fprintf(out, "  %-10s %s\n", verbs[i]->name, verbs[i]->summary);
+        fprintf(out, "  %-10s %s\n", verbs[i]->name, verbs[i]->command.summary);
     fputs(
         "\nhactl VERB --help tells more.  Exit codes: 0 done, 1 failed, 2 usage, 3 no coordinator "
         "answers,\n4 finished with gaps.\n",
@@ -45,10 +45,11 @@ static int run_verb(const struct ha_verb *verb, int argc, char **argv)
 {
     struct ha_arguments *arguments = NULL;
     struct ha_error err = {0};
-    int r = ha_arguments_parse(verb, argc, (const char *const *)argv, 2, &arguments, &err);
+    int r =
+        ha_arguments_parse(&verb->command, argc, (const char *const *)argv, 2, &arguments, &err);
 
     if (r == 0 && ha_arguments_help(arguments))
-        ha_verb_print_help(verb);
+        ha_command_print_help(&verb->command);
     else if (r == 0)
         r = verb->run(arguments, &err);
     if (r < 0)

@@ -56,26 +56,36 @@ static const struct ha_option retry_options[] = {
 
 const struct ha_verb ha_verb_cancel = {
     .name = "cancel",
-    .synopsis = "SWEEP",
-    .summary = "stop a sweep or one of its cells; what is done stays",
-    .example = "hactl cancel demo --cell qwen3-demo/mid --reason 'wrong data'",
-    .options = cancel_options,
-    .n_options = sizeof(cancel_options) / sizeof(cancel_options[0]),
-    .min_positional = 1,
-    .max_positional = 1,
-    .remote = true,
+    .command =
+        {
+            .name = "hactl cancel",
+            .synopsis = "SWEEP",
+            .summary = "stop a sweep or one of its cells; what is done stays",
+            .example = "hactl cancel demo --cell qwen3-demo/mid --reason 'wrong data'",
+            .options = cancel_options,
+            .n_options = sizeof(cancel_options) / sizeof(cancel_options[0]),
+            .min_positional = 1,
+            .max_positional = 1,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run_cancel,
 };
 
 const struct ha_verb ha_verb_retry = {
     .name = "retry",
-    .synopsis = "SWEEP",
-    .summary = "let failed or cancelled work run again",
-    .example = "hactl retry demo --failed",
-    .options = retry_options,
-    .n_options = sizeof(retry_options) / sizeof(retry_options[0]),
-    .min_positional = 1,
-    .max_positional = 1,
-    .remote = true,
+    .command =
+        {
+            .name = "hactl retry",
+            .synopsis = "SWEEP",
+            .summary = "let failed or cancelled work run again",
+            .example = "hactl retry demo --failed",
+            .options = retry_options,
+            .n_options = sizeof(retry_options) / sizeof(retry_options[0]),
+            .min_positional = 1,
+            .max_positional = 1,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run_retry,
 };

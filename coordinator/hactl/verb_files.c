@@ -90,28 +90,38 @@ static const struct ha_option export_options[] = {
 
 const struct ha_verb ha_verb_artifacts = {
     .name = "artifacts",
-    .synopsis = "get SHA256",
-    .summary = "fetch a file of the store by its digest",
-    .example =
-        "hactl artifacts get 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 "
-        "--out adapter_model.safetensors",
-    .options = artifact_options,
-    .n_options = sizeof(artifact_options) / sizeof(artifact_options[0]),
-    .min_positional = 2,
-    .max_positional = 2,
-    .remote = true,
+    .command =
+        {
+            .name = "hactl artifacts",
+            .synopsis = "get SHA256",
+            .summary = "fetch a file of the store by its digest",
+            .example = "hactl artifacts get "
+                       "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 "
+                       "--out adapter_model.safetensors",
+            .options = artifact_options,
+            .n_options = sizeof(artifact_options) / sizeof(artifact_options[0]),
+            .min_positional = 2,
+            .max_positional = 2,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run_artifacts,
 };
 
 const struct ha_verb ha_verb_export = {
     .name = "export",
-    .synopsis = "CELL",
-    .summary = "write a cell's adapter as a PEFT folder",
-    .example = "hactl export qwen3-demo/mid --out qwen3-mid",
-    .options = export_options,
-    .n_options = sizeof(export_options) / sizeof(export_options[0]),
-    .min_positional = 1,
-    .max_positional = 1,
-    .remote = true,
+    .command =
+        {
+            .name = "hactl export",
+            .synopsis = "CELL",
+            .summary = "write a cell's adapter as a PEFT folder",
+            .example = "hactl export qwen3-demo/mid --out qwen3-mid",
+            .options = export_options,
+            .n_options = sizeof(export_options) / sizeof(export_options[0]),
+            .min_positional = 1,
+            .max_positional = 1,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run_export,
 };

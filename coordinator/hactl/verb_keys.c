@@ -146,12 +146,16 @@ static const struct ha_option options[] = {
 
 const struct ha_verb ha_verb_keys = {
     .name = "keys",
-    .synopsis = "init | add NAME | revoke NAME | list",
-    .summary = "make keys and keep the allow-list of a clustered installation",
-    .example = "hactl keys add node7 --role worker --keys /etc/hierarchical-align/keys",
-    .options = options,
-    .n_options = sizeof(options) / sizeof(options[0]),
-    .min_positional = 1,
-    .max_positional = 2,
+    .command =
+        {
+            .name = "hactl keys",
+            .synopsis = "init | add NAME | revoke NAME | list",
+            .summary = "make keys and keep the allow-list of a clustered installation",
+            .example = "hactl keys add node7 --role worker --keys /etc/hierarchical-align/keys",
+            .options = options,
+            .n_options = sizeof(options) / sizeof(options[0]),
+            .min_positional = 1,
+            .max_positional = 2,
+        },
     .run = run,
 };

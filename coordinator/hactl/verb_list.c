@@ -84,11 +84,16 @@ static const struct ha_option options[] = {{"json", NULL, "print JSON"}};
 
 const struct ha_verb ha_verb_list = {
     .name = "list",
-    .synopsis = "",
-    .summary = "list the sweeps",
-    .example = "hactl list --dir runs/demo",
-    .options = options,
-    .n_options = sizeof(options) / sizeof(options[0]),
-    .remote = true,
+    .command =
+        {
+            .name = "hactl list",
+            .synopsis = "",
+            .summary = "list the sweeps",
+            .example = "hactl list --dir runs/demo",
+            .options = options,
+            .n_options = sizeof(options) / sizeof(options[0]),
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run,
 };

@@ -68,12 +68,17 @@ static const struct ha_option options[] = {
 
 const struct ha_verb ha_verb_log = {
     .name = "log",
-    .synopsis = "[SWEEP]",
-    .summary = "the history of every state change, with its reason",
-    .example = "hactl log demo --follow",
-    .options = options,
-    .n_options = sizeof(options) / sizeof(options[0]),
-    .max_positional = 1,
-    .remote = true,
+    .command =
+        {
+            .name = "hactl log",
+            .synopsis = "[SWEEP]",
+            .summary = "the history of every state change, with its reason",
+            .example = "hactl log demo --follow",
+            .options = options,
+            .n_options = sizeof(options) / sizeof(options[0]),
+            .max_positional = 1,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run,
 };

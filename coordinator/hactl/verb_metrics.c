@@ -39,13 +39,18 @@ static const struct ha_option options[] = {
 
 const struct ha_verb ha_verb_metrics = {
     .name = "metrics",
-    .synopsis = "CELL",
-    .summary = "a cell's training metrics as CSV, one row per optimizer step and name",
-    .example = "hactl metrics qwen3-demo/mid --name loss",
-    .options = options,
-    .n_options = sizeof(options) / sizeof(options[0]),
-    .min_positional = 1,
-    .max_positional = 1,
-    .remote = true,
+    .command =
+        {
+            .name = "hactl metrics",
+            .synopsis = "CELL",
+            .summary = "a cell's training metrics as CSV, one row per optimizer step and name",
+            .example = "hactl metrics qwen3-demo/mid --name loss",
+            .options = options,
+            .n_options = sizeof(options) / sizeof(options[0]),
+            .min_positional = 1,
+            .max_positional = 1,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run,
 };

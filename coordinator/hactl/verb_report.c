@@ -36,12 +36,18 @@ static const struct ha_option options[] = {
 
 const struct ha_verb ha_verb_report = {
     .name = "report",
-    .synopsis = "[SWEEP]",
-    .summary = "write the tables of the paper from the sweep's own scores (Markdown and CSV)",
-    .example = "hactl report demo --out report",
-    .options = options,
-    .n_options = sizeof(options) / sizeof(options[0]),
-    .max_positional = 1,
-    .remote = true,
+    .command =
+        {
+            .name = "hactl report",
+            .synopsis = "[SWEEP]",
+            .summary =
+                "write the tables of the paper from the sweep's own scores (Markdown and CSV)",
+            .example = "hactl report demo --out report",
+            .options = options,
+            .n_options = sizeof(options) / sizeof(options[0]),
+            .max_positional = 1,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run,
 };

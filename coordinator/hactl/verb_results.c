@@ -65,12 +65,17 @@ static const struct ha_option options[] = {
 
 const struct ha_verb ha_verb_results = {
     .name = "results",
-    .synopsis = "[SWEEP]",
-    .summary = "mean, std, median and count of every dimension, by cell and by strategy",
-    .example = "hactl results demo --csv > scores.csv",
-    .options = options,
-    .n_options = sizeof(options) / sizeof(options[0]),
-    .max_positional = 1,
-    .remote = true,
+    .command =
+        {
+            .name = "hactl results",
+            .synopsis = "[SWEEP]",
+            .summary = "mean, std, median and count of every dimension, by cell and by strategy",
+            .example = "hactl results demo --csv > scores.csv",
+            .options = options,
+            .n_options = sizeof(options) / sizeof(options[0]),
+            .max_positional = 1,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run,
 };

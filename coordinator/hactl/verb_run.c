@@ -290,12 +290,16 @@ static const struct ha_option options[] = {
 
 const struct ha_verb ha_verb_run = {
     .name = "run",
-    .synopsis = "GRID.toml",
-    .summary = "run a whole grid on this machine, in runs/NAME; run again, it resumes",
-    .example = "hactl run deploy/demo/grid.toml",
-    .options = options,
-    .n_options = sizeof(options) / sizeof(options[0]),
-    .min_positional = 1,
-    .max_positional = 1,
+    .command =
+        {
+            .name = "hactl run",
+            .synopsis = "GRID.toml",
+            .summary = "run a whole grid on this machine, in runs/NAME; run again, it resumes",
+            .example = "hactl run deploy/demo/grid.toml",
+            .options = options,
+            .n_options = sizeof(options) / sizeof(options[0]),
+            .min_positional = 1,
+            .max_positional = 1,
+        },
     .run = run,
 };

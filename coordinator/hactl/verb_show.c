@@ -203,13 +203,18 @@ static const struct ha_option options[] = {
 
 const struct ha_verb ha_verb_show = {
     .name = "show",
-    .synopsis = "CELL",
-    .summary = "a prompt, the answers of the model's cells side by side, and their scores",
-    .example = "hactl show qwen3-demo/mid --prompt 3 --reasons",
-    .options = options,
-    .n_options = sizeof(options) / sizeof(options[0]),
-    .min_positional = 1,
-    .max_positional = 1,
-    .remote = true,
+    .command =
+        {
+            .name = "hactl show",
+            .synopsis = "CELL",
+            .summary = "a prompt, the answers of the model's cells side by side, and their scores",
+            .example = "hactl show qwen3-demo/mid --prompt 3 --reasons",
+            .options = options,
+            .n_options = sizeof(options) / sizeof(options[0]),
+            .min_positional = 1,
+            .max_positional = 1,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run,
 };

@@ -67,12 +67,17 @@ static const struct ha_option options[] = {
 
 const struct ha_verb ha_verb_status = {
     .name = "status",
-    .synopsis = "[SWEEP]",
-    .summary = "show every cell and stage, and what stands still and why",
-    .example = "hactl status --watch",
-    .options = options,
-    .n_options = sizeof(options) / sizeof(options[0]),
-    .max_positional = 1,
-    .remote = true,
+    .command =
+        {
+            .name = "hactl status",
+            .synopsis = "[SWEEP]",
+            .summary = "show every cell and stage, and what stands still and why",
+            .example = "hactl status --watch",
+            .options = options,
+            .n_options = sizeof(options) / sizeof(options[0]),
+            .max_positional = 1,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run,
 };

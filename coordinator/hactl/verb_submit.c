@@ -86,13 +86,18 @@ static const struct ha_option options[] = {
 
 const struct ha_verb ha_verb_submit = {
     .name = "submit",
-    .synopsis = "GRID.toml",
-    .summary = "bring a grid to the coordinator; the same name resumes",
-    .example = "hactl submit --dry-run deploy/paper/grid.toml",
-    .options = options,
-    .n_options = sizeof(options) / sizeof(options[0]),
-    .min_positional = 1,
-    .max_positional = 1,
-    .remote = true,
+    .command =
+        {
+            .name = "hactl submit",
+            .synopsis = "GRID.toml",
+            .summary = "bring a grid to the coordinator; the same name resumes",
+            .example = "hactl submit --dry-run deploy/paper/grid.toml",
+            .options = options,
+            .n_options = sizeof(options) / sizeof(options[0]),
+            .min_positional = 1,
+            .max_positional = 1,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run,
 };

@@ -12,8 +12,12 @@ static int run(const struct ha_arguments *arguments, struct ha_error *err)
 
 const struct ha_verb ha_verb_version = {
     .name = "version",
-    .synopsis = "",
-    .summary = "print this program's version",
-    .example = "hactl version",
+    .command =
+        {
+            .name = "hactl version",
+            .synopsis = "",
+            .summary = "print this program's version",
+            .example = "hactl version",
+        },
     .run = run,
 };

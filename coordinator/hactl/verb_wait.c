@@ -50,12 +50,17 @@ static const struct ha_option options[] = {
 
 const struct ha_verb ha_verb_wait = {
     .name = "wait",
-    .synopsis = "[SWEEP]",
-    .summary = "wait until a sweep has ended; exit code 4 when it has gaps",
-    .example = "hactl wait demo --timeout 3600",
-    .options = options,
-    .n_options = sizeof(options) / sizeof(options[0]),
-    .max_positional = 1,
-    .remote = true,
+    .command =
+        {
+            .name = "hactl wait",
+            .synopsis = "[SWEEP]",
+            .summary = "wait until a sweep has ended; exit code 4 when it has gaps",
+            .example = "hactl wait demo --timeout 3600",
+            .options = options,
+            .n_options = sizeof(options) / sizeof(options[0]),
+            .max_positional = 1,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run,
 };

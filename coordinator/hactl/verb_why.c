@@ -48,12 +48,17 @@ static const struct ha_option options[] = {{"sweep", "SWEEP", "the sweep, when t
 
 const struct ha_verb ha_verb_why = {
     .name = "why",
-    .synopsis = "[CELL]",
-    .summary = "say for each stage of a cell why it stands where it stands",
-    .example = "hactl why qwen3-demo/mid",
-    .options = options,
-    .n_options = sizeof(options) / sizeof(options[0]),
-    .max_positional = 1,
-    .remote = true,
+    .command =
+        {
+            .name = "hactl why",
+            .synopsis = "[CELL]",
+            .summary = "say for each stage of a cell why it stands where it stands",
+            .example = "hactl why qwen3-demo/mid",
+            .options = options,
+            .n_options = sizeof(options) / sizeof(options[0]),
+            .max_positional = 1,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run,
 };

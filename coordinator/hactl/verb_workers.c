@@ -85,11 +85,16 @@ static const struct ha_option options[] = {{"json", NULL, "print JSON"}};
 
 const struct ha_verb ha_verb_workers = {
     .name = "workers",
-    .synopsis = "",
-    .summary = "list the workers and judge workers, and what they run on",
-    .example = "hactl workers",
-    .options = options,
-    .n_options = sizeof(options) / sizeof(options[0]),
-    .remote = true,
+    .command =
+        {
+            .name = "hactl workers",
+            .synopsis = "",
+            .summary = "list the workers and judge workers, and what they run on",
+            .example = "hactl workers",
+            .options = options,
+            .n_options = sizeof(options) / sizeof(options[0]),
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
     .run = run,
 };

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "common/base/error.h"
-#include "coordinator/hactl/cli.h"
+#include "common/base/arguments.h"
 
 static const struct ha_option options[] = {
     {"set", "KEY=VALUE", "a value"},
@@ -15,16 +15,16 @@ static const struct ha_option options[] = {
     {"limit", "N", "a number"},
 };
 
-static const struct ha_verb verb = {.name = "test",
-                                    .synopsis = "A [B]",
-                                    .options = options,
-                                    .n_options = 3,
-                                    .min_positional = 1,
-                                    .max_positional = 2};
+static const struct ha_command command = {.name = "test",
+                                          .synopsis = "A [B]",
+                                          .options = options,
+                                          .n_options = 3,
+                                          .min_positional = 1,
+                                          .max_positional = 2};
 
 static int parse(int argc, const char *const *argv, struct ha_arguments **ret, struct ha_error *err)
 {
-    return ha_arguments_parse(&verb, argc, argv, 0, ret, err);
+    return ha_arguments_parse(&command, argc, argv, 0, ret, err);
 }
 
 static void options_and_positionals_mix(void **state)
