@@ -52,12 +52,12 @@ struct ha_pair_report {
     int64_t prefix_texts;                         /* one text is a prefix of the other, not equal */
     int64_t cut_inside_word;                      /* the cut lies between two letters or digits */
     int64_t mangled_boundary; /* joint ids do not begin with the prompt's ids (TRL warns) */
-    int64_t prompts_differ;   /* the texts part before the last "\n\nAssistant:" of chosen */
+    int64_t prompts_differ;   /* the texts up to each side's last "\n\nAssistant:" differ */
     int64_t empty_reply;      /* no text after the last "\n\nAssistant:" of a side, or an empty
                                  explicit reply */
     int64_t empty_completion; /* a side without a completion id after the cut */
     int64_t no_turn;          /* HA_SPLIT_TURN only: no "\n\nAssistant:" in the common prefix; the
-                                 pair is cut as HA_SPLIT_TRL cuts it */
+                                 texts are cut where HA_SPLIT_TRL cuts them */
 };
 
 struct ha_pair_options {
@@ -94,7 +94,8 @@ void ha_pair_set_destroy(struct ha_pair_set *set);
 
 struct ha_pair ha_pair_at(const struct ha_pair_set *set, int64_t index);
 
-/* One line per count that is not 0, for logs: "rows 2354, selected 240, ...". */
+/* Lines for a log: "2354 rows, 240 selected, 239 pairs", then one per count that is not 0.
+ * Returns 0, -ENOMEM or -EMSGSIZE. */
 int ha_pair_report_text(const struct ha_pair_report *report, struct ha_buffer *text);
 
 /* TRL's extract_prompt on UTF-8 texts.  The three parts are slices:

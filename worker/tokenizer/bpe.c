@@ -315,6 +315,20 @@ const struct ha_bytemap *ha_bpe_vocab(const struct ha_bpe *bpe)
     return &bpe->vocab;
 }
 
+uint32_t ha_bpe_piece_bytes(const struct ha_bpe *bpe, const char *piece, uint32_t size)
+{
+    uint32_t bytes = 0;
+
+    if (bpe->byte_fallback && is_byte_token(piece, size))
+        return 1;
+    if (!bpe->byte_level)
+        return size;
+    /* A byte is one character of the alphabet. */
+    for (uint32_t i = 0; i < size; i++)
+        bytes += ((uint8_t)piece[i] & 0xc0) != 0x80;
+    return bytes;
+}
+
 /* Id of one character, or -1. */
 static int32_t char_id(const struct ha_bpe *bpe, const char *text, size_t size, uint32_t code)
 {

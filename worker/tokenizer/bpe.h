@@ -26,6 +26,9 @@ void ha_bpe_destroy(struct ha_bpe *bpe);
 /* Pieces as the file writes them -> id. */
 const struct ha_bytemap *ha_bpe_vocab(const struct ha_bpe *bpe);
 
+/* Bytes of a word that this piece of the vocabulary stands for. */
+uint32_t ha_bpe_piece_bytes(const struct ha_bpe *bpe, const char *piece, uint32_t size);
+
 /* Append the ids of a word (size > 0).  Returns 0 or -ENOMEM. */
 int ha_bpe_encode(struct ha_bpe *bpe, const char *word, size_t size, struct ha_ids *ids);
 

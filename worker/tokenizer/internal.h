@@ -13,6 +13,7 @@
 struct ha_piece {
     const char *text; /* NULL: the id has no token; owned by vocabulary or added tokens */
     uint32_t size;
+    uint32_t bytes; /* of normalised text that it stands for */
     bool special;
 };
 

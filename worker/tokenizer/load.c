@@ -36,6 +36,7 @@ static int index_pieces(struct ha_tokenizer *t, struct ha_error *err)
 
         piece->text = ha_bytemap_key(vocab, i);
         piece->size = vocab->entries[i].size;
+        piece->bytes = ha_bpe_piece_bytes(t->bpe, piece->text, piece->size);
         piece->special = ha_added_is_special(t->added, piece->text, piece->size);
     }
     for (int64_t i = 0; i < ha_added_count(t->added); i++) {
@@ -43,7 +44,7 @@ static int index_pieces(struct ha_tokenizer *t, struct ha_error *err)
         size_t size;
 
         piece->text = ha_added_content(t->added, i, &size);
-        piece->size = (uint32_t)size;
+        piece->size = piece->bytes = (uint32_t)size;
         piece->special = ha_added_is_special(t->added, piece->text, size);
     }
     return 0;

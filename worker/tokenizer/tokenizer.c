@@ -236,6 +236,11 @@ const char *ha_tokenizer_id_to_token(const struct ha_tokenizer *t, int32_t id)
     return id >= 0 && id < t->n_pieces ? t->pieces[id].text : NULL;
 }
 
+int64_t ha_tokenizer_id_bytes(const struct ha_tokenizer *t, int32_t id)
+{
+    return id >= 0 && id < t->n_pieces ? t->pieces[id].bytes : 0;
+}
+
 int64_t ha_tokenizer_vocab_size(const struct ha_tokenizer *t)
 {
     return t->n_pieces;

@@ -52,6 +52,10 @@ int32_t ha_tokenizer_token_to_id(const struct ha_tokenizer *tokenizer, const cha
 /* The piece as it stands in the vocabulary; NULL when there is none. */
 const char *ha_tokenizer_id_to_token(const struct ha_tokenizer *tokenizer, int32_t id);
 
+/* Bytes of normalised text that the id stands for in ids of encode: where the text of a part of
+ * the ids ends.  0 for an id without a token. */
+int64_t ha_tokenizer_id_bytes(const struct ha_tokenizer *tokenizer, int32_t id);
+
 /* Largest id + 1, added tokens included: no id of encode is larger.  The model's embedding may
  * have more rows. */
 int64_t ha_tokenizer_vocab_size(const struct ha_tokenizer *tokenizer);

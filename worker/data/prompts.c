@@ -1,0 +1,209 @@
+#include "worker/data/prompts.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/error.h"
+#include "common/base/memory.h"
+#include "worker/data/select.h"
+#include "worker/tokenizer/tokenizer.h"
+
+static size_t prompt_size(const struct ha_row *row, enum ha_rows_form form)
+{
+    return form == HA_ROWS_IMPLICIT ? ha_prompt_end(row->chosen.data, row->chosen.size)
+                                    : row->prompt.size;
+}
+
+static const char *prompt_text(const struct ha_row *row, enum ha_rows_form form)
+{
+    return form == HA_ROWS_IMPLICIT ? row->chosen.data : row->prompt.data;
+}
+
+/* ---- the set ---- */
+
+struct building {
+    struct ha_tokenizer *tokenizer;
+    struct ha_prompt_set *set;
+    struct ha_ids ids;
+    int64_t *first; /* [n_prompts] index of a prompt's first id; pointers come last */
+    int64_t max_ids;
+    struct ha_error *err;
+};
+
+static int add_prompt(struct building *b, const struct ha_row *row, enum ha_rows_form form)
+{
+    struct ha_prompt_set *set = b->set;
+    struct ha_prompt *prompt = &set->prompts[set->n_prompts];
+    int64_t first = b->ids.count;
+    size_t size = prompt_size(row, form);
+    int r;
+
+    if (size == 0) {
+        set->report.dropped_no_turn++;
+        return 0;
+    }
+    r = ha_tokenizer_encode(b->tokenizer, prompt_text(row, form), size, true, &b->ids, b->err);
+    if (r < 0)
+        return ha_error_prefix(b->err, "row %" PRId64, row->number);
+    if (b->max_ids > 0 && b->ids.count - first > b->max_ids) {
+        b->ids.count = first;
+        set->report.dropped_too_long++;
+        return 0;
+    }
+    prompt->text = (struct ha_text){ha_strndup(prompt_text(row, form), size), size};
+    if (!prompt->text.data)
+        return ha_error_set(b->err, ENOMEM, "no memory for the prompts");
+    prompt->row = row->number;
+    prompt->n_ids = b->ids.count - first;
+    ha_sha256(prompt->text.data, size, prompt->sha256);
+    b->first[set->n_prompts++] = first;
+    return 0;
+}
+
+static int by_digest(const void *a, const void *b)
+{
+    return memcmp(a, b, HA_SHA256_BYTES);
+}
+
+/* Digests of the prompts, sorted; the caller frees.  NULL when memory is short. */
+static uint8_t *sorted_digests(const struct ha_prompt_set *set)
+{
+    uint8_t *digests = ha_calloc(set->n_prompts, HA_SHA256_BYTES);
+
+    for (int64_t i = 0; digests && i < set->n_prompts; i++)
+        memcpy(digests + i * HA_SHA256_BYTES, set->prompts[i].sha256, HA_SHA256_BYTES);
+    if (digests)
+        qsort(digests, (size_t)set->n_prompts, HA_SHA256_BYTES, by_digest);
+    return digests;
+}
+
+static int count_repeated(struct building *b)
+{
+    uint8_t *digests = sorted_digests(b->set);
+
+    if (!digests)
+        return ha_error_set(b->err, ENOMEM, "no memory for the prompts");
+    for (int64_t i = 1; i < b->set->n_prompts; i++)
+        b->set->report.repeated +=
+            by_digest(digests + (i - 1) * HA_SHA256_BYTES, digests + i * HA_SHA256_BYTES) == 0;
+    free(digests);
+    return 0;
+}
+
+static int add_rows(struct building *b, const struct ha_row *texts, int64_t n,
+                    enum ha_rows_form form)
+{
+    struct ha_prompt_set *set = b->set;
+    int r = 0;
+
+    set->prompts = ha_calloc(n, sizeof(*set->prompts));
+    b->first = ha_calloc(n, sizeof(*b->first));
+    if (!set->prompts || !b->first)
+        return ha_error_set(b->err, ENOMEM, "no memory for %" PRId64 " prompts", n);
+    for (int64_t i = 0; i < n && r == 0; i++)
+        r = add_prompt(b, &texts[i], form);
+    if (r < 0)
+        return r;
+    set->report.prompts = set->n_prompts;
+    if (set->n_prompts == 0)
+        return ha_error_set(b->err, EINVAL,
+                            "no prompt is left of %" PRId64 " rows: %" PRId64
+                            " are longer than %" PRId64 " ids, %" PRId64 " have no turn",
+                            n, set->report.dropped_too_long, b->max_ids,
+                            set->report.dropped_no_turn);
+    set->ids = b->ids.data;
+    b->ids = (struct ha_ids){0};
+    for (int64_t i = 0; i < set->n_prompts; i++)
+        set->prompts[i].ids = set->ids + b->first[i];
+    return count_repeated(b);
+}
+
+static int select_texts(const struct ha_rows *rows, int64_t asked, uint64_t seed,
+                        struct ha_row **ret_texts, int64_t *ret_count, struct ha_error *err)
+{
+    int64_t *numbers = NULL, n = 0;
+    int r = ha_select_rows(ha_rows_count(rows), asked, seed, &numbers, &n, err);
+
+    if (r == 0)
+        r = ha_rows_read(rows, numbers, n, ret_texts, err);
+    free(numbers);
+    *ret_count = n;
+    return r;
+}
+
+int ha_prompt_set_create(const struct ha_rows *rows, struct ha_tokenizer *tokenizer,
+                         int64_t max_ids, int64_t asked, uint64_t seed,
+                         struct ha_prompt_set **ret_set, struct ha_error *err)
+{
+    struct ha_error local = {0};
+    struct building b = {.tokenizer = tokenizer, .max_ids = max_ids, .err = err ? err : &local};
+    struct ha_row *texts = NULL;
+    int64_t n = 0;
+    int r;
+
+    b.set = calloc(1, sizeof(*b.set));
+    if (!b.set)
+        return ha_error_set(err, ENOMEM, "no memory for the prompts");
+    r = select_texts(rows, asked, seed, &texts, &n, b.err);
+    b.set->report.total = ha_rows_count(rows);
+    b.set->report.asked = asked;
+    b.set->report.selected = n;
+    ha_rows_digest(rows, b.set->data_digest);
+    if (r == 0)
+        r = add_rows(&b, texts, n, ha_rows_form(rows));
+    ha_rows_free(texts, n);
+    ha_ids_clear(&b.ids);
+    free(b.first);
+    if (r < 0) {
+        ha_prompt_set_destroy(b.set);
+        return r;
+    }
+    *ret_set = b.set;
+    return 0;
+}
+
+void ha_prompt_set_destroy(struct ha_prompt_set *set)
+{
+    if (!set)
+        return;
+    for (int64_t i = 0; i < set->n_prompts; i++)
+        free(set->prompts[i].text.data);
+    free(set->prompts);
+    free(set->ids);
+    free(set);
+}
+
+int ha_prompt_set_mark_seen(struct ha_prompt_set *set, const struct ha_rows *train_rows,
+                            int64_t train_asked, uint64_t train_seed, struct ha_error *err)
+{
+    enum ha_rows_form form = ha_rows_form(train_rows);
+    struct ha_row *texts = NULL;
+    uint8_t *digests;
+    int64_t n = 0;
+    int r = select_texts(train_rows, train_asked, train_seed, &texts, &n, err);
+
+    if (r < 0)
+        return r;
+    digests = ha_calloc(n, HA_SHA256_BYTES);
+    if (!digests) {
+        ha_rows_free(texts, n);
+        return ha_error_set(err, ENOMEM, "no memory for %" PRId64 " prompts", n);
+    }
+    for (int64_t i = 0; i < n; i++)
+        ha_sha256(prompt_text(&texts[i], form), prompt_size(&texts[i], form),
+                  digests + i * HA_SHA256_BYTES);
+    qsort(digests, (size_t)n, HA_SHA256_BYTES, by_digest);
+    set->report.seen_in_training = 0;
+    for (int64_t i = 0; i < set->n_prompts; i++) {
+        struct ha_prompt *prompt = &set->prompts[i];
+
+        prompt->seen_in_training =
+            bsearch(prompt->sha256, digests, (size_t)n, HA_SHA256_BYTES, by_digest) != NULL;
+        set->report.seen_in_training += prompt->seen_in_training;
+    }
+    free(digests);
+    ha_rows_free(texts, n);
+    return 0;
+}
