@@ -264,19 +264,22 @@ int ha_cpu_op_attention_forward(struct ha_backend *backend, void *out, float *lo
     struct forward f = {shape, q, k, v, out, logsumexp, 0, 0};
     struct tile *tiles;
     int64_t n_tiles = 0;
+    double flops;
     int rc = ha_attention_check(shape, err);
 
     if (rc < 0)
         return rc;
     f.group = shape->n_heads / shape->n_kv_heads;
     f.width = ha_gemm_packed(shape->head_dim, cpu->leaf.nr, 1);
+    flops = 4.0 * (double)shape->head_dim * (double)shape->n_heads * ha_attention_pairs(shape);
     rc = ha_cpu_scratch(cpu, 0, (size_t)forward_scratch_elements(&f) * sizeof(float), err);
     if (rc < 0)
         return rc;
     tiles = list_tiles(shape, &n_tiles);
     if (!tiles)
         return ha_error_set(err, ENOMEM, "no memory for the list of attention tiles");
-#pragma omp parallel for num_threads(cpu->threads) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(cpu->threads)                                                 \
+    schedule(dynamic, 1) if (ha_cpu_parallel(cpu, flops / 2.0))
     for (int64_t i = 0; i < n_tiles * shape->n_kv_heads; i++) {
         const struct tile *tile = &tiles[i / shape->n_kv_heads];
 
@@ -284,7 +287,6 @@ int ha_cpu_op_attention_forward(struct ha_backend *backend, void *out, float *lo
                      i % shape->n_kv_heads, ha_cpu_thread_scratch(cpu));
     }
     free(tiles);
-    backend->flops +=
-        4.0 * (double)shape->head_dim * (double)shape->n_heads * ha_attention_pairs(shape);
+    backend->flops += flops;
     return 0;
 }

@@ -251,12 +251,14 @@ int ha_cpu_op_attention_backward(struct ha_backend *backend, void *dq, void *dk,
                          .dk = dk,
                          .dv = dv};
     int64_t *family;
+    double flops;
     int rc = ha_attention_check(shape, err);
 
     if (rc < 0)
         return rc;
     b.group = shape->n_heads / shape->n_kv_heads;
     b.width = ha_gemm_packed(shape->head_dim, cpu->leaf.nr, 1);
+    flops = 10.0 * (double)shape->head_dim * (double)shape->n_heads * ha_attention_pairs(shape);
     rc = ha_cpu_scratch(cpu, 0, (size_t)backward_scratch_elements(&b) * sizeof(float), err);
     if (rc < 0)
         return rc;
@@ -265,13 +267,13 @@ int ha_cpu_op_attention_backward(struct ha_backend *backend, void *dq, void *dk,
         return ha_error_set(err, ENOMEM, "no memory for the list of attention segments");
     find_families(shape, family);
     b.family = family;
-#pragma omp parallel for num_threads(cpu->threads) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(cpu->threads)                                                 \
+    schedule(dynamic, 1) if (ha_cpu_parallel(cpu, flops / 2.0))
     for (int64_t i = 0; i < shape->n_segments * shape->n_kv_heads; i++)
         if (family[i / shape->n_kv_heads] == i / shape->n_kv_heads)
             backward_family(&b, i / shape->n_kv_heads, i % shape->n_kv_heads,
                             ha_cpu_thread_scratch(cpu));
     free(family);
-    backend->flops +=
-        10.0 * (double)shape->head_dim * (double)shape->n_heads * ha_attention_pairs(shape);
+    backend->flops += flops;
     return 0;
 }

@@ -16,7 +16,7 @@
 #define COMPILER "GCC " __VERSION__
 #endif
 
-enum { ALIGNMENT = 256, MAX_THREADS = 1024 };
+enum { ALIGNMENT = 256, MAX_THREADS = 1024, PARALLEL_MIN = 1 << 21 };
 
 /* Sits in the ALIGNMENT bytes before each allocation. */
 struct block {
@@ -210,6 +210,7 @@ int ha_cpu_open_with(const struct ha_backend_options *options, const char *leaf_
     cpu->threads = options->threads ? options->threads : omp_get_num_procs();
     if (cpu->threads > MAX_THREADS)
         cpu->threads = MAX_THREADS;
+    cpu->parallel_min = PARALLEL_MIN;
     cpu->base.table = &table;
     cpu->base.ops = &ops;
     cpu->base.activation_dtype = HA_DTYPE_F32;

@@ -18,7 +18,8 @@ struct ha_cpu {
     struct ha_backend base;
     struct ha_leaf leaf;
     int threads;
-    char *shared; /* 64-byte aligned */
+    int64_t parallel_min; /* 0 in tests: always parallel */
+    char *shared;         /* 64-byte aligned */
     size_t shared_bytes;
     char *per_thread; /* threads * per_thread_bytes */
     size_t per_thread_bytes;
@@ -34,8 +35,20 @@ static inline struct ha_cpu *ha_cpu_of(struct ha_backend *backend)
     return (struct ha_cpu *)backend;
 }
 
-/* Below this many element operations a loop stays on the calling thread. */
-enum { HA_CPU_PARALLEL_MIN = 32768 };
+/* Work is counted in multiply-adds; an element of a row operation costs this many. */
+enum { HA_CPU_ELEMENT_WORK = 16 };
+
+/* Below cpu->parallel_min an operation stays on the calling thread: waking the others
+ * costs microseconds, and far more where other processes want the cores too. */
+static inline bool ha_cpu_parallel(const struct ha_cpu *cpu, double work)
+{
+    return work > (double)cpu->parallel_min;
+}
+
+static inline bool ha_cpu_parallel_rows(const struct ha_cpu *cpu, int64_t n_rows, int64_t cols)
+{
+    return ha_cpu_parallel(cpu, (double)HA_CPU_ELEMENT_WORK * (double)n_rows * (double)cols);
+}
 
 /* Make sure of the scratch; earlier contents are lost.  Returns 0 or -ENOMEM. */
 int ha_cpu_scratch(struct ha_cpu *cpu, size_t shared_bytes, size_t per_thread_bytes,

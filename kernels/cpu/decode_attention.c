@@ -41,7 +41,7 @@ int ha_cpu_op_decode_attention(struct ha_backend *backend, void *out, const void
 {
     struct ha_cpu *cpu = ha_cpu_of(backend);
     int64_t longest = 0;
-    double pairs = 0.0;
+    double pairs = 0.0, flops;
     int rc;
 
     if (shape->n_heads < 1 || shape->n_kv_heads < 1 || shape->n_heads % shape->n_kv_heads != 0)
@@ -59,10 +59,12 @@ int ha_cpu_op_decode_attention(struct ha_backend *backend, void *out, const void
     rc = ha_cpu_scratch(cpu, 0, (size_t)longest * sizeof(float), err);
     if (rc < 0)
         return rc;
-#pragma omp parallel for num_threads(cpu->threads) schedule(dynamic, 1)
+    flops = 4.0 * (double)shape->head_dim * (double)shape->n_heads * pairs;
+#pragma omp parallel for num_threads(cpu->threads)                                                 \
+    schedule(dynamic, 1) if (ha_cpu_parallel(cpu, flops))
     for (int64_t i = 0; i < shape->n_rows * shape->n_kv_heads; i++)
         attend(&cpu->leaf, out, q, shape, i / shape->n_kv_heads, i % shape->n_kv_heads,
                ha_cpu_thread_scratch(cpu));
-    backend->flops += 4.0 * (double)shape->head_dim * (double)shape->n_heads * pairs;
+    backend->flops += flops;
     return 0;
 }

@@ -126,7 +126,8 @@ static void multiply_group(struct ha_cpu *cpu, const struct product *p)
     int64_t panels = ha_cpu_ceil_div(p->chunk_rows, p->leaf->mr);
     int64_t row_tiles = ha_cpu_ceil_div(p->chunk_rows, p->tile_rows);
     int64_t tiles = row_tiles * ha_cpu_ceil_div(p->cols, TILE_COLS);
-    bool parallel = p->chunk_rows * p->cols > HA_CPU_PARALLEL_MIN / HA_GEMM_DEPTH;
+    double depth = (double)ha_cpu_min(p->n_slices * HA_GEMM_DEPTH, p->depth);
+    bool parallel = ha_cpu_parallel(cpu, (double)p->chunk_rows * (double)p->cols * depth);
 
 #pragma omp parallel num_threads(cpu->threads) if (parallel)
     {

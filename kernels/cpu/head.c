@@ -110,7 +110,8 @@ int ha_cpu_op_head(struct ha_backend *backend, const struct ha_head *head, struc
         rc = ha_cpu_op_gemm(backend, &logits, &hidden, false, &head->weight, true, 1.0f, 0.0f, err);
         if (rc < 0)
             break;
-#pragma omp parallel for num_threads(cpu->threads) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(cpu->threads)                                                 \
+    schedule(dynamic, 1) if (ha_cpu_parallel_rows(cpu, n, vocabulary))
         for (int64_t i = 0; i < n; i++)
             finish_row(&cpu->leaf, head, row + i, z + i * vocabulary);
         if (head->dhidden) {

@@ -19,7 +19,7 @@ int ha_cpu_op_sum_of_squares(struct ha_backend *backend, double *sum, const floa
     if (rc < 0)
         return rc;
     part = (double *)(void *)cpu->work;
-#pragma omp parallel for num_threads(cpu->threads) if (n > HA_CPU_PARALLEL_MIN)
+#pragma omp parallel for num_threads(cpu->threads) if (ha_cpu_parallel_rows(cpu, n, 1))
     for (int64_t i = 0; i < tiles; i++)
         part[i] = cpu->leaf.sum_of_squares(x + i * TILE, ha_cpu_min(TILE, n - i * TILE));
     for (int64_t i = 0; i < tiles; i++)
@@ -59,7 +59,7 @@ int ha_cpu_op_adamw(struct ha_backend *backend, float *param, float *m, float *v
     leaf.root_scale = (float)(1.0 / sqrt(1.0 - pow(settings->beta2, step)));
     leaf.step = (float)(settings->lr / (1.0 - pow(settings->beta1, step)));
     leaf.eps = (float)settings->eps;
-#pragma omp parallel for num_threads(cpu->threads) if (n > HA_CPU_PARALLEL_MIN)
+#pragma omp parallel for num_threads(cpu->threads) if (ha_cpu_parallel_rows(cpu, n, 1))
     for (int64_t i = 0; i < tiles; i++) {
         int64_t at = i * TILE;
 

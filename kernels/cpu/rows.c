@@ -35,7 +35,7 @@ int ha_cpu_op_add_bias(struct ha_backend *backend, void *x, const void *bias,
 
     if (rc < 0)
         return rc;
-#pragma omp parallel for num_threads(cpu->threads) if (n_rows * cols > HA_CPU_PARALLEL_MIN)
+#pragma omp parallel for num_threads(cpu->threads) if (ha_cpu_parallel_rows(cpu, n_rows, cols))
     for (int64_t i = 0; i < n_rows; i++)
         cpu->leaf.add((float *)x + i * stride, row, cols);
     return 0;
@@ -53,7 +53,7 @@ int ha_cpu_op_embed_forward(struct ha_backend *backend, void *out, const struct 
                                 "token %" PRId64 " has id %" PRId32
                                 ", outside the vocabulary of %" PRId64,
                                 t, ids[t], table->rows);
-#pragma omp parallel for num_threads(cpu->threads) if (n_tokens * cols > HA_CPU_PARALLEL_MIN)
+#pragma omp parallel for num_threads(cpu->threads) if (ha_cpu_parallel_rows(cpu, n_tokens, cols))
     for (int64_t t = 0; t < n_tokens; t++) {
         size_t at = (size_t)(ids[t] * table->stride) * ha_dtype_bytes(table->dtype);
 
@@ -74,7 +74,8 @@ int ha_cpu_op_rmsnorm_forward(struct ha_backend *backend, void *out, float *rstd
 
     if (rc < 0)
         return rc;
-#pragma omp parallel for num_threads(cpu->threads) if (n_rows * groups * cols > HA_CPU_PARALLEL_MIN)
+#pragma omp parallel for num_threads(                                                              \
+    cpu->threads) if (ha_cpu_parallel_rows(cpu, n_rows, groups * cols))
     for (int64_t i = 0; i < n_rows; i++)
         for (int64_t g = 0; g < groups; g++) {
             float r =
@@ -99,7 +100,8 @@ int ha_cpu_op_rmsnorm_backward(struct ha_backend *backend, void *dx, const void 
 
     if (rc < 0)
         return rc;
-#pragma omp parallel for num_threads(cpu->threads) if (n_rows * groups * cols > HA_CPU_PARALLEL_MIN)
+#pragma omp parallel for num_threads(                                                              \
+    cpu->threads) if (ha_cpu_parallel_rows(cpu, n_rows, groups * cols))
     for (int64_t i = 0; i < n_rows; i++)
         for (int64_t g = 0; g < groups; g++)
             cpu->leaf.rmsnorm_backward((float *)dx + i * dx_stride + g * cols,
@@ -118,7 +120,8 @@ int ha_cpu_op_rope(struct ha_backend *backend, void *x, const float *cos_sin,
 
     if (head_dim % 2 != 0)
         return ha_error_set(err, EINVAL, "rope: the head width %" PRId64 " is odd", head_dim);
-#pragma omp parallel for num_threads(cpu->threads) if (n_tokens * stride > HA_CPU_PARALLEL_MIN)
+#pragma omp parallel for num_threads(                                                              \
+    cpu->threads) if (ha_cpu_parallel_rows(cpu, n_tokens, n_heads * head_dim))
     for (int64_t t = 0; t < n_tokens; t++) {
         const float *cosine = cos_sin + positions[t] * head_dim;
 
@@ -139,7 +142,7 @@ int ha_cpu_op_swiglu_forward(struct ha_backend *backend, void *out, const void *
     struct ha_cpu *cpu = ha_cpu_of(backend);
 
     (void)err;
-#pragma omp parallel for num_threads(cpu->threads) if (n_rows * cols > HA_CPU_PARALLEL_MIN)
+#pragma omp parallel for num_threads(cpu->threads) if (ha_cpu_parallel_rows(cpu, n_rows, cols))
     for (int64_t i = 0; i < n_rows; i++)
         cpu->leaf.swiglu((float *)out + i * out_stride, (const float *)gate + i * in_stride,
                          (const float *)up + i * in_stride, cols);
@@ -153,7 +156,7 @@ int ha_cpu_op_swiglu_backward(struct ha_backend *backend, void *dgate, void *dup
     struct ha_cpu *cpu = ha_cpu_of(backend);
 
     (void)err;
-#pragma omp parallel for num_threads(cpu->threads) if (n_rows * cols > HA_CPU_PARALLEL_MIN)
+#pragma omp parallel for num_threads(cpu->threads) if (ha_cpu_parallel_rows(cpu, n_rows, cols))
     for (int64_t i = 0; i < n_rows; i++)
         cpu->leaf.swiglu_backward((float *)dgate + i * in_stride, (float *)dup + i * in_stride,
                                   (const float *)dout + i * out_stride,
@@ -168,7 +171,7 @@ int ha_cpu_op_gather_rows(struct ha_backend *backend, void *out, const void *x,
     struct ha_cpu *cpu = ha_cpu_of(backend);
 
     (void)err;
-#pragma omp parallel for num_threads(cpu->threads) if (n_rows * cols > HA_CPU_PARALLEL_MIN)
+#pragma omp parallel for num_threads(cpu->threads) if (ha_cpu_parallel_rows(cpu, n_rows, cols))
     for (int64_t i = 0; i < n_rows; i++)
         memcpy((float *)out + i * cols, (const float *)x + index[i] * cols,
                (size_t)cols * sizeof(float));
@@ -185,7 +188,7 @@ int ha_cpu_op_scatter_rows_add(struct ha_backend *backend, void *x, const float 
     int64_t tiles = ha_cpu_ceil_div(cols, TILE);
 
     (void)err;
-#pragma omp parallel for num_threads(cpu->threads) if (n_rows * cols > HA_CPU_PARALLEL_MIN)
+#pragma omp parallel for num_threads(cpu->threads) if (ha_cpu_parallel_rows(cpu, n_rows, cols))
     for (int64_t tile = 0; tile < tiles; tile++) {
         int64_t col = tile * TILE, n = ha_cpu_min(TILE, cols - col);
 

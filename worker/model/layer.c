@@ -16,28 +16,56 @@ struct ha_matrix ha_layer_act(const struct ha_layer_context *context, const void
         .data = device(data), .dtype = context->act, .rows = rows, .cols = cols, .stride = cols};
 }
 
+/* Rows [begin, begin + count) of a view. */
+static struct ha_matrix rows_of(const struct ha_matrix *matrix, int64_t begin, int64_t count)
+{
+    struct ha_matrix rows = *matrix;
+
+    rows.data =
+        (char *)matrix->data + (size_t)(begin * matrix->stride) * ha_dtype_bytes(matrix->dtype);
+    rows.rows = count;
+    return rows;
+}
+
+/* out += scale (x A^T) B^T, where the adapter has this module. */
+static int add_lora(const struct ha_layer_context *context, const struct ha_adapter *adapter,
+                    enum ha_module module, const struct ha_matrix *out, const struct ha_matrix *x,
+                    struct ha_error *err)
+{
+    const struct ha_lora *lora = adapter ? ha_adapter_lora(adapter, context->layer, module) : NULL;
+    struct ha_matrix ax;
+    int r;
+
+    if (!lora || !lora->a.data)
+        return 0;
+    ax = ha_layer_act(context, context->lora[module], x->rows, lora->a.rows);
+    r = context->ops->gemm(context->backend, &ax, x, false, &lora->a, true, 1.0f, 0.0f, err);
+    if (r == 0)
+        r = context->ops->gemm(context->backend, out, &ax, false, &lora->b, true,
+                               ha_adapter_scale(adapter), 1.0f, err);
+    return r;
+}
+
 int ha_layer_linear(const struct ha_layer_context *context, enum ha_module module,
                     const struct ha_matrix *out, const struct ha_matrix *x, float beta,
                     struct ha_error *err)
 {
     const struct ha_ops *ops = context->ops;
     const struct ha_matrix *bias = &context->weights->bias[module];
-    const struct ha_lora *lora =
-        context->adapter ? ha_adapter_lora(context->adapter, context->layer, module) : NULL;
     int r = ops->gemm(context->backend, out, x, false, &context->weights->linear[module], true,
                       1.0f, beta, err);
 
     if (r == 0 && bias->data)
         r = ops->add_bias(context->backend, out->data, bias->data, bias->dtype, out->rows,
                           out->cols, out->stride, err);
-    if (r == 0 && lora && lora->a.data) {
-        struct ha_matrix ax =
-            ha_layer_act(context, context->lora[module], context->n_rows, lora->a.rows);
+    if (r == 0 && !context->spans)
+        r = add_lora(context, context->adapter, module, out, x, err);
+    for (int64_t i = 0; r == 0 && i < context->n_spans; i++) {
+        const struct ha_layer_span *span = &context->spans[i];
+        struct ha_matrix out_rows = rows_of(out, span->begin, span->count);
+        struct ha_matrix x_rows = rows_of(x, span->begin, span->count);
 
-        r = ops->gemm(context->backend, &ax, x, false, &lora->a, true, 1.0f, 0.0f, err);
-        if (r == 0)
-            r = ops->gemm(context->backend, out, &ax, false, &lora->b, true,
-                          ha_adapter_scale(context->adapter), 1.0f, err);
+        r = add_lora(context, span->adapter, module, &out_rows, &x_rows, err);
     }
     return r;
 }

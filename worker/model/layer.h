@@ -12,6 +12,12 @@
 #include "worker/adapter/adapter.h"
 #include "worker/model/model.h"
 
+/* Rows [begin, begin + count) that use one adapter, or none (NULL). */
+struct ha_layer_span {
+    const struct ha_adapter *adapter;
+    int64_t begin, count;
+};
+
 /* What every piece needs.  adapter may be NULL. */
 struct ha_layer_context {
     struct ha_backend *backend;
@@ -19,6 +25,8 @@ struct ha_layer_context {
     const struct ha_model_config *config;
     const struct ha_layer_weights *weights; /* of this layer */
     const struct ha_adapter *adapter;
+    const struct ha_layer_span *spans; /* in place of adapter where rows use different ones */
+    int64_t n_spans;
     int64_t layer;
     enum ha_dtype act;
     const float *cos_sin;        /* ha_model_rope_table */

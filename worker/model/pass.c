@@ -7,35 +7,16 @@
 
 #include "common/base/error.h"
 #include "common/base/memory.h"
+#include "worker/model/arena.h"
 
-enum { ALIGNMENT = 256, LOGIT_ROWS = 16 };
-
-/* Gives out pieces of an arena, or only adds up their sizes (base NULL). */
-struct carver {
-    char *base;
-    size_t bytes;
-    bool overflow;
-};
-
-static void *carve(struct carver *carver, int64_t rows, int64_t cols, size_t element_bytes)
-{
-    size_t at = carver->bytes, bytes;
-
-    if (__builtin_mul_overflow((size_t)rows, (size_t)cols, &bytes) ||
-        __builtin_mul_overflow(bytes, element_bytes, &bytes) ||
-        __builtin_add_overflow(bytes, (size_t)ALIGNMENT - 1, &bytes) ||
-        __builtin_add_overflow(at, bytes / ALIGNMENT * ALIGNMENT, &carver->bytes) ||
-        carver->bytes > (size_t)INT64_MAX)
-        carver->overflow = true;
-    return carver->base && !carver->overflow ? carver->base + at : NULL;
-}
+enum { LOGIT_ROWS = 16 };
 
 static int64_t kept_layers(const struct ha_pass *pass)
 {
     return pass->config->n_layers - pass->limits.lowest_layer;
 }
 
-static void lay_out_kept(struct ha_pass *pass, struct carver *carver, struct ha_pass_kept *kept,
+static void lay_out_kept(struct ha_pass *pass, struct ha_arena *arena, struct ha_pass_kept *kept,
                          bool backward)
 {
     const struct ha_model_config *config = pass->config;
@@ -43,75 +24,76 @@ static void lay_out_kept(struct ha_pass *pass, struct carver *carver, struct ha_
     int64_t kv_width = config->n_kv_heads * config->head_dim;
     size_t act = ha_dtype_bytes(pass->act);
 
-    kept->mid = backward ? carve(carver, t, config->width, act) : NULL;
-    kept->q = carve(carver, t, q_width, act);
-    kept->k = carve(carver, t, kv_width, act);
-    kept->v = carve(carver, t, kv_width, act);
-    kept->attention = carve(carver, t, q_width, act);
-    kept->logsumexp = carve(carver, config->n_heads, t, sizeof(float));
-    kept->rstd = carve(carver, t, 1, sizeof(float));
-    kept->post_rstd = carve(carver, t, 1, sizeof(float));
-    kept->q_rstd = config->qk_norm ? carve(carver, t, config->n_heads, sizeof(float)) : NULL;
-    kept->k_rstd = config->qk_norm ? carve(carver, t, config->n_kv_heads, sizeof(float)) : NULL;
-    kept->gate = carve(carver, t, config->inner, act);
-    kept->up = carve(carver, t, config->inner, act);
+    kept->mid = backward ? ha_arena_take(arena, t, config->width, act) : NULL;
+    kept->q = ha_arena_take(arena, t, q_width, act);
+    kept->k = ha_arena_take(arena, t, kv_width, act);
+    kept->v = ha_arena_take(arena, t, kv_width, act);
+    kept->attention = ha_arena_take(arena, t, q_width, act);
+    kept->logsumexp = ha_arena_take(arena, config->n_heads, t, sizeof(float));
+    kept->rstd = ha_arena_take(arena, t, 1, sizeof(float));
+    kept->post_rstd = ha_arena_take(arena, t, 1, sizeof(float));
+    kept->q_rstd = config->qk_norm ? ha_arena_take(arena, t, config->n_heads, sizeof(float)) : NULL;
+    kept->k_rstd =
+        config->qk_norm ? ha_arena_take(arena, t, config->n_kv_heads, sizeof(float)) : NULL;
+    kept->gate = ha_arena_take(arena, t, config->inner, act);
+    kept->up = ha_arena_take(arena, t, config->inner, act);
     for (int module = 0; module < HA_MODULE_COUNT; module++)
-        kept->lora[module] = carve(carver, t, pass->limits.max_rank, act);
+        kept->lora[module] = ha_arena_take(arena, t, pass->limits.max_rank, act);
 }
 
-static void lay_out_head(struct ha_pass *pass, struct carver *carver, bool backward)
+static void lay_out_head(struct ha_pass *pass, struct ha_arena *arena, bool backward)
 {
     int64_t n = pass->limits.max_rows, width = pass->config->width;
     bool statistics = pass->limits.statistics;
 
-    pass->rows = carve(carver, n, width, ha_dtype_bytes(pass->act));
-    pass->drows = backward ? carve(carver, n, width, sizeof(float)) : NULL;
-    pass->logp = carve(carver, n, 1, sizeof(float));
-    pass->entropy = statistics ? carve(carver, n, 1, sizeof(float)) : NULL;
-    pass->mean_logit = statistics ? carve(carver, n, 1, sizeof(float)) : NULL;
-    pass->argmax = statistics ? carve(carver, n, 1, sizeof(int32_t)) : NULL;
+    pass->rows = ha_arena_take(arena, n, width, ha_dtype_bytes(pass->act));
+    pass->drows = backward ? ha_arena_take(arena, n, width, sizeof(float)) : NULL;
+    pass->logp = ha_arena_take(arena, n, 1, sizeof(float));
+    pass->entropy = statistics ? ha_arena_take(arena, n, 1, sizeof(float)) : NULL;
+    pass->mean_logit = statistics ? ha_arena_take(arena, n, 1, sizeof(float)) : NULL;
+    pass->argmax = statistics ? ha_arena_take(arena, n, 1, sizeof(int32_t)) : NULL;
 }
 
-static void lay_out_backward(struct ha_pass *pass, struct carver *carver)
+static void lay_out_backward(struct ha_pass *pass, struct ha_arena *arena)
 {
     const struct ha_model_config *config = pass->config;
     int64_t t = pass->limits.max_tokens, q_width = config->n_heads * config->head_dim;
     int64_t kv_width = config->n_kv_heads * config->head_dim;
     size_t act = ha_dtype_bytes(pass->act);
 
-    pass->dx = carve(carver, t, config->width, act);
-    pass->dnorm = carve(carver, t, config->width, act);
-    pass->dq = carve(carver, t, q_width, act);
-    pass->dk = carve(carver, t, kv_width, act);
-    pass->dv = carve(carver, t, kv_width, act);
-    pass->dattention = carve(carver, t, q_width, act);
-    pass->dlora = carve(carver, t, pass->limits.max_rank, act);
+    pass->dx = ha_arena_take(arena, t, config->width, act);
+    pass->dnorm = ha_arena_take(arena, t, config->width, act);
+    pass->dq = ha_arena_take(arena, t, q_width, act);
+    pass->dk = ha_arena_take(arena, t, kv_width, act);
+    pass->dv = ha_arena_take(arena, t, kv_width, act);
+    pass->dattention = ha_arena_take(arena, t, q_width, act);
+    pass->dlora = ha_arena_take(arena, t, pass->limits.max_rank, act);
 }
 
 /* Every pointer of the arena. */
-static void lay_out(struct ha_pass *pass, struct carver *carver)
+static void lay_out(struct ha_pass *pass, struct ha_arena *arena)
 {
     const struct ha_model_config *config = pass->config;
     int64_t t = pass->limits.max_tokens, s = kept_layers(pass);
     size_t act = ha_dtype_bytes(pass->act);
 
-    pass->ids = carve(carver, t, 1, sizeof(int32_t));
-    pass->positions = carve(carver, t, 1, sizeof(int32_t));
-    pass->targets = carve(carver, pass->limits.max_rows, 1, sizeof(int32_t));
+    pass->ids = ha_arena_take(arena, t, 1, sizeof(int32_t));
+    pass->positions = ha_arena_take(arena, t, 1, sizeof(int32_t));
+    pass->targets = ha_arena_take(arena, pass->limits.max_rows, 1, sizeof(int32_t));
     for (int64_t i = 0; i <= s; i++)
-        pass->x[i] = carve(carver, t, config->width, act);
+        pass->x[i] = ha_arena_take(arena, t, config->width, act);
     for (int64_t i = 0; i < (s > 0 ? s : 1); i++)
-        lay_out_kept(pass, carver, &pass->kept[i], s > 0);
-    pass->norm = carve(carver, t, config->width, act);
-    pass->inner = carve(carver, t, config->inner, act);
+        lay_out_kept(pass, arena, &pass->kept[i], s > 0);
+    pass->norm = ha_arena_take(arena, t, config->width, act);
+    pass->inner = ha_arena_take(arena, t, config->inner, act);
     if (config->qk_norm) {
-        pass->q_rotated = carve(carver, t, config->n_heads * config->head_dim, act);
-        pass->k_rotated = carve(carver, t, config->n_kv_heads * config->head_dim, act);
+        pass->q_rotated = ha_arena_take(arena, t, config->n_heads * config->head_dim, act);
+        pass->k_rotated = ha_arena_take(arena, t, config->n_kv_heads * config->head_dim, act);
     }
-    pass->final_rstd = carve(carver, t, 1, sizeof(float));
-    lay_out_head(pass, carver, s > 0);
+    pass->final_rstd = ha_arena_take(arena, t, 1, sizeof(float));
+    lay_out_head(pass, arena, s > 0);
     if (s > 0)
-        lay_out_backward(pass, carver);
+        lay_out_backward(pass, arena);
 }
 
 /* A pass without an arena: what both the plan and the real one begin with. */
@@ -145,14 +127,14 @@ static int begin_pass(const struct ha_model_config *config, enum ha_dtype activa
 
 static int measure(struct ha_pass *pass, size_t *ret_bytes, struct ha_error *err)
 {
-    struct carver carver = {0};
+    struct ha_arena arena = {0};
 
-    lay_out(pass, &carver);
-    if (carver.overflow)
+    lay_out(pass, &arena);
+    if (arena.overflow)
         return ha_error_set(err, EOVERFLOW,
                             "a pass of %lld tokens needs more memory than can be addressed",
                             (long long)pass->limits.max_tokens);
-    *ret_bytes = carver.bytes;
+    *ret_bytes = arena.bytes;
     return 0;
 }
 
@@ -194,7 +176,7 @@ int ha_pass_create(struct ha_model *model, const struct ha_pass_limits *limits,
                    struct ha_pass **ret_pass, struct ha_error *err)
 {
     struct ha_backend *backend = ha_model_backend(model);
-    struct carver carver = {0};
+    struct ha_arena arena = {0};
     struct ha_pass *pass;
     size_t bytes = 0;
     int r = begin_pass(ha_model_config(model), ha_backend_activation_dtype(backend), limits, &pass,
@@ -214,8 +196,8 @@ int ha_pass_create(struct ha_model *model, const struct ha_pass_limits *limits,
         ha_pass_destroy(pass);
         return r;
     }
-    carver.base = pass->arena;
-    lay_out(pass, &carver);
+    arena.base = pass->arena;
+    lay_out(pass, &arena);
     *ret_pass = pass;
     return 0;
 }

@@ -104,6 +104,7 @@ int variants_open(struct variant variants[MAX_VARIANTS])
 
             if (ha_cpu_open_with(&options, leaves[i], &backend, NULL) != 0)
                 break;
+            ha_cpu_of(backend)->parallel_min = 0; /* small shapes go to all threads too */
             variants[n++] = (struct variant){backend, ha_backend_ops(backend), leaves[i], threads};
         }
     assert_true(n > 0);
