@@ -19,8 +19,6 @@ struct ha_coordinator_config {
     bool insecure_loopback; /* tcp:// on loopback without keys */
     int64_t heartbeat_ms, late_ms, lost_ms;
     int64_t max_frame_bytes;
-    int64_t queue_messages; /* replies kept for one slow peer */
-    int64_t reserve_bytes;  /* of the file that is released when the disk is full */
     int64_t stop_grace_s;
     char *log_level, *log_format;
 };
@@ -35,12 +33,11 @@ struct ha_worker_config {
     int64_t threads; /* per attempt; 0: the machine's cores over slots */
     char *backend;   /* "auto" | "cpu" | "cuda" */
     struct ha_text_list labels;
-    char *key;        /* file with this worker's CURVE key pair */
-    char *server_key; /* file with the coordinator's public key */
+    char *key_file;        /* this worker's CURVE key pair */
+    char *server_key_file; /* the coordinator's public key */
     bool insecure_loopback;
     int64_t stop_grace_s; /* between SIGTERM and SIGKILL of an attempt */
     int64_t stall_load_s, stall_reference_s, stall_step_s, stall_generate_s;
-    int64_t keep_bytes; /* of finished attempts' folders */
     char *log_level, *log_format;
 };
 
@@ -59,7 +56,7 @@ struct ha_judge_config {
     char *spool;         /* folder of raw replies that the coordinator has not yet */
     int64_t concurrency; /* at most, over all judges */
     int64_t max_reply_bytes;
-    char *key, *server_key;
+    char *key_file, *server_key_file;
     bool insecure_loopback;
     bool grid_keys; /* the embedded form: take api_key_env and api_key_file from the grid */
     int64_t stop_grace_s;
@@ -70,6 +67,11 @@ struct ha_judge_config {
 
 extern const struct ha_section ha_coordinator_section, ha_worker_section, ha_judge_section,
     ha_judge_key_section;
+
+/* The endpoint of the artifact socket that belongs to a control endpoint when
+ * none is given: ".files" behind an ipc:// path, the next port of tcp://.  NULL
+ * with -EINVAL in err when there is none (a port that the system chooses). */
+char *ha_endpoint_files(const char *endpoint, struct ha_error *err);
 
 /* overrides[count]: "key=value".  ret_config holds nothing before and is ended
  * with the matching clear. */

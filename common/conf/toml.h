@@ -35,7 +35,7 @@ enum ha_toml_type {
 };
 
 /* Parse size bytes of UTF-8.  name is the file's name in errors, which read
- * "name:LINE: ...".  -EINVAL for what TOML refuses, -E2BIG beyond the bounds. */
+ * "name:LINE: ...".  -EINVAL for what is refused, -E2BIG for more text than the bound. */
 int ha_toml_parse(const char *text, size_t size, const char *name, struct ha_toml **ret_root,
                   struct ha_error *err);
 
