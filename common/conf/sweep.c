@@ -609,6 +609,7 @@ static int check_whole(struct ha_sweep *sweep, const struct ha_toml *root, const
 {
     const struct ha_toml *judges = ha_toml_get(root, "judge"), *own = ha_toml_get(root, "strategy");
     int64_t data_line = ha_toml_line(ha_toml_get(root, "data"));
+    int64_t name_line = ha_toml_key_line(ha_toml_get(ha_toml_get(root, "sweep"), "name"));
     int r = 0;
 
     if (sweep->model_count == 0)
@@ -622,8 +623,8 @@ static int check_whole(struct ha_sweep *sweep, const struct ha_toml *root, const
         return ha_error_set(err, EINVAL,
                             "%s:%lld: sweep.name \"%.60s\" must be 1 to %d letters, digits, \".\", "
                             "\"_\", \"-\" or \"+\" and not begin with \".\"",
-                            file, (long long)ha_toml_line(ha_toml_get(root, "sweep")),
-                            sweep->general.name, NAME_BYTES_MAX);
+                            file, (long long)(name_line ? name_line : 1), sweep->general.name,
+                            NAME_BYTES_MAX);
     for (int i = 0; r == 0 && i < SEVERALS; i++)
         r = check_names(sweep, &severals[i], root, file, err);
     for (int64_t i = 0; r == 0 && i < sweep->strategy_count; i++)
@@ -646,7 +647,7 @@ static int parse_root(struct ha_sweep *sweep, const struct ha_toml *root, const 
     if (r == 0)
         r = check_whole(sweep, root, file, err);
     if (r == 0)
-        r = order_strategies(sweep, file, use_line, err);
+        r = order_strategies(sweep, file, use_line ? use_line : 1, err);
     if (r < 0)
         return r;
     ha_sweep_fill_seeds(&sweep->general, &sweep->data, &sweep->train, &sweep->generate);

@@ -139,7 +139,7 @@ static void refuses_bad_structure(void **state)
             "grid.toml:6: model.name \"a/b\" must be 1 to 100 letters, digits, \".\", \"_\", "
             "\"-\" or \"+\" and not begin with \".\"");
     refused(MINIMAL "[sweep]\nname = \"..\"\n",
-            "grid.toml:6: sweep.name \"..\" must be 1 to 100 letters, digits, \".\", \"_\", "
+            "grid.toml:7: sweep.name \"..\" must be 1 to 100 letters, digits, \".\", \"_\", "
             "\"-\" or \"+\" and not begin with \".\"");
 }
 
@@ -272,6 +272,9 @@ static void overrides(void **state)
     refused_override("train.loss=ipo",
                      "--set train.loss: train.loss = ipo is not built yet; sigmoid is");
     refused_override("beta=1", "--set beta: write section.key=value");
+    refused_override("strategies.use=base,mdi",
+                     "grid.toml:1: strategies.use names \"mdi\", which is neither base, local, "
+                     "mid, global, full nor a [[strategy]]; did you mean mid?");
     refused_override("train.beta", "--set train.beta: write section.key=value");
     refused_override("trian.beta=1",
                      "--set trian.beta: unknown section [trian]; did you mean [train]?");
