@@ -39,8 +39,9 @@ struct ha_bpe {
     int32_t *plane_id;        /* [PLANE_CODES] id of a character of the first plane; -1 */
 
     /* Characters a, b that some merge joins across its border, as bits at a hash of (a, b); a bit
-     * set for nothing does no harm.  Where the bit is not set no merge can cross, so that a long
-     * word falls apart into short ones that the cache knows.  NULL: not to be used. */
+     * set for nothing does no harm.  Where the bit is not set no merge can cross between the two
+     * (when both are in the vocabulary, so that each is a symbol), and a long word falls apart into
+     * short ones that the cache knows.  NULL: not to be used. */
     uint64_t *borders;
 
     struct ha_bytemap cache; /* word -> index of spans */
@@ -118,8 +119,7 @@ static bool is_byte_token(const char *text, size_t size)
     return size == 6 && memcmp(text, "<0x", 3) == 0 && text[5] == '>';
 }
 
-/* Characters on both sides of a merge's border.  Merges of byte tokens have none that could be
- * read off their texts: then the borders are given up. */
+/* Note the characters on both sides of a merge's border. */
 static void note_border(struct ha_bpe *bpe, const struct halves *h)
 {
     uint32_t left = 0, right = 0;
@@ -130,8 +130,7 @@ static void note_border(struct ha_bpe *bpe, const struct halves *h)
         return;
     while (at > 0 && ((uint8_t)h->left[--at] & 0xc0) == 0x80)
         ;
-    if (is_byte_token(h->left, h->left_size) || is_byte_token(h->right, h->right_size) ||
-        ha_utf8_decode(h->left + at, h->left_size - at, &left) == 0 ||
+    if (ha_utf8_decode(h->left + at, h->left_size - at, &left) == 0 ||
         ha_utf8_decode(h->right, h->right_size, &right) == 0) {
         free(bpe->borders);
         bpe->borders = NULL;
