@@ -721,6 +721,11 @@ int ha_wire_decode(const void *bytes, size_t size, const struct ha_wire_limits *
 
 void ha_wire_message_destroy(struct ha_wire_message *message);
 
+/* A message of its own with the same content, made by way of the wire: so it can
+ * be sent.  ret_bytes (may be NULL): its size there.  Errors as of encode. */
+int ha_wire_copy(const struct ha_wire_message *message, struct ha_wire_message **ret_copy,
+                 size_t *ret_bytes, struct ha_error *err);
+
 /* The request id of a frame that did not decode, so that it can be answered;
  * 0 when it cannot be found. */
 uint64_t ha_wire_peek_request_id(const void *bytes, size_t size);

@@ -329,6 +329,22 @@ void ha_wire_message_destroy(struct ha_wire_message *message)
     free(holder);
 }
 
+int ha_wire_copy(const struct ha_wire_message *message, struct ha_wire_message **ret_copy,
+                 size_t *ret_bytes, struct ha_error *err)
+{
+    struct ha_buffer frame;
+    int r;
+
+    ha_buffer_init(&frame, ha_wire_default_limits.frame_bytes);
+    r = ha_wire_encode(message, &frame, err);
+    if (r == 0)
+        r = ha_wire_decode(frame.data, frame.size, &ha_wire_default_limits, ret_copy, err);
+    if (r == 0 && ret_bytes)
+        *ret_bytes = frame.size;
+    ha_buffer_clear(&frame);
+    return r;
+}
+
 /* ---- odds ------------------------------------------------------------------------ */
 
 const char *ha_wire_body_name(enum ha_wire_body kind)

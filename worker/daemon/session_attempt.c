@@ -1,0 +1,327 @@
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/error.h"
+#include "common/base/memory.h"
+#include "worker/daemon/session_inside.h"
+
+/* ---- life ------------------------------------------------------------------------------ */
+
+void session_free_attempt(struct attempt *attempt)
+{
+    ha_wire_message_destroy(attempt->grant);
+    reports_clear(&attempt->reports);
+    free(attempt->stop_reason);
+    free(attempt->failure);
+    free(attempt->end_reason);
+    free(attempt);
+}
+
+struct attempt *session_find(const struct session *session, const struct attempt_id *id)
+{
+    for (struct attempt *attempt = session->attempts; attempt; attempt = attempt->next) {
+        if (attempt_id_equal(&attempt->id, id))
+            return attempt;
+    }
+    return NULL;
+}
+
+const struct finished *session_find_finished(const struct session *session,
+                                             const struct attempt_id *id)
+{
+    int64_t n = session->n_finished < SESSION_REMEMBERED ? session->n_finished : SESSION_REMEMBERED;
+
+    for (int64_t i = 0; i < n; i++) {
+        if (attempt_id_equal(&session->finished[i].id, id))
+            return &session->finished[i];
+    }
+    return NULL;
+}
+
+int64_t session_count(const struct session *session, enum attempt_state state)
+{
+    int64_t n = 0;
+
+    for (const struct attempt *attempt = session->attempts; attempt; attempt = attempt->next)
+        n += attempt->state == state;
+    return n;
+}
+
+void session_set_text(char **text, const char *value)
+{
+    char *copy = ha_strdup(value);
+
+    if (!copy)
+        return; /* the older text, or none, will have to do */
+    free(*text);
+    *text = copy;
+}
+
+/* ---- attempts ------------------------------------------------------------------------------ */
+
+static void start_waiting(struct session *session, int64_t now_ms)
+{
+    for (struct attempt *attempt = session->attempts; attempt; attempt = attempt->next) {
+        struct ha_wire_message *grant = attempt->grant;
+
+        if (attempt->state != WAITING)
+            continue;
+        if (session_count(session, RUNNING) >= session->options.slots)
+            return;
+        attempt->state = RUNNING;
+        attempt->progress_ms = now_ms;
+        attempt->grant = NULL;
+        session->effects.start(session->context, &attempt->id, &grant->body.grant);
+        ha_wire_message_destroy(grant);
+    }
+}
+
+void session_add_attempt(struct session *session, const struct attempt_id *id,
+                         const struct ha_wire_message *grant, int64_t now_ms)
+{
+    struct attempt *attempt = ha_calloc(1, sizeof(*attempt));
+    struct ha_error err = {0};
+
+    if (!attempt || ha_wire_copy(grant, &attempt->grant, NULL, &err) < 0) {
+        session_note(session, "job %llu cannot be taken: %s", (unsigned long long)id->job,
+                     attempt ? err.text : "out of memory");
+        free(attempt);
+        return; /* the coordinator lists it again with the next heartbeat */
+    }
+    attempt->id = *id;
+    attempt->since = session->next_request;
+    attempt->log_number = -1;
+    strcpy(attempt->phase, "fetch");
+    reports_init(&attempt->reports);
+    *session->last = attempt;
+    session->last = &attempt->next;
+    if (session->draining)
+        session_stop(session, attempt, "the worker is leaving", now_ms);
+    else
+        start_waiting(session, now_ms);
+}
+
+void session_forget(struct session *session, struct attempt *attempt)
+{
+    struct attempt **at = &session->attempts;
+    bool failed = attempt->failure || attempt->outcome == ATTEMPT_FAILED ||
+                  attempt->outcome == ATTEMPT_REFUSED;
+
+    session->finished[session->n_finished++ % SESSION_REMEMBERED] =
+        (struct finished){.id = attempt->id, .next_sequence = attempt->reports.sequence};
+    if (attempt->state == ENDED)
+        session->effects.forget(session->context, &attempt->id, failed && !attempt->over);
+    while (*at != attempt)
+        at = &(*at)->next;
+    *at = attempt->next;
+    session_free_attempt(attempt);
+    session->last = &session->attempts;
+    while (*session->last)
+        session->last = &(*session->last)->next;
+}
+
+void session_end_epoch(struct session *session, struct attempt *attempt, const char *reason)
+{
+    if (attempt->over)
+        return;
+    session_note(session, "job %llu: %s", (unsigned long long)attempt->id.job, reason);
+    attempt->over = true;
+    reports_clear(&attempt->reports);
+    if (attempt->state != RUNNING) {
+        session_forget(session, attempt);
+    } else if (!attempt->stopping) {
+        attempt->stopping = true;
+        session->effects.stop(session->context, &attempt->id);
+    }
+}
+
+static const char *outcome_name(enum attempt_outcome outcome)
+{
+    static const char *const names[] = {[ATTEMPT_DONE] = "done",
+                                        [ATTEMPT_STOPPED] = "stopped",
+                                        [ATTEMPT_FAILED] = "failed",
+                                        [ATTEMPT_REFUSED] = "refused"};
+
+    return names[outcome];
+}
+
+void session_finish(struct session *session, struct attempt *attempt, int64_t now_ms)
+{
+    struct ha_wire_attempt_event event = {.kind = HA_WIRE_ATTEMPT_EVENT_END};
+    struct ha_wire_attempt_end *end = &event.event.end;
+    struct ha_error err = {0};
+
+    if (attempt->state == ENDED && !attempt->end_queued &&
+        !reports_artifact_waits(&attempt->reports)) {
+        end->outcome = outcome_name(attempt->failure ? ATTEMPT_FAILED : attempt->outcome);
+        end->reason = attempt->failure ? attempt->failure : attempt->end_reason;
+        end->exit_code = attempt->exit_code;
+        if (reports_add(&attempt->reports, &event, &err) < 0) {
+            session_note(session, "job %llu: its end cannot be reported yet: %s",
+                         (unsigned long long)attempt->id.job, err.text);
+            return;
+        }
+        attempt->end_queued = true;
+    }
+    session_send_reports(session, attempt, now_ms);
+}
+
+void session_fail(struct session *session, struct attempt *attempt, const char *reason,
+                  int64_t now_ms)
+{
+    session_note(session, "job %llu: %s", (unsigned long long)attempt->id.job, reason);
+    if (!attempt->failure)
+        session_set_text(&attempt->failure, reason);
+    session_stop(session, attempt, reason, now_ms);
+    session_finish(session, attempt, now_ms);
+}
+
+/* The words for an end that somebody asked for: a process that had to be killed
+ * after its grace time did not fail. */
+static void set_end(struct attempt *attempt, enum attempt_outcome outcome, const char *reason)
+{
+    char *both;
+
+    attempt->outcome = outcome;
+    if (!attempt->stop_reason || outcome == ATTEMPT_DONE || outcome == ATTEMPT_REFUSED) {
+        session_set_text(&attempt->end_reason, reason);
+        return;
+    }
+    attempt->outcome = ATTEMPT_STOPPED;
+    both = ha_format("%s (%s)", attempt->stop_reason, reason);
+    session_set_text(&attempt->end_reason, both ? both : attempt->stop_reason);
+    free(both);
+}
+
+void session_stop(struct session *session, struct attempt *attempt, const char *reason,
+                  int64_t now_ms)
+{
+    if (attempt->stopping || attempt->state == ENDED)
+        return;
+    attempt->stopping = true;
+    session_set_text(&attempt->stop_reason, reason);
+    if (attempt->state == RUNNING) {
+        session->effects.stop(session->context, &attempt->id);
+        return;
+    }
+    attempt->state = ENDED; /* it never ran */
+    set_end(attempt, ATTEMPT_STOPPED, "before it was started");
+    if (!attempt->over)
+        session_finish(session, attempt, now_ms);
+}
+
+void session_attempt_ended(struct session *session, const struct attempt_id *id,
+                           enum attempt_outcome outcome, const char *reason, int32_t exit_code,
+                           const char *log_path, int64_t now_ms)
+{
+    const struct ha_wire_attempt_artifact log = {.kind = "log", .name = "attempt.log"};
+    struct attempt *attempt = session_find(session, id);
+    struct ha_error err = {0};
+
+    if (!attempt || attempt->state != RUNNING)
+        return;
+    attempt->state = ENDED;
+    attempt->exit_code = exit_code;
+    set_end(attempt, outcome, reason);
+    if (attempt->over) {
+        session_forget(session, attempt);
+    } else {
+        if (log_path) {
+            if (reports_add_artifact(&attempt->reports, &log, &attempt->log_number, &err) == 0)
+                session->effects.upload(session->context, id, attempt->log_number, log_path);
+        }
+        session_finish(session, attempt, now_ms);
+    }
+    start_waiting(session, now_ms);
+}
+
+void session_attempt_phase(struct session *session, const struct attempt_id *id, const char *phase,
+                           int64_t now_ms)
+{
+    struct attempt *attempt = session_find(session, id);
+
+    if (!attempt)
+        return;
+    (void)snprintf(attempt->phase, sizeof(attempt->phase), "%s", phase);
+    attempt->step = attempt->steps = 0;
+    attempt->tokens_per_second = 0;
+    attempt->progress_ms = now_ms;
+}
+
+void session_attempt_progress(struct session *session, const struct attempt_id *id, int64_t step,
+                              int64_t steps, double tokens_per_second, int64_t now_ms)
+{
+    struct attempt *attempt = session_find(session, id);
+
+    if (!attempt)
+        return;
+    attempt->step = step;
+    attempt->steps = steps;
+    attempt->tokens_per_second = tokens_per_second;
+    attempt->progress_ms = now_ms;
+}
+
+void session_attempt_event(struct session *session, const struct attempt_id *id,
+                           const struct ha_wire_attempt_event *event, int64_t now_ms)
+{
+    struct attempt *attempt = session_find(session, id);
+    struct ha_error err = {0};
+
+    if (!attempt || attempt->over)
+        return;
+    attempt->progress_ms = now_ms;
+    if (reports_add(&attempt->reports, event, &err) < 0)
+        session_fail(session, attempt, ha_error_text(&err), now_ms);
+    else
+        session_send_reports(session, attempt, now_ms);
+}
+
+void session_attempt_artifact(struct session *session, const struct attempt_id *id,
+                              const struct ha_wire_attempt_artifact *artifact, const char *path,
+                              int64_t now_ms)
+{
+    struct attempt *attempt = session_find(session, id);
+    struct ha_error err = {0};
+    int64_t number;
+
+    if (!attempt || attempt->over)
+        return;
+    attempt->progress_ms = now_ms;
+    if (reports_add_artifact(&attempt->reports, artifact, &number, &err) < 0)
+        session_fail(session, attempt, ha_error_text(&err), now_ms);
+    else
+        session->effects.upload(session->context, id, number, path);
+}
+
+void session_uploaded(struct session *session, const struct attempt_id *id, int64_t number,
+                      const char *sha256, int64_t size, int64_t now_ms)
+{
+    struct attempt *attempt = session_find(session, id);
+
+    if (!attempt || attempt->over)
+        return;
+    if (reports_artifact_ready(&attempt->reports, number, sha256, size) == -ENOMEM)
+        session_fail(session, attempt, "the daemon is out of memory", now_ms);
+    else
+        session_finish(session, attempt, now_ms);
+}
+
+void session_upload_failed(struct session *session, const struct attempt_id *id, int64_t number,
+                           const char *reason, int64_t now_ms)
+{
+    struct attempt *attempt = session_find(session, id);
+
+    if (!attempt || attempt->over)
+        return;
+    reports_drop_artifact(&attempt->reports, number);
+    if (number != attempt->log_number) {
+        session_fail(session, attempt, reason, now_ms);
+        return;
+    }
+    session_note(session, "job %llu: its log is lost: %s", (unsigned long long)attempt->id.job,
+                 reason);
+    session_finish(session, attempt, now_ms);
+}
