@@ -12,26 +12,6 @@ enum {
     HA_NR = 2 * HA_LANES,
 };
 
-static void pack_a(float *out, const float *a, int64_t stride, bool transpose, int64_t rows,
-                   int64_t depth)
-{
-    int64_t row_step = transpose ? 1 : stride, depth_step = transpose ? stride : 1;
-
-    if (rows == HA_MR) {
-        for (int64_t p = 0; p < depth; p++) {
-            const float *column = a + p * depth_step;
-
-            HA_UNROLL
-            for (int i = 0; i < HA_MR; i++)
-                out[p * HA_MR + i] = column[i * row_step];
-        }
-        return;
-    }
-    for (int64_t p = 0; p < depth; p++)
-        for (int64_t i = 0; i < HA_MR; i++)
-            out[p * HA_MR + i] = i < rows ? a[p * depth_step + i * row_step] : 0.0f;
-}
-
 HA_INLINE float load_one(const void *in, enum ha_dtype dtype, int64_t at)
 {
     uint16_t bits;
@@ -85,29 +65,108 @@ HA_INLINE void transpose_block(ha_vf row[HA_LANES])
     }
 }
 
+HA_INLINE void pack_a_edge(float *out, const float *a, int64_t row_step, int64_t depth_step,
+                           int64_t rows, int64_t depth)
+{
+    for (int64_t p = 0; p < depth; p++)
+        for (int64_t i = 0; i < HA_MR; i++)
+            out[p * HA_MR + i] = i < rows ? a[p * depth_step + i * row_step] : 0.0f;
+}
+
+/* Blocks of HA_MR rows and HA_LANES of depth are transposed in registers.  Each
+ * whole vector is stored; what is more than HA_MR lanes is overwritten by the next,
+ * which is why the last block goes another way. */
+HA_INLINE void pack_a_rows(float *out, const float *a, int64_t stride, int64_t depth)
+{
+    int64_t p = 0;
+
+    for (; p + HA_LANES < depth; p += HA_LANES) {
+        ha_vf row[HA_LANES];
+
+        HA_UNROLL
+        for (int i = 0; i < HA_LANES; i++)
+            row[i] = i < (int)HA_MR ? ha_load(a + i * stride + p) : (ha_vf){0};
+        transpose_block(row);
+        HA_UNROLL
+        for (int i = 0; i < HA_LANES; i++)
+            ha_store(out + (p + i) * HA_MR, row[i]);
+    }
+    pack_a_edge(out + p * HA_MR, a + p, stride, 1, HA_MR, depth - p);
+}
+
+static void pack_a(float *out, const float *a, int64_t stride, bool transpose, int64_t rows,
+                   int64_t depth)
+{
+    if (rows < HA_MR || (!transpose && (int)HA_MR > (int)HA_LANES))
+        pack_a_edge(out, a, transpose ? 1 : stride, transpose ? stride : 1, rows, depth);
+    else if (transpose)
+        for (int64_t p = 0; p < depth; p++)
+            memcpy(out + p * HA_MR, a + p * stride, HA_MR * sizeof(float));
+    else
+        pack_a_rows(out, a, stride, depth);
+}
+
+/* A strip of b: HA_LANES rows of `depth` <= STRIP elements in f32, read row by row, as
+ * memory likes it.  The same part of the next slice is asked for on the way. */
+enum { STRIP = 256, STRIP_STRIDE = STRIP + 16, LINE = 64 };
+
+HA_INLINE void load_strip(float *strip, const void *b, enum ha_dtype dtype, int64_t stride,
+                          int64_t rows, int64_t depth)
+{
+    int64_t element = dtype == HA_DTYPE_F32 ? 4 : 2;
+
+    for (int64_t j = 0; j < HA_LANES; j++) {
+        float *to = strip + j * STRIP_STRIDE;
+        const char *row = (const char *)b + j * stride * element;
+        int64_t p = 0;
+
+        if (j >= rows) {
+            memset(to, 0, (size_t)depth * sizeof(float));
+            continue;
+        }
+        for (; p + HA_LANES <= depth; p += HA_LANES)
+            ha_store(to + p, load_typed(row, dtype, p));
+        for (; p < depth; p++)
+            to[p] = load_one(row, dtype, p);
+        for (int64_t at = depth * element; at < 2 * depth * element; at += LINE)
+            __builtin_prefetch(row + at);
+    }
+}
+
+HA_INLINE void pack_strip(float *out, const float *strip, int64_t depth)
+{
+    int64_t p = 0;
+
+    for (; p + HA_LANES <= depth; p += HA_LANES) {
+        ha_vf row[HA_LANES];
+
+        HA_UNROLL
+        for (int j = 0; j < HA_LANES; j++)
+            row[j] = ha_load(strip + j * STRIP_STRIDE + p);
+        transpose_block(row);
+        HA_UNROLL
+        for (int j = 0; j < HA_LANES; j++)
+            ha_store(out + (p + j) * HA_NR, row[j]);
+    }
+    for (; p < depth; p++)
+        for (int64_t j = 0; j < HA_LANES; j++)
+            out[p * HA_NR + j] = strip[j * STRIP_STRIDE + p];
+}
+
 HA_INLINE void pack_b_transposed(float *out, const void *b, enum ha_dtype dtype, int64_t stride,
                                  int64_t depth, int64_t cols)
 {
-    int64_t blocked = depth / HA_LANES * HA_LANES;
+    int64_t element = dtype == HA_DTYPE_F32 ? 4 : 2;
+    float strip[HA_LANES * STRIP_STRIDE];
 
-    for (int64_t j0 = 0; j0 < HA_NR; j0 += HA_LANES) {
-        if (j0 + HA_LANES > cols)
-            blocked = 0;
-        for (int64_t p = 0; p < blocked; p += HA_LANES) {
-            ha_vf row[HA_LANES];
+    for (int64_t j = 0; j < HA_NR; j += HA_LANES)
+        for (int64_t p = 0; p < depth; p += STRIP) {
+            int64_t n = depth - p < STRIP ? depth - p : STRIP;
 
-            HA_UNROLL
-            for (int j = 0; j < HA_LANES; j++)
-                row[j] = load_typed(b, dtype, (j0 + j) * stride + p);
-            transpose_block(row);
-            HA_UNROLL
-            for (int j = 0; j < HA_LANES; j++)
-                ha_store(out + (p + j) * HA_NR + j0, row[j]);
+            load_strip(strip, (const char *)b + (j * stride + p) * element, dtype, stride, cols - j,
+                       n);
+            pack_strip(out + p * HA_NR + j, strip, n);
         }
-        for (int64_t p = blocked; p < depth; p++)
-            for (int64_t j = j0; j < j0 + HA_LANES; j++)
-                out[p * HA_NR + j] = j < cols ? load_one(b, dtype, j * stride + p) : 0.0f;
-    }
 }
 
 HA_INLINE void pack_b_plain(float *out, const void *b, enum ha_dtype dtype, int64_t stride,

@@ -98,7 +98,7 @@ int variants_open(struct variant variants[MAX_VARIANTS])
     int n = 0;
 
     for (size_t i = 0; i < sizeof(leaves) / sizeof(leaves[0]); i++)
-        for (int threads = 1; threads <= 3; threads++) {
+        for (int threads = 1; threads <= 3; threads += n > 2 ? 2 : 1) {
             struct ha_backend_options options = {"cpu", threads, 0, 0};
             struct ha_backend *backend;
 

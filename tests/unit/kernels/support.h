@@ -37,7 +37,8 @@ void random_fill(struct random *random, float *x, int64_t n, float scale);
 /* f32 -> bf16 or f16 by truncation, stored as 16 bits; x becomes what was kept. */
 void round_to(enum ha_dtype dtype, uint16_t *out, float *x, int64_t n);
 
-/* Calls body for every instruction set of this processor with 1, 2 and 3 threads. */
+/* The best instruction set of this processor with 1, 2 and 3 threads, the lesser ones with
+ * 1 and 3. */
 struct variant {
     struct ha_backend *backend;
     const struct ha_ops *ops;
@@ -45,7 +46,7 @@ struct variant {
     int threads;
 };
 
-enum { MAX_VARIANTS = 9 };
+enum { MAX_VARIANTS = 7 };
 
 int variants_open(struct variant variants[MAX_VARIANTS]);
 void variants_close(struct variant *variants, int n);

@@ -253,9 +253,11 @@ static void families_do_not_influence_each_other(void **state)
     tail.k.n -= begin * p.shape.k_stride;
     tail.v.n -= begin * p.shape.v_stride;
     tail.dout.n -= begin * p.shape.out_stride;
-    for (int v = 0; v < n; v += 3) {
+    for (int v = 0; v < n; v++) {
         struct guarded all[N_RESULTS], part[N_RESULTS];
 
+        if (variants[v].threads != 1)
+            continue;
         run(&variants[v], &p, all);
         run(&variants[v], &tail, part);
         for (int r = 0; r < N_RESULTS; r++)
