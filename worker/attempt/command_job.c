@@ -1,0 +1,137 @@
+/* ha-attempt job: what the daemon starts; worker/contract.h says how they speak. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/base/memory.h"
+#include "worker/attempt/commands.h"
+#include "worker/attempt/contract_reporter.h"
+#include "worker/attempt/generation.h"
+#include "worker/attempt/job_spec.h"
+#include "worker/attempt/training.h"
+#include "worker/contract.h"
+
+static struct ha_engine_options engine_of(const struct ha_job_spec *spec)
+{
+    return (struct ha_engine_options){
+        .model_dir = spec->model_path, .backend = spec->backend, .threads = spec->threads};
+}
+
+static int train(const struct ha_job_spec *spec, const struct ha_reporter *reporter,
+                 bool *ret_permanent, struct ha_error *err)
+{
+    struct ha_training_cell *cells = ha_calloc(spec->n_cells, sizeof(*cells));
+    char **folders = ha_calloc(2 * spec->n_cells, sizeof(*folders));
+    struct ha_training training = {.engine = engine_of(spec),
+                                   .hub_id = spec->hub_id,
+                                   .prompt_template = spec->prompt_template,
+                                   .train = spec->train,
+                                   .n_train = spec->n_train,
+                                   .eval = spec->eval,
+                                   .n_eval = spec->n_eval,
+                                   .cells = cells,
+                                   .n_cells = spec->n_cells};
+    int r = cells && folders ? 0 : ha_error_set(err, ENOMEM, "out of memory");
+
+    for (int64_t i = 0; r == 0 && i < spec->n_cells; i++) {
+        const struct ha_job_cell *cell = &spec->cells[i];
+
+        folders[2 * i] = ha_format("out/%lld/adapter", (long long)cell->id);
+        folders[2 * i + 1] = ha_format("out/%lld/checkpoint", (long long)cell->id);
+        if (!folders[2 * i] || !folders[2 * i + 1])
+            r = ha_error_set(err, ENOMEM, "out of memory");
+        cells[i] = (struct ha_training_cell){.id = cell->id,
+                                             .name = cell->name,
+                                             .layers = cell->layers,
+                                             .n_layers = cell->n_layers,
+                                             .settings = cell->settings,
+                                             .checkpoint = cell->checkpoint,
+                                             .out_dir = folders[2 * i],
+                                             .checkpoint_dir = folders[2 * i + 1]};
+    }
+    if (r == 0)
+        r = ha_training_run(&training, reporter, &ha_attempt_stop, ret_permanent, err);
+    for (int64_t i = 0; folders && i < 2 * spec->n_cells; i++)
+        free(folders[i]);
+    free(folders);
+    free(cells);
+    return r;
+}
+
+static int generate(const struct ha_job_spec *spec, const struct ha_reporter *reporter,
+                    bool *ret_permanent, struct ha_error *err)
+{
+    struct ha_generation_cell *cells = ha_calloc(spec->n_cells, sizeof(*cells));
+    struct ha_generation generation = {.engine = engine_of(spec),
+                                       .prompt_template = spec->prompt_template,
+                                       .prompts = spec->eval,
+                                       .n_prompts = spec->n_eval,
+                                       .train = spec->train,
+                                       .n_train = spec->n_train,
+                                       .cells = cells,
+                                       .n_cells = spec->n_cells};
+    int r;
+
+    if (!cells)
+        return ha_error_set(err, ENOMEM, "out of memory");
+    for (int64_t i = 0; i < spec->n_cells; i++)
+        cells[i] = (struct ha_generation_cell){.id = spec->cells[i].id,
+                                               .name = spec->cells[i].name,
+                                               .adapter = spec->cells[i].adapter,
+                                               .settings = spec->cells[i].settings,
+                                               .skip = spec->cells[i].skip,
+                                               .n_skip = spec->cells[i].n_skip};
+    r = ha_generation_run(&generation, reporter, &ha_attempt_stop, ret_permanent, err);
+    free(cells);
+    return r;
+}
+
+static int run(const struct ha_arguments *arguments, struct ha_error *err)
+{
+    const char *dir = ha_arguments_value(arguments, "dir", ".");
+    struct ha_contract_reporter context;
+    struct ha_reporter reporter;
+    struct ha_job_spec *spec;
+    bool permanent = true;
+    int64_t fd;
+    int r = ha_arguments_int(arguments, "contract-fd", 0, STDOUT_FILENO, &fd, err);
+
+    if (r < 0)
+        return r;
+    if (chdir(dir) < 0)
+        return ha_error_set(err, errno, "%s: %s", dir, strerror(errno));
+    context.fd = (int)fd;
+    reporter = ha_contract_reporter(&context);
+    r = ha_job_spec_load(HA_ATTEMPT_SPEC_FILE, &spec, err);
+    if (r == 0) {
+        r = spec->trains ? train(spec, &reporter, &permanent, err)
+                         : generate(spec, &reporter, &permanent, err);
+        ha_job_spec_destroy(spec);
+    }
+    if (r == 0)
+        return HA_ATTEMPT_DONE;
+    if (r == -EINTR)
+        return HA_ATTEMPT_STOPPED;
+    ha_log_error("%s", ha_error_text(err));
+    (void)ha_contract_error(&context, ha_error_text(err));
+    return permanent ? HA_ATTEMPT_REFUSED : HA_ATTEMPT_FAILED;
+}
+
+static const struct ha_option options[] = {
+    {"dir", "FOLDER", "the attempt's folder, with job.json and inputs/ (default: here)"},
+    {"contract-fd", "N", "where the lines for the daemon go (default: standard output)"},
+};
+
+const struct ha_subcommand ha_subcommand_job = {
+    .name = "job",
+    .command = {.name = "ha-attempt job",
+                .synopsis = "",
+                .summary = "run a job as the worker daemon does; JSON lines tell what happens",
+                .example = "ha-attempt job --dir runs/demo/work/3-7",
+                .options = options,
+                .n_options = sizeof(options) / sizeof(options[0])},
+    .run = run,
+};

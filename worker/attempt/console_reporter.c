@@ -1,0 +1,139 @@
+#include "worker/attempt/console_reporter.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/conf/json.h"
+
+enum { PROGRESS_MS = 2000 };
+
+static int put(FILE *file, struct ha_json *line, int r, struct ha_error *err)
+{
+    char *text = r == 0 && line ? ha_json_dump(line, HA_JSON_COMPACT) : NULL;
+
+    ha_json_destroy(line);
+    if (!text)
+        return ha_error_set(err, ENOMEM, "out of memory");
+    r = fprintf(file, "%s\n", text) < 0 || fflush(file) == EOF
+            ? ha_error_set(err, errno, "cannot write results: %s", strerror(errno))
+            : 0;
+    free(text);
+    return r;
+}
+
+static int phase(void *context, const char *name, struct ha_error *err)
+{
+    struct ha_console_reporter *console = context;
+
+    (void)err;
+    console->next_progress_ms = 0;
+    ha_log_info("phase %s", name);
+    return 0;
+}
+
+static int progress(void *context, int64_t step, int64_t steps, double tokens_per_second,
+                    struct ha_error *err)
+{
+    struct ha_console_reporter *console = context;
+    int64_t now = ha_clock_boot_ms();
+
+    (void)err;
+    if (now >= console->next_progress_ms || step == steps) {
+        console->next_progress_ms = now + PROGRESS_MS;
+        ha_log_info("%lld of %lld, %.0f tokens/s", (long long)step, (long long)steps,
+                    tokens_per_second);
+    }
+    return 0;
+}
+
+static int metrics(void *context, int64_t cell, int64_t step, const struct ha_reported_metric *list,
+                   int64_t n, struct ha_error *err)
+{
+    struct ha_console_reporter *console = context;
+    struct ha_json *line;
+    int r;
+
+    (void)cell;
+    if (!console->metrics)
+        return 0;
+    line = ha_json_new_object();
+    r = ha_json_set(line, "step", ha_json_new_int(step));
+    for (int64_t i = 0; r == 0 && i < n; i++)
+        r = ha_json_set(line, list[i].name, ha_json_new_real(list[i].value));
+    return put(console->metrics, line, r, err);
+}
+
+static int answer(void *context, const struct ha_reported_answer *a, struct ha_error *err)
+{
+    struct ha_console_reporter *console = context;
+    struct ha_json *line;
+    int r;
+
+    if (!console->answers)
+        return 0;
+    line = ha_json_new_object();
+    r = ha_json_set(line, "prompt", ha_json_new_int(a->prompt));
+    if (r == 0)
+        r = ha_json_set(line, "sample", ha_json_new_int(a->sample));
+    if (r == 0 && console->names && console->names[a->cell - 1])
+        r = ha_json_set(line, "adapter", ha_json_new_string(console->names[a->cell - 1]));
+    if (r == 0)
+        r = ha_json_set(line, "prompt_text", ha_json_new_string_n(a->prompt_text, a->prompt_bytes));
+    if (r == 0)
+        r = ha_json_set(line, "text", ha_json_new_string_n(a->text, a->text_bytes));
+    if (r == 0)
+        r = ha_json_set(line, "raw", ha_json_new_string_n(a->raw, a->raw_bytes));
+    if (r == 0)
+        r = ha_json_set(line, "finish", ha_json_new_string(a->finish));
+    if (r == 0)
+        r = ha_json_set(line, "prompt_tokens", ha_json_new_int(a->prompt_tokens));
+    if (r == 0)
+        r = ha_json_set(line, "tokens", ha_json_new_int(a->tokens));
+    return put(console->answers, line, r, err);
+}
+
+static int artifact(void *context, int64_t cell, const char *kind, const char *name,
+                    const char *path, int64_t step, struct ha_error *err)
+{
+    (void)context;
+    (void)cell;
+    (void)name;
+    (void)step;
+    (void)err;
+    ha_log_info("%s: %s", kind, path);
+    return 0;
+}
+
+static int cell(void *context, int64_t id, bool done, const char *reason, bool permanent,
+                struct ha_json *summary, struct ha_error *err)
+{
+    struct ha_console_reporter *console = context;
+    char *text = summary ? ha_json_dump(summary, HA_JSON_COMPACT) : NULL;
+
+    (void)id;
+    (void)permanent;
+    (void)err;
+    console->failed = console->failed || !done;
+    if (done)
+        ha_log_info("done: %s", text ? text : "");
+    else
+        ha_log_error("failed: %s", reason);
+    free(text);
+    ha_json_destroy(summary);
+    return 0;
+}
+
+struct ha_reporter ha_console_reporter(struct ha_console_reporter *context)
+{
+    return (struct ha_reporter){.context = context,
+                                .phase = phase,
+                                .progress = progress,
+                                .metrics = metrics,
+                                .answer = answer,
+                                .artifact = artifact,
+                                .cell = cell};
+}

@@ -1,0 +1,173 @@
+#include "worker/attempt/contract_reporter.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/error.h"
+#include "common/conf/json.h"
+
+static int write_all(int fd, const char *bytes, size_t size)
+{
+    while (size > 0) {
+        ssize_t n = write(fd, bytes, size);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        bytes += n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+/* Write one line and end the object; NULL: memory was short. */
+static int put(struct ha_contract_reporter *context, struct ha_json *line, struct ha_error *err)
+{
+    char *text = line ? ha_json_dump(line, HA_JSON_COMPACT) : NULL;
+    size_t size = text ? strlen(text) : 0;
+    int r;
+
+    ha_json_destroy(line);
+    if (!text)
+        return ha_error_set(err, ENOMEM, "out of memory for a line to the daemon");
+    text[size] = '\n';
+    r = write_all(context->fd, text, size + 1);
+    free(text);
+    return r < 0 ? ha_error_set(err, -r, "the daemon does not take lines: %s", strerror(-r)) : 0;
+}
+
+static struct ha_json *line_of(const char *type)
+{
+    struct ha_json *line = ha_json_new_object();
+
+    if (line && ha_json_set(line, "type", ha_json_new_string(type)) < 0) {
+        ha_json_destroy(line);
+        line = NULL;
+    }
+    return line;
+}
+
+/* put for a line whose members were set with result r. */
+static int finish(struct ha_contract_reporter *context, struct ha_json *line, int r,
+                  struct ha_error *err)
+{
+    if (r < 0) {
+        ha_json_destroy(line);
+        line = NULL;
+    }
+    return put(context, line, err);
+}
+
+static int phase(void *context, const char *name, struct ha_error *err)
+{
+    struct ha_json *line = line_of("phase");
+
+    return finish(context, line, ha_json_set(line, "phase", ha_json_new_string(name)), err);
+}
+
+static int progress(void *context, int64_t step, int64_t steps, double tokens_per_second,
+                    struct ha_error *err)
+{
+    struct ha_json *line = line_of("progress");
+    int r = ha_json_set(line, "step", ha_json_new_int(step));
+
+    if (r == 0)
+        r = ha_json_set(line, "steps", ha_json_new_int(steps));
+    if (r == 0)
+        r = ha_json_set(line, "tokens_per_second", ha_json_new_real(tokens_per_second));
+    return finish(context, line, r, err);
+}
+
+static int metrics(void *context, int64_t cell, int64_t step, const struct ha_reported_metric *list,
+                   int64_t n, struct ha_error *err)
+{
+    struct ha_json *line = line_of("metric"), *values = ha_json_new_object();
+    int r = ha_json_set(line, "values", values);
+
+    for (int64_t i = 0; r == 0 && i < n; i++)
+        r = ha_json_set(values, list[i].name, ha_json_new_real(list[i].value));
+    if (r == 0)
+        r = ha_json_set(line, "cell", ha_json_new_int(cell));
+    if (r == 0)
+        r = ha_json_set(line, "step", ha_json_new_int(step));
+    return finish(context, line, r, err);
+}
+
+static int answer(void *context, const struct ha_reported_answer *a, struct ha_error *err)
+{
+    struct ha_json *line = line_of("answer");
+    int r = ha_json_set(line, "cell", ha_json_new_int(a->cell));
+
+    if (r == 0)
+        r = ha_json_set(line, "prompt", ha_json_new_int(a->prompt));
+    if (r == 0)
+        r = ha_json_set(line, "sample", ha_json_new_int(a->sample));
+    if (r == 0)
+        r = ha_json_set(line, "prompt_text", ha_json_new_string_n(a->prompt_text, a->prompt_bytes));
+    if (r == 0)
+        r = ha_json_set(line, "text", ha_json_new_string_n(a->text, a->text_bytes));
+    if (r == 0)
+        r = ha_json_set(line, "raw", ha_json_new_string_n(a->raw, a->raw_bytes));
+    if (r == 0)
+        r = ha_json_set(line, "finish", ha_json_new_string(a->finish));
+    if (r == 0)
+        r = ha_json_set(line, "prompt_tokens", ha_json_new_int(a->prompt_tokens));
+    if (r == 0)
+        r = ha_json_set(line, "tokens", ha_json_new_int(a->tokens));
+    return finish(context, line, r, err);
+}
+
+static int artifact(void *context, int64_t cell, const char *kind, const char *name,
+                    const char *path, int64_t step, struct ha_error *err)
+{
+    struct ha_json *line = line_of("artifact");
+    int r = ha_json_set(line, "cell", ha_json_new_int(cell));
+
+    if (r == 0)
+        r = ha_json_set(line, "kind", ha_json_new_string(kind));
+    if (r == 0)
+        r = ha_json_set(line, "name", ha_json_new_string(name));
+    if (r == 0)
+        r = ha_json_set(line, "path", ha_json_new_string(path));
+    if (r == 0)
+        r = ha_json_set(line, "step", ha_json_new_int(step));
+    return finish(context, line, r, err);
+}
+
+static int cell(void *context, int64_t id, bool done, const char *reason, bool permanent,
+                struct ha_json *summary, struct ha_error *err)
+{
+    struct ha_json *line = line_of("cell");
+    int r = ha_json_set(line, "summary", summary ? summary : ha_json_new_object());
+
+    if (r == 0)
+        r = ha_json_set(line, "cell", ha_json_new_int(id));
+    if (r == 0)
+        r = ha_json_set(line, "done", ha_json_new_bool(done));
+    if (r == 0)
+        r = ha_json_set(line, "reason", ha_json_new_string(reason));
+    if (r == 0)
+        r = ha_json_set(line, "permanent", ha_json_new_bool(permanent));
+    return finish(context, line, r, err);
+}
+
+struct ha_reporter ha_contract_reporter(struct ha_contract_reporter *context)
+{
+    return (struct ha_reporter){.context = context,
+                                .phase = phase,
+                                .progress = progress,
+                                .metrics = metrics,
+                                .answer = answer,
+                                .artifact = artifact,
+                                .cell = cell};
+}
+
+int ha_contract_error(struct ha_contract_reporter *context, const char *text)
+{
+    struct ha_json *line = line_of("error");
+
+    return finish(context, line, ha_json_set(line, "text", ha_json_new_string(text)), NULL);
+}

@@ -1,0 +1,51 @@
+#include "worker/attempt/engine.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "common/base/error.h"
+#include "common/base/log.h"
+
+int ha_engine_open(const struct ha_engine_options *options, struct ha_engine *ret_engine,
+                   struct ha_error *err)
+{
+    struct ha_backend_options backend = {.name = options->backend, .threads = options->threads};
+    struct ha_engine engine = {0};
+    int r = ha_backend_open(&backend, &engine.backend, err);
+
+    if (r == 0) {
+        ha_log_info("backend %s", ha_backend_description(engine.backend));
+        r = ha_tokenizer_load(options->model_dir, &engine.tokenizer, err);
+    }
+    if (r == 0)
+        r = ha_model_open(engine.backend, options->model_dir, &engine.model, err);
+    if (r == 0 && ha_tokenizer_vocab_size(engine.tokenizer) > ha_model_config(engine.model)->vocab)
+        r = ha_error_set(err, EINVAL,
+                         "%s: the tokenizer has %lld ids, the model's embedding %lld rows; they do "
+                         "not belong together",
+                         options->model_dir, (long long)ha_tokenizer_vocab_size(engine.tokenizer),
+                         (long long)ha_model_config(engine.model)->vocab);
+    if (r < 0) {
+        ha_engine_close(&engine);
+        return r;
+    }
+    *ret_engine = engine;
+    return 0;
+}
+
+void ha_engine_close(struct ha_engine *engine)
+{
+    ha_model_destroy(engine->model);
+    ha_tokenizer_destroy(engine->tokenizer);
+    ha_backend_close(engine->backend);
+    *engine = (struct ha_engine){0};
+}
+
+const char *ha_engine_precision(const struct ha_engine *engine, const char *precision)
+{
+    bool wide = ha_backend_activation_dtype(engine->backend) == HA_DTYPE_F32;
+
+    if (strcmp(precision, "bf16") != 0)
+        return "fp32";
+    return wide ? "fp32 (cpu)" : "bf16";
+}

@@ -1,0 +1,43 @@
+/* generation.h - answers of one model's cells to the held-out prompts */
+#ifndef HA_WORKER_ATTEMPT_GENERATION_H
+#define HA_WORKER_ATTEMPT_GENERATION_H
+
+#include <signal.h>
+
+#include "common/conf/run_settings.h"
+#include "worker/attempt/engine.h"
+#include "worker/attempt/reporter.h"
+
+struct ha_generation_skip {
+    int64_t prompt, sample;
+};
+
+struct ha_generation_cell {
+    int64_t id;
+    const char *name;
+    const char *adapter; /* PEFT folder; NULL: the base model */
+    const struct ha_run_settings *settings;
+    const struct ha_generation_skip *skip; /* answers that are there already */
+    int64_t n_skip;
+};
+
+struct ha_generation {
+    struct ha_engine_options engine;
+    const char *prompt_template; /* "hh" */
+    const char *const *prompts;  /* files of held-out rows */
+    int64_t n_prompts;
+    const char *const *train; /* to count prompts also seen in training; may be none */
+    int64_t n_train;
+    bool in_file_order; /* every row in its place instead of the selection by seed */
+    const struct ha_generation_cell *cells;
+    int64_t n_cells;
+    int64_t max_sequences; /* at once; 0: 64 */
+};
+
+/* Generate to the end; each answer is reported as it is finished, each cell when
+ * all of its answers are.  Returns 0, or -EINTR when stopped.  *ret_permanent as in
+ * ha_training_run. */
+int ha_generation_run(const struct ha_generation *generation, const struct ha_reporter *reporter,
+                      const volatile sig_atomic_t *stop, bool *ret_permanent, struct ha_error *err);
+
+#endif

@@ -1,0 +1,231 @@
+#include "worker/attempt/job_spec.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/error.h"
+#include "common/base/memory.h"
+#include "common/conf/json.h"
+
+enum { LIMIT_BYTES = 64 << 20, MAX_LAYERS = 1024 };
+
+static int missing(const char *what, struct ha_error *err)
+{
+    return ha_error_set(err, EINVAL, "job.json: %s is missing or of another kind", what);
+}
+
+static int out_of_memory(struct ha_error *err)
+{
+    return ha_error_set(err, ENOMEM, "job.json: out of memory");
+}
+
+static int read_text(const struct ha_json *object, const char *key, const char **ret_text,
+                     struct ha_error *err)
+{
+    *ret_text = ha_json_string(ha_json_get(object, key), NULL);
+    return *ret_text ? 0 : missing(key, err);
+}
+
+/* NULL for null, "" and what is not there. */
+static const char *optional_text(const struct ha_json *object, const char *key)
+{
+    const char *text = ha_json_string(ha_json_get(object, key), "");
+
+    return text[0] ? text : NULL;
+}
+
+static int read_paths(const struct ha_json *data, const char *key, const char ***ret_paths,
+                      int64_t *ret_count, struct ha_error *err)
+{
+    const struct ha_json *array = ha_json_get(data, key);
+    const char **paths = ha_calloc(ha_json_size(array), sizeof(*paths));
+
+    if (!paths)
+        return out_of_memory(err);
+    *ret_paths = paths;
+    for (int64_t i = 0; i < ha_json_size(array); i++) {
+        paths[i] = ha_json_string(ha_json_at(array, i), NULL);
+        if (!paths[i])
+            return missing(key, err);
+        *ret_count = i + 1;
+    }
+    return 0;
+}
+
+static int read_layers(const struct ha_json *array, struct ha_job_cell *cell, struct ha_error *err)
+{
+    int64_t n = ha_json_size(array);
+
+    if (!ha_json_is(array, HA_JSON_ARRAY) || n > MAX_LAYERS)
+        return missing("layers", err);
+    cell->layers = ha_calloc(n, sizeof(*cell->layers));
+    if (!cell->layers)
+        return out_of_memory(err);
+    for (int64_t i = 0; i < n; i++) {
+        cell->layers[i] = ha_json_int(ha_json_at(array, i), -1);
+        if (cell->layers[i] < 0 || (i > 0 && cell->layers[i] <= cell->layers[i - 1]))
+            return ha_error_set(err, EINVAL, "job.json: layers must rise from 0");
+    }
+    cell->n_layers = n;
+    return 0;
+}
+
+/* The cell's members over the common ones, section by section. */
+static struct ha_json *merge_settings(const struct ha_json *common, const struct ha_json *own)
+{
+    static const char *const sections[] = {"data", "train", "generate"};
+    struct ha_json *merged = ha_json_new_object();
+    int r = merged ? 0 : -ENOMEM;
+
+    for (int i = 0; r == 0 && i < 3; i++) {
+        const struct ha_json *sources[] = {ha_json_get(common, sections[i]),
+                                           ha_json_get(own, sections[i])};
+        struct ha_json *section = ha_json_new_object();
+
+        r = ha_json_set(merged, sections[i], section);
+        for (int k = 0; r == 0 && k < 2; k++) {
+            struct ha_json *value;
+            const char *key;
+            void *at = NULL;
+
+            while (r == 0 && ha_json_next(sources[k], &at, &key, &value)) {
+                char *text = ha_json_dump(value, HA_JSON_COMPACT);
+                struct ha_json *copy = NULL;
+
+                if (!text || ha_json_parse(text, strlen(text), key, &copy, NULL) < 0)
+                    r = -ENOMEM;
+                else
+                    r = ha_json_set(section, key, copy);
+                free(text);
+            }
+        }
+    }
+    if (r < 0) {
+        ha_json_destroy(merged);
+        return NULL;
+    }
+    return merged;
+}
+
+static int read_skip(const struct ha_json *all, struct ha_job_cell *cell, struct ha_error *err)
+{
+    const struct ha_json *array;
+    char key[32];
+
+    (void)snprintf(key, sizeof(key), "%lld", (long long)cell->id);
+    array = ha_json_get(all, key);
+    cell->skip = ha_calloc(ha_json_size(array), sizeof(*cell->skip));
+    if (!cell->skip)
+        return out_of_memory(err);
+    for (int64_t i = 0; i < ha_json_size(array); i++) {
+        const struct ha_json *pair = ha_json_at(array, i);
+
+        cell->skip[i].prompt = ha_json_int(ha_json_at(pair, 0), -1);
+        cell->skip[i].sample = ha_json_int(ha_json_at(pair, 1), -1);
+        if (cell->skip[i].prompt < 0 || cell->skip[i].sample < 0)
+            return missing("skip_answers", err);
+    }
+    cell->n_skip = ha_json_size(array);
+    return 0;
+}
+
+static int read_cell(const struct ha_job_spec *spec, const struct ha_json *json,
+                     struct ha_job_cell *cell, struct ha_error *err)
+{
+    struct ha_json *settings;
+    int r;
+
+    cell->id = ha_json_int(ha_json_get(json, "id"), 0);
+    if (cell->id <= 0)
+        return missing("id of a cell", err);
+    cell->adapter = optional_text(json, "adapter");
+    cell->checkpoint = optional_text(json, "checkpoint");
+    r = read_text(json, "name", &cell->name, err);
+    if (r == 0)
+        r = read_layers(ha_json_get(json, "layers"), cell, err);
+    if (r == 0 && spec->trains && cell->n_layers == 0)
+        r = ha_error_set(err, EINVAL, "job.json: %s trains no layer", cell->name);
+    if (r == 0)
+        r = read_skip(ha_json_get(spec->document, "skip_answers"), cell, err);
+    if (r < 0)
+        return r;
+    settings =
+        merge_settings(ha_json_get(spec->document, "settings"), ha_json_get(json, "settings"));
+    if (!settings)
+        return out_of_memory(err);
+    r = ha_run_settings_from_json(settings, "job.json: settings", &cell->settings, err);
+    ha_json_destroy(settings);
+    return r;
+}
+
+static int read_spec(struct ha_job_spec *spec, struct ha_error *err)
+{
+    const struct ha_json *model = ha_json_get(spec->document, "model");
+    const struct ha_json *data = ha_json_get(spec->document, "data");
+    const struct ha_json *cells = ha_json_get(spec->document, "cells");
+    const char *kind;
+    int r = read_text(spec->document, "kind", &kind, err);
+
+    if (r == 0 && strcmp(kind, "train") != 0 && strcmp(kind, "generate") != 0)
+        r = ha_error_set(err, EINVAL, "job.json: kind '%s' is neither train nor generate", kind);
+    if (r == 0)
+        spec->trains = strcmp(kind, "train") == 0;
+    if (r == 0)
+        r = read_text(model, "path", &spec->model_path, err);
+    spec->hub_id = optional_text(model, "hub_id");
+    spec->prompt_template = ha_json_string(ha_json_get(model, "template"), "hh");
+    spec->threads = (int)ha_json_int(ha_json_get(spec->document, "threads"), 0);
+    spec->backend = ha_json_string(ha_json_get(spec->document, "backend"), "auto");
+    if (r == 0)
+        r = read_paths(data, "train", &spec->train, &spec->n_train, err);
+    if (r == 0)
+        r = read_paths(data, "eval", &spec->eval, &spec->n_eval, err);
+    if (r == 0 && ha_json_size(cells) == 0)
+        r = missing("cells", err);
+    if (r < 0)
+        return r;
+    spec->cells = ha_calloc(ha_json_size(cells), sizeof(*spec->cells));
+    if (!spec->cells)
+        return out_of_memory(err);
+    for (int64_t i = 0; r == 0 && i < ha_json_size(cells); i++) {
+        spec->n_cells = i + 1;
+        r = read_cell(spec, ha_json_at(cells, i), &spec->cells[i], err);
+    }
+    return r;
+}
+
+int ha_job_spec_load(const char *path, struct ha_job_spec **ret_spec, struct ha_error *err)
+{
+    struct ha_job_spec *spec = ha_calloc(1, sizeof(*spec));
+    int r;
+
+    if (!spec)
+        return out_of_memory(err);
+    r = ha_json_load(path, LIMIT_BYTES, &spec->document, err);
+    if (r == 0)
+        r = read_spec(spec, err);
+    if (r < 0) {
+        ha_job_spec_destroy(spec);
+        return r;
+    }
+    *ret_spec = spec;
+    return 0;
+}
+
+void ha_job_spec_destroy(struct ha_job_spec *spec)
+{
+    if (!spec)
+        return;
+    for (int64_t i = 0; i < spec->n_cells; i++) {
+        free(spec->cells[i].layers);
+        free(spec->cells[i].skip);
+        ha_run_settings_destroy(spec->cells[i].settings);
+    }
+    free(spec->cells);
+    free(spec->train);
+    free(spec->eval);
+    ha_json_destroy(spec->document);
+    free(spec);
+}

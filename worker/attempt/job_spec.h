@@ -1,0 +1,40 @@
+/* job_spec.h - job.json of worker/contract.h as a struct */
+#ifndef HA_WORKER_ATTEMPT_JOB_SPEC_H
+#define HA_WORKER_ATTEMPT_JOB_SPEC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/conf/run_settings.h"
+#include "worker/attempt/generation.h"
+
+struct ha_error;
+
+struct ha_job_cell {
+    int64_t id;
+    const char *name; /* borrowed from the document, as all texts */
+    int64_t *layers;
+    int64_t n_layers;
+    struct ha_run_settings *settings; /* the common ones with the cell's own over them */
+    const char *adapter, *checkpoint; /* or NULL */
+    struct ha_generation_skip *skip;
+    int64_t n_skip;
+};
+
+struct ha_job_spec {
+    struct ha_json *document;
+    bool trains;
+    const char *model_path, *hub_id /* or NULL */, *prompt_template;
+    const char **train, **eval;
+    int64_t n_train, n_eval;
+    int threads;
+    const char *backend;
+    struct ha_job_cell *cells;
+    int64_t n_cells;
+};
+
+/* -EINVAL names the member that is missing or of a wrong kind. */
+int ha_job_spec_load(const char *path, struct ha_job_spec **ret_spec, struct ha_error *err);
+void ha_job_spec_destroy(struct ha_job_spec *spec);
+
+#endif

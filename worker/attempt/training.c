@@ -1,0 +1,454 @@
+#include "worker/attempt/training.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/buffer.h"
+#include "common/base/clock.h"
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/base/memory.h"
+#include "common/base/path.h"
+#include "common/conf/json.h"
+#include "worker/adapter/adapter.h"
+#include "worker/data/pairs.h"
+#include "worker/dpo/trainer.h"
+
+enum { MAX_METRICS = 64 };
+
+/* A job at work. */
+struct work {
+    const struct ha_training *training;
+    const struct ha_reporter *reporter;
+    struct ha_engine engine;
+    struct ha_pair_set *train, *eval;
+    struct ha_adapter **adapters;
+    struct ha_dpo_cell *cells;
+    struct ha_json **last_eval; /* per cell: {"eval_loss": ...} of the newest evaluation */
+    struct ha_dpo_trainer *trainer;
+    const volatile sig_atomic_t *stop;
+    enum ha_dpo_phase phase;
+    bool phase_known;
+    int64_t start_ms, tokens;
+    double flops;
+    int report_result; /* first failure of a report, which callbacks cannot return */
+    struct ha_error report_error;
+};
+
+static const struct ha_run_settings *settings_of(const struct work *work)
+{
+    return work->training->cells[0].settings;
+}
+
+static int out_of_memory(struct ha_error *err)
+{
+    return ha_error_set(err, ENOMEM, "out of memory while preparing the training");
+}
+
+/* ---- data ------------------------------------------------------------------- */
+
+static int load_pairs(struct work *work, const char *const *paths, int64_t n_paths, int64_t asked,
+                      const char *what, struct ha_pair_set **ret_set, struct ha_error *err)
+{
+    const struct ha_run_settings *settings = settings_of(work);
+    struct ha_pair_options options = {.max_length = settings->train.max_length};
+    struct ha_rows *rows = NULL;
+    struct ha_buffer text;
+    int r = ha_split_parse(settings->data.split, &options.split);
+
+    if (r < 0)
+        return ha_error_set(err, EINVAL, "data.split: '%s' is neither trl nor turn",
+                            settings->data.split);
+    r = ha_rows_open(paths, n_paths, &rows, err);
+    if (r == 0 && ha_rows_form(rows) == HA_ROWS_PROMPT)
+        r = ha_error_set(err, EINVAL, "%s: rows have a prompt but no chosen and rejected answers",
+                         paths[0]);
+    if (r == 0)
+        r = ha_pair_set_create(rows, work->engine.tokenizer, &options, asked,
+                               (uint64_t)settings->data.seed, ret_set, err);
+    ha_rows_close(rows);
+    if (r < 0)
+        return r;
+    ha_buffer_init(&text, 0);
+    if (ha_pair_report_text(&(*ret_set)->report, &text) == 0)
+        ha_log_info("%s pairs: %s", what, ha_buffer_text(&text));
+    ha_buffer_clear(&text);
+    return 0;
+}
+
+/* True for files of prompts alone: they have no pairs to evaluate on. */
+static int prompts_only(const struct ha_training *training, bool *ret_only, struct ha_error *err)
+{
+    struct ha_rows *rows;
+    int r = ha_rows_open(training->eval, training->n_eval, &rows, err);
+
+    if (r == 0) {
+        *ret_only = ha_rows_form(rows) == HA_ROWS_PROMPT;
+        ha_rows_close(rows);
+    }
+    return r;
+}
+
+static int load_data(struct work *work, struct ha_error *err)
+{
+    const struct ha_training *training = work->training;
+    bool only = false;
+    int r = load_pairs(work, training->train, training->n_train,
+                       settings_of(work)->data.train_samples, "training", &work->train, err);
+
+    if (r < 0 || training->n_eval == 0)
+        return r;
+    r = prompts_only(training, &only, err);
+    if (r < 0 || only)
+        return r;
+    return load_pairs(work, training->eval, training->n_eval, settings_of(work)->data.eval_samples,
+                      "held-out", &work->eval, err);
+}
+
+/* ---- adapters and trainer ----------------------------------------------------- */
+
+static int module_bits(const struct ha_text_list *names, uint32_t *ret_bits, struct ha_error *err)
+{
+    uint32_t bits = 0;
+
+    for (int64_t i = 0; i < names->count; i++) {
+        enum ha_module module;
+        int r = ha_module_parse(names->items[i], &module, err);
+
+        if (r < 0)
+            return ha_error_prefix(err, "train.target_modules");
+        bits |= 1U << module;
+    }
+    *ret_bits = bits;
+    return 0;
+}
+
+static int make_adapter(struct work *work, int64_t i, struct ha_error *err)
+{
+    const struct ha_training_cell *cell = &work->training->cells[i];
+    const struct ha_sweep_train *train = &cell->settings->train;
+    struct ha_adapter_settings settings = {.rank = train->lora_rank,
+                                           .alpha = train->lora_alpha,
+                                           .dropout = train->lora_dropout,
+                                           .layers = cell->layers,
+                                           .n_layers = cell->n_layers};
+    struct ha_adapter_geometry geometry;
+    int r;
+
+    ha_model_config_geometry(ha_model_config(work->engine.model), &geometry);
+    if (cell->init_adapter)
+        return ha_adapter_load(work->engine.backend, &geometry, cell->init_adapter,
+                               &work->adapters[i], err);
+    r = module_bits(&train->target_modules, &settings.modules, err);
+    if (r == 0)
+        r = ha_adapter_create(work->engine.backend, &geometry, &settings, &work->adapters[i], err);
+    if (r == 0)
+        r = ha_adapter_init(work->adapters[i], (uint64_t)train->init_seed, err);
+    return r;
+}
+
+static int make_cell(struct work *work, int64_t i, struct ha_error *err)
+{
+    const struct ha_training_cell *cell = &work->training->cells[i];
+    const struct ha_sweep_train *train = &cell->settings->train;
+    struct ha_dpo_cell *dpo = &work->cells[i];
+    int r = make_adapter(work, i, err);
+
+    if (r < 0)
+        return r;
+    ha_dpo_cell_defaults(dpo);
+    dpo->name = cell->name;
+    dpo->adapter = work->adapters[i];
+    dpo->loss.beta = train->beta;
+    dpo->learning_rate = train->learning_rate;
+    dpo->warmup_steps = train->warmup_steps;
+    dpo->weight_decay = train->weight_decay;
+    dpo->beta1 = train->beta1;
+    dpo->beta2 = train->beta2;
+    dpo->eps = train->eps;
+    dpo->max_grad_norm = train->max_grad_norm;
+    return ha_dpo_loss_parse(train->loss, &dpo->loss.kind, err);
+}
+
+static struct ha_dpo_job job_of(const struct work *work)
+{
+    const struct ha_sweep_train *train = &settings_of(work)->train;
+    struct ha_dpo_job job;
+
+    ha_dpo_job_defaults(&job);
+    job.train = work->train;
+    job.eval = work->eval;
+    job.batch_size = train->batch_size;
+    job.gradient_accumulation = train->gradient_accumulation;
+    job.epochs = train->epochs;
+    job.order_seed = (uint64_t)train->order_seed;
+    job.tokens_per_microbatch = train->tokens_per_microbatch;
+    /* On the CPU everything is fp32, whatever was asked. */
+    job.round_logits_bf16 =
+        strcmp(ha_engine_precision(&work->engine, train->precision), "bf16") == 0;
+    job.eval_steps = train->eval_steps;
+    job.checkpoint_every_ms = train->checkpoint_every_s * 1000;
+    return job;
+}
+
+/* ---- reports from the trainer ----------------------------------------------------- */
+
+static void keep_result(struct work *work, int r, const struct ha_error *err)
+{
+    if (r < 0 && work->report_result == 0) {
+        work->report_result = r;
+        work->report_error = *err;
+    }
+}
+
+static void remember_eval(struct work *work, int64_t cell, const struct ha_dpo_metric *metrics,
+                          int64_t n)
+{
+    struct ha_json *values = ha_json_new_object();
+
+    for (int64_t i = 0; values && i < n; i++)
+        if (ha_json_set(values, metrics[i].name, ha_json_new_real(metrics[i].value)) < 0)
+            return ha_json_destroy(values);
+    ha_json_destroy(work->last_eval[cell]);
+    work->last_eval[cell] = values;
+}
+
+static void on_metrics(void *user, int64_t cell, int64_t step, const struct ha_dpo_metric *metrics,
+                       int64_t n)
+{
+    struct ha_reported_metric list[MAX_METRICS];
+    struct work *work = user;
+    struct ha_error err = {0};
+
+    if (n > MAX_METRICS)
+        n = MAX_METRICS;
+    for (int64_t i = 0; i < n; i++)
+        list[i] = (struct ha_reported_metric){metrics[i].name, metrics[i].value};
+    if (n > 0 && strncmp(metrics[0].name, "eval_", 5) == 0)
+        remember_eval(work, cell, metrics, n);
+    keep_result(work,
+                work->reporter->metrics(work->reporter->context, work->training->cells[cell].id,
+                                        step, list, n, &err),
+                &err);
+}
+
+static void on_progress(void *user, const struct ha_dpo_progress *progress)
+{
+    static const char *const names[] = {"reference", "step", "evaluate"};
+    struct work *work = user;
+    struct ha_error err = {0};
+    double seconds = (double)progress->elapsed_ns / 1e9;
+    int r = 0;
+
+    if (!work->phase_known || work->phase != progress->phase)
+        r = work->reporter->phase(work->reporter->context, names[progress->phase], &err);
+    work->phase = progress->phase;
+    work->phase_known = true;
+    if (progress->phase == HA_DPO_STEP) {
+        work->tokens = progress->tokens;
+        work->flops = progress->flops;
+    }
+    if (r == 0)
+        r = work->reporter->progress(work->reporter->context, progress->done, progress->total,
+                                     seconds > 0 ? (double)progress->tokens / seconds : 0, &err);
+    keep_result(work, r, &err);
+}
+
+static int on_checkpoint(void *user, struct ha_dpo_trainer *trainer, int64_t cell, int64_t step,
+                         struct ha_error *err)
+{
+    struct work *work = user;
+    const struct ha_training_cell *spec = &work->training->cells[cell];
+    char *name = ha_format("checkpoint-%lld.safetensors", (long long)step);
+    char *path = name ? ha_path_join(spec->checkpoint_dir, name) : NULL;
+    int r = path ? ha_path_make_dirs(spec->checkpoint_dir, 0777, err) : out_of_memory(err);
+
+    if (r == 0)
+        r = ha_dpo_trainer_save(trainer, cell, path, err);
+    if (r == 0)
+        r = work->reporter->artifact(work->reporter->context, spec->id, "checkpoint", name, path,
+                                     step, err);
+    free(name);
+    free(path);
+    return r;
+}
+
+/* ---- the run -------------------------------------------------------------------- */
+
+static int make_trainer(struct work *work, struct ha_error *err)
+{
+    struct ha_dpo_callbacks callbacks = {
+        .user = work, .metrics = on_metrics, .progress = on_progress, .checkpoint = on_checkpoint};
+    struct ha_dpo_job job = job_of(work);
+
+    return ha_dpo_trainer_create(work->engine.model, &job, work->cells, work->training->n_cells,
+                                 &callbacks, work->stop, &work->trainer, err);
+}
+
+/* Loads the checkpoints, all or none. */
+static int resume(struct work *work, struct ha_error *err)
+{
+    const struct ha_training *training = work->training;
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < training->n_cells; i++)
+        if (training->cells[i].checkpoint)
+            r = ha_dpo_trainer_load(work->trainer, i, training->cells[i].checkpoint,
+                                    training->allow_inexact, err);
+    if (r == 0 || training->require_exact || r == -ENOMEM)
+        return r;
+    /* Work may be lost, results may not: start anew. */
+    ha_log_warning("the checkpoint is left aside, training starts anew: %s", ha_error_text(err));
+    ha_dpo_trainer_destroy(work->trainer);
+    work->trainer = NULL;
+    for (int64_t i = 0; i < training->n_cells; i++) {
+        ha_adapter_destroy(work->adapters[i]);
+        work->adapters[i] = NULL;
+        r = make_cell(work, i, err);
+        if (r < 0)
+            return r;
+    }
+    return make_trainer(work, err);
+}
+
+static struct ha_json *summary_of(const struct work *work, int64_t cell)
+{
+    const struct ha_training_cell *spec = &work->training->cells[cell];
+    const struct ha_pair_report *report = &work->train->report;
+    struct ha_json *json = ha_json_new_object(), *value;
+    const char *key;
+    void *at = NULL;
+    int64_t ms = ha_clock_boot_ms() - work->start_ms;
+
+    if (!json ||
+        ha_json_set(json, "trainable_parameters",
+                    ha_json_new_int(ha_adapter_n_params(work->adapters[cell]))) < 0 ||
+        ha_json_set(json, "steps", ha_json_new_int(ha_dpo_trainer_step(work->trainer))) < 0 ||
+        ha_json_set(json, "seconds", ha_json_new_real((double)ms / 1000)) < 0 ||
+        ha_json_set(json, "tokens", ha_json_new_int(work->tokens)) < 0 ||
+        ha_json_set(json, "flops", ha_json_new_real(work->flops)) < 0 ||
+        ha_json_set(json, "pairs", ha_json_new_int(report->pairs)) < 0 ||
+        ha_json_set(json, "rows_selected", ha_json_new_int(report->selected)) < 0 ||
+        ha_json_set(json, "rows_dropped",
+                    ha_json_new_int(report->dropped_prompt_too_long + report->dropped_empty_text)) <
+            0 ||
+        ha_json_set(json, "pairs_cut_inside_word", ha_json_new_int(report->cut_inside_word)) < 0 ||
+        ha_json_set(json, "precision",
+                    ha_json_new_string(
+                        ha_engine_precision(&work->engine, spec->settings->train.precision))) < 0 ||
+        ha_json_set(json, "backend",
+                    ha_json_new_string(ha_backend_fingerprint(work->engine.backend))) < 0 ||
+        ha_json_set(json, "plan", ha_json_new_string(ha_dpo_trainer_plan_hash(work->trainer))) <
+            0) {
+        ha_json_destroy(json);
+        return NULL;
+    }
+    while (ha_json_next(work->last_eval[cell], &at, &key, &value))
+        if (ha_json_set(json, key, ha_json_new_real(ha_json_real(value, 0))) < 0)
+            break;
+    return json;
+}
+
+static int report_adapter(struct work *work, int64_t cell, struct ha_error *err)
+{
+    static const char *const names[] = {"adapter_config.json", "adapter_model.safetensors"};
+    const struct ha_training_cell *spec = &work->training->cells[cell];
+    const char *base =
+        work->training->hub_id ? work->training->hub_id : work->training->engine.model_dir;
+    int r = ha_adapter_save(work->adapters[cell], spec->out_dir, base, err);
+
+    for (int i = 0; r == 0 && i < 2; i++) {
+        char *path = ha_path_join(spec->out_dir, names[i]);
+
+        r = path ? work->reporter->artifact(work->reporter->context, spec->id, "adapter", names[i],
+                                            path, ha_dpo_trainer_step(work->trainer), err)
+                 : out_of_memory(err);
+        free(path);
+    }
+    return r;
+}
+
+static int report_cells(struct work *work, struct ha_error *err)
+{
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < work->training->n_cells; i++) {
+        const char *outcome = ha_dpo_trainer_outcome(work->trainer, i);
+
+        if (!outcome)
+            r = report_adapter(work, i, err);
+        if (r == 0)
+            r = work->reporter->cell(work->reporter->context, work->training->cells[i].id, !outcome,
+                                     outcome ? outcome : "", outcome != NULL, summary_of(work, i),
+                                     err);
+    }
+    return r;
+}
+
+/* Everything before the first step: errors here come back in every attempt,
+ * except a lack of memory. */
+static int prepare(struct work *work, struct ha_error *err)
+{
+    const struct ha_training *training = work->training;
+    int r = work->reporter->phase(work->reporter->context, "load", err);
+
+    if (r < 0)
+        return r;
+    if (strcmp(training->prompt_template, "hh") != 0)
+        return ha_error_set(err, ENOTSUP, "template \"%s\" is not built yet; use \"hh\"",
+                            training->prompt_template);
+    r = ha_engine_open(&training->engine, &work->engine, err);
+    if (r == 0)
+        ha_log_info("precision %s",
+                    ha_engine_precision(&work->engine, settings_of(work)->train.precision));
+    if (r == 0)
+        r = load_data(work, err);
+    work->adapters = ha_calloc(training->n_cells, sizeof(*work->adapters));
+    work->cells = ha_calloc(training->n_cells, sizeof(*work->cells));
+    work->last_eval = ha_calloc(training->n_cells, sizeof(*work->last_eval));
+    if (r == 0 && (!work->adapters || !work->cells || !work->last_eval))
+        r = out_of_memory(err);
+    for (int64_t i = 0; r == 0 && i < training->n_cells; i++)
+        r = make_cell(work, i, err);
+    if (r == 0)
+        r = make_trainer(work, err);
+    return r < 0 ? r : resume(work, err);
+}
+
+static void clear(struct work *work)
+{
+    ha_dpo_trainer_destroy(work->trainer);
+    for (int64_t i = 0; i < work->training->n_cells; i++) {
+        if (work->adapters)
+            ha_adapter_destroy(work->adapters[i]);
+        if (work->last_eval)
+            ha_json_destroy(work->last_eval[i]);
+    }
+    free(work->adapters);
+    free(work->cells);
+    free(work->last_eval);
+    ha_pair_set_destroy(work->train);
+    ha_pair_set_destroy(work->eval);
+    ha_engine_close(&work->engine);
+}
+
+int ha_training_run(const struct ha_training *training, const struct ha_reporter *reporter,
+                    const volatile sig_atomic_t *stop, bool *ret_permanent, struct ha_error *err)
+{
+    struct work work = {
+        .training = training, .reporter = reporter, .stop = stop, .start_ms = ha_clock_boot_ms()};
+    int r = prepare(&work, err);
+
+    *ret_permanent = r < 0 && r != -ENOMEM && r != -EPIPE && r != -ENOSPC && r != -EIO;
+    if (r == 0)
+        r = ha_dpo_trainer_run(work.trainer, err);
+    if (r == 0 && work.report_result < 0) {
+        r = work.report_result;
+        *err = work.report_error;
+    }
+    if (r == 0)
+        r = report_cells(&work, err);
+    clear(&work);
+    return r;
+}

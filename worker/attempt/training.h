@@ -1,0 +1,47 @@
+/* training.h - one training job: data, adapters, trainer, adapter files
+ *
+ * The cells of a job share model, pairs and their order; each has layers,
+ * adapter and optimizer settings of its own. */
+#ifndef HA_WORKER_ATTEMPT_TRAINING_H
+#define HA_WORKER_ATTEMPT_TRAINING_H
+
+#include <signal.h>
+
+#include "common/conf/run_settings.h"
+#include "worker/attempt/engine.h"
+#include "worker/attempt/reporter.h"
+
+struct ha_training_cell {
+    int64_t id;
+    const char *name;
+    const int64_t *layers; /* ascending, at least one */
+    int64_t n_layers;
+    const struct ha_run_settings *settings;
+    const char *init_adapter; /* PEFT folder to start from; NULL: a new adapter */
+    const char *checkpoint;   /* file to resume from; NULL: from the start */
+    const char *out_dir;      /* gets the PEFT files */
+    const char *checkpoint_dir;
+};
+
+struct ha_training {
+    struct ha_engine_options engine;
+    const char *hub_id;          /* base_model_name_or_path; NULL: the model folder */
+    const char *prompt_template; /* "hh" */
+    const char *const *train;
+    int64_t n_train;
+    const char *const *eval; /* may be none */
+    int64_t n_eval;
+    const struct ha_training_cell *cells;
+    int64_t n_cells;
+    bool require_exact; /* a checkpoint of another plan or backend is an error, else it is left
+                           aside with a warning and training starts anew */
+    bool allow_inexact; /* accept a checkpoint of another backend */
+};
+
+/* Train to the end.  Returns 0 when every cell was reported, -EINTR when stopped
+ * (checkpoints were reported).  *ret_permanent: an error that another attempt
+ * would meet again. */
+int ha_training_run(const struct ha_training *training, const struct ha_reporter *reporter,
+                    const volatile sig_atomic_t *stop, bool *ret_permanent, struct ha_error *err);
+
+#endif
