@@ -72,43 +72,6 @@ static int read_layers(const struct ha_json *array, struct ha_job_cell *cell, st
     return 0;
 }
 
-/* The cell's members over the common ones, section by section. */
-static struct ha_json *merge_settings(const struct ha_json *common, const struct ha_json *own)
-{
-    static const char *const sections[] = {"data", "train", "generate"};
-    struct ha_json *merged = ha_json_new_object();
-    int r = merged ? 0 : -ENOMEM;
-
-    for (int i = 0; r == 0 && i < 3; i++) {
-        const struct ha_json *sources[] = {ha_json_get(common, sections[i]),
-                                           ha_json_get(own, sections[i])};
-        struct ha_json *section = ha_json_new_object();
-
-        r = ha_json_set(merged, sections[i], section);
-        for (int k = 0; r == 0 && k < 2; k++) {
-            struct ha_json *value;
-            const char *key;
-            void *at = NULL;
-
-            while (r == 0 && ha_json_next(sources[k], &at, &key, &value)) {
-                char *text = ha_json_dump(value, HA_JSON_COMPACT);
-                struct ha_json *copy = NULL;
-
-                if (!text || ha_json_parse(text, strlen(text), key, &copy, NULL) < 0)
-                    r = -ENOMEM;
-                else
-                    r = ha_json_set(section, key, copy);
-                free(text);
-            }
-        }
-    }
-    if (r < 0) {
-        ha_json_destroy(merged);
-        return NULL;
-    }
-    return merged;
-}
-
 static int read_skip(const struct ha_json *all, struct ha_job_cell *cell, struct ha_error *err)
 {
     const struct ha_json *array;
@@ -134,7 +97,7 @@ static int read_skip(const struct ha_json *all, struct ha_job_cell *cell, struct
 static int read_cell(const struct ha_job_spec *spec, const struct ha_json *json,
                      struct ha_job_cell *cell, struct ha_error *err)
 {
-    struct ha_json *settings;
+    const struct ha_json *own = ha_json_get(json, "settings");
     int r;
 
     cell->id = ha_json_int(ha_json_get(json, "id"), 0);
@@ -149,14 +112,11 @@ static int read_cell(const struct ha_job_spec *spec, const struct ha_json *json,
         r = ha_error_set(err, EINVAL, "job.json: %s trains no layer", cell->name);
     if (r == 0)
         r = read_skip(ha_json_get(spec->document, "skip_answers"), cell, err);
-    if (r < 0)
-        return r;
-    settings =
-        merge_settings(ha_json_get(spec->document, "settings"), ha_json_get(json, "settings"));
-    if (!settings)
-        return out_of_memory(err);
-    r = ha_run_settings_from_json(settings, "job.json: settings", &cell->settings, err);
-    ha_json_destroy(settings);
+    if (r == 0)
+        r = ha_run_settings_from_json(ha_json_get(spec->document, "settings"), "job.json: settings",
+                                      &cell->settings, err);
+    if (r == 0 && own)
+        r = ha_run_settings_merge(cell->settings, own, cell->name, err);
     return r;
 }
 

@@ -71,8 +71,12 @@ static int load_pairs(struct work *work, const char *const *paths, int64_t n_pat
     if (r < 0)
         return r;
     ha_buffer_init(&text, 0);
-    if (ha_pair_report_text(&(*ret_set)->report, &text) == 0)
-        ha_log_info("%s pairs: %s", what, ha_buffer_text(&text));
+    if (ha_pair_report_text(&(*ret_set)->report, &text) == 0) {
+        for (char *line = text.data, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+            *end = '\0';
+            ha_log_info("%s: %s", what, line);
+        }
+    }
     ha_buffer_clear(&text);
     return 0;
 }
@@ -95,7 +99,7 @@ static int load_data(struct work *work, struct ha_error *err)
     const struct ha_training *training = work->training;
     bool only = false;
     int r = load_pairs(work, training->train, training->n_train,
-                       settings_of(work)->data.train_samples, "training", &work->train, err);
+                       settings_of(work)->data.train_samples, "training pairs", &work->train, err);
 
     if (r < 0 || training->n_eval == 0)
         return r;
@@ -103,7 +107,7 @@ static int load_data(struct work *work, struct ha_error *err)
     if (r < 0 || only)
         return r;
     return load_pairs(work, training->eval, training->n_eval, settings_of(work)->data.eval_samples,
-                      "held-out", &work->eval, err);
+                      "held-out pairs", &work->eval, err);
 }
 
 /* ---- adapters and trainer ----------------------------------------------------- */
@@ -207,9 +211,12 @@ static void remember_eval(struct work *work, int64_t cell, const struct ha_dpo_m
 {
     struct ha_json *values = ha_json_new_object();
 
-    for (int64_t i = 0; values && i < n; i++)
-        if (ha_json_set(values, metrics[i].name, ha_json_new_real(metrics[i].value)) < 0)
-            return ha_json_destroy(values);
+    for (int64_t i = 0; values && i < n; i++) {
+        if (ha_json_set(values, metrics[i].name, ha_json_new_real(metrics[i].value)) < 0) {
+            ha_json_destroy(values);
+            values = NULL;
+        }
+    }
     ha_json_destroy(work->last_eval[cell]);
     work->last_eval[cell] = values;
 }

@@ -31,7 +31,7 @@ struct stage {
     bool fused;    /* what comes in are parts of one text */
 };
 
-struct ha_decoder {
+struct ha_tokenizer_decoder {
     struct stage *stages;
     int64_t n_stages, capacity;
     bool spaced; /* no decoder at all */
@@ -45,7 +45,7 @@ struct stage_state {
 };
 
 struct ha_decoding {
-    const struct ha_decoder *decoder;
+    const struct ha_tokenizer_decoder *decoder;
     struct stage_state *states; /* [n_stages] */
     struct ha_buffer *out;      /* of the call in progress */
     bool begun;
@@ -130,7 +130,8 @@ static int fill_stage(const struct ha_json *json, struct stage *stage, struct ha
     return ha_error_set(err, ENOTSUP, "decoder of type \"%s\" is not supported", type);
 }
 
-static int add_stages(struct ha_decoder *d, const struct ha_json *json, struct ha_error *err)
+static int add_stages(struct ha_tokenizer_decoder *d, const struct ha_json *json,
+                      struct ha_error *err)
 {
     const struct ha_json *list = ha_json_get(json, "decoders");
     struct stage *stage;
@@ -151,10 +152,10 @@ static int add_stages(struct ha_decoder *d, const struct ha_json *json, struct h
     return fill_stage(json, stage, err);
 }
 
-int ha_decoder_create(const struct ha_json *json, struct ha_decoder **ret_decoder,
-                      struct ha_error *err)
+int ha_tokenizer_decoder_create(const struct ha_json *json,
+                                struct ha_tokenizer_decoder **ret_decoder, struct ha_error *err)
 {
-    struct ha_decoder *d = calloc(1, sizeof(*d));
+    struct ha_tokenizer_decoder *d = calloc(1, sizeof(*d));
     int r = 0;
 
     if (!d)
@@ -164,14 +165,14 @@ int ha_decoder_create(const struct ha_json *json, struct ha_decoder **ret_decode
     else
         d->spaced = true;
     if (r < 0) {
-        ha_decoder_destroy(d);
+        ha_tokenizer_decoder_destroy(d);
         return r;
     }
     *ret_decoder = d;
     return 0;
 }
 
-void ha_decoder_destroy(struct ha_decoder *d)
+void ha_tokenizer_decoder_destroy(struct ha_tokenizer_decoder *d)
 {
     if (!d)
         return;
@@ -185,8 +186,8 @@ void ha_decoder_destroy(struct ha_decoder *d)
 
 /* ---- one decoding ---- */
 
-int ha_decoding_create(const struct ha_decoder *decoder, struct ha_decoding **ret_decoding,
-                       struct ha_error *err)
+int ha_decoding_create(const struct ha_tokenizer_decoder *decoder,
+                       struct ha_decoding **ret_decoding, struct ha_error *err)
 {
     struct ha_decoding *d = calloc(1, sizeof(*d));
 

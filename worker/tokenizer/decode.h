@@ -9,20 +9,20 @@
 #include <stddef.h>
 
 struct ha_buffer;
-struct ha_decoder;
+struct ha_tokenizer_decoder;
 struct ha_decoding;
 struct ha_error;
 struct ha_json;
 
 /* json: the object "decoder"; NULL or null: pieces are joined with a space between them. */
-int ha_decoder_create(const struct ha_json *json, struct ha_decoder **ret_decoder,
-                      struct ha_error *err);
+int ha_tokenizer_decoder_create(const struct ha_json *json,
+                                struct ha_tokenizer_decoder **ret_decoder, struct ha_error *err);
 
-void ha_decoder_destroy(struct ha_decoder *decoder);
+void ha_tokenizer_decoder_destroy(struct ha_tokenizer_decoder *decoder);
 
 /* The state of one decoding; the decoder must outlive it. */
-int ha_decoding_create(const struct ha_decoder *decoder, struct ha_decoding **ret_decoding,
-                       struct ha_error *err);
+int ha_decoding_create(const struct ha_tokenizer_decoder *decoder,
+                       struct ha_decoding **ret_decoding, struct ha_error *err);
 
 void ha_decoding_destroy(struct ha_decoding *decoding);
 

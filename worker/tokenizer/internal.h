@@ -23,7 +23,7 @@ struct ha_tokenizer {
     struct ha_bpe *bpe;
     struct ha_added *added;
     struct ha_template template;
-    struct ha_decoder *decoder;
+    struct ha_tokenizer_decoder *decoder;
 
     struct ha_piece *pieces; /* [n_pieces] by id */
     int64_t n_pieces;

@@ -81,7 +81,7 @@ static int build(struct ha_tokenizer *t, const struct ha_json *json, struct ha_e
     if (r == 0)
         r = ha_template_read(ha_json_get(json, "post_processor"), &t->template, err);
     if (r == 0)
-        r = ha_decoder_create(ha_json_get(json, "decoder"), &t->decoder, err);
+        r = ha_tokenizer_decoder_create(ha_json_get(json, "decoder"), &t->decoder, err);
     if (r == 0)
         r = index_pieces(t, err);
     return r < 0 ? r : check_template(t, err);
@@ -236,7 +236,7 @@ void ha_tokenizer_destroy(struct ha_tokenizer *t)
     ha_bpe_destroy(t->bpe);
     ha_added_destroy(t->added);
     ha_template_clear(&t->template);
-    ha_decoder_destroy(t->decoder);
+    ha_tokenizer_decoder_destroy(t->decoder);
     free(t->pieces);
     free(t->eos_text);
     free(t);
