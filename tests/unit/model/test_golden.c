@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "common/base/memory.h"
+#include "common/io/file.h"
 
 /* ENGINE.md, numerics 1: of the largest logit. */
 #define LOGIT_LIMIT 1e-5
@@ -101,6 +102,52 @@ static void logits_agree(void **state)
     ha_backend_close(backend);
 }
 
+/* A trained Llama: each id of its greedy text is the arg max after those before it. */
+static void greedy_text_of_stories(void **state)
+{
+    const char *data = getenv("HA_TEST_DATA");
+    struct ha_pass_limits limits = {.statistics = true};
+    struct ha_pack_sequence sequence = {NULL, 0};
+    struct ha_backend *backend;
+    struct ha_model *model = NULL;
+    struct ha_pack *pack = NULL;
+    struct ha_pass *pass = NULL;
+    struct ha_pass_rows rows;
+    char path[4096], *text = NULL, *at, *end;
+    size_t size = 0;
+    int32_t *ids;
+
+    (void)state;
+    if (!data) {
+        print_message("[ SKIPPED ] HA_TEST_DATA is not set\n");
+        skip();
+    }
+    snprintf(path, sizeof(path), "%s/models/stories260K/expected-greedy-ids.txt", data);
+    assert_ok(ha_file_read(path, 1 << 20, &text, &size, &err));
+    ids = ha_calloc((int64_t)size, sizeof(*ids));
+    assert_non_null(ids);
+    for (at = text; ids[sequence.n_ids] = (int32_t)strtol(at, &end, 10), end != at; at = end)
+        sequence.n_ids++;
+    assert_true(sequence.n_ids > 100);
+    sequence.ids = ids;
+    backend = open_cpu(1);
+    snprintf(path, sizeof(path), "%s/models/stories260K", data);
+    assert_ok(ha_model_open(backend, path, &model, &err));
+    assert_ok(ha_pack_create_sequences(&sequence, 1, true, &pack, &err));
+    limits.max_tokens = limits.max_rows = pack->n_tokens;
+    limits.lowest_layer = ha_model_config(model)->n_layers;
+    assert_ok(ha_pass_create(model, &limits, &pass, &err));
+    assert_ok(ha_pass_forward(pass, pack, NULL, false, &rows, &err));
+    for (int64_t i = 0; i < rows.n_rows; i++)
+        assert_int_equal(rows.argmax[i], pack->row_target[i]);
+    ha_pass_destroy(pass);
+    ha_pack_destroy(pack);
+    ha_model_destroy(model);
+    ha_backend_close(backend);
+    free(ids);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -109,6 +156,7 @@ int main(void)
          (void *)(uintptr_t) "llama-3.1-demo"},
         {"logits of qwen2.5-demo", logits_agree, NULL, NULL, (void *)(uintptr_t) "qwen2.5-demo"},
         {"logits of qwen3-demo", logits_agree, NULL, NULL, (void *)(uintptr_t) "qwen3-demo"},
+        cmocka_unit_test(greedy_text_of_stories),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
