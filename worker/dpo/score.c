@@ -8,7 +8,7 @@
 #include "common/base/memory.h"
 #include "worker/dpo/work.h"
 
-/* The base model's log-prob sums of one pack's pairs. */
+/* The reference policy's log-prob sums of one pack's pairs. */
 static int reference_pack(struct ha_dpo_trainer *trainer, const struct ha_dpo_packs *packs,
                           int64_t first, int64_t count, struct ha_dpo_reference *references,
                           struct ha_dpo_clock *clock, struct ha_error *err)
@@ -18,7 +18,7 @@ static int reference_pack(struct ha_dpo_trainer *trainer, const struct ha_dpo_pa
     int r = ha_dpo_packs_make(packs, first, count, &pack, err);
 
     if (r == 0)
-        r = ha_pass_forward(trainer->pass, pack, NULL, false, &rows, err);
+        r = ha_pass_forward(trainer->pass, pack, trainer->job.reference, false, &rows, err);
     for (int64_t i = 0; r == 0 && i < count; i++) {
         struct ha_dpo_pair_result result;
 
@@ -82,7 +82,7 @@ int ha_dpo_make_references(struct ha_dpo_trainer *trainer, struct ha_error *err)
 
 static int evaluate_pack(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
                          int64_t first, int64_t count, struct ha_dpo_pair_result *results,
-                         struct ha_error *err)
+                         struct ha_dpo_clock *clock, struct ha_error *err)
 {
     const struct ha_dpo_packs *packs = &trainer->eval;
     struct ha_pack *pack = NULL;
@@ -103,6 +103,8 @@ static int evaluate_pack(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work
         ha_dpo_loss(&cell->settings.loss, &result->logps, 1, &loss);
         result->loss = loss.loss;
     }
+    if (r == 0)
+        clock->tokens += pack->n_tokens;
     ha_pack_destroy(pack);
     return r;
 }
@@ -123,7 +125,7 @@ static int evaluate_cell(struct ha_dpo_trainer *trainer, int64_t cell_index,
 
         if (ha_dpo_stopped(trainer))
             return ha_error_set(err, EINTR, "stopped");
-        r = evaluate_pack(trainer, cell, first, count, results, err);
+        r = evaluate_pack(trainer, cell, first, count, results, clock, err);
         if (r < 0)
             return r;
         first += count;

@@ -64,6 +64,7 @@ static int cell_pack(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *ce
 
     if (r < 0)
         return r;
+    trainer->n_computed += pack->n_tokens;
     pack_losses(trainer, cell, window, first, pack, &rows);
     if (cell->outcome)
         return 0;

@@ -196,6 +196,29 @@ static int make_packs(struct ha_dpo_trainer *trainer, struct ha_error *err)
     return 0;
 }
 
+/* What the references come from. */
+static int hash_reference(const struct ha_dpo_trainer *trainer, struct ha_sha256 *hash,
+                          struct ha_error *err)
+{
+    const struct ha_adapter *reference = trainer->job.reference;
+    size_t bytes;
+    void *params;
+    int r;
+
+    if (!reference)
+        return 0;
+    bytes = (size_t)ha_adapter_n_params(reference) * sizeof(float);
+    params = ha_calloc((int64_t)bytes, 1);
+    if (!params)
+        return ha_error_set(err, ENOMEM, "no memory for a reference adapter");
+    r = ha_backend_download(trainer->backend, params, ha_adapter_params(reference), bytes, err);
+    if (r == 0)
+        r = ha_backend_sync(trainer->backend, err);
+    ha_sha256_update(hash, params, bytes);
+    free(params);
+    return r;
+}
+
 /* The hash of the batch plan, and a pass for its largest pack. */
 static int make_pass(struct ha_dpo_trainer *trainer, struct ha_error *err)
 {
@@ -218,6 +241,8 @@ static int make_pass(struct ha_dpo_trainer *trainer, struct ha_error *err)
         if (ha_adapter_settings(adapter)->rank > limits.max_rank)
             limits.max_rank = ha_adapter_settings(adapter)->rank;
     }
+    if (job->reference && ha_adapter_settings(job->reference)->rank > limits.max_rank)
+        limits.max_rank = ha_adapter_settings(job->reference)->rank;
     n = snprintf(text, sizeof(text),
                  "plan 1: %s %lld layers %lld wide %lld vocabulary; %lld x %lld pairs, %lld "
                  "epochs, seed %llu, %lld tokens, shared %d, bf16 logits %d",
@@ -228,8 +253,10 @@ static int make_pass(struct ha_dpo_trainer *trainer, struct ha_error *err)
                  job->share_prompt, job->round_logits_bf16);
     ha_sha256_init(&hash);
     ha_sha256_update(&hash, text, (size_t)n);
-    r = ha_dpo_packs_survey(&trainer->train, job->epochs, &limits.max_tokens, &limits.max_rows,
-                            &hash, err);
+    r = hash_reference(trainer, &hash, err);
+    if (r == 0)
+        r = ha_dpo_packs_survey(&trainer->train, job->epochs, &limits.max_tokens, &limits.max_rows,
+                                &hash, err);
     if (r == 0 && trainer->eval.pairs)
         r = ha_dpo_packs_survey(&trainer->eval, 1, &limits.max_tokens, &limits.max_rows, &hash,
                                 err);
@@ -356,14 +383,14 @@ static int run_steps(struct ha_dpo_trainer *trainer, struct ha_error *err)
 
     trainer->checkpoint_ms = ha_clock_boot_ms();
     while (trainer->step < total && ha_dpo_any_cell(trainer)) {
-        int64_t before = trainer->n_tokens;
+        int64_t before = trainer->n_computed;
 
         if (ha_dpo_stopped(trainer))
             return ha_error_set(err, EINTR, "stopped after step %lld", (long long)trainer->step);
         r = ha_dpo_step(trainer, err);
         if (r < 0)
             return r;
-        clock.tokens += trainer->n_tokens - before;
+        clock.tokens += trainer->n_computed - before;
         ha_dpo_report(trainer, &clock, HA_DPO_STEP, trainer->step, total);
         if (trainer->step < total && checkpoint_due(trainer)) {
             r = checkpoint(trainer, err);

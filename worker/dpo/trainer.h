@@ -16,7 +16,8 @@
  * has a pack of its own).  Packs depend on nothing but the pairs and these
  * settings.  The reference log-probs are computed once, before the first step,
  * with the adapters off, over the packs of epoch 0: so every pair's margin is
- * exactly 0 at the first step.
+ * exactly 0 at the first step (with a reference adapter: of cells that start as
+ * copies of it).
  *
  * Metrics are named and averaged as TRL 1.9 logs them with logging_steps = 1;
  * evaluation adds "eval_" in front.  Sums of log-probs and losses are double.
@@ -50,11 +51,14 @@ struct ha_dpo_job {
     int64_t tokens_per_microbatch; /* of a pack; >= 1 */
     bool share_prompt;             /* compute the prompt of a pair once (pack.h) */
     bool round_logits_bf16;        /* train.precision = "bf16" */
-    int64_t max_steps;             /* end after so many optimizer steps; 0: after the epochs.  Does
-                                      not change the schedule */
-    int64_t eval_steps;            /* evaluate after every so many steps; 0: at the end only */
-    int64_t checkpoint_every_ms;   /* 0: only when stopped */
-    int64_t checkpoint_steps;      /* also after every so many steps; 0: never */
+    /* Reference policy: NULL is the model with the adapters off.  Training that
+     * goes on from an adapter has a copy of it here, as TRL has since 0.29. */
+    const struct ha_adapter *reference;
+    int64_t max_steps;           /* end after so many optimizer steps; 0: after the epochs.  Does
+                                    not change the schedule */
+    int64_t eval_steps;          /* evaluate after every so many steps; 0: at the end only */
+    int64_t checkpoint_every_ms; /* 0: only when stopped */
+    int64_t checkpoint_steps;    /* also after every so many steps; 0: never */
 };
 
 struct ha_dpo_cell {
@@ -81,7 +85,7 @@ enum ha_dpo_phase { HA_DPO_REFERENCE, HA_DPO_STEP, HA_DPO_EVALUATE };
 struct ha_dpo_progress {
     enum ha_dpo_phase phase;
     int64_t done, total; /* pairs of REFERENCE and EVALUATE, steps of STEP */
-    int64_t tokens;      /* computed so far in this phase */
+    int64_t tokens;      /* computed so far in this phase, over all cells */
     int64_t elapsed_ns;  /* of this phase in this process */
     double flops;        /* done so far in this phase */
 };
@@ -100,7 +104,7 @@ struct ha_dpo_callbacks {
                       struct ha_error *err);
 };
 
-/* The model, the pair sets, the adapters and `stop` must outlive the trainer.
+/* The model, the pair sets, all adapters and `stop` must outlive the trainer.
  * stop (may be NULL) is looked at between packs; it may be set by a signal
  * handler. */
 int ha_dpo_trainer_create(struct ha_model *model, const struct ha_dpo_job *job,

@@ -53,6 +53,7 @@ struct ha_dpo_trainer {
 
     int64_t step;          /* optimizer steps done by every cell that goes on */
     int64_t n_tokens;      /* seen in training, as TRL counts them */
+    int64_t n_computed;    /* tokens of packs that steps have run, over all cells */
     int64_t checkpoint_ms; /* boot time of the last checkpoint */
 };
 

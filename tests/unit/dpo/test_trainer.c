@@ -499,6 +499,39 @@ static void step_zero_margins(void **state)
     tear_down(&fixture);
 }
 
+/* Going on from an adapter: a copy of it is the reference, and step 0 is exact again. */
+static void reference_adapter(void **state)
+{
+    struct fixture fixture;
+    struct ha_adapter *adapter, *copy;
+    struct ha_dpo_trainer *trainer;
+    struct ha_window window;
+    char base_hash[HA_SHA256_HEX_BYTES];
+
+    (void)state;
+    set_up(&fixture, 2);
+    adapter = random_adapter(fixture.backend, &fixture.small.config, 1, 2, 0xf, RANK, 0.2f, 5);
+    copy = make_adapter(&fixture, 1, 2);
+    fixture.cell.adapter = adapter;
+    trainer = make_trainer(&fixture, &fixture.cell, 1);
+    memcpy(base_hash, ha_dpo_trainer_plan_hash(trainer), sizeof(base_hash));
+    ha_dpo_trainer_destroy(trainer);
+    assert_ok(ha_adapter_copy(copy, adapter, &err));
+    fixture.job.reference = copy;
+    trainer = make_trainer(&fixture, &fixture.cell, 1);
+    assert_string_not_equal(base_hash, ha_dpo_trainer_plan_hash(trainer));
+    window = ha_batch_window(&trainer->train.batch, 0);
+    assert_ok(ha_dpo_make_references(trainer, &err));
+    assert_ok(ha_dpo_packs_set_epoch(&trainer->train, 0, &err));
+    assert_ok(ha_dpo_window(trainer, &window, &err));
+    for (int64_t i = 0; i < window.n_pairs; i++)
+        assert_true(trainer->cells[0].results[i].loss == log(2.0));
+    ha_dpo_trainer_destroy(trainer);
+    ha_adapter_destroy(copy);
+    ha_adapter_destroy(adapter);
+    tear_down(&fixture);
+}
+
 /* The gradient of a window does not depend, but for rounding, on how it is cut into packs. */
 static void packing_changes_only_rounding(void **state)
 {
@@ -640,6 +673,7 @@ int main(void)
         cmocka_unit_test(damaged_checkpoints_are_refused),
         cmocka_unit_test(references_can_be_handed_on),
         cmocka_unit_test(step_zero_margins),
+        cmocka_unit_test(reference_adapter),
         cmocka_unit_test(packing_changes_only_rounding),
         cmocka_unit_test(schedule),
         cmocka_unit_test(stops_and_checkpoints_in_time),
