@@ -16,7 +16,7 @@
 #define COMPILER "GCC " __VERSION__
 #endif
 
-enum { ALIGNMENT = 256, MAX_THREADS = 1024, PARALLEL_MIN = 1 << 21 };
+enum { ALIGNMENT = 256, MAX_THREADS = 1024, PARALLEL_MIN = 1 << 23 };
 
 /* Sits in the ALIGNMENT bytes before each allocation. */
 struct block {

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
-#include <string.h>
 
 #include "common/base/error.h"
 
@@ -25,13 +24,10 @@ static void attend(const struct ha_leaf *leaf, float *out, const float *q,
         float *result = out + row * shape->out_stride + h * width;
         float total;
 
-        for (int64_t j = 0; j < n; j++)
-            score[j] = leaf->dot(query, k + j * stride, width);
+        leaf->dots(score, query, k, stride, n, width);
         total =
             leaf->exp_row(score, score, shape->scale, leaf->largest(score, n) * shape->scale, n);
-        memset(result, 0, (size_t)width * sizeof(float));
-        for (int64_t j = 0; j < n; j++)
-            leaf->add_scaled(result, v + j * stride, score[j], width);
+        leaf->mix(result, score, v, stride, n, width);
         leaf->scale(result, 1.0f / total, width);
     }
 }

@@ -48,6 +48,12 @@ struct ha_leaf {
     void (*add_scaled)(float *x /* += scale * y */, const float *y, float scale, int64_t n);
     void (*scale)(float *x /* *= */, float scale, int64_t n);
     float (*dot)(const float *x, const float *y, int64_t n);
+    /* out[j] = x . rows[j * stride] */
+    void (*dots)(float *out, const float *x, const float *rows, int64_t stride, int64_t n_rows,
+                 int64_t n);
+    /* out = sum over j of weight[j] * rows[j * stride] */
+    void (*mix)(float *out, const float *weight, const float *rows, int64_t stride, int64_t n_rows,
+                int64_t n);
     double (*sum)(const float *x, int64_t n);
     double (*sum_of_squares)(const float *x, int64_t n);
     /* out = x * rstd * w; returns rstd = 1 / sqrt(mean(x^2) + eps).  out = x allowed. */

@@ -34,37 +34,6 @@ HA_INLINE ha_vf load_typed(const void *in, enum ha_dtype dtype, int64_t at)
     return dtype == HA_DTYPE_BF16 ? ha_from_bf16(bits) : ha_from_f16(bits);
 }
 
-#if defined(__AVX512F__)
-#define HA_INTERLEAVE_LOW(a, b)                                                                    \
-    __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
-#define HA_INTERLEAVE_HIGH(a, b)                                                                   \
-    __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
-#elif defined(__AVX2__)
-#define HA_INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
-#define HA_INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
-#else
-#define HA_INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
-#define HA_INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
-#endif
-
-/* Rows become columns: log2(lanes) rounds of interleaving rows half the block apart. */
-HA_INLINE void transpose_block(ha_vf row[HA_LANES])
-{
-    HA_UNROLL
-    for (int round = 1; round < HA_LANES; round *= 2) {
-        ha_vf next[HA_LANES];
-
-        HA_UNROLL
-        for (int i = 0; i < HA_LANES / 2; i++) {
-            next[2 * i] = HA_INTERLEAVE_LOW(row[i], row[i + HA_LANES / 2]);
-            next[2 * i + 1] = HA_INTERLEAVE_HIGH(row[i], row[i + HA_LANES / 2]);
-        }
-        HA_UNROLL
-        for (int i = 0; i < HA_LANES; i++)
-            row[i] = next[i];
-    }
-}
-
 HA_INLINE void pack_a_edge(float *out, const float *a, int64_t row_step, int64_t depth_step,
                            int64_t rows, int64_t depth)
 {
@@ -86,7 +55,7 @@ HA_INLINE void pack_a_rows(float *out, const float *a, int64_t stride, int64_t d
         HA_UNROLL
         for (int i = 0; i < HA_LANES; i++)
             row[i] = i < (int)HA_MR ? ha_load(a + i * stride + p) : (ha_vf){0};
-        transpose_block(row);
+        ha_transpose(row);
         HA_UNROLL
         for (int i = 0; i < HA_LANES; i++)
             ha_store(out + (p + i) * HA_MR, row[i]);
@@ -143,7 +112,7 @@ HA_INLINE void pack_strip(float *out, const float *strip, int64_t depth)
         HA_UNROLL
         for (int j = 0; j < HA_LANES; j++)
             row[j] = ha_load(strip + j * STRIP_STRIDE + p);
-        transpose_block(row);
+        ha_transpose(row);
         HA_UNROLL
         for (int j = 0; j < HA_LANES; j++)
             ha_store(out + (p + j) * HA_NR, row[j]);

@@ -65,6 +65,49 @@ static float dot(const float *x, const float *y, int64_t n)
     return ha_reduce_add(sum0 + sum1);
 }
 
+/* HA_LANES keys at a time: their accumulators are transposed, then added. */
+static void dots(float *out, const float *x, const float *rows, int64_t stride, int64_t n_rows,
+                 int64_t n)
+{
+    for (int64_t j = 0; j < n_rows; j += HA_LANES) {
+        int64_t count = n_rows - j < HA_LANES ? n_rows - j : HA_LANES;
+        ha_vf part[HA_LANES] = {{0}}, sum;
+
+        for (int64_t i = 0; i < n; i += HA_LANES) {
+            ha_vf a = ha_load_tail(x + i, n - i, 0.0f);
+
+            for (int64_t r = 0; r < count; r++)
+                part[r] += a * ha_load_tail(rows + (j + r) * stride + i, n - i, 0.0f);
+        }
+        ha_transpose(part);
+        sum = part[0];
+        HA_UNROLL
+        for (int i = 1; i < HA_LANES; i++)
+            sum += part[i];
+        ha_store_tail(out + j, sum, count);
+    }
+}
+
+/* Four accumulators, by row number modulo 4. */
+static void mix(float *out, const float *weight, const float *rows, int64_t stride, int64_t n_rows,
+                int64_t n)
+{
+    for (int64_t i = 0; i < n; i += HA_LANES) {
+        const float *column = rows + i;
+        ha_vf part[4] = {{0}};
+        int64_t j = 0, left = n - i;
+
+        for (; j + 4 <= n_rows; j += 4) {
+            HA_UNROLL
+            for (int r = 0; r < 4; r++)
+                part[r] += ha_load_tail(column + (j + r) * stride, left, 0.0f) * weight[j + r];
+        }
+        for (int r = 0; j < n_rows; j++, r++)
+            part[r] += ha_load_tail(column + j * stride, left, 0.0f) * weight[j];
+        ha_store_tail(out + i, (part[0] + part[1]) + (part[2] + part[3]), left);
+    }
+}
+
 HA_INLINE ha_vd to_double(ha_vf x)
 {
     return __builtin_convertvector(x, ha_vd);
@@ -182,6 +225,8 @@ void HA_LEAF_NAME(ha_leaf_set_rows)(struct ha_leaf *leaf)
     leaf->add_scaled = add_scaled;
     leaf->scale = scale_row;
     leaf->dot = dot;
+    leaf->dots = dots;
+    leaf->mix = mix;
     leaf->sum = sum;
     leaf->sum_of_squares = sum_of_squares;
     leaf->rmsnorm = rmsnorm;

@@ -1,13 +1,17 @@
 /* simd.h - vectors of the instruction set that the including file is compiled for
  *
- * GCC and clang vector extensions, no intrinsics.  Loads and stores take any
- * float address; the tail of a row is loaded into a whole vector filled up with
- * a value, so that every element is computed the same way. */
+ * GCC and clang vector extensions; intrinsics only for loads and stores under a
+ * mask.  Loads and stores take any float address; the tail of a row is loaded into
+ * a whole vector filled up with a value, so that every element is computed the
+ * same way. */
 #ifndef HA_KERNELS_CPU_SIMD_H
 #define HA_KERNELS_CPU_SIMD_H
 
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 enum { HA_LANES = 16 };
@@ -49,7 +53,65 @@ HA_INLINE ha_vf ha_splat(float x)
     return x - (ha_vf){0}; /* not 0 + x: that would lose the sign of -0 */
 }
 
-/* The first n elements, at most HA_LANES, the rest is `fill`. */
+/* a where the mask is all ones, b where it is 0. */
+HA_INLINE ha_vf ha_select(ha_vi mask, ha_vf a, ha_vf b)
+{
+    return (ha_vf)(((ha_vi)a & mask) | ((ha_vi)b & ~mask));
+}
+
+/* ha_load_tail: the first n elements, at most HA_LANES, the rest is `fill`;
+ * ha_store_tail stores as many.  Nothing behind them is touched. */
+#if defined(__AVX512F__)
+
+HA_INLINE __mmask16 ha_tail_mask(int64_t n)
+{
+    return (__mmask16)((1u << n) - 1);
+}
+
+HA_INLINE ha_vf ha_load_tail(const float *p, int64_t n, float fill)
+{
+    if (n >= HA_LANES)
+        return ha_load(p);
+    return (ha_vf)_mm512_mask_loadu_ps((__m512)ha_splat(fill), ha_tail_mask(n), p);
+}
+
+HA_INLINE void ha_store_tail(float *p, ha_vf v, int64_t n)
+{
+    if (n >= HA_LANES)
+        ha_store(p, v);
+    else
+        _mm512_mask_storeu_ps(p, ha_tail_mask(n), (__m512)v);
+}
+
+#elif defined(__AVX2__)
+
+HA_INLINE ha_vi ha_tail_mask(int64_t n)
+{
+    const ha_vi lane = {0, 1, 2, 3, 4, 5, 6, 7};
+
+    return lane < (ha_vi){0} + (int32_t)n;
+}
+
+HA_INLINE ha_vf ha_load_tail(const float *p, int64_t n, float fill)
+{
+    ha_vi mask;
+
+    if (n >= HA_LANES)
+        return ha_load(p);
+    mask = ha_tail_mask(n);
+    return ha_select(mask, (ha_vf)_mm256_maskload_ps(p, (__m256i)mask), ha_splat(fill));
+}
+
+HA_INLINE void ha_store_tail(float *p, ha_vf v, int64_t n)
+{
+    if (n >= HA_LANES)
+        ha_store(p, v);
+    else
+        _mm256_maskstore_ps(p, (__m256i)ha_tail_mask(n), (__m256)v);
+}
+
+#else
+
 HA_INLINE ha_vf ha_load_tail(const float *p, int64_t n, float fill)
 {
     ha_vf v = ha_splat(fill);
@@ -68,11 +130,7 @@ HA_INLINE void ha_store_tail(float *p, ha_vf v, int64_t n)
         memcpy(p, &v, (size_t)n * sizeof(float));
 }
 
-/* a where the mask is all ones, b where it is 0. */
-HA_INLINE ha_vf ha_select(ha_vi mask, ha_vf a, ha_vf b)
-{
-    return (ha_vf)(((ha_vi)a & mask) | ((ha_vi)b & ~mask));
-}
+#endif
 
 HA_INLINE ha_vf ha_max(ha_vf a, ha_vf b)
 {
@@ -100,6 +158,37 @@ HA_INLINE double ha_reduce_add_double(ha_vd v)
         for (int i = 0; i < width; i++)
             lane[i] += lane[i + width];
     return lane[0];
+}
+
+#if defined(__AVX512F__)
+#define HA_INTERLEAVE_LOW(a, b)                                                                    \
+    __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define HA_INTERLEAVE_HIGH(a, b)                                                                   \
+    __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif defined(__AVX2__)
+#define HA_INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define HA_INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#else
+#define HA_INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define HA_INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#endif
+
+/* Rows become columns: log2(lanes) rounds of interleaving rows half the block apart. */
+HA_INLINE void ha_transpose(ha_vf row[HA_LANES])
+{
+    HA_UNROLL
+    for (int round = 1; round < HA_LANES; round *= 2) {
+        ha_vf next[HA_LANES];
+
+        HA_UNROLL
+        for (int i = 0; i < HA_LANES / 2; i++) {
+            next[2 * i] = HA_INTERLEAVE_LOW(row[i], row[i + HA_LANES / 2]);
+            next[2 * i + 1] = HA_INTERLEAVE_HIGH(row[i], row[i + HA_LANES / 2]);
+        }
+        HA_UNROLL
+        for (int i = 0; i < HA_LANES; i++)
+            row[i] = next[i];
+    }
 }
 
 /* exp(x), about 1 ulp; infinity above 88.73, gradual underflow, NaN stays NaN.
