@@ -9,6 +9,7 @@
 
 #include "common/base/error.h"
 #include "common/base/memory.h"
+#include "kernels/cpu/cores.h"
 
 #ifdef __clang__
 #define COMPILER __VERSION__
@@ -207,7 +208,7 @@ int ha_cpu_open_with(const struct ha_backend_options *options, const char *leaf_
         free(cpu);
         return ha_error_set(err, ENODEV, "no %s on this processor", leaf_name);
     }
-    cpu->threads = options->threads ? options->threads : omp_get_num_procs();
+    cpu->threads = options->threads ? options->threads : ha_cpu_cores();
     if (cpu->threads > MAX_THREADS)
         cpu->threads = MAX_THREADS;
     cpu->parallel_min = PARALLEL_MIN;

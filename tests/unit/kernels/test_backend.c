@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "kernels/cpu/cores.h"
+
 static struct ha_backend *open_backend(const char *name, int threads, int64_t limit)
 {
     struct ha_backend_options options = {name, threads, 0, limit};
@@ -31,6 +33,19 @@ static void says_what_and_why(void **state)
     assert_non_null(strstr(ha_backend_description(backend), "1 thread,"));
     ha_backend_close(backend);
     ha_backend_close(NULL);
+}
+
+static void quotas_are_read(void **state)
+{
+    (void)state;
+    assert_int_equal(ha_cpu_quota_parse("200000 100000"), 2);
+    assert_int_equal(ha_cpu_quota_parse("250000 100000\n"), 3);
+    assert_int_equal(ha_cpu_quota_parse("5000 100000"), 1);
+    assert_int_equal(ha_cpu_quota_parse("max 100000"), 0);
+    assert_int_equal(ha_cpu_quota_parse("-1 100000"), 0);
+    assert_int_equal(ha_cpu_quota_parse("1 0"), 0);
+    assert_int_equal(ha_cpu_quota_parse(""), 0);
+    assert_true(ha_cpu_cores() >= 1);
 }
 
 /* Threads change no bit, so they are not in the fingerprint; the instruction set is. */
@@ -143,6 +158,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(says_what_and_why),
+        cmocka_unit_test(quotas_are_read),
         cmocka_unit_test(fingerprint_names_what_bits_depend_on),
         cmocka_unit_test(refuses_what_it_cannot_do),
         cmocka_unit_test(memory_is_counted_and_limited),
