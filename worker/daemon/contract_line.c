@@ -1,0 +1,201 @@
+#include "worker/daemon/contract_line.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/error.h"
+#include "common/base/memory.h"
+#include "common/conf/json.h"
+
+static const char *text_of(const struct ha_json *json, const char *key)
+{
+    return ha_json_string(ha_json_get(json, key), "");
+}
+
+static int64_t count_of(const struct ha_json *json, const char *key)
+{
+    return ha_json_int(ha_json_get(json, key), 0);
+}
+
+/* A number; null stands for one that is not finite. */
+static double real_of(const struct ha_json *json)
+{
+    return ha_json_real(json, NAN);
+}
+
+static int no_memory(struct ha_error *err)
+{
+    return ha_error_set(err, ENOMEM, "out of memory");
+}
+
+static int wrong(const char *what, struct ha_error *err)
+{
+    return ha_error_set(err, EINVAL, "the attempt sent a line with a wrong %s", what);
+}
+
+static int make_events(struct contract_line *line, int64_t n, struct ha_error *err)
+{
+    line->kind = CONTRACT_EVENTS;
+    line->events = ha_calloc(n, sizeof(*line->events));
+    if (!line->events)
+        return no_memory(err);
+    line->n_events = n;
+    return 0;
+}
+
+static int parse_phase(struct contract_line *line, struct ha_error *err)
+{
+    line->kind = CONTRACT_PHASE;
+    line->text = text_of(line->json, "phase");
+    return line->text[0] ? 0 : wrong("phase", err);
+}
+
+static int parse_progress(struct contract_line *line, struct ha_error *err)
+{
+    line->kind = CONTRACT_PROGRESS;
+    line->step = count_of(line->json, "step");
+    line->steps = count_of(line->json, "steps");
+    line->tokens_per_second = ha_json_real(ha_json_get(line->json, "tokens_per_second"), 0);
+    if (!isfinite(line->tokens_per_second) || line->tokens_per_second < 0)
+        line->tokens_per_second = 0;
+    return line->step >= 0 && line->steps >= 0 ? 0 : wrong("step", err);
+}
+
+static int parse_metric(struct contract_line *line, struct ha_error *err)
+{
+    const struct ha_json *values = ha_json_get(line->json, "values");
+    uint64_t cell = (uint64_t)count_of(line->json, "cell");
+    int64_t step = count_of(line->json, "step"), n = 0;
+    void *iterator = NULL;
+    const char *name;
+    struct ha_json *value;
+    int r;
+
+    if (!ha_json_is(values, HA_JSON_OBJECT))
+        return wrong("table of values", err);
+    r = make_events(line, ha_json_size(values), err);
+    while (r == 0 && ha_json_next(values, &iterator, &name, &value))
+        line->events[n++] = (struct ha_wire_attempt_event){
+            .kind = HA_WIRE_ATTEMPT_EVENT_METRIC,
+            .event.metric = {.cell = cell, .step = step, .name = name, .value = real_of(value)}};
+    return r;
+}
+
+static int parse_answer(struct contract_line *line, struct ha_error *err)
+{
+    const struct ha_json *json = line->json;
+    int r = make_events(line, 1, err);
+
+    if (r < 0)
+        return r;
+    line->events[0] = (struct ha_wire_attempt_event){
+        .kind = HA_WIRE_ATTEMPT_EVENT_ANSWER,
+        .event.answer = {.cell = (uint64_t)count_of(json, "cell"),
+                         .prompt = count_of(json, "prompt"),
+                         .sample = (uint32_t)count_of(json, "sample"),
+                         .prompt_text = text_of(json, "prompt_text"),
+                         .text = text_of(json, "text"),
+                         .raw = text_of(json, "raw"),
+                         .finish = text_of(json, "finish"),
+                         .prompt_tokens = count_of(json, "prompt_tokens"),
+                         .tokens = count_of(json, "tokens")}};
+    return 0;
+}
+
+static int parse_cell(struct contract_line *line, struct ha_error *err)
+{
+    const struct ha_json *json = line->json, *summary = ha_json_get(json, "summary");
+    int r = make_events(line, 1, err);
+
+    if (r < 0)
+        return r;
+    line->summary = summary ? ha_json_dump(summary, HA_JSON_COMPACT) : ha_strdup("{}");
+    if (!line->summary)
+        return no_memory(err);
+    line->events[0] = (struct ha_wire_attempt_event){
+        .kind = HA_WIRE_ATTEMPT_EVENT_CELL,
+        .event.cell = {.cell = (uint64_t)count_of(json, "cell"),
+                       .done = ha_json_bool(ha_json_get(json, "done"), false),
+                       .reason = text_of(json, "reason"),
+                       .permanent = ha_json_bool(ha_json_get(json, "permanent"), false),
+                       .summary_json = line->summary}};
+    return 0;
+}
+
+/* A path that cannot lead out of the folder it is relative to. */
+static bool stays_inside(const char *path)
+{
+    if (path[0] == '/' || path[0] == '\0')
+        return false;
+    while (*path) {
+        size_t length = strcspn(path, "/");
+
+        if (length == 2 && strncmp(path, "..", 2) == 0)
+            return false;
+        path += length + (path[length] == '/');
+    }
+    return true;
+}
+
+static int parse_artifact(struct contract_line *line, struct ha_error *err)
+{
+    const struct ha_json *json = line->json;
+
+    line->kind = CONTRACT_ARTIFACT;
+    line->text = text_of(json, "path");
+    line->artifact = (struct ha_wire_attempt_artifact){.cell = (uint64_t)count_of(json, "cell"),
+                                                       .kind = text_of(json, "kind"),
+                                                       .name = text_of(json, "name"),
+                                                       .step = count_of(json, "step")};
+    return stays_inside(line->text) ? 0 : wrong("path", err);
+}
+
+static int parse_error(struct contract_line *line, struct ha_error *err)
+{
+    (void)err;
+    line->kind = CONTRACT_ERROR;
+    line->text = text_of(line->json, "text");
+    return 0;
+}
+
+static const struct {
+    const char *type;
+    int (*parse)(struct contract_line *line, struct ha_error *err);
+} types[] = {
+    {"phase", parse_phase},   {"progress", parse_progress}, {"metric", parse_metric},
+    {"answer", parse_answer}, {"artifact", parse_artifact}, {"cell", parse_cell},
+    {"error", parse_error},
+};
+
+int contract_line_parse(const char *bytes, size_t size, struct contract_line *ret_line,
+                        struct ha_error *err)
+{
+    struct contract_line line = {.kind = CONTRACT_OTHER};
+    const char *type;
+    int r = ha_json_parse(bytes, size, "the attempt's line", &line.json, err);
+
+    if (r < 0)
+        return r == -ENOMEM ? r : -EINVAL;
+    type = text_of(line.json, "type");
+    if (type[0] == '\0')
+        r = wrong("type", err);
+    for (size_t i = 0; r == 0 && i < sizeof(types) / sizeof(types[0]); i++) {
+        if (strcmp(types[i].type, type) == 0)
+            r = types[i].parse(&line, err);
+    }
+    if (r < 0)
+        contract_line_clear(&line);
+    else
+        *ret_line = line;
+    return r;
+}
+
+void contract_line_clear(struct contract_line *line)
+{
+    ha_json_destroy(line->json);
+    free(line->events);
+    free(line->summary);
+    *line = (struct contract_line){.kind = CONTRACT_OTHER};
+}

@@ -1,0 +1,41 @@
+/* contract_line.h - one line of an attempt's contract pipe (worker/contract.h) */
+#ifndef HA_WORKER_DAEMON_CONTRACT_LINE_H
+#define HA_WORKER_DAEMON_CONTRACT_LINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/wire.h"
+
+struct ha_error;
+struct ha_json;
+
+enum contract_kind {
+    CONTRACT_PHASE,
+    CONTRACT_PROGRESS,
+    CONTRACT_EVENTS, /* metrics, an answer, the end of a cell */
+    CONTRACT_ARTIFACT,
+    CONTRACT_ERROR,
+    CONTRACT_OTHER /* of a newer attempt */
+};
+
+/* Texts belong to the line. */
+struct contract_line {
+    enum contract_kind kind;
+    const char *text; /* of a phase: its name; of an artifact: its path; of an error */
+    int64_t step, steps;
+    double tokens_per_second;
+    struct ha_wire_attempt_event *events;
+    int64_t n_events;
+    struct ha_wire_attempt_artifact artifact; /* without digest and size */
+    struct ha_json *json;
+    char *summary;
+};
+
+/* Returns 0, -EINVAL (not such a line, or a path that leaves the attempt's
+ * folder) or -ENOMEM. */
+int contract_line_parse(const char *bytes, size_t size, struct contract_line *ret_line,
+                        struct ha_error *err);
+void contract_line_clear(struct contract_line *line);
+
+#endif

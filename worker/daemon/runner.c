@@ -1,0 +1,201 @@
+#include "worker/daemon/runner.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/buffer.h"
+#include "common/base/error.h"
+#include "common/base/memory.h"
+#include "common/base/path.h"
+#include "common/net/loop.h"
+#include "common/proc/spawn.h"
+#include "worker/daemon/contract_line.h"
+
+enum {
+    READ_BYTES = 1 << 16,
+    LINE_BYTES = 16 << 20, /* an answer of a whole context, raw and cut, fits */
+    READS_PER_TURN = 16
+};
+
+static const char contract_fd_text[] = "3";
+
+_Static_assert(HA_SPAWN_CONTRACT_FD == 3, "contract_fd_text says it too");
+
+struct runner {
+    struct runner_options options;
+    struct ha_child child;
+    struct ha_loop_fd *watch;
+    struct ha_loop_timer *kill_timer;
+    struct ha_buffer pending; /* the beginning of a line */
+    bool stopping, broken;
+    char piece[READ_BYTES];
+};
+
+static void kill_it(void *context)
+{
+    struct runner *runner = context;
+
+    ha_child_signal(&runner->child, SIGKILL);
+}
+
+void runner_stop(struct runner *runner)
+{
+    if (runner->stopping || runner->child.pid <= 0)
+        return;
+    runner->stopping = true;
+    ha_child_signal(&runner->child, SIGTERM);
+    ha_loop_timer_set_after(runner->kill_timer, runner->options.grace_ms);
+}
+
+static void break_contract(struct runner *runner, const char *reason)
+{
+    if (runner->broken)
+        return;
+    runner->broken = true;
+    runner->options.broken(runner->options.context, reason);
+    runner_stop(runner);
+}
+
+static void take_line(struct runner *runner, const char *bytes, size_t size)
+{
+    struct contract_line line;
+    struct ha_error err = {0};
+
+    if (runner->broken || size == 0)
+        return;
+    if (contract_line_parse(bytes, size, &line, &err) < 0) {
+        break_contract(runner, ha_error_text(&err));
+        return;
+    }
+    runner->options.line(runner->options.context, &line);
+    contract_line_clear(&line);
+}
+
+static void take_bytes(struct runner *runner, const char *bytes, size_t size)
+{
+    struct ha_buffer *pending = &runner->pending;
+
+    while (size > 0) {
+        const char *newline = memchr(bytes, '\n', size);
+        size_t n = newline ? (size_t)(newline - bytes) : size;
+
+        if (ha_buffer_append(pending, bytes, n) < 0) {
+            break_contract(runner, "the attempt sent a line that is too long");
+            ha_buffer_reset(pending);
+        }
+        bytes += n;
+        size -= n;
+        if (!newline)
+            return;
+        take_line(runner, ha_buffer_text(pending), pending->size);
+        ha_buffer_reset(pending);
+        bytes++;
+        size--;
+    }
+}
+
+enum pipe_state { PIPE_MORE, PIPE_EMPTY, PIPE_ENDED };
+
+static enum pipe_state read_pipe(struct runner *runner)
+{
+    char *bytes = runner->piece;
+
+    for (int i = 0; i < READS_PER_TURN; i++) {
+        ssize_t n = read(runner->child.contract_fd, bytes, READ_BYTES);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno == EAGAIN ? PIPE_EMPTY : PIPE_ENDED;
+        if (n == 0)
+            return PIPE_ENDED;
+        take_bytes(runner, bytes, (size_t)n);
+    }
+    return PIPE_MORE;
+}
+
+static void on_pipe(void *context, int fd, unsigned events)
+{
+    struct runner *runner = context;
+
+    (void)fd;
+    (void)events;
+    if (read_pipe(runner) == PIPE_ENDED) {
+        ha_loop_fd_end(runner->watch);
+        runner->watch = NULL;
+    }
+}
+
+void runner_check(struct runner *runner)
+{
+    int status;
+
+    if (!ha_child_poll(&runner->child, &status))
+        return;
+    /* Its group is dead: what it wrote is in the pipe, and no more will come. */
+    while (runner->watch && read_pipe(runner) == PIPE_MORE)
+        ;
+    runner->options.ended(runner->options.context, status);
+}
+
+static int start(struct runner *runner, struct ha_error *err)
+{
+    char *log = ha_path_join(runner->options.folder, RUNNER_LOG);
+    const char *arguments[] = {
+        "ha-attempt",     "job", "--dir", runner->options.folder, "--contract-fd",
+        contract_fd_text, NULL};
+    const struct ha_spawn_options options = {.program = runner->options.program,
+                                             .arguments = arguments,
+                                             .dir = runner->options.folder,
+                                             .log_path = log,
+                                             .contract_pipe = true,
+                                             .own_group = true,
+                                             .death_signal = SIGKILL};
+    int r = log ? ha_child_spawn(&options, &runner->child, err)
+                : ha_error_set(err, ENOMEM, "out of memory");
+
+    free(log);
+    if (r == 0)
+        r = ha_loop_watch_fd(runner->options.loop, runner->child.contract_fd, HA_LOOP_READ, on_pipe,
+                             runner, &runner->watch, err);
+    return r;
+}
+
+int runner_create(const struct runner_options *options, struct runner **ret_runner,
+                  struct ha_error *err)
+{
+    struct runner *runner = ha_calloc(1, sizeof(*runner));
+    int r;
+
+    if (!runner)
+        return ha_error_set(err, ENOMEM, "out of memory");
+    runner->options = *options;
+    runner->child = (struct ha_child){.input_fd = -1, .output_fd = -1, .contract_fd = -1};
+    ha_buffer_init(&runner->pending, LINE_BYTES);
+    r = ha_loop_timer_create(options->loop, kill_it, runner, &runner->kill_timer, err);
+    if (r == 0)
+        r = start(runner, err);
+    if (r < 0) {
+        runner_destroy(runner);
+        return r;
+    }
+    runner->options.folder = runner->options.program = NULL; /* not ours to keep */
+    *ret_runner = runner;
+    return 0;
+}
+
+void runner_destroy(struct runner *runner)
+{
+    if (!runner)
+        return;
+    ha_child_signal(&runner->child, SIGKILL);
+    (void)ha_child_stop(&runner->child, 0);
+    ha_loop_fd_end(runner->watch);
+    ha_loop_timer_destroy(runner->kill_timer);
+    ha_child_close(&runner->child);
+    ha_buffer_clear(&runner->pending);
+    free(runner);
+}

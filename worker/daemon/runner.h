@@ -1,0 +1,42 @@
+/* runner.h - one attempt process: its start, its lines, its end */
+#ifndef HA_WORKER_DAEMON_RUNNER_H
+#define HA_WORKER_DAEMON_RUNNER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The name of an attempt's log in its folder. */
+#define RUNNER_LOG "attempt.log"
+
+struct contract_line;
+struct ha_error;
+struct ha_loop;
+struct runner;
+
+struct runner_options {
+    struct ha_loop *loop;
+    const char *program; /* ha-attempt */
+    const char *folder;  /* of the attempt; holds job.json; its log is RUNNER_LOG there */
+    int64_t grace_ms;    /* between SIGTERM and SIGKILL */
+    void (*line)(void *context, const struct contract_line *line);
+    /* It sent something that is no line of the contract; it is being stopped. */
+    void (*broken)(void *context, const char *reason);
+    /* It ended, after its last line.  The runner may be destroyed here. */
+    void (*ended)(void *context, int status);
+    void *context;
+};
+
+/* Start the process in its own group; it gets SIGKILL when this thread ends. */
+int runner_create(const struct runner_options *options, struct runner **ret_runner,
+                  struct ha_error *err);
+
+/* Kills what still runs, without calling ended. */
+void runner_destroy(struct runner *runner);
+
+/* SIGTERM now, SIGKILL after the grace time. */
+void runner_stop(struct runner *runner);
+
+/* SIGCHLD came: look whether it was this one. */
+void runner_check(struct runner *runner);
+
+#endif

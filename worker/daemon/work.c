@@ -1,0 +1,357 @@
+#include "worker/daemon/work.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "common/base/error.h"
+#include "common/base/memory.h"
+#include "common/base/path.h"
+#include "common/conf/json.h"
+#include "common/io/file.h"
+#include "common/proc/spawn.h"
+#include "worker/contract.h"
+#include "worker/daemon/contract_line.h"
+#include "worker/daemon/folders.h"
+#include "worker/daemon/runner.h"
+
+static const char inputs_folder[] = "inputs/";
+
+enum stage { FETCHING, RUNNING, ENDED };
+
+struct upload_path {
+    int64_t number;
+    char *path;
+};
+
+struct work {
+    struct work_options options;
+    struct attempt_id id;
+    enum stage stage;
+    struct ha_wire_message *grant;
+    char *folder, *model;
+    int64_t n_missing; /* inputs that are not there yet */
+    bool *have;        /* per input */
+    struct runner *runner;
+    struct upload_path *uploads;
+    int64_t n_uploads, upload_capacity;
+    char *error; /* what the attempt said before it ended with an error code */
+    char *reason;
+    struct work_end end;
+    bool end_taken;
+};
+
+static const struct ha_wire_grant *grant_of(const struct work *work)
+{
+    return &work->grant->body.grant;
+}
+
+/* ---- the end ------------------------------------------------------------------------------- */
+
+static void end(struct work *work, enum attempt_outcome outcome, const char *reason)
+{
+    if (work->stage == ENDED)
+        return;
+    work->stage = ENDED;
+    free(work->reason);
+    work->reason = ha_strdup(reason);
+    work->end.outcome = outcome;
+    work->end.reason = work->reason ? work->reason : "out of memory";
+}
+
+bool work_take_end(struct work *work, struct work_end *ret_end)
+{
+    struct stat st;
+    char *log;
+
+    if (work->stage != ENDED || work->end_taken)
+        return false;
+    work->end_taken = true;
+    log = work->folder ? ha_path_join(work->folder, RUNNER_LOG) : NULL;
+    if (log && stat(log, &st) == 0 && st.st_size > 0)
+        work->end.log_path = RUNNER_LOG;
+    free(log);
+    *ret_end = work->end;
+    return true;
+}
+
+static void on_ended(void *context, int status)
+{
+    struct work *work = context;
+    char words[HA_EXIT_WORDS_BYTES], *both = NULL;
+    enum attempt_outcome outcome = ATTEMPT_FAILED;
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+
+    if (code == HA_ATTEMPT_DONE)
+        outcome = ATTEMPT_DONE;
+    else if (code == HA_ATTEMPT_STOPPED)
+        outcome = ATTEMPT_STOPPED;
+    else if (code == HA_ATTEMPT_REFUSED)
+        outcome = ATTEMPT_REFUSED;
+    (void)ha_exit_words(status, words);
+    if (work->error && outcome != ATTEMPT_DONE)
+        both = ha_format("%s (%s)", work->error, words);
+    work->end.exit_code = code;
+    end(work, outcome, both ? both : words);
+    free(both);
+    runner_destroy(work->runner);
+    work->runner = NULL;
+}
+
+/* ---- running --------------------------------------------------------------------------------- */
+
+static void on_line(void *context, const struct contract_line *line)
+{
+    struct work *work = context;
+
+    if (line->kind == CONTRACT_ERROR) {
+        free(work->error);
+        work->error = ha_strdup(line->text);
+        return;
+    }
+    work->options.line(work->options.context, work, line);
+}
+
+static void on_broken(void *context, const char *reason)
+{
+    struct work *work = context;
+
+    free(work->error);
+    work->error = ha_strdup(reason);
+}
+
+/* The spec with what only this worker knows: where the model is, how many
+ * threads, which backend. */
+static int write_spec(struct work *work, struct ha_error *err)
+{
+    const char *text = grant_of(work)->spec_json;
+    char *path = ha_path_join(work->folder, HA_ATTEMPT_SPEC_FILE), *out = NULL;
+    struct ha_json *spec = NULL, *model;
+    int r = path ? ha_json_parse(text, strlen(text), "the job's spec", &spec, err)
+                 : ha_error_set(err, ENOMEM, "out of memory");
+
+    if (r < 0)
+        goto out;
+    model = ha_json_get(spec, "model");
+    if (!ha_json_is(model, HA_JSON_OBJECT)) {
+        r = ha_error_set(err, EINVAL, "the job's spec has no model");
+        goto out;
+    }
+    if (ha_json_set(model, "path", ha_json_new_string(work->model)) < 0 ||
+        ha_json_set(spec, "threads", ha_json_new_int(work->options.threads)) < 0 ||
+        ha_json_set(spec, "backend", ha_json_new_string(work->options.backend)) < 0 ||
+        (out = ha_json_dump(spec, HA_JSON_PRETTY)) == NULL)
+        r = ha_error_set(err, ENOMEM, "out of memory");
+    else
+        r = ha_file_write(path, out, strlen(out), 0600, err);
+out:
+    ha_json_destroy(spec);
+    free(out);
+    free(path);
+    return r;
+}
+
+static void start_if_ready(struct work *work)
+{
+    const struct runner_options options = {.loop = work->options.loop,
+                                           .program = work->options.program,
+                                           .folder = work->folder,
+                                           .grace_ms = work->options.grace_ms,
+                                           .line = on_line,
+                                           .broken = on_broken,
+                                           .ended = on_ended,
+                                           .context = work};
+    struct ha_error err = {0};
+    int r;
+
+    if (work->stage != FETCHING || work->n_missing > 0 || !work->model)
+        return;
+    r = write_spec(work, &err);
+    if (r == 0)
+        r = runner_create(&options, &work->runner, &err);
+    if (r < 0)
+        end(work, r == -EINVAL ? ATTEMPT_REFUSED : ATTEMPT_FAILED, ha_error_text(&err));
+    else
+        work->stage = RUNNING;
+}
+
+void work_stop(struct work *work)
+{
+    if (work->runner)
+        runner_stop(work->runner);
+    else
+        end(work, ATTEMPT_STOPPED, "before its process was started");
+}
+
+void work_check_child(struct work *work)
+{
+    if (work->runner)
+        runner_check(work->runner);
+}
+
+/* ---- fetching ----------------------------------------------------------------------------------
+ */
+
+/* Give an input its place in the attempt's folder, if it is in the cache. */
+static int place_input(struct work *work, const struct ha_wire_input *input, struct ha_error *err)
+{
+    char *path = ha_path_join(work->folder, input->path);
+    int r = path ? folders_link(work->options.folders, input->sha256, path, err)
+                 : ha_error_set(err, ENOMEM, "out of memory");
+
+    free(path);
+    return r;
+}
+
+static void fetch_input(struct work *work, int64_t i)
+{
+    const struct ha_wire_input *input = &grant_of(work)->inputs[i];
+    struct ha_error err = {0};
+    int r;
+
+    if (strncmp(input->path, inputs_folder, strlen(inputs_folder)) != 0 ||
+        input->sha256[0] == '\0') {
+        end(work, ATTEMPT_REFUSED, "the job names an input that is not below inputs/");
+        return;
+    }
+    r = place_input(work, input, &err);
+    if (r == 0) {
+        work->have[i] = true;
+        work->n_missing--;
+    } else if (r == -ENOENT) {
+        work->options.fetch(work->options.context, work, input->sha256, input->size);
+    } else {
+        end(work, ATTEMPT_FAILED, ha_error_text(&err));
+    }
+}
+
+void work_fetched(struct work *work, const char *sha256, const char *text)
+{
+    const struct ha_wire_grant *grant = grant_of(work);
+    struct ha_error err = {0};
+
+    if (text) {
+        end(work, ATTEMPT_FAILED, text);
+        return;
+    }
+    for (int64_t i = 0; i < grant->n_inputs && work->stage == FETCHING; i++) {
+        if (work->have[i] || strcmp(grant->inputs[i].sha256, sha256) != 0)
+            continue;
+        if (place_input(work, &grant->inputs[i], &err) < 0) {
+            end(work, ATTEMPT_FAILED, ha_error_text(&err));
+            return;
+        }
+        work->have[i] = true;
+        work->n_missing--;
+    }
+    start_if_ready(work);
+}
+
+void work_model_found(struct work *work, const char *path, const char *text)
+{
+    if (text) {
+        end(work, ATTEMPT_FAILED, text);
+        return;
+    }
+    work->model = ha_strdup(path);
+    if (!work->model)
+        end(work, ATTEMPT_FAILED, "out of memory");
+    start_if_ready(work);
+}
+
+static int prepare(struct work *work, struct ha_error *err)
+{
+    const struct ha_wire_grant *grant = grant_of(work);
+    int r = folders_make_attempt(work->options.folders, &work->id, &work->folder, err);
+
+    if (r < 0)
+        return r;
+    work->n_missing = grant->n_inputs;
+    work->have = ha_calloc(grant->n_inputs, sizeof(*work->have));
+    return work->have ? 0 : ha_error_set(err, ENOMEM, "out of memory");
+}
+
+struct work *work_create(const struct work_options *options, const struct attempt_id *id,
+                         const struct ha_wire_grant *grant)
+{
+    const struct ha_wire_message message = {.kind = HA_WIRE_GRANT, .body.grant = *grant};
+    struct work *work = ha_calloc(1, sizeof(*work));
+    struct ha_error err = {0};
+
+    if (!work)
+        return NULL;
+    work->options = *options;
+    work->id = *id;
+    if (ha_wire_copy(&message, &work->grant, NULL, &err) < 0) {
+        free(work);
+        return NULL;
+    }
+    grant = grant_of(work);
+    if (prepare(work, &err) < 0)
+        end(work, ATTEMPT_FAILED, ha_error_text(&err));
+    for (int64_t i = 0; i < grant->n_inputs && work->stage == FETCHING; i++)
+        fetch_input(work, i);
+    if (work->stage == FETCHING)
+        work->options.find_model(work->options.context, work, grant->model_path,
+                                 grant->model_digest);
+    return work;
+}
+
+void work_destroy(struct work *work)
+{
+    if (!work)
+        return;
+    runner_destroy(work->runner);
+    for (int64_t i = 0; i < work->n_uploads; i++)
+        free(work->uploads[i].path);
+    free(work->uploads);
+    ha_wire_message_destroy(work->grant);
+    free(work->folder);
+    free(work->model);
+    free(work->have);
+    free(work->error);
+    free(work->reason);
+    free(work);
+}
+
+const struct attempt_id *work_id(const struct work *work)
+{
+    return &work->id;
+}
+
+const char *work_folder(const struct work *work)
+{
+    return work->folder;
+}
+
+/* ---- uploads
+ * --------------------------------------------------------------------------------------- */
+
+static const char *recall_upload(const struct work *work, int64_t number)
+{
+    for (int64_t i = 0; i < work->n_uploads; i++) {
+        if (work->uploads[i].number == number)
+            return work->uploads[i].path;
+    }
+    return NULL;
+}
+
+char *work_upload_path(struct work *work, int64_t number, const char *path)
+{
+    if (path) {
+        char *copy = ha_strdup(path);
+
+        if (!copy || ha_grow((void **)&work->uploads, &work->upload_capacity, work->n_uploads + 1,
+                             sizeof(*work->uploads)) < 0) {
+            free(copy);
+            return NULL;
+        }
+        work->uploads[work->n_uploads++] = (struct upload_path){.number = number, .path = copy};
+    } else {
+        path = recall_upload(work, number);
+    }
+    return path && work->folder ? ha_path_join(work->folder, path) : NULL;
+}

@@ -1,0 +1,68 @@
+/* work.h - one attempt on its way through the daemon: inputs, model, process
+ *
+ *   fetching --all inputs and the model are there--> running --> ended
+ *
+ * Whatever happens is told by the calls below; the owner asks work_take_end
+ * after each of them and at turn ends. */
+#ifndef HA_WORKER_DAEMON_WORK_H
+#define HA_WORKER_DAEMON_WORK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "worker/daemon/session.h"
+
+struct contract_line;
+struct folders;
+struct ha_error;
+struct ha_loop;
+struct runner;
+struct work;
+
+struct work_options {
+    struct ha_loop *loop;
+    struct folders *folders;
+    const char *program;
+    const char *backend; /* "auto", "cpu", "cuda" */
+    int64_t threads, grace_ms;
+    /* Fetch this content into the cache; answered by work_fetched. */
+    void (*fetch)(void *context, struct work *work, const char *sha256, int64_t size);
+    /* Find the model; answered by work_model_found. */
+    void (*find_model)(void *context, struct work *work, const char *path, const char *digest);
+    void (*line)(void *context, struct work *work, const struct contract_line *line);
+    void *context;
+};
+
+/* Take a grant; never fails for the caller: what goes wrong becomes the end.
+ * NULL only without memory. */
+struct work *work_create(const struct work_options *options, const struct attempt_id *id,
+                         const struct ha_wire_grant *grant);
+
+/* Kills its process.  The folder is left; keep it or not with folders_end_attempt. */
+void work_destroy(struct work *work);
+
+const struct attempt_id *work_id(const struct work *work);
+const char *work_folder(const struct work *work); /* NULL: it could not be made */
+
+/* text: why not, or NULL. */
+void work_fetched(struct work *work, const char *sha256, const char *text);
+void work_model_found(struct work *work, const char *path, const char *text);
+
+void work_stop(struct work *work);
+void work_check_child(struct work *work); /* SIGCHLD came */
+
+/* Remember and recall the file of an upload; path relative to the folder, the
+ * answer absolute and the caller's; NULL: no such number, or no memory. */
+char *work_upload_path(struct work *work, int64_t number, const char *path);
+
+struct work_end {
+    enum attempt_outcome outcome;
+    const char *reason; /* belongs to work */
+    int32_t exit_code;
+    const char *log_path; /* relative, or NULL */
+};
+
+/* True once, when the work has ended. */
+bool work_take_end(struct work *work, struct work_end *ret_end);
+
+#endif
