@@ -104,3 +104,24 @@ size_t ha_utf8_valid(const char *bytes, size_t size)
     }
     return i;
 }
+
+const char *ha_utf8_copy(char *to, size_t size, const char *text)
+{
+    size_t used = 0, left = strlen(text);
+
+    while (left > 0) {
+        size_t length = ha_utf8_decode(text, left, NULL), taken = length > 0 ? length : 1;
+
+        if (used + taken >= size)
+            break;
+        if (length > 0)
+            memcpy(to + used, text, length);
+        else
+            to[used] = '?';
+        used += taken;
+        text += taken;
+        left -= taken;
+    }
+    to[used] = '\0';
+    return to;
+}

@@ -24,4 +24,8 @@ size_t ha_utf8_valid(const char *bytes, size_t size);
  * subpart").  *ret_cut: the bytes end there, so that more of them might complete the character. */
 size_t ha_utf8_broken(const char *bytes, size_t size, bool *ret_cut);
 
+/* Copy text into to [size > 0], cut at the border of a character; bytes that are not UTF-8
+ * become '?'.  Returns to. */
+const char *ha_utf8_copy(char *to, size_t size, const char *text);
+
 #endif

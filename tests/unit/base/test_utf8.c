@@ -71,12 +71,25 @@ static void broken_parts(void **state)
     }
 }
 
+static void copies_are_cut_between_characters(void **state)
+{
+    char to[6];
+
+    (void)state;
+    assert_string_equal(ha_utf8_copy(to, sizeof to, "abc"), "abc");
+    assert_string_equal(ha_utf8_copy(to, sizeof to, "abcd\xc3\xa9"), "abcd");
+    assert_string_equal(ha_utf8_copy(to, sizeof to, "abc\xc3\xa9"), "abc\xc3\xa9");
+    assert_string_equal(ha_utf8_copy(to, sizeof to, "a\xff\xc3"), "a??");
+    assert_string_equal(ha_utf8_copy(to, 1, "abc"), "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_code_point),
         cmocka_unit_test(valid_beginning),
         cmocka_unit_test(broken_parts),
+        cmocka_unit_test(copies_are_cut_between_characters),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
