@@ -1,0 +1,83 @@
+/* plan.h - which job goes to which worker, and why one goes nowhere
+ *
+ * Pure: no clock, no store, no socket.  ha_plan_make and ha_plan_why judge a
+ * job by the same function, so that the sentence is never another story than
+ * the plan.
+ *
+ * Policy: jobs by priority of their sweep (high first), then first come first
+ * served.  A job goes to a worker that already ran its model, else to the one
+ * with most free slots, else to the one first in the snapshot.  A job holds one
+ * cell for now; cells of one model are not fused. */
+#ifndef HA_COORDINATOR_CORE_PLAN_H
+#define HA_COORDINATOR_CORE_PLAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "coordinator/core/lease.h"
+#include "coordinator/core/state.h"
+
+struct ha_buffer;
+
+enum { HA_PLAN_WARM = 8 };
+
+struct ha_plan_worker {
+    int64_t id;
+    const char *name;
+    enum ha_liveness liveness;
+    int64_t silent_ms;
+    bool connected; /* known by hello since the start; else work cannot be pushed to it */
+    bool draining;
+    int64_t slots, used;
+    int64_t warm[HA_PLAN_WARM]; /* models that it ran; 0: none */
+};
+
+struct ha_plan_job {
+    int64_t id;
+    enum ha_job_state state;
+    int64_t priority;
+    int64_t model;         /* equal for jobs that load the same weights */
+    int64_t not_before_ms; /* wall clock; 0: at once */
+    bool paused;           /* its sweep is */
+    const char *reason;    /* stored: of a retry, a hold, a failure; never NULL */
+    const char *waits_for; /* "training" for a generate job that waits, else NULL */
+};
+
+/* Jobs in the order in which they are considered; see ha_plan_order. */
+struct ha_plan_snapshot {
+    const struct ha_plan_worker *workers;
+    int64_t worker_count;
+    const struct ha_plan_job *jobs;
+    int64_t job_count;
+};
+
+struct ha_plan_assignment {
+    int64_t job, worker; /* ids */
+};
+
+/* < 0: a is considered before b. */
+int ha_plan_order(const struct ha_plan_job *a, const struct ha_plan_job *b);
+
+/* Fill assignments[limit]; returns how many there are.  Neither a job nor more
+ * than a worker's free slots is given twice.  now_ms: wall clock.  -ENOMEM. */
+int64_t ha_plan_make(const struct ha_plan_snapshot *snapshot, int64_t now_ms,
+                     struct ha_plan_assignment *assignments, int64_t limit);
+
+/* Append one sentence: why the job stands where it stands.  The jobs of the
+ * snapshot are not looked at.  Returns 0 or -ENOMEM. */
+int ha_plan_why(const struct ha_plan_snapshot *snapshot, const struct ha_plan_job *job,
+                int64_t now_ms, struct ha_buffer *out);
+
+/* Why the items of a judge stage stand where they stand. */
+struct ha_plan_judging {
+    int64_t total, scored, failed, blocked, ready, leased;
+    bool answers_complete;   /* its generate stage is final */
+    const char *answers_why; /* why not, in words; never NULL */
+    int64_t judges;          /* judge workers connected and alive */
+    const char *stop;        /* the judge's own: budget used up; "" = none */
+    bool paused;
+};
+
+int ha_plan_why_judging(const struct ha_plan_judging *judging, struct ha_buffer *out);
+
+#endif

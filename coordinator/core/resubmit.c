@@ -1,0 +1,148 @@
+#include "coordinator/core/resubmit.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/buffer.h"
+#include "common/base/error.h"
+#include "common/conf/json.h"
+
+/* Settings whose change leaves every result as it is never get here alone, as
+ * the stage keys are equal then; but they may stand before the one that counts.
+ * So the names that the keys leave out are passed over. */
+static bool changes_nothing(const char *key)
+{
+    static const char *const names[] = {"checkpoint_every",
+                                        "concurrency",
+                                        "requests_per_minute",
+                                        "tokens_per_minute",
+                                        "price_input",
+                                        "price_output",
+                                        "budget",
+                                        "timeout",
+                                        "connect_timeout",
+                                        "max_attempts",
+                                        "api_key",
+                                        "api_key_env",
+                                        "api_key_file",
+                                        "ca_file",
+                                        "proxy",
+                                        "order",
+                                        "name"};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(names[i], key) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Append "prefix.key (old -> new)" for the first member that differs.
+ * Returns 1 when one was found, 0, or a negative errno. */
+static int object_difference(const char *prefix, const struct ha_json *before,
+                             const struct ha_json *after, struct ha_buffer *out)
+{
+    void *at = NULL;
+    const char *key;
+    struct ha_json *value;
+
+    while (ha_json_next(after, &at, &key, &value)) {
+        char *old, *new;
+        int r = 0;
+
+        if (changes_nothing(key))
+            continue;
+        old = ha_json_dump(ha_json_get(before, key), HA_JSON_CANONICAL);
+        new = ha_json_dump(value, HA_JSON_CANONICAL);
+        if (!new || (!old && ha_json_get(before, key)))
+            r = -ENOMEM;
+        else if (!old || strcmp(old, new) != 0)
+            r = ha_buffer_printf(out, "%s.%s (%s -> %s)", prefix, key, old ? old : "unset", new);
+        if (r == 0 && (!old || strcmp(old, new) != 0))
+            r = 1;
+        free(old);
+        free(new);
+        if (r != 0)
+            return r;
+    }
+    return 0;
+}
+
+static int settings_difference(const struct ha_json *before, const struct ha_json *after,
+                               struct ha_buffer *out)
+{
+    void *at = NULL;
+    const char *section;
+    struct ha_json *values;
+
+    while (ha_json_next(after, &at, &section, &values)) {
+        int r = object_difference(section, ha_json_get(before, section), values, out);
+
+        if (r != 0)
+            return r;
+    }
+    return 0;
+}
+
+static int parse_pair(const char *before, const char *after, struct ha_json **ret_before,
+                      struct ha_json **ret_after, struct ha_error *err)
+{
+    int r = ha_json_parse(before, strlen(before), "stored settings", ret_before, err);
+
+    if (r < 0)
+        return r;
+    r = ha_json_parse(after, strlen(after), "settings", ret_after, err);
+    if (r < 0) {
+        ha_json_destroy(*ret_before);
+        *ret_before = NULL;
+    }
+    return r;
+}
+
+static int other_difference(const struct ha_resubmit_cell *before,
+                            const struct ha_resubmit_cell *after, struct ha_buffer *out)
+{
+    if (strcmp(before->layers, after->layers) != 0)
+        return ha_buffer_printf(out, "layers (%s -> %s)", before->layers, after->layers);
+    if (strcmp(before->model_digest, after->model_digest) != 0)
+        return ha_buffer_append_text(out, "the model's files");
+    if (strcmp(before->tokenizer_digest, after->tokenizer_digest) != 0)
+        return ha_buffer_append_text(out, "the tokenizer's files");
+    if (strcmp(before->data_digest, after->data_digest) != 0)
+        return ha_buffer_append_text(out, "the data files");
+    return ha_buffer_append_text(out, "the form of the keys");
+}
+
+int ha_resubmit_difference(const struct ha_resubmit_cell *before,
+                           const struct ha_resubmit_cell *after, struct ha_buffer *out,
+                           struct ha_error *err)
+{
+    struct ha_json *old = NULL, *new = NULL;
+    int r = parse_pair(before->settings, after->settings, &old, &new, err);
+
+    if (r < 0)
+        return r;
+    r = settings_difference(old, new, out);
+    if (r == 0)
+        r = other_difference(before, after, out);
+    ha_json_destroy(old);
+    ha_json_destroy(new);
+    return r < 0 ? ha_error_set(err, -r, "no memory to compare two grids") : 0;
+}
+
+int ha_resubmit_judge_difference(const char *prefix, const char *before, const char *after,
+                                 struct ha_buffer *out, struct ha_error *err)
+{
+    struct ha_json *old = NULL, *new = NULL;
+    int r = parse_pair(before, after, &old, &new, err);
+
+    if (r < 0)
+        return r;
+    r = object_difference(prefix, old, new, out);
+    if (r == 0)
+        r = ha_buffer_append_text(out, prefix);
+    ha_json_destroy(old);
+    ha_json_destroy(new);
+    return r < 0 ? ha_error_set(err, -r, "no memory to compare two grids") : 0;
+}

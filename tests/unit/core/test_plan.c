@@ -1,0 +1,197 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/buffer.h"
+#include "coordinator/core/plan.h"
+
+#define WORKER(number, title, all, taken)                                                          \
+    {                                                                                              \
+        .id = (number), .name = (title), .liveness = HA_ALIVE, .connected = true, .slots = (all),  \
+        .used = (taken)                                                                            \
+    }
+#define JOB(number, weights)                                                                       \
+    {                                                                                              \
+        .id = (number), .state = HA_JOB_READY, .model = (weights), .reason = ""                    \
+    }
+
+static int64_t plan(const struct ha_plan_worker *workers, int64_t worker_count,
+                    const struct ha_plan_job *jobs, int64_t job_count,
+                    struct ha_plan_assignment *out, int64_t limit)
+{
+    struct ha_plan_snapshot s = {workers, worker_count, jobs, job_count};
+
+    return ha_plan_make(&s, 1000, out, limit);
+}
+
+static void first_come_first_served(void **state)
+{
+    struct ha_plan_worker workers[] = {WORKER(1, "a", 2, 0)};
+    struct ha_plan_job jobs[] = {JOB(5, 1), JOB(6, 1), JOB(7, 1)};
+    struct ha_plan_assignment out[8];
+
+    (void)state;
+    assert_int_equal(plan(workers, 1, jobs, 3, out, 8), 2);
+    assert_int_equal(out[0].job, 5);
+    assert_int_equal(out[1].job, 6);
+    assert_int_equal(out[0].worker, 1);
+    assert_int_equal(plan(workers, 1, jobs, 3, out, 1), 1);
+}
+
+static void spreads_and_prefers_warm_workers(void **state)
+{
+    struct ha_plan_worker workers[] = {WORKER(1, "a", 2, 0), WORKER(2, "b", 4, 2),
+                                       WORKER(3, "c", 2, 1)};
+    struct ha_plan_job jobs[] = {JOB(5, 9), JOB(6, 8), JOB(7, 8), JOB(8, 8), JOB(9, 8), JOB(10, 8)};
+    struct ha_plan_assignment out[8];
+
+    (void)state;
+    workers[2].warm[3] = 9;
+    assert_int_equal(plan(workers, 3, jobs, 6, out, 8), 5);
+    assert_int_equal(out[0].worker, 3); /* warm, though it has fewest free slots */
+    assert_int_equal(out[1].worker, 1);
+    assert_int_equal(out[2].worker, 2);
+    assert_int_equal(out[3].worker, 1);
+    assert_int_equal(out[4].worker, 2);
+}
+
+static void who_gets_no_work(void **state)
+{
+    struct ha_plan_worker worker = WORKER(1, "a", 2, 0);
+    struct ha_plan_job jobs[] = {JOB(5, 1)};
+    struct ha_plan_assignment out[2];
+
+    (void)state;
+    assert_int_equal(plan(&worker, 1, jobs, 1, out, 2), 1);
+    worker.liveness = HA_LATE;
+    assert_int_equal(plan(&worker, 1, jobs, 1, out, 2), 0);
+    worker.liveness = HA_ALIVE;
+    worker.draining = true;
+    assert_int_equal(plan(&worker, 1, jobs, 1, out, 2), 0);
+    worker.draining = false;
+    worker.connected = false;
+    assert_int_equal(plan(&worker, 1, jobs, 1, out, 2), 0);
+    worker.connected = true;
+    worker.used = 2;
+    assert_int_equal(plan(&worker, 1, jobs, 1, out, 2), 0);
+}
+
+static void which_jobs_wait(void **state)
+{
+    struct ha_plan_worker worker = WORKER(1, "a", 1, 0);
+    struct ha_plan_job jobs[] = {JOB(5, 1), JOB(6, 1), JOB(7, 1), JOB(8, 1)};
+    struct ha_plan_assignment out[2];
+
+    (void)state;
+    jobs[0].state = HA_JOB_WAITING;
+    jobs[1].not_before_ms = 1001;
+    jobs[2].paused = true;
+    assert_int_equal(plan(&worker, 1, jobs, 4, out, 2), 1);
+    assert_int_equal(out[0].job, 8);
+}
+
+static void order_is_priority_then_id(void **state)
+{
+    struct ha_plan_job a = JOB(5, 1), b = JOB(6, 1);
+
+    (void)state;
+    assert_true(ha_plan_order(&a, &b) < 0);
+    b.priority = 1;
+    assert_true(ha_plan_order(&a, &b) > 0);
+    assert_int_equal(ha_plan_order(&a, &a), 0);
+}
+
+static void expect_why(const struct ha_plan_worker *workers, int64_t count,
+                       const struct ha_plan_job *job, const char *sentence)
+{
+    struct ha_plan_snapshot s = {workers, count, NULL, 0};
+    struct ha_buffer text;
+
+    ha_buffer_init(&text, 0);
+    assert_int_equal(ha_plan_why(&s, job, 1000, &text), 0);
+    assert_string_equal(ha_buffer_text(&text), sentence);
+    ha_buffer_clear(&text);
+}
+
+static void why_sentences(void **state)
+{
+    struct ha_plan_worker worker = WORKER(1, "w1", 2, 2);
+    struct ha_plan_job job = JOB(5, 1);
+
+    (void)state;
+    expect_why(NULL, 0, &job, "no worker is connected");
+    expect_why(&worker, 1, &job, "all 2 slots are busy");
+    worker.slots = 1;
+    expect_why(&worker, 1, &job, "the only slot is busy");
+    worker.used = 0;
+    expect_why(&worker, 1, &job, "about to start");
+    worker.liveness = HA_LATE;
+    worker.silent_ms = 20400;
+    expect_why(&worker, 1, &job, "worker w1 has been silent for 20 s");
+    worker.liveness = HA_LOST;
+    expect_why(&worker, 1, &job, "no worker is connected");
+    worker.liveness = HA_ALIVE;
+    worker.draining = true;
+    expect_why(&worker, 1, &job, "the only worker is draining");
+    job.not_before_ms = 12500;
+    job.reason = "crash: killed by signal 9 (SIGKILL)";
+    expect_why(&worker, 1, &job, "retry in 12 s after crash: killed by signal 9 (SIGKILL)");
+    job.paused = true;
+    expect_why(&worker, 1, &job, "the sweep is paused");
+    job.state = HA_JOB_WAITING;
+    job.waits_for = "training";
+    expect_why(&worker, 1, &job, "waiting for training");
+    job.state = HA_JOB_HELD;
+    job.reason = "lost";
+    expect_why(&worker, 1, &job, "held: lost");
+    job.state = HA_JOB_RUNNING;
+    expect_why(&worker, 1, &job, "");
+}
+
+static void expect_judging(const struct ha_plan_judging *judging, const char *sentence)
+{
+    struct ha_buffer text;
+
+    ha_buffer_init(&text, 0);
+    assert_int_equal(ha_plan_why_judging(judging, &text), 0);
+    assert_string_equal(ha_buffer_text(&text), sentence);
+    ha_buffer_clear(&text);
+}
+
+static void why_judging(void **state)
+{
+    struct ha_plan_judging j = {.answers_why = "no worker is connected", .stop = ""};
+
+    (void)state;
+    expect_judging(&j, "waiting for answers: no worker is connected");
+    j.total = j.blocked = 3;
+    expect_judging(&j, "waiting until every cell of the model has answered the same prompts");
+    j.ready = 2;
+    expect_judging(&j, "no judge worker is connected");
+    j.judges = 1;
+    expect_judging(&j, "2 answers wait for a judge worker");
+    j.stop = "the budget is used up";
+    expect_judging(&j, "the budget is used up");
+    j.leased = 1;
+    expect_judging(&j, "");
+    j = (struct ha_plan_judging){
+        .total = 2, .scored = 2, .answers_complete = true, .answers_why = "", .stop = ""};
+    expect_judging(&j, "");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(first_come_first_served),
+        cmocka_unit_test(spreads_and_prefers_warm_workers),
+        cmocka_unit_test(who_gets_no_work),
+        cmocka_unit_test(which_jobs_wait),
+        cmocka_unit_test(order_is_priority_then_id),
+        cmocka_unit_test(why_sentences),
+        cmocka_unit_test(why_judging),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
