@@ -1,0 +1,50 @@
+/* artifact.h - stored files, and what attempts made of them */
+#ifndef HA_COORDINATOR_STORE_ARTIFACT_H
+#define HA_COORDINATOR_STORE_ARTIFACT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct ha_error;
+struct ha_store;
+
+/* A file of this hash is on disk, complete and synced.  Again is legal. */
+int ha_store_artifact_add(struct ha_store *store, const char *sha256, int64_t size, int64_t now_ms,
+                          struct ha_error *err);
+
+/* 1 or 0, or a negative errno; ret_size may be NULL. */
+int ha_store_artifact_find(struct ha_store *store, const char *sha256, int64_t *ret_size,
+                           struct ha_error *err);
+
+struct ha_product {
+    int64_t job, number; /* the attempt */
+    int64_t result;      /* 0: of the attempt as a whole */
+    const char *kind;    /* "adapter", "checkpoint", "log", "reference" */
+    const char *name;
+    int64_t step; /* of a checkpoint, else 0 */
+    const char *sha256;
+    int64_t size;
+};
+
+/* A later one of the same (result, kind, step, name) replaces the earlier.
+ * The artifact must be there: else -EEXIST. */
+int ha_store_product_add(struct ha_store *store, const struct ha_product *product,
+                         struct ha_error *err);
+
+typedef int (*ha_product_fn)(void *context, const struct ha_product *product);
+
+/* Products of a result, by kind and then newest step first; kind NULL: all. */
+int ha_store_product_each(struct ha_store *store, int64_t result, const char *kind,
+                          ha_product_fn fn, void *context, struct ha_error *err);
+
+/* Of the attempts of a job as a whole, newest attempt first. */
+int ha_store_product_each_of_job(struct ha_store *store, int64_t job, ha_product_fn fn,
+                                 void *context, struct ha_error *err);
+
+/* Keep the checkpoints of the last `keep` steps of a result.  fn is called with
+ * the hash of every artifact that nothing needs any more; its row is gone. */
+typedef int (*ha_orphan_fn)(void *context, const char *sha256);
+int ha_store_checkpoint_prune(struct ha_store *store, int64_t result, int64_t keep, ha_orphan_fn fn,
+                              void *context, struct ha_error *err);
+
+#endif

@@ -1,0 +1,275 @@
+#include "coordinator/store/job.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "common/base/error.h"
+#include "coordinator/store/db.h"
+#include "coordinator/store/stage.h"
+
+static int job_event(struct ha_store *store, const struct ha_by *by, int64_t job, int64_t sweep,
+                     const char *before, const char *after, const char *reason,
+                     struct ha_error *err)
+{
+    char subject[32];
+
+    snprintf(subject, sizeof subject, "job %" PRId64, job);
+    return ha_store_event_add(store, by,
+                              &(struct ha_event){.sweep = sweep,
+                                                 .job = job,
+                                                 .subject = subject,
+                                                 .before = before,
+                                                 .after = after,
+                                                 .reason = reason},
+                              err);
+}
+
+int ha_store_job_add(struct ha_store *store, const struct ha_by *by, const struct ha_job_row *row,
+                     int64_t result, int64_t cell, int64_t *ret_id, struct ha_error *err)
+{
+    int64_t id;
+    int r = ha_db_exec(store, err,
+                       "INSERT INTO job (sweep, kind, model_digest, state, priority, created_ms)"
+                       " VALUES (?, ?, ?, ?, ?, ?)",
+                       "itttii", row->sweep, ha_stage_kind_name(row->kind), row->model_digest,
+                       ha_job_state_name(row->state), row->priority, by->now_ms);
+
+    if (r < 0)
+        return r;
+    id = ha_db_last_id(store);
+    r = ha_db_exec(store, err,
+                   "INSERT INTO job_cell (job, result, cell, outcome) VALUES (?, ?, ?, 'pending')",
+                   "iii", id, result, cell);
+    if (r == 0)
+        r = job_event(store, by, id, row->sweep, "", ha_job_state_name(row->state),
+                      ha_stage_kind_name(row->kind), err);
+    if (r == 0)
+        *ret_id = id;
+    return r;
+}
+
+#define JOB_COLUMNS                                                                                \
+    "j.id, j.sweep, j.kind, j.model_digest, j.state, j.reason, j.priority, j.attempts,"            \
+    " j.crashes, j.losses, j.not_before_ms, w.state = 'paused', w.max_attempts,"                   \
+    " w.wait_when_lost"
+
+/* A state that no version knows shows as aside: the job is left alone. */
+static void read_row(const struct ha_rows *rows, struct ha_job_row *row)
+{
+    *row = (struct ha_job_row){
+        .id = ha_rows_int(rows, 0),
+        .sweep = ha_rows_int(rows, 1),
+        .kind = HA_STAGE_TRAIN,
+        .model_digest = ha_rows_text(rows, 3),
+        .state = HA_JOB_ASIDE,
+        .reason = ha_rows_text(rows, 5),
+        .priority = ha_rows_int(rows, 6),
+        .attempts = ha_rows_int(rows, 7),
+        .crashes = ha_rows_int(rows, 8),
+        .losses = ha_rows_int(rows, 9),
+        .not_before_ms = ha_rows_int(rows, 10),
+        .paused = ha_rows_int(rows, 11) != 0,
+        .max_attempts = ha_rows_int(rows, 12),
+        .wait_when_lost = ha_rows_int(rows, 13) != 0,
+    };
+    ha_stage_kind_parse(ha_rows_text(rows, 2), &row->kind);
+    ha_job_state_parse(ha_rows_text(rows, 4), &row->state);
+}
+
+static int each(struct ha_rows *rows, ha_job_fn fn, void *context, struct ha_error *err)
+{
+    int r, count = 0;
+
+    while ((r = ha_rows_next(rows, err)) == 1) {
+        struct ha_job_row row;
+
+        read_row(rows, &row);
+        count = 1;
+        r = fn(context, &row);
+        if (r != 0)
+            break;
+    }
+    ha_rows_close(rows);
+    return r < 0 ? r : count;
+}
+
+int ha_store_job_get(struct ha_store *store, int64_t job, ha_job_fn fn, void *context,
+                     struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err,
+                         "SELECT " JOB_COLUMNS " FROM job j JOIN sweep w ON w.id = j.sweep"
+                         " WHERE j.id = ?",
+                         "i", job);
+
+    return r < 0 ? r : each(&rows, fn, context, err);
+}
+
+int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_wait_ms,
+                            int64_t limit, ha_job_fn fn, void *context, struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err,
+                         "SELECT " JOB_COLUMNS " FROM job j INDEXED BY job_ready"
+                         " JOIN sweep w ON w.id = j.sweep"
+                         " WHERE j.state = 'ready' AND w.state = 'running'"
+                         " AND (j.not_before_ms <= ?1 OR j.not_before_ms > ?2)"
+                         " ORDER BY j.priority DESC, j.id LIMIT ?3",
+                         "iii", now_ms, now_ms + max_wait_ms, limit);
+
+    if (r == 0)
+        r = each(&rows, fn, context, err);
+    return r < 0 ? r : 0;
+}
+
+int ha_store_job_next_wait(struct ha_store *store, int64_t now_ms, int64_t *ret_ms,
+                           struct ha_error *err)
+{
+    return ha_db_int(store, ret_ms, err,
+                     "SELECT not_before_ms FROM job WHERE state = 'ready' AND not_before_ms > 0"
+                     " AND not_before_ms > ? ORDER BY not_before_ms LIMIT 1",
+                     "i", now_ms);
+}
+
+struct change {
+    int64_t sweep;
+    enum ha_job_state before;
+};
+
+static int read_change(void *context, const struct ha_job_row *row)
+{
+    struct change *change = context;
+
+    change->sweep = row->sweep;
+    change->before = row->state;
+    return 0;
+}
+
+/* The next pending result of the job after an id. */
+static int next_pending(struct ha_store *store, int64_t job, int64_t after, int64_t *ret_result,
+                        struct ha_error *err)
+{
+    return ha_db_int(store, ret_result, err,
+                     "SELECT result FROM job_cell WHERE job = ? AND result > ?"
+                     " AND outcome = 'pending' ORDER BY result LIMIT 1",
+                     "ii", job, after);
+}
+
+int ha_store_job_set(struct ha_store *store, const struct ha_by *by, int64_t job,
+                     enum ha_job_state state, const char *reason, struct ha_error *err)
+{
+    struct change change;
+    int64_t result = 0;
+    int r = ha_store_job_get(store, job, read_change, &change, err);
+
+    if (r <= 0)
+        return r < 0 ? r : ha_error_set(err, ENOENT, "job %" PRId64 " does not exist", job);
+    if (change.before != state && !ha_job_may(change.before, state))
+        return ha_error_set(err, EINVAL, "job %" PRId64 " cannot go from %s to %s", job,
+                            ha_job_state_name(change.before), ha_job_state_name(state));
+    r = ha_db_exec(store, err, "UPDATE job SET state = ?, reason = ?, finished_ms = ? WHERE id = ?",
+                   "ttii", ha_job_state_name(state), reason,
+                   ha_job_final(state) ? by->now_ms : (int64_t)0, job);
+    if (r == 0)
+        r = job_event(store, by, job, change.sweep, ha_job_state_name(change.before),
+                      ha_job_state_name(state), reason, err);
+    if (r < 0 || state == HA_JOB_DONE || state == HA_JOB_CANCELLED)
+        return r; /* done: each cell has its outcome; cancelled: see stage.c */
+    while ((r = next_pending(store, job, result, &result, err)) == 1) {
+        r = ha_store_result_set(store, by, result, ha_stage_of_job(state), reason, err);
+        if (r == 0 && state == HA_JOB_FAILED)
+            r = ha_db_exec(store, err,
+                           "UPDATE job_cell SET outcome = 'failed', reason = ? WHERE job = ?"
+                           " AND result = ?",
+                           "tii", reason, job, result);
+        if (r < 0)
+            break;
+    }
+    return r;
+}
+
+int ha_store_job_set_counts(struct ha_store *store, int64_t job, int64_t crashes, int64_t losses,
+                            int64_t not_before_ms, struct ha_error *err)
+{
+    return ha_db_exec(store, err,
+                      "UPDATE job SET crashes = ?, losses = ?, not_before_ms = ? WHERE id = ?",
+                      "iiii", crashes, losses, not_before_ms, job);
+}
+
+int ha_store_job_cell_each(struct ha_store *store, int64_t job, ha_job_cell_fn fn, void *context,
+                           struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err,
+                         "SELECT jc.job, jc.result, jc.cell, c.sweep, ifnull(r.parent, 0),"
+                         " jc.outcome, c.name, c.layers, s.json FROM job_cell jc"
+                         " JOIN cell c ON c.id = jc.cell JOIN setting s ON s.id = c.setting"
+                         " JOIN result r ON r.id = jc.result WHERE jc.job = ? ORDER BY jc.cell",
+                         "i", job);
+
+    while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {
+        struct ha_job_cell_row row = {
+            .job = ha_rows_int(&rows, 0),
+            .result = ha_rows_int(&rows, 1),
+            .cell = ha_rows_int(&rows, 2),
+            .sweep = ha_rows_int(&rows, 3),
+            .parent = ha_rows_int(&rows, 4),
+            .outcome = ha_rows_text(&rows, 5),
+            .name = ha_rows_text(&rows, 6),
+            .layers = ha_rows_text(&rows, 7),
+            .settings = ha_rows_text(&rows, 8),
+        };
+
+        r = fn(context, &row);
+        if (r != 0)
+            break;
+    }
+    ha_rows_close(&rows);
+    return r < 0 ? r : 0;
+}
+
+int ha_store_job_cell_result(struct ha_store *store, int64_t job, int64_t cell, int64_t *ret_result,
+                             struct ha_error *err)
+{
+    return ha_db_int(store, ret_result, err,
+                     "SELECT result FROM job_cell WHERE job = ? AND cell = ?", "ii", job, cell);
+}
+
+int ha_store_job_cell_end(struct ha_store *store, const struct ha_by *by, int64_t job,
+                          int64_t result, bool done, const char *reason, struct ha_error *err)
+{
+    int r = ha_db_exec(store, err,
+                       "UPDATE job_cell SET outcome = ?, reason = ? WHERE job = ? AND result = ?"
+                       " AND outcome = 'pending'",
+                       "ttii", done ? "done" : "failed", reason, job, result);
+
+    if (r < 0 || ha_db_changes(store) == 0)
+        return r;
+    return ha_store_result_set(store, by, result, done ? HA_STAGE_DONE : HA_STAGE_FAILED, reason,
+                               err);
+}
+
+int ha_store_job_cell_counts(struct ha_store *store, int64_t job, int64_t *ret_pending,
+                             int64_t *ret_failed, struct ha_error *err)
+{
+    int r =
+        ha_db_int(store, ret_pending, err,
+                  "SELECT count(*) FROM job_cell WHERE job = ? AND outcome = 'pending'", "i", job);
+
+    if (r > 0)
+        r = ha_db_int(store, ret_failed, err,
+                      "SELECT count(*) FROM job_cell WHERE job = ? AND outcome = 'failed'", "i",
+                      job);
+    return r < 0 ? r : 0;
+}
+
+int ha_store_job_of_result(struct ha_store *store, int64_t result, int64_t *ret_job,
+                           struct ha_error *err)
+{
+    return ha_db_int(store, ret_job, err,
+                     "SELECT j.id FROM job_cell jc JOIN job j ON j.id = jc.job WHERE jc.result = ?"
+                     " AND j.state IN ('waiting', 'ready', 'leased', 'running', 'held', 'aside')"
+                     " ORDER BY j.id DESC LIMIT 1",
+                     "i", result);
+}

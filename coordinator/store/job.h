@@ -1,0 +1,83 @@
+/* job.h - what workers lease */
+#ifndef HA_COORDINATOR_STORE_JOB_H
+#define HA_COORDINATOR_STORE_JOB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "coordinator/core/state.h"
+#include "coordinator/store/event.h"
+
+struct ha_error;
+struct ha_store;
+
+struct ha_job_row {
+    int64_t id, sweep;
+    enum ha_stage_kind kind;
+    const char *model_digest;
+    enum ha_job_state state;
+    const char *reason;
+    int64_t priority;
+    int64_t attempts; /* leases granted: the number of the newest epoch */
+    int64_t crashes, losses;
+    int64_t not_before_ms;
+    /* of its sweep */
+    bool paused;
+    int64_t max_attempts;
+    bool wait_when_lost;
+};
+
+/* A job of one result of one cell.  state: waiting or ready. */
+int ha_store_job_add(struct ha_store *store, const struct ha_by *by, const struct ha_job_row *row,
+                     int64_t result, int64_t cell, int64_t *ret_id, struct ha_error *err);
+
+typedef int (*ha_job_fn)(void *context, const struct ha_job_row *row);
+
+/* One job: 1 or 0, or fn's result when it is negative. */
+int ha_store_job_get(struct ha_store *store, int64_t job, ha_job_fn fn, void *context,
+                     struct ha_error *err);
+
+/* Ready jobs of running sweeps whose wait is over, in the order of the plan.  A
+ * time further away than max_wait_ms is not believed (clocks jump). */
+int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_wait_ms,
+                            int64_t limit, ha_job_fn fn, void *context, struct ha_error *err);
+
+/* When the next ready job's wait is over: 1, or 0 when none waits. */
+int ha_store_job_next_wait(struct ha_store *store, int64_t now_ms, int64_t *ret_ms,
+                           struct ha_error *err);
+
+/* Change the state (core's table decides: -EINVAL otherwise), the reason, and
+ * the results of cells that are still pending. */
+int ha_store_job_set(struct ha_store *store, const struct ha_by *by, int64_t job,
+                     enum ha_job_state state, const char *reason, struct ha_error *err);
+
+int ha_store_job_set_counts(struct ha_store *store, int64_t job, int64_t crashes, int64_t losses,
+                            int64_t not_before_ms, struct ha_error *err);
+
+struct ha_job_cell_row {
+    int64_t job, result, cell, sweep, parent;
+    const char *outcome; /* "pending", "done", "failed" */
+    const char *name, *layers, *settings;
+};
+
+typedef int (*ha_job_cell_fn)(void *context, const struct ha_job_cell_row *row);
+int ha_store_job_cell_each(struct ha_store *store, int64_t job, ha_job_cell_fn fn, void *context,
+                           struct ha_error *err);
+
+/* The result that a job's cell works on; 1 or 0. */
+int ha_store_job_cell_result(struct ha_store *store, int64_t job, int64_t cell, int64_t *ret_result,
+                             struct ha_error *err);
+
+/* A cell of the job is final: its outcome, and the state of its result. */
+int ha_store_job_cell_end(struct ha_store *store, const struct ha_by *by, int64_t job,
+                          int64_t result, bool done, const char *reason, struct ha_error *err);
+
+/* Cells of the job whose outcome is pending, and those that failed. */
+int ha_store_job_cell_counts(struct ha_store *store, int64_t job, int64_t *ret_pending,
+                             int64_t *ret_failed, struct ha_error *err);
+
+/* The newest job of a result that is not final: 1 or 0. */
+int ha_store_job_of_result(struct ha_store *store, int64_t result, int64_t *ret_job,
+                           struct ha_error *err);
+
+#endif

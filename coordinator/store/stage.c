@@ -1,0 +1,336 @@
+#include "coordinator/store/stage.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/base/error.h"
+#include "coordinator/store/block.h"
+#include "coordinator/store/db.h"
+#include "coordinator/store/job.h"
+#include "coordinator/store/result.h"
+
+/* The live stage of the cell's slot: 1 and whether its key is the spec's. */
+static int find_live(struct ha_store *store, const struct ha_stage_spec *spec, int64_t *ret_stage,
+                     bool *ret_same, struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err,
+                         "SELECT id, key FROM stage WHERE cell = ? AND kind = ?"
+                         " AND ifnull(judge, 0) = ? AND live = 1",
+                         "iti", spec->cell, ha_stage_kind_name(spec->kind), spec->judge);
+
+    if (r == 0)
+        r = ha_rows_next(&rows, err);
+    if (r == 1) {
+        *ret_stage = ha_rows_int(&rows, 0);
+        *ret_same = strcmp(ha_rows_text(&rows, 1), spec->key) == 0;
+        ha_rows_close(&rows);
+    }
+    return r;
+}
+
+/* The result of the key; made when it is not there (1 in *ret_new). */
+static int find_result(struct ha_store *store, const struct ha_stage_spec *spec,
+                       int64_t *ret_result, bool *ret_new, struct ha_error *err)
+{
+    int r =
+        ha_db_int(store, ret_result, err, "SELECT id FROM result WHERE key = ?", "t", spec->key);
+
+    *ret_new = r == 0;
+    if (r != 0)
+        return r < 0 ? r : 0;
+    r = ha_db_exec(store, err,
+                   "INSERT INTO result (key, kind, parent, state, total)"
+                   " VALUES (?, ?, nullif(?, 0), 'waiting', ?)",
+                   "ttii", spec->key, ha_stage_kind_name(spec->kind), spec->parent, spec->total);
+    if (r == 0)
+        *ret_result = ha_db_last_id(store);
+    return r;
+}
+
+static int insert_stage(struct ha_store *store, const struct ha_stage_spec *spec, int64_t result,
+                        enum ha_stage_state state, int64_t *ret_stage, struct ha_error *err)
+{
+    int r =
+        ha_db_exec(store, err,
+                   "INSERT INTO stage (sweep, cell, model, kind, judge, key, result, state,"
+                   " live) VALUES (?, ?, ?, ?, nullif(?, 0), ?, ?, ?, 1)",
+                   "iiititit", spec->sweep, spec->cell, spec->model, ha_stage_kind_name(spec->kind),
+                   spec->judge, spec->key, result, ha_stage_state_name(state));
+
+    if (r == 0)
+        *ret_stage = ha_db_last_id(store);
+    if (r == 0 && spec->kind == HA_STAGE_GENERATE && !ha_stage_final(state))
+        r = ha_store_block_open_cell(store, spec->model, result, err);
+    return r;
+}
+
+/* The stage owns the result when no stage that wants it does. */
+static int claim(struct ha_store *store, int64_t result, int64_t stage, struct ha_error *err)
+{
+    return ha_db_exec(store, err,
+                      "UPDATE result SET owner = ?1 WHERE id = ?2 AND (owner IS NULL"
+                      " OR NOT EXISTS (SELECT 1 FROM stage s WHERE s.id = result.owner"
+                      " AND s.live = 1 AND s.state <> 'cancelled'))",
+                      "ii", stage, result);
+}
+
+static int add_stage(struct ha_store *store, const struct ha_by *by,
+                     const struct ha_stage_spec *spec, int64_t *ret_result, struct ha_error *err)
+{
+    struct ha_result result;
+    struct ha_shown shown;
+    int64_t id = 0, stage = 0;
+    bool new;
+    int r = find_result(store, spec, &id, &new, err);
+
+    if (r == 0)
+        r = ha_store_result_read(store, id, &result, err);
+    if (r < 0)
+        return r;
+    r = insert_stage(store, spec, id, HA_STAGE_WAITING, &stage, err);
+    if (r == 0 && result.state != HA_STAGE_DONE)
+        r = claim(store, id, stage, err);
+    if (r < 0)
+        return r;
+    *ret_result = id;
+    if (new || result.state == HA_STAGE_FAILED || result.state == HA_STAGE_CANCELLED)
+        return ha_store_result_start(store, by, id, err);
+    r = ha_store_shown_read(store, stage, &shown, err);
+    return r < 0
+               ? r
+               : ha_store_shown_set(store, by, &shown,
+                                    result.state == HA_STAGE_DONE ? HA_STAGE_REUSED : result.state,
+                                    true, "", err);
+}
+
+/* A stage that was cancelled, or whose result failed, wants it again. */
+static int want_again(struct ha_store *store, const struct ha_by *by, const struct ha_shown *shown,
+                      struct ha_error *err)
+{
+    struct ha_result result;
+    struct ha_shown waiting;
+    enum ha_stage_state state;
+    int r = ha_store_shown_set(store, by, shown, HA_STAGE_WAITING, true, "", err);
+
+    if (r == 0)
+        r = ha_store_result_read(store, shown->result, &result, err);
+    if (r < 0)
+        return r;
+    if (result.state == HA_STAGE_FAILED || result.state == HA_STAGE_CANCELLED) {
+        r = claim(store, shown->result, shown->id, err);
+        return r < 0 ? r : ha_store_result_start(store, by, shown->result, err);
+    }
+    state = result.state;
+    if (state == HA_STAGE_DONE && result.owner != shown->id)
+        state = HA_STAGE_REUSED;
+    r = ha_store_shown_read(store, shown->id, &waiting, err);
+    return r < 0 ? r : ha_store_shown_set(store, by, &waiting, state, true, "", err);
+}
+
+int ha_store_stage_attach(struct ha_store *store, const struct ha_by *by,
+                          const struct ha_stage_spec *spec, int64_t *ret_result,
+                          struct ha_error *err)
+{
+    struct ha_shown shown;
+    int64_t stage = 0;
+    bool same = false;
+    int r = find_live(store, spec, &stage, &same, err);
+
+    if (r < 0)
+        return r;
+    if (r == 0)
+        return add_stage(store, by, spec, ret_result, err);
+    if (!same) {
+        r = ha_store_stage_retire(store, by, stage, "its settings changed", err);
+        return r < 0 ? r : add_stage(store, by, spec, ret_result, err);
+    }
+    r = ha_store_shown_read(store, stage, &shown, err);
+    if (r < 0)
+        return r;
+    *ret_result = shown.result;
+    return shown.state == HA_STAGE_CANCELLED ? want_again(store, by, &shown, err) : 0;
+}
+
+int ha_store_stage_cancel(struct ha_store *store, const struct ha_by *by, int64_t stage,
+                          const char *reason, struct ha_error *err)
+{
+    struct ha_shown shown;
+    int r = ha_store_shown_read(store, stage, &shown, err);
+
+    if (r < 0 || ha_stage_final(shown.state))
+        return r;
+    r = ha_store_shown_set(store, by, &shown, HA_STAGE_CANCELLED, true, reason, err);
+    return r < 0 ? r : ha_store_result_drop(store, by, shown.result, reason, err);
+}
+
+int ha_store_stage_retire(struct ha_store *store, const struct ha_by *by, int64_t stage,
+                          const char *reason, struct ha_error *err)
+{
+    struct ha_shown shown;
+    int r = ha_store_shown_read(store, stage, &shown, err);
+
+    if (r < 0)
+        return r;
+    r = ha_store_shown_set(store, by, &shown,
+                           ha_stage_final(shown.state) ? shown.state : HA_STAGE_CANCELLED, false,
+                           reason, err);
+    return r < 0 ? r : ha_store_result_drop(store, by, shown.result, reason, err);
+}
+
+int ha_store_stages_retire_of_cell(struct ha_store *store, const struct ha_by *by, int64_t cell,
+                                   const char *reason, struct ha_error *err)
+{
+    int64_t stage;
+    int r;
+
+    while ((r = ha_db_int(store, &stage, err,
+                          "SELECT id FROM stage WHERE cell = ? AND live = 1 ORDER BY id DESC"
+                          " LIMIT 1",
+                          "i", cell)) == 1) {
+        r = ha_store_stage_retire(store, by, stage, reason, err);
+        if (r < 0)
+            break;
+    }
+    return r;
+}
+
+int ha_store_stage_retry(struct ha_store *store, const struct ha_by *by, int64_t stage,
+                         struct ha_error *err)
+{
+    struct ha_shown shown;
+    int64_t job, held = 0;
+    int r = ha_store_shown_read(store, stage, &shown, err);
+
+    if (r < 0)
+        return r;
+    if (shown.state == HA_STAGE_FAILED || shown.state == HA_STAGE_CANCELLED) {
+        r = want_again(store, by, &shown, err);
+        return r < 0 ? r : 1;
+    }
+    if (ha_stage_final(shown.state) || shown.kind == HA_STAGE_JUDGE)
+        return 0;
+    r = ha_store_job_of_result(store, shown.result, &job, err);
+    if (r > 0)
+        r = ha_db_int(store, &held, err,
+                      "SELECT id FROM job WHERE id = ? AND state IN ('held', 'aside')", "i", job);
+    if (r <= 0)
+        return r;
+    r = ha_store_job_set_counts(store, job, 0, 0, 0, err);
+    if (r == 0)
+        r = ha_store_job_set(store, by, job, HA_JOB_READY, "", err);
+    return r < 0 ? r : 1;
+}
+
+int ha_store_stage_next(struct ha_store *store, int64_t sweep, int64_t cell,
+                        enum ha_stage_state state, int64_t after, int64_t *ret_stage,
+                        struct ha_error *err)
+{
+    return ha_db_int(store, ret_stage, err,
+                     "SELECT id FROM stage WHERE sweep = ?1 AND state = ?2 AND live = 1"
+                     " AND (?3 = 0 OR cell = ?3) AND id > ?4 ORDER BY id LIMIT 1",
+                     "itii", sweep, ha_stage_state_name(state), cell, after);
+}
+
+int ha_store_stage_next_retry(struct ha_store *store, int64_t sweep, int64_t cell, int64_t after,
+                              int64_t *ret_stage, struct ha_error *err)
+{
+    return ha_db_int(store, ret_stage, err,
+                     "SELECT s.id FROM stage s WHERE s.sweep = ?1"
+                     " AND s.state IN ('failed', 'ready') AND s.live = 1"
+                     " AND (?2 = 0 OR s.cell = ?2) AND s.id > ?3"
+                     " AND (s.state = 'failed' OR EXISTS (SELECT 1 FROM job_cell jc"
+                     " JOIN job j ON j.id = jc.job WHERE jc.result = s.result"
+                     " AND j.state IN ('held', 'aside'))) ORDER BY s.id LIMIT 1",
+                     "iii", sweep, cell, after);
+}
+
+int ha_store_stage_next_open(struct ha_store *store, int64_t sweep, int64_t cell, int64_t after,
+                             int64_t *ret_stage, struct ha_error *err)
+{
+    return ha_db_int(store, ret_stage, err,
+                     "SELECT id FROM stage WHERE sweep = ?1"
+                     " AND state IN ('waiting', 'ready', 'leased', 'running') AND live = 1"
+                     " AND (?2 = 0 OR cell = ?2) AND id > ?3 ORDER BY id LIMIT 1",
+                     "iii", sweep, cell, after);
+}
+
+int ha_store_stage_next_retired(struct ha_store *store, int64_t sweep, int64_t *ret_stage,
+                                struct ha_error *err)
+{
+    return ha_db_int(store, ret_stage, err,
+                     "SELECT s.id FROM judge j JOIN stage s ON s.sweep = j.sweep"
+                     " AND s.judge = j.id WHERE j.sweep = ? AND j.live = 0 AND s.live = 1 LIMIT 1",
+                     "i", sweep);
+}
+
+static void read_row(const struct ha_rows *rows, struct ha_stage_row *row)
+{
+    *row = (struct ha_stage_row){
+        .id = ha_rows_int(rows, 0),
+        .sweep = ha_rows_int(rows, 1),
+        .cell = ha_rows_int(rows, 2),
+        .model = ha_rows_int(rows, 3),
+        .kind = HA_STAGE_TRAIN,
+        .judge = ha_rows_int(rows, 5),
+        .judge_name = ha_rows_text(rows, 6),
+        .key = ha_rows_text(rows, 7),
+        .state = HA_STAGE_FAILED,
+        .reason = ha_rows_text(rows, 9),
+        .live = true,
+        .result = ha_rows_int(rows, 10),
+        .parent = ha_rows_int(rows, 11),
+        .done = ha_rows_int(rows, 12),
+        .total = ha_rows_int(rows, 13),
+        .failed = ha_rows_int(rows, 14),
+        .ready = ha_rows_int(rows, 15),
+        .leased = ha_rows_int(rows, 16),
+        .summary = ha_rows_text(rows, 17),
+        .started_ms = ha_rows_int(rows, 18),
+        .finished_ms = ha_rows_int(rows, 19),
+        .job = ha_rows_int(rows, 20),
+        .attempts = ha_rows_int(rows, 21),
+        .not_before_ms = ha_rows_int(rows, 22),
+        .crashes = ha_rows_int(rows, 23),
+        .job_state = HA_JOB_ASIDE,
+        .worker = ha_rows_text(rows, 25),
+        .judge_stop = ha_rows_text(rows, 26),
+        .judge_samples = ha_rows_int(rows, 27),
+    };
+    ha_stage_kind_parse(ha_rows_text(rows, 4), &row->kind);
+    ha_stage_state_parse(ha_rows_text(rows, 8), &row->state);
+    ha_job_state_parse(ha_rows_text(rows, 24), &row->job_state);
+}
+
+int ha_store_stage_each(struct ha_store *store, int64_t cell, ha_stage_fn fn, void *context,
+                        struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(
+        store, &rows, err,
+        "SELECT s.id, s.sweep, s.cell, s.model, s.kind, ifnull(s.judge, 0), ifnull(u.name, ''),"
+        " s.key, s.state, CASE WHEN s.reason <> '' THEN s.reason ELSE r.reason END, r.id,"
+        " ifnull(r.parent, 0), r.done, r.total, r.failed, r.ready, r.leased, r.summary,"
+        " r.started_ms, r.finished_ms, ifnull(j.id, 0), ifnull(j.attempts, 0),"
+        " ifnull(j.not_before_ms, 0), ifnull(j.crashes, 0), ifnull(j.state, ''), ifnull("
+        " (SELECT w.name FROM attempt a JOIN worker w ON w.id = a.worker WHERE a.job = j.id"
+        "  ORDER BY a.started_ms DESC, a.number DESC LIMIT 1), ''),"
+        " ifnull(u.stop, ''), ifnull(u.samples, 0)"
+        " FROM stage s JOIN result r ON r.id = s.result LEFT JOIN judge u ON u.id = s.judge"
+        " LEFT JOIN job j ON j.id = (SELECT max(job) FROM job_cell WHERE result = r.id)"
+        " WHERE s.cell = ? AND s.live = 1"
+        " ORDER BY CASE s.kind WHEN 'train' THEN 0 WHEN 'generate' THEN 1 ELSE 2 END, s.judge",
+        "i", cell);
+
+    while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {
+        struct ha_stage_row row;
+
+        read_row(&rows, &row);
+        r = fn(context, &row);
+        if (r != 0)
+            break;
+    }
+    ha_rows_close(&rows);
+    return r < 0 ? r : 0;
+}

@@ -1,0 +1,297 @@
+/* store.c - opening, transactions, the write-ahead log
+ *
+ * Why EXCLUSIVE before WAL: the index of the log then lives in our own memory,
+ * no second process can open the file, and the bug of SQLite before 3.51.3 that
+ * needs two connections cannot happen. */
+#include "coordinator/store/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/base/error.h"
+#include "common/base/memory.h"
+#include "coordinator/store/db.h"
+#include "coordinator/store/functions.h"
+#include "coordinator/store/migrate.h"
+
+enum { WAL_PAGES_IDLE = 1000, WAL_PAGES_LIMIT = 16000, CHECK_BYTES = 64 << 20 };
+
+static int on_wal(void *context, sqlite3 *db, const char *name, int pages)
+{
+    struct ha_store *store = context;
+
+    (void)db;
+    (void)name;
+    store->wal_pages = pages;
+    return SQLITE_OK;
+}
+
+static int pragmas(struct ha_store *store, const char *text, struct ha_error *err)
+{
+    int code = sqlite3_exec(store->db, text, NULL, NULL, NULL);
+
+    if (code == SQLITE_BUSY)
+        return ha_error_set(err, EBUSY, "%s: another process has this database open", store->path);
+    return code == SQLITE_OK ? 0 : ha_db_error(store, code, "open", err);
+}
+
+/* Nothing is written before the file was seen to be ours. */
+static int configure(struct ha_store *store, struct ha_error *err)
+{
+    int version, r;
+
+    sqlite3_extended_result_codes(store->db, 1);
+    sqlite3_busy_timeout(store->db, 0);
+    r = pragmas(store,
+                "PRAGMA locking_mode = EXCLUSIVE;"
+                "PRAGMA trusted_schema = OFF;"
+                "PRAGMA cell_size_check = ON;"
+                "PRAGMA mmap_size = 0;"
+                "PRAGMA temp_store = MEMORY;"
+                "PRAGMA cache_size = -65536;",
+                err);
+    if (r == 0)
+        r = ha_store_identify(store, &version, err);
+    if (r == 0)
+        r = pragmas(store,
+                    "PRAGMA journal_mode = WAL;"
+                    "PRAGMA synchronous = FULL;"
+                    "PRAGMA foreign_keys = ON;"
+                    "PRAGMA wal_autocheckpoint = 0;",
+                    err);
+    if (r < 0)
+        return r;
+    sqlite3_wal_hook(store->db, on_wal, store);
+    r = ha_store_functions(store, err);
+    return r < 0 ? r : ha_store_migrate(store, version, err);
+}
+
+/* The file is made here so that its mode is 0600 from the first byte. */
+static int make_file(const char *path, struct ha_error *err)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        return ha_error_set(err, errno, "%s: %s", path, strerror(errno));
+    close(fd);
+    return 0;
+}
+
+static int read_boot_id(char text[64])
+{
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, 63);
+
+    if (fd >= 0)
+        close(fd);
+    if (n < 0)
+        n = 0;
+    text[n] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+    return 0;
+}
+
+static int new_generation(int64_t *ret_generation)
+{
+    uint8_t bytes[8];
+    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, bytes, sizeof bytes);
+    int64_t value = ha_clock_wall_ms();
+
+    if (fd >= 0)
+        close(fd);
+    if (n == (ssize_t)sizeof bytes)
+        memcpy(&value, bytes, sizeof value);
+    *ret_generation = (value & INT64_MAX) | 1;
+    return 0;
+}
+
+/* Read the meta row, or write it into a new database.  Files below CHECK_BYTES,
+ * and all files after the machine was started anew, are read through once. */
+static int read_meta(struct ha_store *store, struct ha_error *err)
+{
+    struct ha_rows rows;
+    struct stat st;
+    char boot_id[64];
+    bool same_boot = false;
+    int r;
+
+    read_boot_id(boot_id);
+    r = ha_rows_open(store, &rows, err, "SELECT generation, boot_id FROM store_meta", "");
+    if (r == 0)
+        r = ha_rows_next(&rows, err);
+    if (r == 0) {
+        r = new_generation(&store->generation);
+        return r < 0 ? r
+                     : ha_db_exec(store, err,
+                                  "INSERT INTO store_meta (id, generation, boot_id, created_ms)"
+                                  " VALUES (1, ?, ?, ?)",
+                                  "iti", store->generation, boot_id, ha_clock_wall_ms());
+    }
+    if (r < 0)
+        return r;
+    store->generation = ha_rows_int(&rows, 0);
+    same_boot = strcmp(ha_rows_text(&rows, 1), boot_id) == 0;
+    ha_rows_close(&rows);
+    if (stat(store->path, &st) == 0 && (st.st_size < CHECK_BYTES || !same_boot)) {
+        r = ha_store_check(store, err);
+        if (r < 0)
+            return r;
+    }
+    return ha_db_exec(store, err, "UPDATE store_meta SET boot_id = ?", "t", boot_id);
+}
+
+int ha_store_open(const char *path, struct ha_store **ret_store, struct ha_error *err)
+{
+    struct ha_store *store = ha_calloc(1, sizeof *store);
+    int code, r;
+
+    if (!store)
+        return ha_error_set(err, ENOMEM, "no memory for the database");
+    store->path = ha_strdup(path);
+    r = store->path ? make_file(path, err) : ha_error_set(err, ENOMEM, "no memory");
+    if (r < 0)
+        goto out;
+    code = sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    if (code != SQLITE_OK) {
+        r = store->db ? ha_db_error(store, code, "open", err)
+                      : ha_error_set(err, ENOMEM, "no memory for the database");
+        goto out;
+    }
+    r = configure(store, err);
+    if (r == 0)
+        r = read_meta(store, err);
+out:
+    if (r < 0) {
+        ha_store_close(store);
+        return r;
+    }
+    store->broken = false;
+    *ret_store = store;
+    return 0;
+}
+
+void ha_store_close(struct ha_store *store)
+{
+    if (!store)
+        return;
+    for (int i = 0; i < HA_DB_CACHE; i++)
+        sqlite3_finalize(store->cache[i].statement);
+    sqlite3_close(store->db);
+    free(store->path);
+    free(store);
+}
+
+int ha_store_check(struct ha_store *store, struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err, "PRAGMA quick_check(1)", "");
+
+    if (r == 0)
+        r = ha_rows_next(&rows, err);
+    if (r > 0) {
+        const char *verdict = ha_rows_text(&rows, 0);
+
+        r = strcmp(verdict, "ok") == 0
+                ? 0
+                : ha_error_set(err, EBADMSG,
+                               "%s: the database is damaged (%s); restore a backup, or begin anew "
+                               "with another folder",
+                               store->path, verdict);
+        ha_rows_close(&rows);
+    }
+    return r;
+}
+
+int64_t ha_store_generation(const struct ha_store *store)
+{
+    return store->generation;
+}
+
+int ha_store_begin(struct ha_store *store, struct ha_error *err)
+{
+    int r;
+
+    if (store->in_turn)
+        return 0;
+    store->broken = false;
+    r = ha_db_exec(store, err, "BEGIN IMMEDIATE", "");
+    store->in_turn = r == 0;
+    return r;
+}
+
+int ha_store_commit(struct ha_store *store, struct ha_error *err)
+{
+    int r;
+
+    if (!store->in_turn)
+        return 0;
+    if (ha_store_broken(store))
+        return ha_error_set(err, EIO, "%s: the turn was broken", store->path);
+    r = ha_db_exec(store, err, "COMMIT", "");
+    if (r == 0)
+        store->in_turn = false;
+    else
+        store->broken = true;
+    return r;
+}
+
+void ha_store_rollback(struct ha_store *store)
+{
+    if (!store->in_turn)
+        return;
+    if (!sqlite3_get_autocommit(store->db))
+        sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
+    store->in_turn = false;
+    store->broken = false;
+}
+
+int ha_store_mark(struct ha_store *store, struct ha_error *err)
+{
+    return ha_db_exec(store, err, "SAVEPOINT request", "");
+}
+
+int ha_store_keep(struct ha_store *store, struct ha_error *err)
+{
+    return ha_db_exec(store, err, "RELEASE request", "");
+}
+
+void ha_store_undo(struct ha_store *store)
+{
+    if (ha_db_exec(store, NULL, "ROLLBACK TO request", "") < 0 ||
+        ha_db_exec(store, NULL, "RELEASE request", "") < 0)
+        store->broken = true;
+}
+
+/* SQLite itself rolls back the whole transaction for some errors; then the
+ * connection is in autocommit mode although a turn runs. */
+bool ha_store_broken(const struct ha_store *store)
+{
+    return store->broken || (store->in_turn && sqlite3_get_autocommit(store->db));
+}
+
+bool ha_store_fatal(const struct ha_store *store)
+{
+    return store->fatal;
+}
+
+int ha_store_idle(struct ha_store *store, struct ha_error *err)
+{
+    int code;
+
+    if (store->in_turn || store->wal_pages < WAL_PAGES_IDLE)
+        return 0;
+    code = sqlite3_wal_checkpoint_v2(store->db, NULL,
+                                     store->wal_pages > WAL_PAGES_LIMIT ? SQLITE_CHECKPOINT_TRUNCATE
+                                                                        : SQLITE_CHECKPOINT_PASSIVE,
+                                     NULL, NULL);
+    store->wal_pages = 0;
+    return code == SQLITE_OK || code == SQLITE_BUSY ? 0
+                                                    : ha_db_error(store, code, "checkpoint", err);
+}
