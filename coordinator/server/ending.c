@@ -1,0 +1,108 @@
+/* ending.c - what becomes of a job when its attempt ends (inside.h) */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "common/base/buffer.h"
+#include "common/base/utf8.h"
+#include "coordinator/core/retry.h"
+#include "coordinator/server/inside.h"
+#include "coordinator/store/attempt.h"
+#include "coordinator/store/job.h"
+
+struct facts {
+    struct ha_retry_policy policy;
+    struct ha_retry_counts counts;
+};
+
+static int read_facts(void *context, const struct ha_job_row *row)
+{
+    struct facts *facts = context;
+
+    facts->policy.max_attempts = row->max_attempts;
+    facts->policy.wait_when_lost = row->wait_when_lost;
+    facts->counts.crashes = row->crashes;
+    facts->counts.losses = row->losses;
+    return 0;
+}
+
+static int set_job(struct ha_coordinator *c, const struct ha_by *by, int64_t job,
+                   const struct ha_retry_decision *decision, const char *reason,
+                   struct ha_error *err)
+{
+    static const enum ha_job_state states[] = {
+        [HA_RETRY_AGAIN] = HA_JOB_READY,
+        [HA_RETRY_FAIL] = HA_JOB_FAILED,
+        [HA_RETRY_HOLD] = HA_JOB_HELD,
+    };
+    int64_t not_before_ms = decision->delay_ms > 0 ? by->now_ms + decision->delay_ms : 0;
+    int r = ha_store_job_set_counts(c->store, job, decision->counts.crashes,
+                                    decision->counts.losses, not_before_ms, err);
+
+    return r < 0 ? r : ha_store_job_set(c->store, by, job, states[decision->verdict], reason, err);
+}
+
+/* An attempt whose job is already ready again (it was lost), or over. */
+static int end_only(struct ha_coordinator *c, const struct ha_by *by,
+                    const struct ha_attempt_row *attempt, int outcome, const char *why,
+                    int64_t exit_code, struct ha_error *err)
+{
+    return ha_store_attempt_end(c->store, attempt->job, attempt->epoch, (enum ha_outcome)outcome,
+                                why, exit_code, by->now_ms, err);
+}
+
+/* All cells have their outcome already: only the word that the attempt is over
+ * was missing. */
+static int finish_job(struct ha_coordinator *c, const struct ha_by *by,
+                      const struct ha_attempt_row *attempt, int outcome, const char *why,
+                      int64_t exit_code, int64_t failed, struct ha_error *err)
+{
+    int r = end_only(c, by, attempt, outcome, why, exit_code, err);
+
+    if (r == 0)
+        r = ha_store_job_set(c->store, by, attempt->job, failed > 0 ? HA_JOB_FAILED : HA_JOB_DONE,
+                             "", err);
+    c->changed = true;
+    return r;
+}
+
+int ha_server_end_attempt(struct ha_coordinator *c, const struct ha_by *by,
+                          const struct ha_attempt_row *attempt, int outcome, bool back,
+                          const char *why, int64_t exit_code, struct ha_error *err)
+{
+    bool started = attempt->state == HA_ATTEMPT_STATE_RUNNING;
+    struct ha_retry_decision decision;
+    struct facts facts = {0};
+    struct ha_buffer reason;
+    char text[HA_ERROR_TEXT_BYTES];
+    int64_t pending = 0, failed = 0;
+    int r;
+
+    if (attempt->state == HA_ATTEMPT_STATE_LOST || !attempt->newest)
+        return end_only(c, by, attempt, outcome, why, exit_code, err);
+    r = ha_store_job_cell_counts(c->store, attempt->job, &pending, &failed, err);
+    if (r == 0 && pending == 0)
+        return finish_job(c, by, attempt, outcome, why, exit_code, failed, err);
+    if (r == 0)
+        r = ha_store_job_get(c->store, attempt->job, read_facts, &facts, err);
+    if (r < 0)
+        return r;
+    decision = ha_retry_decide(&facts.policy, facts.counts, (enum ha_outcome)outcome, started,
+                               attempt->progress, (uint64_t)attempt->job);
+    ha_buffer_init(&reason, 0);
+    r = ha_retry_reason(&facts.policy, &decision, (enum ha_outcome)outcome, why, &reason);
+    if (r < 0) {
+        ha_buffer_clear(&reason);
+        return ha_error_set(err, ENOMEM, "no memory for a reason");
+    }
+    ha_utf8_copy(text, sizeof text, ha_buffer_text(&reason));
+    ha_buffer_clear(&reason);
+    if (back && decision.verdict != HA_RETRY_FAIL)
+        r = ha_store_attempt_lose(c->store, attempt->job, attempt->epoch,
+                                  decision.counts.crashes > facts.counts.crashes, err);
+    else
+        r = end_only(c, by, attempt, outcome, why, exit_code, err);
+    if (r == 0)
+        r = set_job(c, by, attempt->job, &decision, text, err);
+    c->changed = true;
+    return r;
+}

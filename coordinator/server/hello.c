@@ -1,0 +1,296 @@
+/* hello.c - Hello, Heartbeat */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/memory.h"
+#include "common/base/utf8.h"
+#include "coordinator/server/inside.h"
+#include "coordinator/store/attempt.h"
+#include "coordinator/store/store.h"
+#include "coordinator/store/worker.h"
+
+enum { RUNNING_LIMIT = 4096, SLOTS_LIMIT = 4096 };
+
+static void fill_reply(struct ha_request *q, const char *name)
+{
+    struct ha_coordinator *c = q->c;
+    bool files = q->message->body.hello.role != HA_WIRE_ROLE_JUDGE;
+
+    q->reply.kind = HA_WIRE_HELLO_REPLY;
+    q->reply.body.hello_reply = (struct ha_wire_hello_reply){
+        .version = c->version,
+        .generation = (uint64_t)ha_store_generation(c->store),
+        .heartbeat_ms = (uint32_t)c->options.rules.heartbeat_ms,
+        .lost_ms = (uint32_t)c->options.rules.lost_ms,
+        .files_endpoint = files ? c->files_endpoint : "",
+        .name = name,
+    };
+}
+
+static int hello_client(struct ha_request *q, struct ha_error *err)
+{
+    struct ha_caller *caller = ha_caller_add(q->c, q->origin->peer);
+
+    if (!caller)
+        return ha_error_set(err, ENOMEM, "no memory for another client");
+    caller->role = HA_WIRE_ROLE_CLIENT;
+    caller->member = NULL;
+    fill_reply(q, q->origin->key);
+    return 0;
+}
+
+static int check_fields(const struct ha_wire_hello *hello, struct ha_error *err)
+{
+    if (!ha_curve_name_valid(hello->name))
+        return ha_error_set(err, EINVAL,
+                            "a worker needs a name of 1 to 64 letters, digits and . _ -");
+    if (!hello->instance[0] || !hello->machine[0])
+        return ha_error_set(err, EINVAL, "worker %s said hello without instance or machine",
+                            hello->name);
+    if (hello->role == HA_WIRE_ROLE_WORKER && (hello->slots == 0 || hello->slots > SLOTS_LIMIT))
+        return ha_error_set(err, EINVAL, "worker %s offers %u slots; 1 to %d are possible",
+                            hello->name, hello->slots, SLOTS_LIMIT);
+    return 0;
+}
+
+/* Void what an older process of this name held, or refuse the newer one. */
+static int take_name(struct ha_request *q, struct ha_member *m, struct ha_error *err)
+{
+    const struct ha_wire_hello *hello = &q->message->body.hello;
+    struct ha_lease_holder holder;
+
+    if (!m)
+        return 0;
+    holder = (struct ha_lease_holder){
+        .machine = m->machine, .instance = m->instance, .liveness = ha_member_liveness(q->c, m)};
+    switch (ha_lease_hello(&holder, hello->machine, hello->instance)) {
+    case HA_HELLO_REFUSED:
+        return ha_error_set(err, EADDRINUSE,
+                            "the name %s is held by a program on %s that is alive; choose another "
+                            "name",
+                            hello->name, m->host);
+    case HA_HELLO_VOIDS:
+        return ha_member_lose(q->c, &q->by, m, false, "its worker was started anew", err);
+    default:
+        return 0;
+    }
+}
+
+static int store_member(struct ha_request *q, int64_t *ret_id, struct ha_error *err)
+{
+    const struct ha_wire_hello *hello = &q->message->body.hello;
+    struct ha_worker_row row = {
+        .judge = hello->role == HA_WIRE_ROLE_JUDGE,
+        .name = hello->name,
+        .machine = hello->machine,
+        .instance = hello->instance,
+        .host = hello->host,
+        .backend = hello->backend,
+        .version = hello->version,
+        .slots = hello->slots,
+        .seen_ms = q->c->wall_ms,
+    };
+
+    return ha_store_worker_put(q->c->store, &row, ret_id, err);
+}
+
+static int hello_event(struct ha_request *q, const struct ha_member *m, struct ha_error *err)
+{
+    const struct ha_wire_hello *hello = &q->message->body.hello;
+    bool same = m && !m->lost && strcmp(m->instance, hello->instance) == 0;
+    char subject[96];
+
+    if (same)
+        return 0;
+    snprintf(subject, sizeof subject, "%s %s",
+             hello->role == HA_WIRE_ROLE_JUDGE ? "judge worker" : "worker", hello->name);
+    return ha_store_event_add(q->c->store, &q->by,
+                              &(struct ha_event){.subject = subject,
+                                                 .before = !m        ? ""
+                                                           : m->lost ? "lost"
+                                                                     : "gone",
+                                                 .after = "alive",
+                                                 .reason = hello->host},
+                              err);
+}
+
+static int remember(struct ha_request *q, struct ha_member *m, int64_t id, struct ha_error *err)
+{
+    const struct ha_wire_hello *hello = &q->message->body.hello;
+    struct ha_caller *caller;
+
+    if (!m)
+        m = ha_member_add(q->c, id, hello->role == HA_WIRE_ROLE_JUDGE);
+    if (!m || ha_member_describe(m, hello->name, hello->machine, hello->instance, hello->host,
+                                 hello->backend, hello->version) < 0)
+        return ha_error_set(err, ENOMEM, "no memory for another worker");
+    caller = ha_caller_add(q->c, q->origin->peer);
+    if (!caller)
+        return ha_error_set(err, ENOMEM, "no memory for another worker");
+    caller->role = hello->role;
+    caller->member = m;
+    m->peer = q->origin->peer;
+    m->heard_ms = q->c->boot_ms;
+    m->seen_wall_ms = q->c->wall_ms;
+    m->slots = hello->slots;
+    m->lost = m->draining = false;
+    m->used = -1;
+    return 0;
+}
+
+int ha_handle_hello(struct ha_request *q, struct ha_error *err)
+{
+    const struct ha_wire_hello *hello = &q->message->body.hello;
+    struct ha_member *m;
+    int64_t id;
+    int r;
+
+    if (hello->role == HA_WIRE_ROLE_CLIENT)
+        return hello_client(q, err);
+    r = check_fields(hello, err);
+    if (r < 0)
+        return r;
+    m = ha_member_by_name(q->c, hello->role == HA_WIRE_ROLE_JUDGE, hello->name);
+    r = take_name(q, m, err);
+    if (r == 0)
+        r = store_member(q, &id, err);
+    if (r == 0)
+        r = hello_event(q, m, err);
+    if (r == 0)
+        r = remember(q, m, id, err);
+    if (r < 0)
+        return r;
+    fill_reply(q, hello->name);
+    q->c->changed = true;
+    return 0;
+}
+
+/* ---- heartbeat -------------------------------------------------------------------- */
+
+static int keep_progress(struct ha_member *m, const struct ha_wire_heartbeat *beat)
+{
+    struct ha_progress *running = ha_calloc(beat->n_running, sizeof *running);
+
+    if (!running)
+        return -ENOMEM;
+    for (int64_t i = 0; i < beat->n_running; i++) {
+        const struct ha_wire_running *from = &beat->running[i];
+
+        running[i] = (struct ha_progress){
+            .job = (int64_t)from->job,
+            .epoch = {(int64_t)from->epoch.generation, (int64_t)from->epoch.number},
+            .step = from->step,
+            .steps = from->steps,
+            .tokens_per_second = from->tokens_per_second,
+        };
+        ha_utf8_copy(running[i].phase, sizeof running[i].phase, from->phase);
+    }
+    free(m->running);
+    m->running = running;
+    m->running_count = beat->n_running;
+    return 0;
+}
+
+/* Attempts that the worker runs and the store does not know as running: just
+ * started, or lost and back. */
+static int see_running(struct ha_request *q, struct ha_member *m, struct ha_error *err)
+{
+    const struct ha_wire_heartbeat *beat = &q->message->body.heartbeat;
+
+    for (int64_t i = 0; i < beat->n_running; i++) {
+        struct ha_epoch epoch = {(int64_t)beat->running[i].epoch.generation,
+                                 (int64_t)beat->running[i].epoch.number};
+        struct ha_attempt_row row;
+        int r = ha_store_attempt_get(q->c->store, (int64_t)beat->running[i].job, epoch, &row, err);
+
+        if (r < 0)
+            return r;
+        if (r == 0 || !row.newest || row.worker != m->id || row.state == HA_ATTEMPT_STATE_RUNNING ||
+            row.state == HA_ATTEMPT_STATE_ENDED)
+            continue;
+        r = ha_store_attempt_runs(q->c->store, &q->by, &row, err);
+        if (r < 0)
+            return r;
+        m->used = -1;
+        q->c->changed = true;
+    }
+    return 0;
+}
+
+static int list_should_run(struct ha_request *q, const struct ha_member *m, struct ha_error *err)
+{
+    struct ha_wire_heartbeat_reply *reply = &q->reply.body.heartbeat_reply;
+    struct ha_attempt_row row;
+    int64_t job = 0;
+    int r;
+
+    q->reply.kind = HA_WIRE_HEARTBEAT_REPLY;
+    reply->generation = (uint64_t)ha_store_generation(q->c->store);
+    while (!m->judge &&
+           (r = ha_store_attempt_next(q->c->store, m->id, job, false, &row, err)) != 0) {
+        struct ha_wire_job_ref *ref;
+
+        if (r < 0)
+            return r;
+        job = row.job;
+        if (!row.newest)
+            continue;
+        ref = ha_scratch_grow(&q->arena, &reply->should_run, &reply->n_should_run, sizeof *ref);
+        if (!ref)
+            return ha_error_set(err, ENOMEM, "no memory for the reply");
+        *ref = (struct ha_wire_job_ref){
+            .job = (uint64_t)row.job,
+            .epoch = {(uint64_t)row.epoch.generation, (uint64_t)row.epoch.number}};
+    }
+    return 0;
+}
+
+/* A member that was given up and beats again. */
+static int come_back(struct ha_request *q, struct ha_member *m, struct ha_error *err)
+{
+    char subject[96];
+    int r = ha_store_worker_lost(q->c->store, m->id, false, q->c->wall_ms, err);
+
+    if (r < 0)
+        return r;
+    snprintf(subject, sizeof subject, "%s %s", m->judge ? "judge worker" : "worker", m->name);
+    return ha_store_event_add(
+        q->c->store, &q->by,
+        &(struct ha_event){
+            .subject = subject, .before = "lost", .after = "alive", .reason = "it beats again"},
+        err);
+}
+
+int ha_handle_heartbeat(struct ha_request *q, struct ha_error *err)
+{
+    const struct ha_wire_heartbeat *beat = &q->message->body.heartbeat;
+    struct ha_member *m = q->caller->member;
+    int r = 0;
+
+    if (!m)
+        return ha_error_set(err, EACCES, "a client has no heartbeat");
+    if (m->peer != q->origin->peer)
+        return ha_error_set(err, EPROTO, "hello again: %s has another connection", m->name);
+    if (beat->n_running > RUNNING_LIMIT)
+        return ha_error_set(err, EINVAL, "a heartbeat of %" PRId64 " attempts", beat->n_running);
+    if (m->lost)
+        r = come_back(q, m, err);
+    if (r == 0)
+        r = see_running(q, m, err);
+    if (r == 0)
+        r = list_should_run(q, m, err);
+    if (r == 0 && keep_progress(m, beat) < 0)
+        r = ha_error_set(err, ENOMEM, "no memory for progress");
+    if (r < 0)
+        return r;
+    if (m->lost || m->draining != beat->draining || ha_member_liveness(q->c, m) != HA_ALIVE)
+        q->c->changed = true;
+    m->lost = false;
+    m->draining = beat->draining;
+    m->heard_ms = q->c->boot_ms;
+    m->seen_wall_ms = q->c->wall_ms;
+    return 0;
+}

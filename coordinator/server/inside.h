@@ -1,0 +1,251 @@
+/* inside.h - what the files of the server share
+ *
+ * A handler reads the request, changes the store, fills the reply, and changes
+ * memory last, so that a refused request leaves nothing behind.  What memory
+ * holds beside the store (who is connected, who was heard when, progress) may
+ * be lost at any time. */
+#ifndef HA_COORDINATOR_SERVER_INSIDE_H
+#define HA_COORDINATOR_SERVER_INSIDE_H
+
+#include "common/base/error.h"
+#include "coordinator/core/plan.h"
+#include "coordinator/server/coordinator.h"
+#include "coordinator/store/event.h"
+#include "proto/arena.h"
+#include "proto/wire.h"
+
+enum { HA_SERVER_PHASE_BYTES = 24, HA_SERVER_ACTOR_BYTES = 128 };
+
+struct ha_store;
+struct ha_chore;
+
+struct ha_progress {
+    int64_t job;
+    struct ha_epoch epoch;
+    char phase[HA_SERVER_PHASE_BYTES];
+    int64_t step, steps;
+    double tokens_per_second;
+};
+
+/* A worker or judge worker that the store knows. */
+struct ha_member {
+    int64_t id;
+    bool judge;
+    char *name, *machine, *instance, *host, *backend, *version;
+    uint64_t peer; /* 0: not connected since the start */
+    int64_t heard_ms, seen_wall_ms;
+    bool lost; /* as stored */
+    bool draining;
+    int64_t slots;
+    int64_t used; /* attempts that hold a slot; -1: to be counted */
+    int64_t warm[HA_PLAN_WARM];
+    struct ha_progress *running;
+    int64_t running_count;
+};
+
+/* A connection that said hello. */
+struct ha_caller {
+    uint64_t peer; /* 0: free place of the table */
+    enum ha_wire_role role;
+    struct ha_member *member; /* of workers and judge workers */
+    int64_t heard_ms;
+};
+
+struct ha_held {
+    uint64_t peer;
+    void *data; /* NULL: tell about an artifact instead */
+    size_t size;
+    char sha256[65];
+    bool orphan;
+};
+
+struct ha_asked {
+    uint64_t peer, request_id;
+};
+
+struct ha_coordinator {
+    struct ha_coordinator_options options;
+    char *version, *files_endpoint;
+    struct ha_coordinator_hooks hooks;
+    struct ha_store *store;
+
+    int64_t boot_ms, wall_ms; /* of this turn */
+    int64_t turn_ended_ms;    /* boot time */
+    bool in_turn;
+    bool changed;       /* something may have changed since the last plan */
+    bool cancelled;     /* jobs were cancelled: their attempts have to be revoked */
+    int64_t plan_at_ms; /* wall clock: a job's wait is over then; 0: none */
+    int64_t pruned_ms;
+    char *disk_low;
+
+    struct ha_member **members; /* by id */
+    int64_t member_count, member_capacity;
+    struct ha_caller *callers; /* open addressing by peer */
+    int64_t caller_count, caller_capacity;
+
+    struct ha_held *held; /* to be sent after the commit */
+    int64_t held_count, held_capacity;
+    struct ha_asked *asked; /* requests of this turn */
+    int64_t asked_count, asked_capacity;
+
+    struct ha_chore *chores; /* long work, oldest first */
+};
+
+struct ha_request {
+    struct ha_coordinator *c;
+    const struct ha_origin *origin;
+    struct ha_caller *caller; /* NULL before hello */
+    const struct ha_wire_message *message;
+    struct ha_by by;
+    char actor[HA_SERVER_ACTOR_BYTES];
+    struct ha_arena arena; /* of the reply */
+    struct ha_wire_message reply;
+    bool deferred; /* the reply comes later */
+};
+
+/* ---- effects (effects.c): seen by others only after the commit ----------------- */
+
+int ha_server_hold(struct ha_coordinator *c, uint64_t peer, const struct ha_wire_message *message,
+                   struct ha_error *err);
+int ha_server_hold_error(struct ha_coordinator *c, uint64_t peer, uint64_t request_id,
+                         const struct ha_error *why);
+int ha_server_hold_bytes(struct ha_coordinator *c, uint64_t peer, const void *data, size_t size,
+                         struct ha_error *err);
+int ha_server_hold_artifact(struct ha_coordinator *c, const char *sha256, bool orphan,
+                            struct ha_error *err);
+void ha_server_release_held(struct ha_coordinator *c); /* send */
+void ha_server_drop_held(struct ha_coordinator *c, int64_t from);
+
+/* ---- memory of replies (scratch.c): NULL when memory is short ------------------- */
+
+const char *ha_scratch_text(struct ha_arena *arena, const char *text);
+const char *ha_scratch_format(struct ha_arena *arena, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+const void *ha_scratch_copy(struct ha_arena *arena, const void *data, size_t size);
+
+/* Make room for one more element: returns its place and counts it. */
+void *ha_scratch_grow(struct ha_arena *arena, void *array_pointer, int64_t *count,
+                      size_t element_bytes);
+
+/* ---- members and callers (members.c) ---------------------------------------------- */
+
+int ha_members_load(struct ha_coordinator *c, struct ha_error *err);
+void ha_members_clear(struct ha_coordinator *c);
+struct ha_member *ha_member_by_id(const struct ha_coordinator *c, int64_t id);
+struct ha_member *ha_member_by_name(const struct ha_coordinator *c, bool judge, const char *name);
+struct ha_member *ha_member_add(struct ha_coordinator *c, int64_t id, bool judge);
+int ha_member_describe(struct ha_member *m, const char *name, const char *machine,
+                       const char *instance, const char *host, const char *backend,
+                       const char *version);
+enum ha_liveness ha_member_liveness(const struct ha_coordinator *c, const struct ha_member *m);
+void ha_member_warm(struct ha_member *m, int64_t model);
+const struct ha_progress *ha_member_progress(const struct ha_coordinator *c, int64_t job);
+
+struct ha_caller *ha_caller_find(struct ha_coordinator *c, uint64_t peer);
+struct ha_caller *ha_caller_add(struct ha_coordinator *c, uint64_t peer);
+void ha_caller_remove(struct ha_coordinator *c, uint64_t peer);
+void ha_callers_prune(struct ha_coordinator *c);
+
+/* ---- leases (liveness.c, ending.c, planning.c) ---------------------------------------- */
+
+/* Look for members that have been silent for too long. */
+int ha_server_tick(struct ha_coordinator *c, bool input_pending, struct ha_error *err);
+
+/* Everything that a member held is free again.  back: it may still come back
+ * (silence), else its process is gone. */
+int ha_member_lose(struct ha_coordinator *c, const struct ha_by *by, struct ha_member *m, bool back,
+                   const char *why, struct ha_error *err);
+
+struct ha_attempt_row;
+
+/* An attempt ended: retry, hold, or fail its job. */
+int ha_server_end_attempt(struct ha_coordinator *c, const struct ha_by *by,
+                          const struct ha_attempt_row *attempt, int outcome, bool back,
+                          const char *why, int64_t exit_code, struct ha_error *err);
+
+int ha_server_plan(struct ha_coordinator *c, struct ha_error *err);
+int ha_server_revoke(struct ha_coordinator *c, struct ha_error *err);
+
+/* Workers as the plan sees them: an array in the arena. */
+int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena,
+                           struct ha_plan_snapshot *ret_snapshot, struct ha_error *err);
+
+/* Equal for models with the same weights. */
+int64_t ha_server_model_number(const char *digest);
+
+/* The grant of a leased job, filled into message; texts are in the arena. */
+int ha_server_grant(struct ha_coordinator *c, struct ha_arena *arena, int64_t job,
+                    struct ha_epoch epoch, struct ha_wire_message *ret_message,
+                    struct ha_error *err);
+
+/* ---- long work (chores.c) ------------------------------------------------------------- */
+
+/* One slice: returns 1 when it is finished, 0 when there is more, or a negative
+ * errno, which ends it. */
+typedef int (*ha_chore_step_fn)(struct ha_coordinator *c, void *state, struct ha_error *err);
+
+struct ha_chore {
+    struct ha_chore *next;
+    const char *what;
+    int64_t sweep;
+    ha_chore_step_fn step;
+    void (*keep)(void *state); /* the turn is durable; may be NULL */
+    void (*undo)(void *state); /* it is not; may be NULL */
+    /* An error ended it; may be NULL. */
+    int (*failed)(struct ha_coordinator *c, void *state, const struct ha_error *why);
+    void (*destroy)(void *state);
+    void *state;
+    bool finished;
+};
+
+/* Takes over state, also when this fails. */
+int ha_chore_add(struct ha_coordinator *c, const struct ha_chore *chore, struct ha_error *err);
+bool ha_chore_of_sweep(const struct ha_coordinator *c, int64_t sweep, const char *what);
+
+/* End a sweep's chores of a kind before they are finished; what NULL: all. */
+void ha_chores_drop(struct ha_coordinator *c, int64_t sweep, const char *what);
+int ha_chores_work(struct ha_coordinator *c, struct ha_error *err);
+void ha_chores_kept(struct ha_coordinator *c);
+void ha_chores_undone(struct ha_coordinator *c);
+void ha_chores_clear(struct ha_coordinator *c);
+
+int ha_chore_expand(struct ha_coordinator *c, int64_t sweep, struct ha_error *err);
+int ha_chore_stages(struct ha_coordinator *c, int64_t sweep, struct ha_error *err);
+
+/* ---- requests ---------------------------------------------------------------------------- */
+
+typedef int (*ha_handler)(struct ha_request *q, struct ha_error *err);
+
+int ha_handle_hello(struct ha_request *q, struct ha_error *err);
+int ha_handle_heartbeat(struct ha_request *q, struct ha_error *err);
+int ha_handle_grant_request(struct ha_request *q, struct ha_error *err);
+int ha_handle_report(struct ha_request *q, struct ha_error *err);
+int ha_handle_items_request(struct ha_request *q, struct ha_error *err);
+int ha_handle_items_begin(struct ha_request *q, struct ha_error *err);
+int ha_handle_judge_replies(struct ha_request *q, struct ha_error *err);
+int ha_handle_judge_outcomes(struct ha_request *q, struct ha_error *err);
+int ha_handle_submit(struct ha_request *q, struct ha_error *err);
+int ha_handle_list_sweeps(struct ha_request *q, struct ha_error *err);
+int ha_handle_status(struct ha_request *q, struct ha_error *err);
+int ha_handle_answers(struct ha_request *q, struct ha_error *err);
+int ha_handle_log(struct ha_request *q, struct ha_error *err);
+int ha_handle_change(struct ha_request *q, struct ha_error *err);
+int ha_handle_workers(struct ha_request *q, struct ha_error *err);
+int ha_handle_metrics(struct ha_request *q, struct ha_error *err);
+
+/* The sweep that a client names; "" is the only one there is.  -ENOENT. */
+int ha_server_find_sweep(struct ha_coordinator *c, const char *name, int64_t *ret_sweep,
+                         struct ha_error *err);
+int ha_server_find_cell(struct ha_coordinator *c, int64_t sweep, const char *name,
+                        int64_t *ret_cell, struct ha_error *err);
+
+/* Idempotency of requests that change something (once.c): 1 when the stored
+ * reply was put into q->reply, 0 when the request is new, -EEXIST. */
+int ha_server_once(struct ha_request *q, const char *key, struct ha_error *err);
+int ha_server_once_hash(const struct ha_wire_message *message, char ret_hex[65],
+                        struct ha_error *err);
+int ha_server_once_store(struct ha_coordinator *c, const char *key, const char *client,
+                         const char *hash, const struct ha_wire_message *reply,
+                         struct ha_error *err);
+
+#endif

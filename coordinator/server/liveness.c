@@ -1,0 +1,77 @@
+/* liveness.c - who fell silent, and what becomes of what they held (inside.h) */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "coordinator/core/retry.h"
+#include "coordinator/server/inside.h"
+#include "coordinator/server/judging.h"
+#include "coordinator/store/attempt.h"
+#include "coordinator/store/worker.h"
+
+static int lose_attempts(struct ha_coordinator *c, const struct ha_by *by, struct ha_member *m,
+                         bool back, const char *why, struct ha_error *err)
+{
+    struct ha_attempt_row row;
+    int64_t job = 0;
+    int r;
+
+    /* A process that is gone can give nothing back, so its lost attempts end too. */
+    while ((r = ha_store_attempt_next(c->store, m->id, job, !back, &row, err)) == 1) {
+        job = row.job;
+        r = ha_server_end_attempt(c, by, &row, HA_OUTCOME_LOST, back, why, 0, err);
+        if (r < 0)
+            break;
+    }
+    return r;
+}
+
+int ha_member_lose(struct ha_coordinator *c, const struct ha_by *by, struct ha_member *m, bool back,
+                   const char *why, struct ha_error *err)
+{
+    int r =
+        m->judge ? ha_judging_lose(c, by, m, why, err) : lose_attempts(c, by, m, back, why, err);
+
+    m->used = -1;
+    c->changed = true;
+    return r;
+}
+
+static int lose(struct ha_coordinator *c, struct ha_member *m, struct ha_error *err)
+{
+    struct ha_by by = {.now_ms = c->wall_ms, .actor = "coordinator"};
+    int64_t silent_s = (c->boot_ms - m->heard_ms) / 1000;
+    char why[160], subject[96];
+    int r;
+
+    snprintf(why, sizeof why, "worker %s was silent for %" PRId64 " s", m->name, silent_s);
+    snprintf(subject, sizeof subject, "%s %s", m->judge ? "judge worker" : "worker", m->name);
+    r = ha_store_event_add(
+        c->store, &by,
+        &(struct ha_event){.subject = subject, .before = "alive", .after = "lost", .reason = why},
+        err);
+    if (r == 0)
+        r = ha_store_worker_lost(c->store, m->id, true, m->seen_wall_ms, err);
+    if (r == 0)
+        r = ha_member_lose(c, &by, m, true, why, err);
+    if (r == 0) {
+        m->lost = true;
+        m->running_count = 0;
+    }
+    return r;
+}
+
+int ha_server_tick(struct ha_coordinator *c, bool input_pending, struct ha_error *err)
+{
+    int r = 0;
+
+    if (input_pending)
+        return 0;
+    for (int64_t i = 0; r == 0 && i < c->member_count; i++) {
+        struct ha_member *m = c->members[i];
+
+        if (!m->lost && ha_member_liveness(c, m) == HA_LOST)
+            r = lose(c, m, err);
+    }
+    return r;
+}

@@ -1,0 +1,83 @@
+/* once.c - requests that change something are done once per key (inside.h) */
+#include <errno.h>
+
+#include "common/base/buffer.h"
+#include "common/base/hash.h"
+#include "coordinator/server/inside.h"
+#include "coordinator/store/request.h"
+
+enum { BODY_BYTES = 16 << 20 };
+
+/* The body without its request id, which differs between repetitions. */
+int ha_server_once_hash(const struct ha_wire_message *message, char ret_hex[65],
+                        struct ha_error *err)
+{
+    struct ha_wire_message copy = *message;
+    uint8_t digest[HA_SHA256_BYTES];
+    struct ha_buffer bytes;
+    int r;
+
+    copy.request_id = 0;
+    ha_buffer_init(&bytes, BODY_BYTES);
+    r = ha_wire_encode(&copy, &bytes, err);
+    if (r == 0) {
+        ha_sha256(ha_buffer_text(&bytes), bytes.size, digest);
+        ha_sha256_hex(digest, ret_hex);
+    }
+    ha_buffer_clear(&bytes);
+    return r;
+}
+
+/* The stored reply becomes this request's: sent as it is, with a new id. */
+static int send_again(struct ha_request *q, const struct ha_buffer *stored, struct ha_error *err)
+{
+    struct ha_wire_message *reply;
+    int r =
+        ha_wire_decode(ha_buffer_text(stored), stored->size, &ha_wire_default_limits, &reply, err);
+
+    if (r < 0)
+        return r;
+    reply->request_id = q->message->request_id;
+    r = ha_server_hold(q->c, q->origin->peer, reply, err);
+    ha_wire_message_destroy(reply);
+    q->deferred = true; /* nothing more is to be sent */
+    return r < 0 ? r : 1;
+}
+
+int ha_server_once(struct ha_request *q, const char *key, struct ha_error *err)
+{
+    struct ha_buffer stored;
+    char hex[65];
+    int r;
+
+    if (!key[0])
+        return ha_error_set(err, EINVAL, "a request that changes something needs a key");
+    r = ha_server_once_hash(q->message, hex, err);
+    if (r < 0)
+        return r;
+    ha_buffer_init(&stored, BODY_BYTES);
+    r = ha_store_request_find(q->c->store, key, q->origin->key, hex, &stored, err);
+    if (r == 1)
+        r = send_again(q, &stored, err);
+    ha_buffer_clear(&stored);
+    return r;
+}
+
+int ha_server_once_store(struct ha_coordinator *c, const char *key, const char *client,
+                         const char *hash, const struct ha_wire_message *reply,
+                         struct ha_error *err)
+{
+    struct ha_wire_message copy = *reply;
+    struct ha_buffer bytes;
+    int r;
+
+    copy.protocol = HA_WIRE_PROTOCOL;
+    copy.request_id = 0;
+    ha_buffer_init(&bytes, BODY_BYTES);
+    r = ha_wire_encode(&copy, &bytes, err);
+    if (r == 0)
+        r = ha_store_request_add(c->store, key, client, hash, ha_buffer_text(&bytes), bytes.size,
+                                 c->wall_ms, err);
+    ha_buffer_clear(&bytes);
+    return r;
+}

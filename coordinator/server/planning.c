@@ -1,0 +1,213 @@
+/* planning.c - from the store to a plan and back: leases and grants, revocations (inside.h) */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/hash.h"
+#include "coordinator/core/retry.h"
+#include "coordinator/server/inside.h"
+#include "coordinator/store/attempt.h"
+#include "coordinator/store/job.h"
+
+enum { PLAN_BYTES = 64 << 20, PLAN_JOBS = 256 };
+
+int64_t ha_server_model_number(const char *digest)
+{
+    uint8_t hash[HA_SHA256_BYTES];
+    int64_t number = 0;
+
+    ha_sha256(digest, strlen(digest), hash);
+    for (int i = 0; i < 7; i++)
+        number = number << 8 | hash[i];
+    return number + 1;
+}
+
+static int count_used(struct ha_coordinator *c, struct ha_member *m, struct ha_error *err)
+{
+    return m->used >= 0 ? 0 : ha_store_attempt_count(c->store, m->id, &m->used, err);
+}
+
+int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena,
+                           struct ha_plan_snapshot *ret_snapshot, struct ha_error *err)
+{
+    struct ha_plan_worker *workers =
+        ha_arena_alloc(arena, (size_t)(c->member_count + 1) * sizeof *workers);
+    int64_t count = 0;
+
+    if (!workers)
+        return ha_error_set(err, ENOMEM, "no memory for a plan");
+    for (int64_t i = 0; i < c->member_count; i++) {
+        struct ha_member *m = c->members[i];
+        int r;
+
+        if (m->judge || m->lost)
+            continue;
+        r = count_used(c, m, err);
+        if (r < 0)
+            return r;
+        workers[count] = (struct ha_plan_worker){
+            .id = m->id,
+            .name = m->name,
+            .liveness = ha_member_liveness(c, m),
+            .silent_ms = c->boot_ms - m->heard_ms,
+            .connected = m->peer != 0,
+            .draining = m->draining,
+            .slots = m->slots,
+            .used = m->used,
+        };
+        memcpy(workers[count].warm, m->warm, sizeof m->warm);
+        count++;
+    }
+    *ret_snapshot = (struct ha_plan_snapshot){.workers = workers, .worker_count = count};
+    return 0;
+}
+
+struct gather {
+    struct ha_arena *arena;
+    struct ha_plan_job *jobs;
+    int64_t count;
+};
+
+static int gather_job(void *context, const struct ha_job_row *row)
+{
+    struct gather *g = context;
+    struct ha_plan_job *job = ha_scratch_grow(g->arena, &g->jobs, &g->count, sizeof *job);
+
+    if (!job)
+        return -ENOMEM;
+    *job = (struct ha_plan_job){
+        .id = row->id,
+        .state = row->state,
+        .priority = row->priority,
+        .model = ha_server_model_number(row->model_digest),
+        .reason = "",
+    };
+    return 0;
+}
+
+/* Push the grant of a job that was just leased.  A job whose description cannot
+ * be made is set aside and does not stop the others. */
+static int push_grant(struct ha_coordinator *c, struct ha_arena *arena, struct ha_member *m,
+                      int64_t job, struct ha_epoch epoch, struct ha_error *err)
+{
+    struct ha_wire_message message = {.protocol = HA_WIRE_PROTOCOL};
+    int r = ha_server_grant(c, arena, job, epoch, &message, err);
+
+    return r < 0 ? r : ha_server_hold(c, m->peer, &message, err);
+}
+
+static int set_aside(struct ha_coordinator *c, const struct ha_by *by, int64_t job,
+                     struct ha_epoch epoch, const char *why, struct ha_error *err)
+{
+    int r = ha_store_attempt_end(c->store, job, epoch, HA_OUTCOME_REFUSED, why, 0, by->now_ms, err);
+
+    return r < 0 ? r : ha_store_job_set(c->store, by, job, HA_JOB_HELD, why, err);
+}
+
+static int lease(struct ha_coordinator *c, struct ha_arena *arena,
+                 const struct ha_plan_assignment *assignment, int64_t model, struct ha_error *err)
+{
+    struct ha_member *m = ha_member_by_id(c, assignment->worker);
+    struct ha_by by = {.now_ms = c->wall_ms, .actor = "coordinator"};
+    struct ha_error why = {0};
+    struct ha_epoch epoch;
+    int r;
+
+    if (!m)
+        return ha_error_set(err, ENOENT, "a plan names a worker that is gone");
+    r = ha_store_attempt_lease(c->store, &by, assignment->job, m->id, m->instance, &epoch, err);
+    if (r < 0)
+        return r;
+    m->used = -1;
+    r = push_grant(c, arena, m, assignment->job, epoch, &why);
+    if (r < 0)
+        return set_aside(c, &by, assignment->job, epoch, ha_error_text(&why), err);
+    ha_member_warm(m, model);
+    return 0;
+}
+
+static int64_t model_of(const struct ha_plan_snapshot *snapshot, int64_t job)
+{
+    for (int64_t i = 0; i < snapshot->job_count; i++) {
+        if (snapshot->jobs[i].id == job)
+            return snapshot->jobs[i].model;
+    }
+    return 0;
+}
+
+static int plan(struct ha_coordinator *c, struct ha_arena *arena, int64_t *ret_count,
+                struct ha_error *err)
+{
+    struct ha_plan_assignment assignments[PLAN_JOBS];
+    struct ha_plan_snapshot snapshot;
+    struct gather gather = {.arena = arena};
+    int64_t count;
+    int r = ha_server_plan_workers(c, arena, &snapshot, err);
+
+    if (r == 0)
+        r = ha_store_job_each_ready(c->store, c->wall_ms, 2 * HA_RETRY_MAX_MS, PLAN_JOBS,
+                                    gather_job, &gather, err);
+    if (r < 0)
+        return r == -ENOMEM ? ha_error_set(err, ENOMEM, "no memory for a plan") : r;
+    snapshot.jobs = gather.jobs;
+    snapshot.job_count = gather.count;
+    count = ha_plan_make(&snapshot, c->wall_ms, assignments, PLAN_JOBS);
+    if (count < 0)
+        return ha_error_set(err, ENOMEM, "no memory for a plan");
+    for (int64_t i = 0; r == 0 && i < count; i++)
+        r = lease(c, arena, &assignments[i], model_of(&snapshot, assignments[i].job), err);
+    *ret_count = count;
+    return r;
+}
+
+int ha_server_plan(struct ha_coordinator *c, struct ha_error *err)
+{
+    struct ha_arena arena;
+    int64_t next_ms = 0, count = 0;
+    int r;
+
+    ha_arena_init(&arena, PLAN_BYTES);
+    r = plan(c, &arena, &count, err);
+    ha_arena_clear(&arena);
+    if (r == 0) {
+        c->changed = count == PLAN_JOBS; /* then there may be more to give */
+        r = ha_store_job_next_wait(c->store, c->wall_ms, &next_ms, err);
+        c->plan_at_ms = r > 0 ? next_ms : 0;
+    }
+    return r < 0 ? r : 0;
+}
+
+static int revoke(struct ha_coordinator *c, const struct ha_attempt_row *row, struct ha_error *err)
+{
+    struct ha_member *m = ha_member_by_id(c, row->worker);
+    struct ha_wire_message message = {
+        .protocol = HA_WIRE_PROTOCOL,
+        .kind = HA_WIRE_REVOKE,
+        .body.revoke = {.job = (uint64_t)row->job,
+                        .epoch = {(uint64_t)row->epoch.generation, (uint64_t)row->epoch.number},
+                        .reason = "cancelled"}};
+    int r = ha_store_attempt_end(c->store, row->job, row->epoch, HA_OUTCOME_REVOKED, "cancelled", 0,
+                                 c->wall_ms, err);
+
+    if (m)
+        m->used = -1;
+    if (r < 0 || !m || m->peer == 0)
+        return r;
+    return ha_server_hold(c, m->peer, &message, err);
+}
+
+int ha_server_revoke(struct ha_coordinator *c, struct ha_error *err)
+{
+    struct ha_attempt_row row;
+    int r;
+
+    while ((r = ha_store_attempt_next_revoked(c->store, &row, err)) == 1) {
+        r = revoke(c, &row, err);
+        if (r < 0)
+            return r;
+        c->changed = true;
+    }
+    if (r == 0)
+        c->cancelled = false;
+    return r;
+}

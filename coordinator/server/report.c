@@ -1,0 +1,329 @@
+/* report.c - what an attempt says that it did */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/base/utf8.h"
+#include "coordinator/core/retry.h"
+#include "coordinator/server/inside.h"
+#include "coordinator/store/answer.h"
+#include "coordinator/store/artifact.h"
+#include "coordinator/store/attempt.h"
+#include "coordinator/store/job.h"
+#include "coordinator/store/metric.h"
+#include "coordinator/store/stage.h"
+#include "coordinator/store/store.h"
+
+enum { CHECKPOINTS_KEPT = 2 };
+
+#define ADAPTER_FILE "adapter_model.safetensors"
+
+struct report {
+    struct ha_request *q;
+    struct ha_store *store;
+    int64_t job;
+    struct ha_epoch epoch;
+    struct ha_attempt_row row; /* as it was before this report */
+    /* the cell that was looked up last */
+    int64_t cell, result, parent;
+    char adapter_sha256[65];
+    bool progress;
+};
+
+static int find_cell(void *context, const struct ha_job_cell_row *row)
+{
+    struct report *p = context;
+
+    if (row->cell != p->cell)
+        return 0;
+    p->result = row->result;
+    p->parent = row->parent;
+    return 1;
+}
+
+static int find_adapter(void *context, const struct ha_product *product)
+{
+    struct report *p = context;
+
+    if (strcmp(product->name, ADAPTER_FILE) != 0)
+        return 0;
+    ha_utf8_copy(p->adapter_sha256, sizeof p->adapter_sha256, product->sha256);
+    return 1;
+}
+
+/* Fill the fields of the cell; of a cell that trained, its adapter's hash. */
+static int look_up(struct report *p, uint64_t cell, struct ha_error *err)
+{
+    int r;
+
+    if (p->result != 0 && p->cell == (int64_t)cell)
+        return 0;
+    p->cell = (int64_t)cell;
+    p->result = 0;
+    p->adapter_sha256[0] = '\0';
+    r = ha_store_job_cell_each(p->store, p->job, find_cell, p, err);
+    if (r < 0)
+        return r;
+    if (p->result == 0)
+        return ha_error_set(err, EINVAL, "cell %" PRIu64 " is not in job %" PRId64, cell, p->job);
+    if (p->parent == 0)
+        return 0;
+    return ha_store_product_each(p->store, p->parent, "adapter", find_adapter, p, err);
+}
+
+/* ---- events ------------------------------------------------------------------------ */
+
+static int take_metric(struct report *p, const struct ha_wire_attempt_metric *metric,
+                       struct ha_error *err)
+{
+    int r = look_up(p, metric->cell, err);
+
+    if (r == 0)
+        r = ha_store_metric_put(p->store, p->result, metric->step, metric->name, metric->value,
+                                err);
+    return r < 0 ? r : ha_store_result_progress(p->store, p->result, metric->step, 0, err);
+}
+
+static int take_answer(struct report *p, const struct ha_wire_attempt_answer *from,
+                       struct ha_error *err)
+{
+    struct ha_answer answer;
+    bool new;
+    int r = look_up(p, from->cell, err);
+
+    if (r < 0)
+        return r;
+    answer = (struct ha_answer){
+        .result = p->result,
+        .cell = p->cell,
+        .adapter_sha256 = p->adapter_sha256,
+        .prompt = from->prompt,
+        .sample = from->sample,
+        .prompt_text = from->prompt_text,
+        .text = from->text,
+        .raw = from->raw,
+        .finish = from->finish,
+        .prompt_tokens = from->prompt_tokens,
+        .tokens = from->tokens,
+    };
+    r = ha_store_answer_add(p->store, &p->q->by, &answer, &new, err);
+    p->progress = p->progress || (r == 0 && new);
+    return r;
+}
+
+static int drop_orphan(void *context, const char *sha256)
+{
+    struct report *p = context;
+
+    return ha_server_hold_artifact(p->q->c, sha256, true, NULL);
+}
+
+static int take_artifact(struct report *p, const struct ha_wire_attempt_artifact *from,
+                         struct ha_error *err)
+{
+    bool checkpoint = strcmp(from->kind, "checkpoint") == 0;
+    struct ha_product product = {
+        .job = p->job,
+        .number = p->epoch.number,
+        .kind = from->kind,
+        .name = from->name,
+        .step = checkpoint ? from->step : 0,
+        .sha256 = from->sha256,
+        .size = from->size,
+    };
+    int r = from->cell == 0 ? 0 : look_up(p, from->cell, err);
+
+    if (r < 0)
+        return r;
+    product.result = from->cell == 0 ? 0 : p->result;
+    r = ha_store_product_add(p->store, &product, err);
+    if (r < 0 || !checkpoint || product.result == 0)
+        return r;
+    p->progress = true;
+    return ha_store_checkpoint_prune(p->store, p->result, CHECKPOINTS_KEPT, drop_orphan, p, err);
+}
+
+static int cell_done(struct report *p, const char *summary, struct ha_error *err)
+{
+    char own[65] = "";
+    int r = 0;
+
+    if (p->parent == 0) {
+        /* A train cell, or base's generate cell: only the first makes an adapter. */
+        r = ha_store_product_each(p->store, p->result, "adapter", find_adapter, p, err);
+        ha_utf8_copy(own, sizeof own, p->adapter_sha256);
+    }
+    if (r == 0)
+        r = ha_store_result_summary(p->store, p->result, summary, own, err);
+    return r < 0 ? r : ha_store_job_cell_end(p->store, &p->q->by, p->job, p->result, true, "", err);
+}
+
+static int read_kind(void *context, const struct ha_job_row *row)
+{
+    *(enum ha_stage_kind *)context = row->kind;
+    return 0;
+}
+
+static int take_cell(struct report *p, const struct ha_wire_attempt_cell *from,
+                     struct ha_error *err)
+{
+    enum ha_stage_kind kind = HA_STAGE_TRAIN;
+    char reason[HA_ERROR_TEXT_BYTES];
+    int r = look_up(p, from->cell, err);
+
+    if (r < 0)
+        return r;
+    ha_utf8_copy(reason, sizeof reason, from->reason);
+    if (!from->done && !from->permanent)
+        return 0; /* another attempt may do it; the attempt's end says more */
+    if (!from->done)
+        return ha_store_job_cell_end(p->store, &p->q->by, p->job, p->result, false, reason, err);
+    r = ha_store_job_get(p->store, p->job, read_kind, &kind, err);
+    if (r >= 0 && kind == HA_STAGE_TRAIN)
+        r = ha_store_product_each(p->store, p->result, "adapter", find_adapter, p, err);
+    if (r < 0)
+        return r;
+    if (kind == HA_STAGE_TRAIN && !p->adapter_sha256[0])
+        return ha_store_job_cell_end(p->store, &p->q->by, p->job, p->result, false,
+                                     "the attempt ended without an adapter", err);
+    return cell_done(p, from->summary_json, err);
+}
+
+/* The attempt said that it is done: its job is, unless cells are missing. */
+static int end_done(struct report *p, const struct ha_attempt_row *now,
+                    const struct ha_wire_attempt_end *end, struct ha_error *err)
+{
+    int64_t pending = 0, failed = 0;
+    int r = ha_store_job_cell_counts(p->store, p->job, &pending, &failed, err);
+
+    if (r < 0)
+        return r;
+    if (pending > 0)
+        return ha_server_end_attempt(p->q->c, &p->q->by, now, HA_OUTCOME_FAILED, false,
+                                     "it ended without the results of all its cells",
+                                     end->exit_code, err);
+    r = ha_store_attempt_end(p->store, p->job, p->epoch, HA_OUTCOME_DONE, "", end->exit_code,
+                             p->q->c->wall_ms, err);
+    if (r < 0)
+        return r;
+    return ha_store_job_set(p->store, &p->q->by, p->job, failed > 0 ? HA_JOB_FAILED : HA_JOB_DONE,
+                            "", err);
+}
+
+static int take_end(struct report *p, const struct ha_wire_attempt_end *end, struct ha_error *err)
+{
+    char reason[HA_ERROR_TEXT_BYTES];
+    struct ha_attempt_row now;
+    enum ha_outcome outcome;
+    int r = ha_store_attempt_get(p->store, p->job, p->epoch, &now, err);
+
+    if (r <= 0)
+        return r < 0 ? r : ha_error_set(err, ESTALE, "the attempt is gone");
+    now.progress = now.progress || p->progress;
+    if (!ha_outcome_parse(end->outcome, &outcome) || outcome > HA_OUTCOME_REFUSED)
+        return ha_error_set(err, EINVAL, "an attempt cannot end as \"%.20s\"", end->outcome);
+    if (outcome == HA_OUTCOME_DONE)
+        return end_done(p, &now, end, err);
+    ha_utf8_copy(reason, sizeof reason, end->reason);
+    return ha_server_end_attempt(p->q->c, &p->q->by, &now, outcome, false, reason, end->exit_code,
+                                 err);
+}
+
+static int take_event(struct report *p, const struct ha_wire_attempt_event *event,
+                      struct ha_error *err)
+{
+    switch (event->kind) {
+    case HA_WIRE_ATTEMPT_EVENT_METRIC:
+        return take_metric(p, &event->event.metric, err);
+    case HA_WIRE_ATTEMPT_EVENT_ANSWER:
+        return take_answer(p, &event->event.answer, err);
+    case HA_WIRE_ATTEMPT_EVENT_ARTIFACT:
+        return take_artifact(p, &event->event.artifact, err);
+    case HA_WIRE_ATTEMPT_EVENT_CELL:
+        return take_cell(p, &event->event.cell, err);
+    case HA_WIRE_ATTEMPT_EVENT_END:
+        return take_end(p, &event->event.end, err);
+    default:
+        return 0; /* of a newer version */
+    }
+}
+
+/* ---- the request ------------------------------------------------------------------- */
+
+static int list_missing(struct report *p, struct ha_wire_report_reply *reply, struct ha_error *err)
+{
+    const struct ha_wire_report *report = &p->q->message->body.report;
+
+    for (int64_t i = 0; i < report->n_events; i++) {
+        const char *sha256, **place;
+        int r;
+
+        if (report->events[i].kind != HA_WIRE_ATTEMPT_EVENT_ARTIFACT)
+            continue;
+        sha256 = report->events[i].event.artifact.sha256;
+        r = ha_store_artifact_find(p->store, sha256, NULL, err);
+        if (r < 0)
+            return r;
+        if (r == 1)
+            continue;
+        place = ha_scratch_grow(&p->q->arena, &reply->missing, &reply->n_missing, sizeof *place);
+        if (!place)
+            return ha_error_set(err, ENOMEM, "no memory for the reply");
+        *place = sha256;
+    }
+    return 0;
+}
+
+static int take(struct report *p, struct ha_error *err)
+{
+    const struct ha_wire_report *report = &p->q->message->body.report;
+    int r = ha_store_attempt_take(p->store, p->job, p->epoch, (int64_t)report->sequence, err);
+
+    if (r <= 0)
+        return r < 0 ? r : ha_error_set(err, ESTALE, "the attempt is not the newest");
+    r = ha_store_attempt_runs(p->store, &p->q->by, &p->row, err);
+    for (int64_t i = 0; r == 0 && i < report->n_events; i++)
+        r = take_event(p, &report->events[i], err);
+    if (r == 0 && p->progress)
+        r = ha_store_attempt_progress(p->store, p->job, p->epoch, err);
+    if (r < 0)
+        return r;
+    if (p->q->caller->member)
+        p->q->caller->member->used = -1;
+    p->q->c->changed = true;
+    return 0;
+}
+
+int ha_handle_report(struct ha_request *q, struct ha_error *err)
+{
+    const struct ha_wire_report *report = &q->message->body.report;
+    struct ha_wire_report_reply *reply = &q->reply.body.report_reply;
+    struct report p = {
+        .q = q,
+        .store = q->c->store,
+        .job = (int64_t)report->job,
+        .epoch = {(int64_t)report->epoch.generation, (int64_t)report->epoch.number},
+    };
+    int r = ha_store_attempt_get(p.store, p.job, p.epoch, &p.row, err);
+
+    if (r < 0)
+        return r;
+    q->reply.kind = HA_WIRE_REPORT_REPLY;
+    reply->job = report->job;
+    reply->epoch = report->epoch;
+    if (r == 1)
+        reply->sequence = (uint64_t)p.row.sequence;
+    if (r == 1 && (int64_t)report->sequence <= p.row.sequence)
+        return 0; /* taken before: its reply was lost */
+    reply->stale = r == 0 || !p.row.newest || p.row.state == HA_ATTEMPT_STATE_ENDED ||
+                   p.row.worker != q->caller->member->id;
+    if (reply->stale || (int64_t)report->sequence != p.row.sequence + 1)
+        return 0;
+    r = list_missing(&p, reply, err);
+    if (r < 0 || reply->n_missing > 0)
+        return r;
+    r = take(&p, err);
+    if (r == 0)
+        reply->sequence = report->sequence;
+    return r;
+}

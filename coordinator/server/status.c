@@ -1,0 +1,324 @@
+/* status.c - StatusRequest: cells, stages, and why each stands where it stands */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/base/buffer.h"
+#include "coordinator/server/inside.h"
+#include "coordinator/server/rows.h"
+#include "coordinator/store/artifact.h"
+#include "coordinator/store/cell.h"
+#include "coordinator/store/stage.h"
+#include "coordinator/store/sweep.h"
+
+enum { PAGE_CELLS = 200 };
+
+struct page {
+    struct ha_request *q;
+    struct ha_arena *arena;
+    struct ha_wire_status_reply *reply;
+    struct ha_plan_snapshot workers;
+    int64_t judges; /* alive */
+    int64_t limit;
+    bool paused, one; /* one: asked for a single cell */
+    struct ha_wire_cell_row *cell;
+    /* of the cell that is being written: its generate stage, for the judges' */
+    const char *generate_reason;
+    bool generate_final;
+    int64_t generate_total;
+};
+
+/* ---- one stage ------------------------------------------------------------------------- */
+
+static int add_product(void *context, const struct ha_product *product)
+{
+    struct page *p = context;
+    struct ha_wire_stage_row *stage = &p->cell->stages[p->cell->n_stages - 1];
+    struct ha_wire_attempt_artifact *place =
+        ha_scratch_grow(p->arena, &stage->artifacts, &stage->n_artifacts, sizeof *place);
+
+    if (!place)
+        return -ENOMEM;
+    *place = (struct ha_wire_attempt_artifact){
+        .cell = p->cell->cell,
+        .kind = ha_scratch_text(p->arena, product->kind),
+        .name = ha_scratch_text(p->arena, product->name),
+        .sha256 = ha_scratch_text(p->arena, product->sha256),
+        .size = product->size,
+        .step = product->step,
+    };
+    return place->kind && place->name && place->sha256 ? 0 : -ENOMEM;
+}
+
+static int why_judge(struct page *p, const struct ha_stage_row *row, struct ha_buffer *text)
+{
+    int64_t open = row->total - row->done - row->failed;
+    struct ha_plan_judging judging = {
+        .total = row->total,
+        .scored = row->done,
+        .failed = row->failed,
+        .blocked = open - row->ready - row->leased,
+        .ready = row->ready,
+        .leased = row->leased,
+        .answers_complete = p->generate_final,
+        .answers_why = p->generate_reason ? p->generate_reason : "",
+        .judges = p->judges,
+        .stop = row->judge_stop,
+        .paused = p->paused,
+    };
+
+    return ha_plan_why_judging(&judging, text);
+}
+
+/* The stage's reason in words, from the function that plans. */
+static const char *why(struct page *p, const struct ha_stage_row *row)
+{
+    struct ha_plan_job job = {
+        .id = row->job,
+        .state = row->job_state,
+        .not_before_ms = row->not_before_ms,
+        .paused = p->paused,
+        .reason = row->reason,
+        .waits_for = row->kind == HA_STAGE_GENERATE ? "training" : NULL,
+    };
+    struct ha_buffer text;
+    const char *copy;
+    int r = 0;
+
+    if (ha_stage_final(row->state))
+        return ha_scratch_text(p->arena, row->reason);
+    ha_buffer_init(&text, 0);
+    if (row->kind == HA_STAGE_JUDGE)
+        r = why_judge(p, row, &text);
+    else if (row->job != 0)
+        r = ha_plan_why(&p->workers, &job, p->q->c->wall_ms, &text);
+    copy = r < 0 ? NULL : ha_scratch_text(p->arena, ha_buffer_text(&text));
+    ha_buffer_clear(&text);
+    return copy;
+}
+
+static void add_progress(struct page *p, const struct ha_stage_row *row,
+                         struct ha_wire_stage_row *stage)
+{
+    const struct ha_progress *progress = row->state == HA_STAGE_RUNNING && row->job != 0
+                                             ? ha_member_progress(p->q->c, row->job)
+                                             : NULL;
+
+    if (!progress)
+        return;
+    stage->tokens_per_second = progress->tokens_per_second;
+    if (strcmp(progress->phase, "step") == 0 && row->kind == HA_STAGE_TRAIN) {
+        stage->done = progress->step > stage->done ? progress->step : stage->done;
+        stage->total = progress->steps > stage->total ? progress->steps : stage->total;
+    }
+    if (!stage->reason[0])
+        stage->reason = progress->phase;
+}
+
+static const char *stage_name(struct page *p, const struct ha_stage_row *row)
+{
+    return row->kind == HA_STAGE_JUDGE ? ha_scratch_format(p->arena, "judge:%s", row->judge_name)
+                                       : ha_stage_kind_name(row->kind);
+}
+
+static int add_stage(void *context, const struct ha_stage_row *row)
+{
+    struct page *p = context;
+    struct ha_wire_stage_row *stage =
+        ha_scratch_grow(p->arena, &p->cell->stages, &p->cell->n_stages, sizeof *stage);
+
+    if (!stage)
+        return -ENOMEM;
+    *stage = (struct ha_wire_stage_row){
+        .stage = stage_name(p, row),
+        .state = ha_stage_state_name(row->state),
+        .reason = why(p, row),
+        .done = row->done,
+        .total = row->total,
+        .failed = row->failed,
+        .attempts = (uint32_t)row->attempts,
+        .worker = ha_scratch_text(p->arena, row->worker),
+        .job = (uint64_t)row->job,
+        .started_ms = row->started_ms,
+        .finished_ms = row->finished_ms,
+        .summary_json = ha_scratch_text(p->arena, row->summary),
+    };
+    if (!stage->stage || !stage->reason || !stage->worker || !stage->summary_json)
+        return -ENOMEM;
+    add_progress(p, row, stage);
+    if (row->kind == HA_STAGE_GENERATE) {
+        p->generate_reason = stage->reason;
+        p->generate_final = ha_stage_final(row->state);
+        p->generate_total = row->total;
+    }
+    if (row->kind == HA_STAGE_JUDGE && !p->generate_final &&
+        stage->total < p->generate_total * row->judge_samples)
+        stage->total = p->generate_total * row->judge_samples;
+    return 0;
+}
+
+/* ---- one cell -------------------------------------------------------------------------- */
+
+static int add_cell(void *context, const struct ha_cell_row *row)
+{
+    struct page *p = context;
+    struct ha_wire_cell_row *cell;
+
+    if (p->reply->n_cells >= p->limit) {
+        p->reply->more = true;
+        return 1;
+    }
+    cell = ha_scratch_grow(p->arena, &p->reply->cells, &p->reply->n_cells, sizeof *cell);
+    if (!cell)
+        return -ENOMEM;
+    *cell = (struct ha_wire_cell_row){
+        .cell = (uint64_t)row->id,
+        .model = ha_scratch_text(p->arena, row->model_name),
+        .strategy = ha_scratch_text(p->arena, row->strategy),
+        .name = ha_scratch_text(p->arena, row->name),
+        .layers = ha_scratch_text(p->arena, row->layers),
+        .settings_json = p->one ? ha_scratch_text(p->arena, row->settings) : "",
+        .in_grid = row->live,
+    };
+    return cell->model && cell->strategy && cell->name && cell->layers && cell->settings_json
+               ? 0
+               : -ENOMEM;
+}
+
+static int add_products(struct page *p, const struct ha_stage_row *row, struct ha_error *err)
+{
+    int r = ha_store_product_each(p->q->c->store, row->result, NULL, add_product, p, err);
+
+    if (r == 0 && row->job != 0)
+        r = ha_store_product_each_of_job(p->q->c->store, row->job, add_product, p, err);
+    return r;
+}
+
+static int add_stage_whole(void *context, const struct ha_stage_row *row)
+{
+    int r = add_stage(context, row);
+
+    return r < 0 ? r : add_products(context, row, NULL);
+}
+
+static int add_stages(struct page *p, struct ha_error *err)
+{
+    for (int64_t i = 0; i < p->reply->n_cells; i++) {
+        int r;
+
+        p->cell = &p->reply->cells[i];
+        p->generate_reason = NULL;
+        p->generate_final = false;
+        p->generate_total = 0;
+        r = ha_store_stage_each(p->q->c->store, (int64_t)p->cell->cell,
+                                p->one ? add_stage_whole : add_stage, p, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* ---- the sweep ------------------------------------------------------------------------- */
+
+static int read_sweep(void *context, const struct ha_sweep_row *row)
+{
+    struct page *p = context;
+    bool first = p->q->message->body.status_request.after_cell == 0;
+
+    p->paused = row->state == HA_SWEEP_PAUSED;
+    p->reply->judge_label = ha_scratch_text(p->arena, row->judge_label);
+    p->reply->toml = first ? ha_scratch_text(p->arena, row->toml) : "";
+    if (!p->reply->judge_label || !p->reply->toml)
+        return -ENOMEM;
+    return ha_row_sweep(p->arena, row, &p->reply->sweep);
+}
+
+static int read_model(void *context, const struct ha_model_row *row)
+{
+    struct page *p = context;
+    struct ha_wire_submit_model *place =
+        ha_scratch_grow(p->arena, &p->reply->models, &p->reply->n_models, sizeof *place);
+
+    if (!place)
+        return -ENOMEM;
+    *place = (struct ha_wire_submit_model){
+        .name = ha_scratch_text(p->arena, row->name),
+        .path = ha_scratch_text(p->arena, row->path),
+        .digest = ha_scratch_text(p->arena, row->digest),
+        .tokenizer_digest = ha_scratch_text(p->arena, row->tokenizer_digest),
+        .layers = (uint32_t)row->layers,
+        .family = ha_scratch_text(p->arena, row->family),
+    };
+    return place->name && place->path && place->digest && place->tokenizer_digest && place->family
+               ? 0
+               : -ENOMEM;
+}
+
+static void count_members(struct page *p)
+{
+    for (int64_t i = 0; i < p->q->c->member_count; i++) {
+        const struct ha_member *m = p->q->c->members[i];
+
+        if (m->peer == 0 || ha_member_liveness(p->q->c, m) == HA_LOST)
+            continue;
+        p->reply->workers += !m->judge;
+        p->reply->judges += m->judge;
+    }
+    p->judges = p->reply->judges;
+}
+
+static int add_money(struct page *p, int64_t sweep, struct ha_error *err)
+{
+    struct ha_money money = {0};
+    int r = ha_store_sweep_money(p->q->c->store, sweep, &money, err);
+
+    p->reply->spent = money.spent;
+    p->reply->reserved = money.reserved;
+    p->reply->budget = money.budget;
+    p->reply->possibly_paid = money.possibly_paid;
+    return r < 0 ? r : 0;
+}
+
+static int fill(struct page *p, int64_t sweep, int64_t cell, struct ha_error *err)
+{
+    const struct ha_wire_status_request *ask = &p->q->message->body.status_request;
+    struct ha_store *store = p->q->c->store;
+    int r = ha_store_sweep_each(store, sweep, NULL, read_sweep, p, err);
+
+    if (r == 0 && ask->after_cell == 0)
+        r = ha_store_model_each(store, sweep, read_model, p, err);
+    if (r == 0)
+        r = add_money(p, sweep, err);
+    if (r == 0)
+        r = ha_server_plan_workers(p->q->c, p->arena, &p->workers, err);
+    if (r < 0)
+        return r;
+    count_members(p);
+    if (cell != 0)
+        r = ha_store_cell_get(store, cell, add_cell, p, err);
+    else
+        r = ha_store_cell_each(store, sweep, (int64_t)ask->after_cell, p->limit + 1, add_cell, p,
+                               err);
+    return r < 0 ? r : add_stages(p, err);
+}
+
+int ha_handle_status(struct ha_request *q, struct ha_error *err)
+{
+    const struct ha_wire_status_request *ask = &q->message->body.status_request;
+    struct page p = {.q = q,
+                     .arena = &q->arena,
+                     .reply = &q->reply.body.status_reply,
+                     .limit = ask->limit == 0 || ask->limit > PAGE_CELLS ? PAGE_CELLS : ask->limit};
+    int64_t sweep, cell;
+    int r = ha_server_find_sweep(q->c, ask->sweep, &sweep, err);
+
+    if (r == 0)
+        r = ha_server_find_cell(q->c, sweep, ask->cell, &cell, err);
+    if (r < 0)
+        return r;
+    q->reply.kind = HA_WIRE_STATUS_REPLY;
+    p.one = cell != 0;
+    p.reply->now_ms = q->c->wall_ms;
+    r = fill(&p, sweep, cell, err);
+    return r == -ENOMEM ? ha_error_set(err, ENOMEM, "no memory for the reply") : r;
+}

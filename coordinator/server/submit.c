@@ -1,0 +1,306 @@
+/* submit.c - Submit: a new sweep, the same again, or a changed one */
+#include "coordinator/server/submit.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/utf8.h"
+#include "common/conf/json.h"
+#include "common/conf/model_path.h"
+#include "coordinator/store/artifact.h"
+#include "coordinator/store/sweep.h"
+
+/* ---- rows of a grid -------------------------------------------------------------------- */
+
+static char *overrides_json(const struct ha_wire_submit *submit)
+{
+    struct ha_json *array = ha_json_new_array();
+    char *text = NULL;
+    int r = array ? 0 : -ENOMEM;
+
+    for (int64_t i = 0; r == 0 && i < submit->n_overrides; i++)
+        r = ha_json_append(array, ha_json_new_string(submit->overrides[i]));
+    if (r == 0)
+        text = ha_json_dump(array, HA_JSON_COMPACT);
+    ha_json_destroy(array);
+    return text;
+}
+
+static int put_sweep(struct ha_coordinator *c, const struct ha_by *by, int64_t sweep,
+                     const struct ha_grid_work *w, int64_t *ret_sweep, struct ha_error *err)
+{
+    char *overrides = overrides_json(&w->submit);
+    struct ha_sweep_row row = {
+        .id = sweep,
+        .name = w->submit.name,
+        .expanding = true,
+        .toml = w->submit.toml,
+        .base_dir = w->submit.base_dir,
+        .overrides = overrides,
+        .submit_sha256 = w->submit_sha256,
+        .data_sha256 = w->data_sha256,
+        .priority = w->sweep->general.priority,
+        .seed = w->sweep->general.seed,
+        .budget = w->sweep->general.budget,
+        .max_attempts = w->sweep->retry.max_attempts,
+        .max_failures = w->sweep->retry.max_failures,
+        .wait_when_lost = strcmp(w->sweep->retry.on_worker_lost, "wait") == 0,
+        .judge_label = ha_grid_work_label(w),
+        .cells = w->grid->cell_count,
+    };
+    int r = overrides ? ha_store_sweep_put(c->store, by, &row, ret_sweep, err)
+                      : ha_error_set(err, ENOMEM, "no memory for the grid");
+
+    free(overrides);
+    return r;
+}
+
+static const char *hub_id(const struct ha_sweep_model *model)
+{
+    if (model->hub_id)
+        return model->hub_id;
+    return ha_model_path_is_hub_id(model->path) ? model->path : "";
+}
+
+static int put_models(struct ha_coordinator *c, int64_t sweep, const struct ha_grid_work *w,
+                      struct ha_error *err)
+{
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < w->sweep->model_count; i++) {
+        const struct ha_sweep_model *model = &w->sweep->models[i];
+        struct ha_model_row row = {
+            .name = model->name,
+            .path = w->models[i]->path,
+            .hub_id = hub_id(model),
+            .prompt_template = model->prompt_template,
+            .digest = w->models[i]->digest,
+            .tokenizer_digest = w->models[i]->tokenizer_digest,
+            .family = w->models[i]->family,
+            .layers = w->grid->layers[i],
+        };
+        int64_t id;
+
+        r = ha_store_model_put(c->store, sweep, &row, &id, err);
+    }
+    return r;
+}
+
+static int put_files(struct ha_coordinator *c, int64_t sweep, const struct ha_grid_work *w,
+                     struct ha_error *err)
+{
+    int64_t train = 0, eval = 0;
+    int r = ha_store_files_clear(c->store, sweep, err);
+
+    for (int64_t i = 0; r == 0 && i < w->submit.n_files; i++) {
+        const struct ha_wire_submit_file *file = &w->submit.files[i];
+        bool is_train = strcmp(file->split, "train") == 0;
+        struct ha_file_row row = {.split = file->split,
+                                  .path = file->path,
+                                  .sha256 = file->sha256,
+                                  .position = is_train ? train++ : eval++,
+                                  .size = file->size};
+
+        r = ha_store_file_add(c->store, sweep, &row, err);
+    }
+    return r;
+}
+
+static int put_judges(struct ha_coordinator *c, int64_t sweep, const struct ha_grid_work *w,
+                      struct ha_error *err)
+{
+    int r = ha_store_judges_retire(c->store, sweep, err);
+
+    for (int64_t i = 0; r == 0 && i < w->sweep->judge_count; i++) {
+        const struct ha_sweep_judge *judge = &w->sweep->judges[i];
+        struct ha_judge_row row = {
+            .name = judge->name,
+            .eager = strcmp(judge->order, "eager") == 0,
+            .samples = judge->samples,
+            .max_reasks = judge->max_reasks,
+            .max_attempts = judge->max_attempts,
+            .budget = judge->budget,
+        };
+        char *settings = NULL;
+        int64_t id;
+
+        r = ha_grid_work_judge(w, i, &settings, err);
+        row.settings = settings;
+        if (r == 0)
+            r = ha_store_judge_put(c->store, sweep, &row, &id, err);
+        free(settings);
+    }
+    return r;
+}
+
+int ha_submit_apply(struct ha_coordinator *c, const struct ha_by *by, int64_t sweep,
+                    const struct ha_grid_work *work, int64_t *ret_sweep, struct ha_error *err)
+{
+    int64_t id;
+    int r = put_sweep(c, by, sweep, work, &id, err);
+
+    if (r == 0)
+        r = put_models(c, id, work, err);
+    if (r == 0)
+        r = put_files(c, id, work, err);
+    if (r == 0)
+        r = put_judges(c, id, work, err);
+    if (r == 0)
+        r = ha_store_sweep_set_chore(c->store, id, HA_CHORE_NONE, err);
+    if (r == 0)
+        r = ha_store_sweep_set_state(c->store, by, id, HA_SWEEP_RUNNING, "", err);
+    if (r == 0) {
+        ha_chores_drop(c, id, "changing the stages");
+        r = ha_chore_expand(c, id, err);
+    }
+    if (r == 0)
+        *ret_sweep = id;
+    return r;
+}
+
+/* ---- the request ------------------------------------------------------------------------- */
+
+struct existing {
+    int64_t id, cells;
+    bool same;
+    const char *submit_sha256;
+    enum ha_sweep_state state;
+};
+
+static int read_existing(void *context, const struct ha_sweep_row *row)
+{
+    struct existing *e = context;
+
+    e->id = row->id;
+    e->state = row->state;
+    e->cells = row->cells;
+    e->same = strcmp(row->submit_sha256, e->submit_sha256) == 0;
+    return 1;
+}
+
+static int check_files(struct ha_request *q, const struct ha_grid_work *w, struct ha_error *err)
+{
+    for (int64_t i = 0; i < w->submit.n_files; i++) {
+        int r = ha_store_artifact_find(q->c->store, w->submit.files[i].sha256, NULL, err);
+
+        if (r < 0)
+            return r;
+        if (r == 0)
+            return ha_error_set(err, ENOENT, "the data file %s was not uploaded",
+                                w->submit.files[i].path);
+    }
+    return 0;
+}
+
+static void fill_reply(struct ha_request *q, int64_t sweep, const struct ha_grid_work *w,
+                       const char *outcome)
+{
+    q->reply.kind = HA_WIRE_SUBMIT_REPLY;
+    q->reply.body.submit_reply = (struct ha_wire_submit_reply){
+        .sweep = (uint64_t)sweep,
+        .name = ha_scratch_text(&q->arena, w->submit.name),
+        .outcome = outcome,
+        .cells = w->grid->cell_count,
+    };
+}
+
+/* The same grid again: go on; stages that were cancelled wait again. */
+static int resume(struct ha_request *q, const struct existing *e, struct ha_error *err)
+{
+    int r;
+
+    if (e->state != HA_SWEEP_CANCELLED)
+        return 0;
+    r = ha_store_sweep_set_state(q->c->store, &q->by, e->id, HA_SWEEP_RUNNING, "", err);
+    if (r == 0)
+        r = ha_store_sweep_set_chore(q->c->store, e->id, HA_CHORE_REVIVE, err);
+    return r < 0 ? r : ha_chore_stages(q->c, e->id, err);
+}
+
+static void fill_submitter(struct ha_request *q, struct ha_submitter *s)
+{
+    const struct ha_wire_submit *submit = &q->message->body.submit;
+
+    *s = (struct ha_submitter){
+        .peer = q->origin->peer, .request_id = q->message->request_id, .extend = submit->extend};
+    ha_utf8_copy(s->key, sizeof s->key, submit->key);
+    ha_utf8_copy(s->client, sizeof s->client, q->origin->key);
+}
+
+/* Takes over work. */
+static int submit_work(struct ha_request *q, struct ha_grid_work *w, struct ha_submitter *s,
+                       struct ha_error *err)
+{
+    struct existing e = {.submit_sha256 = w->submit_sha256};
+    int64_t sweep = 0;
+    int r = check_files(q, w, err);
+
+    if (r == 0)
+        r = ha_store_sweep_each(q->c->store, 0, w->submit.name, read_existing, &e, err);
+    if (r == 0 && e.id != 0 && ha_chore_of_sweep(q->c, e.id, "comparing the grids"))
+        r = ha_error_set(err, EBUSY, "another grid for sweep %s is being compared; submit again",
+                         w->submit.name);
+    if (r == 0 && e.id != 0 && !e.same) {
+        q->deferred = true;
+        return ha_chore_compare(q->c, e.id, w, s, err);
+    }
+    if (r == 0 && e.id != 0)
+        r = resume(q, &e, err);
+    else if (r == 0)
+        r = ha_submit_apply(q->c, &q->by, 0, w, &sweep, err);
+    if (r == 0) {
+        fill_reply(q, e.id != 0 ? e.id : sweep, w, e.id != 0 ? "resumed" : "created");
+        q->c->changed = true;
+        r = ha_server_once_store(q->c, s->key, s->client, s->hash, &q->reply, err);
+    }
+    ha_grid_work_destroy(w);
+    return r;
+}
+
+/* A grid that cannot be taken is an answer, not a failure of the request. */
+static int refuse(struct ha_request *q, const struct ha_error *why)
+{
+    const char **note;
+    struct ha_wire_submit_reply *reply = &q->reply.body.submit_reply;
+
+    q->reply.kind = HA_WIRE_SUBMIT_REPLY;
+    *reply = (struct ha_wire_submit_reply){.name = "", .outcome = "refused"};
+    note = ha_scratch_grow(&q->arena, &reply->notes, &reply->n_notes, sizeof *note);
+    if (!note)
+        return -ENOMEM;
+    *note = ha_scratch_text(&q->arena, ha_error_text(why));
+    return *note ? 0 : -ENOMEM;
+}
+
+int ha_handle_submit(struct ha_request *q, struct ha_error *err)
+{
+    const struct ha_wire_submit *submit = &q->message->body.submit;
+    struct ha_grid_work *work;
+    struct ha_submitter s;
+    struct ha_error why = {0};
+    int r;
+
+    if (q->c->disk_low)
+        return ha_error_set(err, ENOSPC, "nothing new is taken: %s", q->c->disk_low);
+    if (strlen(submit->key) >= sizeof s.key)
+        return ha_error_set(err, EINVAL, "a request key has at most %zu bytes", sizeof s.key - 1);
+    r = ha_server_once(q, submit->key, err);
+    if (r != 0)
+        return r < 0 ? r : 0;
+    fill_submitter(q, &s);
+    if (ha_chore_compare_again(q->c, &s)) {
+        q->deferred = true;
+        return 0;
+    }
+    r = ha_server_once_hash(q->message, s.hash, err);
+    if (r < 0)
+        return r;
+    r = ha_grid_work_create(submit, &work, &why);
+    if (r == -EINVAL || r == -E2BIG)
+        return refuse(q, &why);
+    if (r < 0)
+        return ha_error_set(err, -r, "%s", ha_error_text(&why));
+    return submit_work(q, work, &s, err);
+}

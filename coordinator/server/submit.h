@@ -1,0 +1,27 @@
+/* submit.h - taking over a grid: what Submit and the comparison of grids share */
+#ifndef HA_COORDINATOR_SERVER_SUBMIT_H
+#define HA_COORDINATOR_SERVER_SUBMIT_H
+
+#include "coordinator/server/grid_work.h"
+#include "coordinator/server/inside.h"
+
+/* Store the grid of a sweep (id 0: a new one) and let it be expanded. */
+int ha_submit_apply(struct ha_coordinator *c, const struct ha_by *by, int64_t sweep,
+                    const struct ha_grid_work *work, int64_t *ret_sweep, struct ha_error *err);
+
+/* Who waits for the reply of a Submit that takes several turns. */
+struct ha_submitter {
+    uint64_t peer, request_id;
+    char key[128], client[128], hash[65];
+    bool extend;
+};
+
+/* Compare the work with the sweep of the same name, then apply or refuse it, and
+ * answer.  Takes over work. */
+int ha_chore_compare(struct ha_coordinator *c, int64_t sweep, struct ha_grid_work *work,
+                     const struct ha_submitter *submitter, struct ha_error *err);
+
+/* A repeated Submit that is being compared is answered where it was asked last. */
+bool ha_chore_compare_again(struct ha_coordinator *c, const struct ha_submitter *submitter);
+
+#endif

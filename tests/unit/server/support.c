@@ -1,0 +1,427 @@
+#include "support.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/buffer.h"
+#include "common/base/path.h"
+#include "common/conf/dimensions.h"
+#include "common/conf/json.h"
+
+const char *const bench_grid = "[sweep]\n"
+                               "name = \"demo\"\n"
+                               "[[model]]\n"
+                               "path = \"tiny\"\n"
+                               "[strategies]\n"
+                               "use = [\"base\", \"mid\"]\n"
+                               "[data]\n"
+                               "train = [\"train.jsonl\"]\n"
+                               "eval = [\"eval.jsonl.gz\"]\n"
+                               "eval_samples = 3\n"
+                               "[[judge]]\n"
+                               "name = \"q\"\n"
+                               "base_url = \"http://127.0.0.1:9/v1\"\n"
+                               "model = \"m\"\n";
+
+static int on_send(void *context, uint64_t peer, const void *data, size_t size)
+{
+    struct bench *b = context;
+    struct ha_wire_message *message;
+
+    assert_int_equal(ha_wire_decode(data, size, &ha_wire_default_limits, &message, NULL), 0);
+    assert_true(b->count < SENT_LIMIT);
+    b->sent[b->count++] = (struct sent){peer, message};
+    return 0;
+}
+
+static void on_stored(void *context, const char *sha256)
+{
+    struct bench *b = context;
+
+    assert_true(b->stored_count < ARTIFACT_LIMIT);
+    snprintf(b->stored[b->stored_count++], 65, "%s", sha256);
+}
+
+static void on_orphan(void *context, const char *sha256)
+{
+    struct bench *b = context;
+
+    assert_true(b->orphan_count < ARTIFACT_LIMIT);
+    snprintf(b->orphans[b->orphan_count++], 65, "%s", sha256);
+}
+
+static void start(struct bench *b)
+{
+    struct ha_coordinator_options options = {
+        .rules = {.heartbeat_ms = 5000, .late_ms = 15000, .lost_ms = 60000},
+        .version = "test",
+        .files_endpoint = "inproc://files"};
+    struct ha_coordinator_hooks hooks = {
+        .send = on_send, .artifact_stored = on_stored, .artifact_orphan = on_orphan, .context = b};
+    struct ha_error err = {0};
+    char *path = ha_path_join(b->dir, "coordinator.db");
+
+    if (ha_store_open(path, &b->store, &err) < 0)
+        fail_msg("%s", err.text);
+    free(path);
+    if (ha_coordinator_create(&options, &hooks, b->store, b->boot_ms, b->wall_ms, &b->c, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+static void forget_sent(struct bench *b)
+{
+    while (b->count > 0)
+        ha_wire_message_destroy(b->sent[--b->count].message);
+}
+
+static void stop(struct bench *b)
+{
+    ha_coordinator_destroy(b->c);
+    ha_store_close(b->store);
+    forget_sent(b);
+}
+
+void bench_open(struct bench *b)
+{
+    memset(b, 0, sizeof *b);
+    snprintf(b->dir, sizeof b->dir, "/tmp/ha-test-XXXXXX");
+    assert_non_null(mkdtemp(b->dir));
+    b->boot_ms = 1000000;
+    b->wall_ms = 1700000000000;
+    start(b);
+}
+
+void bench_close(struct bench *b)
+{
+    stop(b);
+    ha_path_remove_tree(b->dir, NULL);
+}
+
+void bench_restart(struct bench *b)
+{
+    stop(b);
+    start(b);
+}
+
+static void turn_end(struct bench *b)
+{
+    struct ha_error err = {0};
+
+    if (ha_coordinator_turn_end(b->c, false, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+uint64_t bench_post(struct bench *b, uint64_t peer, enum ha_net_role role,
+                    const struct ha_wire_message *message)
+{
+    struct ha_origin origin = {.peer = peer, .key = "local", .role = role};
+    struct ha_wire_message copy = *message, *decoded;
+    struct ha_error err = {0};
+    struct ha_buffer bytes;
+
+    copy.protocol = HA_WIRE_PROTOCOL;
+    copy.request_id = ++b->next_request;
+    ha_buffer_init(&bytes, 0);
+    if (ha_wire_encode(&copy, &bytes, &err) < 0 ||
+        ha_wire_decode(bytes.data, bytes.size, &ha_wire_default_limits, &decoded, &err) < 0)
+        fail_msg("%s", err.text);
+    ha_coordinator_turn_begin(b->c, b->boot_ms, b->wall_ms);
+    ha_coordinator_message(b->c, &origin, decoded);
+    ha_wire_message_destroy(decoded);
+    ha_buffer_clear(&bytes);
+    return copy.request_id;
+}
+
+uint64_t bench_send_as(struct bench *b, uint64_t peer, enum ha_net_role role,
+                       const struct ha_wire_message *message)
+{
+    uint64_t id = bench_post(b, peer, role, message);
+
+    turn_end(b);
+    return id;
+}
+
+uint64_t bench_send(struct bench *b, uint64_t peer, const struct ha_wire_message *message)
+{
+    return bench_send_as(b, peer, HA_NET_ROLE_ADMIN, message);
+}
+
+void bench_turn(struct bench *b, int64_t after_ms)
+{
+    b->boot_ms += after_ms;
+    b->wall_ms += after_ms;
+    ha_coordinator_turn_begin(b->c, b->boot_ms, b->wall_ms);
+    turn_end(b);
+}
+
+void bench_settle(struct bench *b)
+{
+    for (int i = 0; i < 100000 && ha_coordinator_idle_ms(b->c) == 0; i++)
+        bench_turn(b, 0);
+    assert_int_not_equal(ha_coordinator_idle_ms(b->c), 0);
+}
+
+static struct ha_wire_message *take(struct bench *b, int at)
+{
+    struct ha_wire_message *message = b->sent[at].message;
+
+    b->count--;
+    memmove(&b->sent[at], &b->sent[at + 1], (size_t)(b->count - at) * sizeof b->sent[0]);
+    return message;
+}
+
+struct ha_wire_message *bench_reply(struct bench *b, uint64_t peer, uint64_t request_id)
+{
+    for (int i = 0; i < b->count; i++) {
+        if (b->sent[i].peer == peer && b->sent[i].message->request_id == request_id)
+            return take(b, i);
+    }
+    return NULL;
+}
+
+struct ha_wire_message *bench_push(struct bench *b, uint64_t peer, enum ha_wire_body kind)
+{
+    for (int i = 0; i < b->count; i++) {
+        if (b->sent[i].peer == peer && b->sent[i].message->request_id == 0 &&
+            b->sent[i].message->kind == kind)
+            return take(b, i);
+    }
+    return NULL;
+}
+
+struct ha_wire_message *bench_call(struct bench *b, uint64_t peer,
+                                   const struct ha_wire_message *message,
+                                   enum ha_wire_body expected)
+{
+    uint64_t id = bench_send(b, peer, message);
+    struct ha_wire_message *reply = bench_reply(b, peer, id);
+
+    if (!reply) {
+        bench_settle(b);
+        reply = bench_reply(b, peer, id);
+    }
+    assert_non_null(reply);
+    if (reply->kind == HA_WIRE_ERROR && expected != HA_WIRE_ERROR)
+        fail_msg("%s", reply->body.error.text);
+    assert_int_equal(reply->kind, expected);
+    return reply;
+}
+
+void bench_refused(struct bench *b, uint64_t peer, enum ha_net_role role,
+                   const struct ha_wire_message *message, uint32_t code)
+{
+    uint64_t id = bench_send_as(b, peer, role, message);
+    struct ha_wire_message *reply = bench_reply(b, peer, id);
+
+    assert_non_null(reply);
+    assert_int_equal(reply->kind, HA_WIRE_ERROR);
+    if (reply->body.error.code != code)
+        fail_msg("code %u: %s", reply->body.error.code, reply->body.error.text);
+    ha_wire_message_destroy(reply);
+}
+
+/* ---- hello and submit ---------------------------------------------------------------------- */
+
+static void hello(struct bench *b, uint64_t peer, enum ha_wire_role role, const char *name,
+                  const char *instance, uint32_t slots)
+{
+    struct ha_wire_message message = {.kind = HA_WIRE_HELLO,
+                                      .body.hello = {.role = role,
+                                                     .name = name,
+                                                     .instance = instance,
+                                                     .machine = "machine",
+                                                     .version = "test",
+                                                     .slots = slots,
+                                                     .backend = "cpu",
+                                                     .host = "host"}};
+
+    ha_wire_message_destroy(bench_call(b, peer, &message, HA_WIRE_HELLO_REPLY));
+}
+
+void bench_hello_client(struct bench *b, uint64_t peer)
+{
+    hello(b, peer, HA_WIRE_ROLE_CLIENT, "", "", 0);
+}
+
+void bench_hello_worker(struct bench *b, uint64_t peer, const char *name, const char *instance,
+                        uint32_t slots)
+{
+    hello(b, peer, HA_WIRE_ROLE_WORKER, name, instance, slots);
+}
+
+void bench_hello_judge(struct bench *b, uint64_t peer, const char *name, const char *instance)
+{
+    hello(b, peer, HA_WIRE_ROLE_JUDGE, name, instance, 1);
+}
+
+void bench_artifact(struct bench *b, const char *sha256)
+{
+    ha_coordinator_turn_begin(b->c, b->boot_ms, b->wall_ms);
+    ha_coordinator_artifact(b->c, sha256, 10);
+    turn_end(b);
+}
+
+struct ha_wire_message *bench_submit(struct bench *b, uint64_t peer, const char *key,
+                                     const char *toml, bool extend)
+{
+    struct ha_wire_submit_model model = {.name = "tiny",
+                                         .path = "/models/tiny",
+                                         .digest = MODEL_DIGEST,
+                                         .tokenizer_digest = TOKENIZER_DIGEST,
+                                         .layers = 6,
+                                         .family = "llama"};
+    struct ha_wire_submit_file files[] = {
+        {.path = "train.jsonl", .sha256 = TRAIN_DIGEST, .size = 10, .split = "train"},
+        {.path = "eval.jsonl.gz", .sha256 = EVAL_DIGEST, .size = 10, .split = "eval"}};
+    struct ha_wire_message message = {.kind = HA_WIRE_SUBMIT,
+                                      .body.submit = {.key = key,
+                                                      .toml = toml,
+                                                      .base_dir = "/grids",
+                                                      .models = &model,
+                                                      .n_models = 1,
+                                                      .files = files,
+                                                      .n_files = 2,
+                                                      .extend = extend}};
+
+    bench_artifact(b, TRAIN_DIGEST);
+    bench_artifact(b, EVAL_DIGEST);
+    return bench_call(b, peer, &message, HA_WIRE_SUBMIT_REPLY);
+}
+
+/* ---- a fake worker --------------------------------------------------------------------------- */
+
+bool bench_granted(struct bench *b, uint64_t peer, struct fake_job *ret_job)
+{
+    struct ha_wire_message *push = bench_push(b, peer, HA_WIRE_GRANT);
+    struct ha_json *spec;
+
+    if (!push)
+        return false;
+    assert_int_equal(ha_json_parse(push->body.grant.spec_json, strlen(push->body.grant.spec_json),
+                                   "spec", &spec, NULL),
+                     0);
+    *ret_job =
+        (struct fake_job){.job = push->body.grant.job,
+                          .epoch = push->body.grant.epoch,
+                          .train = strcmp(push->body.grant.kind, "train") == 0,
+                          .cell = (uint64_t)ha_json_int(
+                              ha_json_get(ha_json_at(ha_json_get(spec, "cells"), 0), "id"), 0)};
+    ha_json_destroy(spec);
+    ha_wire_message_destroy(push);
+    return true;
+}
+
+struct ha_wire_message *bench_report(struct bench *b, uint64_t peer, struct fake_job *job,
+                                     struct ha_wire_attempt_event *events, int64_t count)
+{
+    struct ha_wire_message message = {.kind = HA_WIRE_REPORT,
+                                      .body.report = {.job = job->job,
+                                                      .epoch = job->epoch,
+                                                      .sequence = ++job->sequence,
+                                                      .events = events,
+                                                      .n_events = count}};
+
+    return bench_call(b, peer, &message, HA_WIRE_REPORT_REPLY);
+}
+
+static void expect_taken(struct bench *b, uint64_t peer, struct fake_job *job,
+                         struct ha_wire_attempt_event *events, int64_t count)
+{
+    struct ha_wire_message *reply = bench_report(b, peer, job, events, count);
+
+    assert_false(reply->body.report_reply.stale);
+    assert_int_equal(reply->body.report_reply.n_missing, 0);
+    assert_int_equal(reply->body.report_reply.sequence, job->sequence);
+    ha_wire_message_destroy(reply);
+}
+
+static void train(struct bench *b, uint64_t peer, struct fake_job *job)
+{
+    struct ha_wire_attempt_event events[] = {
+        {.kind = HA_WIRE_ATTEMPT_EVENT_METRIC,
+         .event.metric = {.cell = job->cell, .step = 1, .name = "loss", .value = 0.5}},
+        {.kind = HA_WIRE_ATTEMPT_EVENT_ARTIFACT,
+         .event.artifact = {.cell = job->cell,
+                            .kind = "adapter",
+                            .name = "adapter_config.json",
+                            .sha256 = CONFIG_DIGEST,
+                            .size = 10}},
+        {.kind = HA_WIRE_ATTEMPT_EVENT_ARTIFACT,
+         .event.artifact = {.cell = job->cell,
+                            .kind = "adapter",
+                            .name = "adapter_model.safetensors",
+                            .sha256 = ADAPTER_DIGEST,
+                            .size = 10}},
+        {.kind = HA_WIRE_ATTEMPT_EVENT_CELL,
+         .event.cell = {
+             .cell = job->cell, .done = true, .reason = "", .summary_json = "{\"steps\":1}"}}};
+
+    bench_artifact(b, CONFIG_DIGEST);
+    bench_artifact(b, ADAPTER_DIGEST);
+    expect_taken(b, peer, job, events, 4);
+}
+
+static void generate(struct bench *b, uint64_t peer, struct fake_job *job, int prompts)
+{
+    struct ha_wire_attempt_event done = {
+        .kind = HA_WIRE_ATTEMPT_EVENT_CELL,
+        .event.cell = {.cell = job->cell, .done = true, .reason = "", .summary_json = "{}"}};
+
+    for (int i = 0; i < prompts; i++) {
+        char prompt[32], text[64];
+        struct ha_wire_attempt_event event = {.kind = HA_WIRE_ATTEMPT_EVENT_ANSWER,
+                                              .event.answer = {.cell = job->cell,
+                                                               .prompt = i,
+                                                               .prompt_text = prompt,
+                                                               .text = text,
+                                                               .raw = text,
+                                                               .finish = "eos",
+                                                               .prompt_tokens = 3,
+                                                               .tokens = 4}};
+
+        snprintf(prompt, sizeof prompt, "question %d", i);
+        snprintf(text, sizeof text, "answer %d of cell %d", i, (int)job->cell);
+        expect_taken(b, peer, job, &event, 1);
+    }
+    expect_taken(b, peer, job, &done, 1);
+}
+
+void bench_do_job(struct bench *b, uint64_t peer, struct fake_job *job, int prompts)
+{
+    struct ha_wire_attempt_event end = {.kind = HA_WIRE_ATTEMPT_EVENT_END,
+                                        .event.end = {.outcome = "done", .reason = ""}};
+
+    if (job->train)
+        train(b, peer, job);
+    else
+        generate(b, peer, job, prompts);
+    expect_taken(b, peer, job, &end, 1);
+}
+
+/* ---- what a client sees ---------------------------------------------------------------------- */
+
+struct ha_wire_message *bench_status(struct bench *b, uint64_t peer, const char *sweep)
+{
+    struct ha_wire_message message = {.kind = HA_WIRE_STATUS_REQUEST,
+                                      .body.status_request = {.sweep = sweep}};
+
+    return bench_call(b, peer, &message, HA_WIRE_STATUS_REPLY);
+}
+
+const struct ha_wire_stage_row *bench_stage(const struct ha_wire_message *status, const char *cell,
+                                            const char *stage)
+{
+    const struct ha_wire_status_reply *reply = &status->body.status_reply;
+
+    for (int64_t i = 0; i < reply->n_cells; i++) {
+        for (int64_t j = 0; strcmp(reply->cells[i].name, cell) == 0 && j < reply->cells[i].n_stages;
+             j++) {
+            if (strcmp(reply->cells[i].stages[j].stage, stage) == 0)
+                return &reply->cells[i].stages[j];
+        }
+    }
+    fail_msg("no stage %s of cell %s", stage, cell);
+    return NULL;
+}

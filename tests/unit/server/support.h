@@ -1,0 +1,118 @@
+/* support.h - a coordinator in a test: no sockets, a clock that the test sets */
+#ifndef HA_TESTS_UNIT_SERVER_SUPPORT_H
+#define HA_TESTS_UNIT_SERVER_SUPPORT_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/error.h"
+#include "coordinator/server/coordinator.h"
+#include "coordinator/store/store.h"
+#include "proto/wire.h"
+
+enum { SENT_LIMIT = 512, ARTIFACT_LIMIT = 64 };
+
+struct sent {
+    uint64_t peer;
+    struct ha_wire_message *message;
+};
+
+struct bench {
+    char dir[64];
+    struct ha_store *store;
+    struct ha_coordinator *c;
+    int64_t boot_ms, wall_ms;
+    struct sent sent[SENT_LIMIT]; /* not yet looked at */
+    int count;
+    char stored[ARTIFACT_LIMIT][65], orphans[ARTIFACT_LIMIT][65];
+    int stored_count, orphan_count;
+    uint64_t next_request;
+};
+
+/* A coordinator with an empty store in a folder of its own. */
+void bench_open(struct bench *b);
+void bench_close(struct bench *b);
+
+/* kill -9 and a new start: memory is lost, the store stays. */
+void bench_restart(struct bench *b);
+
+/* Send one message in a turn of its own; returns the request id. */
+uint64_t bench_send(struct bench *b, uint64_t peer, const struct ha_wire_message *message);
+uint64_t bench_send_as(struct bench *b, uint64_t peer, enum ha_net_role role,
+                       const struct ha_wire_message *message);
+
+/* The same without ending the turn. */
+uint64_t bench_post(struct bench *b, uint64_t peer, enum ha_net_role role,
+                    const struct ha_wire_message *message);
+
+/* One turn without messages, after so much time; then turns until nothing is
+ * left to do. */
+void bench_turn(struct bench *b, int64_t after_ms);
+void bench_settle(struct bench *b);
+
+/* Take the reply to a request, or the next push of a kind to a peer, out of what
+ * was sent; the test destroys it.  NULL: there is none. */
+struct ha_wire_message *bench_reply(struct bench *b, uint64_t peer, uint64_t request_id);
+struct ha_wire_message *bench_push(struct bench *b, uint64_t peer, enum ha_wire_body kind);
+
+/* Send, and take the reply, which must be of this kind. */
+struct ha_wire_message *bench_call(struct bench *b, uint64_t peer,
+                                   const struct ha_wire_message *message,
+                                   enum ha_wire_body expected);
+
+/* Send, and expect Error with this code. */
+void bench_refused(struct bench *b, uint64_t peer, enum ha_net_role role,
+                   const struct ha_wire_message *message, uint32_t code);
+
+/* ---- a small grid: one model, two cells ------------------------------------------------ */
+
+extern const char *const bench_grid;
+
+#define DIGEST(c) c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c
+#define MODEL_DIGEST DIGEST("a1")
+#define TOKENIZER_DIGEST DIGEST("b2")
+#define TRAIN_DIGEST DIGEST("c3")
+#define EVAL_DIGEST DIGEST("d4")
+#define ADAPTER_DIGEST DIGEST("e5")
+#define CONFIG_DIGEST DIGEST("f6")
+
+void bench_hello_client(struct bench *b, uint64_t peer);
+void bench_hello_worker(struct bench *b, uint64_t peer, const char *name, const char *instance,
+                        uint32_t slots);
+void bench_hello_judge(struct bench *b, uint64_t peer, const char *name, const char *instance);
+void bench_artifact(struct bench *b, const char *sha256);
+
+/* Submit the grid with its files uploaded; the reply is the caller's. */
+struct ha_wire_message *bench_submit(struct bench *b, uint64_t peer, const char *key,
+                                     const char *toml, bool extend);
+
+/* ---- a fake worker ----------------------------------------------------------------------- */
+
+struct fake_job {
+    uint64_t job;
+    struct ha_wire_epoch epoch;
+    bool train;
+    uint64_t cell;
+    uint64_t sequence;
+};
+
+/* Read the next grant that was pushed to the peer; false when there is none. */
+bool bench_granted(struct bench *b, uint64_t peer, struct fake_job *ret_job);
+
+/* Report events; returns the reply. */
+struct ha_wire_message *bench_report(struct bench *b, uint64_t peer, struct fake_job *job,
+                                     struct ha_wire_attempt_event *events, int64_t count);
+
+/* Do the whole job: metrics, adapter or answers to `prompts` prompts, cell, end. */
+void bench_do_job(struct bench *b, uint64_t peer, struct fake_job *job, int prompts);
+
+/* ---- what a client sees -------------------------------------------------------------------- */
+
+struct ha_wire_message *bench_status(struct bench *b, uint64_t peer, const char *sweep);
+const struct ha_wire_stage_row *bench_stage(const struct ha_wire_message *status, const char *cell,
+                                            const char *stage);
+
+#endif
