@@ -245,6 +245,7 @@ class Family:
     extra_eos: list = field(default_factory=list)
     generation: dict = field(default_factory=dict)
     shards: int = 1
+    steps: int = 4000                # optimizer steps of training
 
 
 def common_config(architecture, model_type, layers, hidden, intermediate, heads, kv_heads, eps):
@@ -283,7 +284,7 @@ def make_families():
     return {
         "llama-2-demo": Family(
             llama2_tokenizer, 1024, dict(bos="<s>", eos="</s>", unk="<unk>"), llama2,
-            generation={"do_sample": True, "temperature": 0.6, "top_p": 0.9}),
+            generation={"do_sample": True, "temperature": 0.6, "top_p": 0.9}, steps=2000),
         "llama-3.1-demo": Family(
             llama31_tokenizer, 1280,
             dict(bos="<|begin_of_text|>", eos="<|eot_id|>", template=LLAMA3_CHAT), llama31,
@@ -483,7 +484,7 @@ def make_model(name, family, texts, args):
     initialise(model)
     parameters = sum(p.numel() for p in model.parameters())
     print(f"  {parameters} parameters, {rows.numel()} training tokens", flush=True)
-    train(model, rows, args.steps, args.batch, args.lr)
+    train(model, rows, args.steps or family.steps, args.batch, args.lr)
     total = save_weights(directory, model, family.shards)
     print(f"  {total} bytes, held-out loss {held_out_loss(model, check_rows):.4f} nat per token")
     check_and_sample(directory)
@@ -493,7 +494,7 @@ def parse_arguments(names):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--family", action="append", choices=names, help="default: all")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "deploy/demo/models")
-    parser.add_argument("--steps", type=int, default=4000, help="optimizer steps")
+    parser.add_argument("--steps", type=int, help="optimizer steps; default: the family's own")
     parser.add_argument("--batch", type=int, default=2, help="rows per step")
     parser.add_argument("--length", type=int, default=384, help="tokens per row")
     parser.add_argument("--lr", type=float, default=8e-3, help="peak learning rate")

@@ -23,6 +23,7 @@ SETTINGS = {
     "max_grad_norm": 1.0, "beta": 0.1, "max_length": 2048, "seed": SEED, "logging_steps": 1,
     "bf16": False, "gradient_checkpointing": False,
 }
+CLIPPED_NORM = 0.05      # low enough to act on every step; that of SETTINGS hardly ever does
 # Of the log: wall-clock figures and what is said elsewhere.
 NOT_LOGGED = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos",
               "train_loss"}
@@ -67,16 +68,23 @@ def trimmed(ids):
 
 
 @dataclass
+class Training:
+    """Three optimizer steps from adapter-zero."""
+    micro_batches: list
+    log: list
+    adapter: dict
+
+
+@dataclass
 class Run:
-    """Everything one trainer gave in one precision."""
+    """Everything that was computed in one precision."""
     pairs: list
     reference: dict
     zero_gradients: dict
     random_gradients: dict
-    micro_batches: list
-    log: list
-    trained: dict
     optimizer: str
+    training: Training
+    clipped: Training
 
 
 def lora_config(model, family):
@@ -112,12 +120,13 @@ def make_adapters(model_dir, family, out_dir):
     write_adapter(out_dir / "adapter-random", peft_model)
 
 
-def make_trainer(model_dir, family, dtype, scratch):
+def make_trainer(model_dir, family, dtype, scratch, **changes):
     model = load_model(model_dir, dtype)
     rows = Dataset.from_list([{key: pair[key] for key in ("chosen", "rejected")}
                               for pair in cases.PAIRS])
     config = DPOConfig(output_dir=scratch, use_cpu=True, report_to="none", save_strategy="no",
-                       disable_tqdm=True, dataloader_pin_memory=False, **SETTINGS)
+                       disable_tqdm=True, dataloader_pin_memory=False,
+                       **{**SETTINGS, **changes})
     torch.manual_seed(SEED)      # TRL draws A before it sets the seed itself
     return RecordingTrainer(model=model, args=config, train_dataset=rows,
                             processing_class=load_tokenizer(model_dir),
@@ -174,11 +183,17 @@ def run(model_dir, family, dtype, out_dir):
         random_gradients = window_gradients(trainer)
         load_adapter(trainer, out_dir / "adapter-zero")
         zero_gradients = window_gradients(trainer)
-        reset_records(trainer)
-        trainer.train()
+        clipping = make_trainer(model_dir, family, dtype, scratch, max_grad_norm=CLIPPED_NORM)
         return Run(list(trainer.train_dataset), reference, zero_gradients, random_gradients,
-                   trainer.micro_batches, training_log(trainer), adapter_of(trainer),
-                   str(trainer.args.optim.value))
+                   str(trainer.args.optim.value), train(trainer, out_dir),
+                   train(clipping, out_dir))
+
+
+def train(trainer, out_dir):
+    load_adapter(trainer, out_dir / "adapter-zero")
+    reset_records(trainer)
+    trainer.train()
+    return Training(trainer.micro_batches, training_log(trainer), adapter_of(trainer))
 
 
 def check_initial_adapter(trainer, out_dir):
@@ -218,15 +233,16 @@ def describe_pairs(run32, run64):
     return records
 
 
-def describe_steps(run32, run64):
+def describe_steps(single, double):
     """Per optimizer step: the micro-batches, the log, and each figure's gap to the fp64 run."""
     count = SETTINGS["gradient_accumulation_steps"]
     steps = []
-    for index, (log, exact) in enumerate(zip(run32.log, run64.log, strict=True)):
+    for index, (log, exact) in enumerate(zip(single.log, double.log, strict=True)):
         micro = slice(index * count, (index + 1) * count)
+        losses = [batch["loss"] for batch in double.micro_batches[micro]]
+        exact = {**exact, "loss": sum(losses) / count}    # the Trainer adds them up in fp32
         steps.append({
-            "micro_batches": run32.micro_batches[micro],
-            "micro_batch_losses_fp64": [m["loss"] for m in run64.micro_batches[micro]],
+            "micro_batches": single.micro_batches[micro], "micro_batch_losses_fp64": losses,
             "log": log, "log_fp64": exact,
             "gap": {key: abs(log[key] - exact[key]) for key in log},
         })
@@ -240,11 +256,11 @@ def tensor_gaps(tensors, exact):
             for name in sorted(tensors)}
 
 
-def trained_gaps(run32, run64, out_dir):
+def trained_gaps(single, double, out_dir):
     """As tensor_gaps, with the norm of the change that training made."""
     start = load_file(out_dir / "adapter-zero" / "adapter_model.safetensors")
-    return {name: {"change_norm": (run64.trained[name] - start[name]).norm().item(), **record}
-            for name, record in tensor_gaps(run32.trained, run64.trained).items()}
+    return {name: {"change_norm": (double.adapter[name] - start[name]).norm().item(), **record}
+            for name, record in tensor_gaps(single.adapter, double.adapter).items()}
 
 
 def only(part, tensors):
@@ -257,7 +273,7 @@ def check_first_gradients(runs):
         if any(tensor.any() for tensor in only("lora_A", result.zero_gradients).values()):
             raise RuntimeError("dA is not zero at B = 0")
         squares = [tensor.double().square().sum() for tensor in result.zero_gradients.values()]
-        norm, logged = torch.stack(squares).sum().sqrt().item(), result.log[0]["grad_norm"]
+        norm, logged = torch.stack(squares).sum().sqrt().item(), result.training.log[0]["grad_norm"]
         if abs(norm - logged) > 1e-5 * logged:
             raise RuntimeError(f"gradient norm {norm}, but TRL logged {logged}")
 
@@ -266,7 +282,8 @@ def write_results(run32, run64, family, out_dir):
     zero32, zero64 = (only("lora_B", r.zero_gradients) for r in (run32, run64))
     tensors = {"dpo-gradients-zero": (zero32, zero64),
                "dpo-gradients-random": (run32.random_gradients, run64.random_gradients),
-               "dpo-trained": (run32.trained, run64.trained)}
+               "dpo-trained": (run32.training.adapter, run64.training.adapter),
+               "dpo-trained-clipped": (run32.clipped.adapter, run64.clipped.adapter)}
     for name, (single, double) in tensors.items():
         files.write_tensors(out_dir / f"{name}.safetensors", single, computed_in="fp32")
         files.write_tensors(out_dir / f"{name}-fp64.safetensors", double, computed_in="fp64")
@@ -276,8 +293,11 @@ def write_results(run32, run64, family, out_dir):
         "pairs": describe_pairs(run32, run64),
         "gradients_zero": tensor_gaps(zero32, zero64),
         "gradients_random": tensor_gaps(run32.random_gradients, run64.random_gradients),
-        "steps": describe_steps(run32, run64),
-        "trained": trained_gaps(run32, run64, out_dir),
+        "steps": describe_steps(run32.training, run64.training),
+        "trained": trained_gaps(run32.training, run64.training, out_dir),
+        "clipped_max_grad_norm": CLIPPED_NORM,
+        "clipped_steps": describe_steps(run32.clipped, run64.clipped),
+        "clipped_trained": trained_gaps(run32.clipped, run64.clipped, out_dir),
     })
 
 

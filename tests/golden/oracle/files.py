@@ -62,4 +62,17 @@ def write_tensors(path, tensors, **metadata):
     described = {"format": "pt", **versions(), **metadata}
     save_file({name: tensor.detach().to(torch.float32).contiguous()
                for name, tensor in sorted(tensors.items())}, path, metadata=described)
+    sort_metadata(path)
     path.chmod(0o644)      # the library writes files that only their owner can read
+
+
+def sort_metadata(path):
+    """Put __metadata__, which the library writes in a new order every time, into a fixed one."""
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(end - 8)
+    if len(text) != end - 8:
+        raise RuntimeError(f"{path}: the header changed its length")
+    path.write_bytes(content[:8] + text + content[end:])
