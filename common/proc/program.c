@@ -9,9 +9,7 @@
 #include "common/proc/spawn.h"
 
 /* Where programs lie in a build tree, seen from its top. */
-static const char *const folders[] = {"coordinator",    "coordinator/hactl", "worker",
-                                      "worker/daemon",  "worker/attempt",    "judge-worker",
-                                      "tests/evaluator"};
+static const char *const folders[] = {"", "tests/evaluator"};
 
 enum { MAX_LEVELS = 3 }; /* how deep a program lies below that top */
 

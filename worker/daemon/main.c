@@ -113,6 +113,34 @@ static int collect(const struct ha_arguments *arguments, struct overrides *overr
     return r;
 }
 
+/* model_roots=["...", ...] of the --model-root options. */
+static int add_roots(struct overrides *overrides, const char *const *roots, int64_t n,
+                     struct ha_error *err)
+{
+    struct ha_buffer text;
+    int r = 0;
+
+    ha_buffer_init(&text, 0);
+    for (int64_t i = 0; i < n && r == 0; i++) {
+        char *root = absolute(roots[i]);
+
+        r = root ? ha_buffer_append_text(&text, i == 0 ? "model_roots=[\"" : ", \"") : -ENOMEM;
+        for (const char *at = root; at && *at && r == 0; at++)
+            r = ha_buffer_printf(&text, *at == '"' || *at == '\\' ? "\\%c" : "%c", *at);
+        if (r == 0)
+            r = ha_buffer_append_text(&text, "\"");
+        free(root);
+    }
+    if (r == 0)
+        r = ha_buffer_append_text(&text, "]");
+    if (r < 0)
+        r = ha_error_set(err, ENOMEM, "out of memory");
+    else
+        r = add_override(overrides, ha_buffer_detach(&text), err);
+    ha_buffer_clear(&text);
+    return r;
+}
+
 static int load(const struct ha_arguments *arguments, struct ha_worker_config *ret_config,
                 struct ha_error *err)
 {
@@ -121,21 +149,14 @@ static int load(const struct ha_arguments *arguments, struct ha_worker_config *r
     const char *const *roots = ha_arguments_values(arguments, "model-root", &n);
     int r = collect(arguments, &overrides, err);
 
+    if (r == 0 && n > 0)
+        r = add_roots(&overrides, roots, n, err);
     if (r == 0)
         r = ha_worker_config_load(ha_arguments_value(arguments, "config", NULL),
                                   (const char *const *)overrides.items, overrides.count, ret_config,
                                   err);
     for (int64_t i = 0; i < overrides.count; i++)
         free(overrides.items[i]);
-    for (int64_t i = 0; i < n && r == 0; i++) {
-        char *root = absolute(roots[i]);
-
-        r = root ? ha_text_list_append(&ret_config->model_roots, root, err)
-                 : ha_error_set(err, ENOMEM, "out of memory");
-        free(root);
-        if (r < 0)
-            ha_worker_config_clear(ret_config);
-    }
     return r;
 }
 
@@ -251,7 +272,7 @@ int main(int argc, char **argv)
     (void)signal(SIGPIPE, SIG_IGN);
     r = ha_arguments_parse(&command, argc, (const char *const *)argv, 1, &arguments, &err);
     if (r < 0) {
-        (void)fprintf(stderr, "ha-worker: %s\n", ha_error_text(&err));
+        (void)fprintf(stderr, "%s\n", ha_error_text(&err));
         return EXIT_USAGE;
     }
     if (ha_arguments_help(arguments))
