@@ -19,7 +19,7 @@ enum {
     ENOUGH_TILES = 64,
 };
 
-#define PACKED_A_BYTES ((int64_t)16 << 20)
+#define PACKED_A_BYTES ((int64_t)4 << 20)
 
 void ha_gemm_pack_a(const struct ha_leaf *leaf, float *out, const float *a, int64_t stride,
                     bool transpose, int64_t rows, int64_t depth)

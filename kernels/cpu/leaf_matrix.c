@@ -12,18 +12,6 @@ enum {
     HA_NR = 2 * HA_LANES,
 };
 
-HA_INLINE float load_one(const void *in, enum ha_dtype dtype, int64_t at)
-{
-    uint16_t bits;
-    ha_vh wide = {0};
-
-    if (dtype == HA_DTYPE_F32)
-        return ((const float *)in)[at];
-    bits = ((const uint16_t *)in)[at];
-    wide[0] = bits;
-    return dtype == HA_DTYPE_BF16 ? ha_from_bf16(wide)[0] : ha_from_f16(wide)[0];
-}
-
 HA_INLINE ha_vf load_typed(const void *in, enum ha_dtype dtype, int64_t at)
 {
     ha_vh bits;
@@ -34,22 +22,41 @@ HA_INLINE ha_vf load_typed(const void *in, enum ha_dtype dtype, int64_t at)
     return dtype == HA_DTYPE_BF16 ? ha_from_bf16(bits) : ha_from_f16(bits);
 }
 
-HA_INLINE void pack_a_edge(float *out, const float *a, int64_t row_step, int64_t depth_step,
-                           int64_t rows, int64_t depth)
+/* The first n elements, at most HA_LANES, the rest is 0. */
+HA_INLINE ha_vf load_typed_tail(const void *in, enum ha_dtype dtype, int64_t at, int64_t n)
 {
-    for (int64_t p = 0; p < depth; p++)
-        for (int64_t i = 0; i < HA_MR; i++)
-            out[p * HA_MR + i] = i < rows ? a[p * depth_step + i * row_step] : 0.0f;
+    ha_vh bits = {0};
+
+    if (dtype == HA_DTYPE_F32)
+        return ha_load_tail((const float *)in + at, n, 0.0f);
+    if (n >= HA_LANES)
+        return load_typed(in, dtype, at);
+    memcpy(&bits, (const uint16_t *)in + at, (size_t)n * sizeof(uint16_t));
+    return dtype == HA_DTYPE_BF16 ? ha_from_bf16(bits) : ha_from_f16(bits);
 }
 
-/* Blocks of HA_MR rows and HA_LANES of depth are transposed in registers.  Each
- * whole vector is stored; what is more than HA_MR lanes is overwritten by the next,
- * which is why the last block goes another way. */
-HA_INLINE void pack_a_rows(float *out, const float *a, int64_t stride, int64_t depth)
+/* HA_LANES of depth of HA_MR rows, transposed in registers; n of them are stored. */
+HA_INLINE void pack_a_block(float *out, const float *a, int64_t stride, int64_t rows, int64_t n)
+{
+    float columns[HA_LANES * HA_MR + HA_LANES];
+    ha_vf row[HA_LANES];
+
+    HA_UNROLL
+    for (int i = 0; i < HA_LANES; i++)
+        row[i] = i < rows ? ha_load_tail(a + i * stride, n, 0.0f) : (ha_vf){0};
+    ha_transpose(row);
+    /* A vector is longer than a column of HA_MR: the next one overwrites the rest. */
+    HA_UNROLL
+    for (int i = 0; i < HA_LANES; i++)
+        ha_store(columns + i * HA_MR, row[i]);
+    memcpy(out, columns, (size_t)(n * HA_MR) * sizeof(float));
+}
+
+HA_INLINE void pack_a_rows(float *out, const float *a, int64_t stride, int64_t rows, int64_t depth)
 {
     int64_t p = 0;
 
-    for (; p + HA_LANES < depth; p += HA_LANES) {
+    for (; p + HA_LANES < depth && rows == HA_MR; p += HA_LANES) {
         ha_vf row[HA_LANES];
 
         HA_UNROLL
@@ -60,19 +67,41 @@ HA_INLINE void pack_a_rows(float *out, const float *a, int64_t stride, int64_t d
         for (int i = 0; i < HA_LANES; i++)
             ha_store(out + (p + i) * HA_MR, row[i]);
     }
-    pack_a_edge(out + p * HA_MR, a + p, stride, 1, HA_MR, depth - p);
+    for (; p < depth; p += HA_LANES)
+        pack_a_block(out + p * HA_MR, a + p, stride, rows,
+                     depth - p < HA_LANES ? depth - p : HA_LANES);
+}
+
+/* For an instruction set whose vectors are shorter than a column. */
+HA_INLINE void pack_a_scalar(float *out, const float *a, int64_t stride, int64_t rows,
+                             int64_t depth)
+{
+    for (int64_t p = 0; p < depth; p++)
+        for (int64_t i = 0; i < HA_MR; i++)
+            out[p * HA_MR + i] = i < rows ? a[i * stride + p] : 0.0f;
+}
+
+HA_INLINE void pack_a_columns(float *out, const float *a, int64_t stride, int64_t rows,
+                              int64_t depth)
+{
+    for (int64_t p = 0; p < depth; p++) {
+        if (rows == HA_MR)
+            memcpy(out + p * HA_MR, a + p * stride, HA_MR * sizeof(float));
+        else
+            for (int64_t i = 0; i < HA_MR; i++)
+                out[p * HA_MR + i] = i < rows ? a[p * stride + i] : 0.0f;
+    }
 }
 
 static void pack_a(float *out, const float *a, int64_t stride, bool transpose, int64_t rows,
                    int64_t depth)
 {
-    if (rows < HA_MR || (!transpose && (int)HA_MR > (int)HA_LANES))
-        pack_a_edge(out, a, transpose ? 1 : stride, transpose ? stride : 1, rows, depth);
-    else if (transpose)
-        for (int64_t p = 0; p < depth; p++)
-            memcpy(out + p * HA_MR, a + p * stride, HA_MR * sizeof(float));
+    if (transpose)
+        pack_a_columns(out, a, stride, rows, depth);
+    else if ((int)HA_MR > (int)HA_LANES)
+        pack_a_scalar(out, a, stride, rows, depth);
     else
-        pack_a_rows(out, a, stride, depth);
+        pack_a_rows(out, a, stride, rows, depth);
 }
 
 /* A strip of b: HA_LANES rows of `depth` <= STRIP elements in f32, read row by row, as
@@ -90,13 +119,13 @@ HA_INLINE void load_strip(float *strip, const void *b, enum ha_dtype dtype, int6
         int64_t p = 0;
 
         if (j >= rows) {
-            memset(to, 0, (size_t)depth * sizeof(float));
+            memset(to, 0, STRIP_STRIDE * sizeof(float));
             continue;
         }
         for (; p + HA_LANES <= depth; p += HA_LANES)
             ha_store(to + p, load_typed(row, dtype, p));
-        for (; p < depth; p++)
-            to[p] = load_one(row, dtype, p);
+        if (p < depth)
+            ha_store(to + p, load_typed_tail(row, dtype, p, depth - p));
         for (int64_t at = depth * element; at < 2 * depth * element; at += LINE)
             __builtin_prefetch(row + at);
     }
@@ -106,7 +135,7 @@ HA_INLINE void pack_strip(float *out, const float *strip, int64_t depth)
 {
     int64_t p = 0;
 
-    for (; p + HA_LANES <= depth; p += HA_LANES) {
+    for (; p < depth; p += HA_LANES) {
         ha_vf row[HA_LANES];
 
         HA_UNROLL
@@ -115,11 +144,9 @@ HA_INLINE void pack_strip(float *out, const float *strip, int64_t depth)
         ha_transpose(row);
         HA_UNROLL
         for (int j = 0; j < HA_LANES; j++)
-            ha_store(out + (p + j) * HA_NR, row[j]);
+            if (p + j < depth)
+                ha_store(out + (p + j) * HA_NR, row[j]);
     }
-    for (; p < depth; p++)
-        for (int64_t j = 0; j < HA_LANES; j++)
-            out[p * HA_NR + j] = strip[j * STRIP_STRIDE + p];
 }
 
 HA_INLINE void pack_b_transposed(float *out, const void *b, enum ha_dtype dtype, int64_t stride,
@@ -147,8 +174,9 @@ HA_INLINE void pack_b_plain(float *out, const void *b, enum ha_dtype dtype, int6
             ha_store(out + p * HA_NR + HA_LANES, load_typed(b, dtype, p * stride + HA_LANES));
             continue;
         }
-        for (int64_t j = 0; j < HA_NR; j++)
-            out[p * HA_NR + j] = j < cols ? load_one(b, dtype, p * stride + j) : 0.0f;
+        for (int64_t j = 0; j < HA_NR; j += HA_LANES)
+            ha_store(out + p * HA_NR + j,
+                     cols > j ? load_typed_tail(b, dtype, p * stride + j, cols - j) : (ha_vf){0});
     }
 }
 
@@ -178,21 +206,19 @@ static void pack_b(float *out, const void *b, enum ha_dtype dtype, int64_t strid
     }
 }
 
-HA_INLINE void store_row(float *c, ha_vf first, ha_vf second, float alpha, float beta)
+/* The first n elements of a vector of c, at most HA_LANES. */
+HA_INLINE void store_part(float *c, ha_vf sum, int64_t n, float alpha, float beta)
 {
-    if (beta == 0.0f) {
-        ha_store(c, first * alpha);
-        ha_store(c + HA_LANES, second * alpha);
-    } else {
-        ha_store(c, first * alpha + ha_load(c) * beta);
-        ha_store(c + HA_LANES, second * alpha + ha_load(c + HA_LANES) * beta);
-    }
+    if (beta == 0.0f)
+        ha_store_tail(c, sum * alpha, n);
+    else
+        ha_store_tail(c, sum * alpha + ha_load_tail(c, n, 0.0f) * beta, n);
 }
 
-/* `height` is a constant at every call: the compiler makes one copy for each. */
-HA_INLINE void multiply_height(int height, float *c, int64_t c_stride, const float *a,
-                               const float *b, int64_t depth, int64_t rows, int64_t cols,
-                               float alpha, float beta)
+/* `height` and `vectors` are constants at every call: the compiler makes one copy for each. */
+HA_INLINE void multiply_size(int height, int vectors, float *c, int64_t c_stride, const float *a,
+                             const float *b, int64_t depth, int64_t rows, int64_t cols, float alpha,
+                             float beta)
 {
     ha_vf first[HA_MR], second[HA_MR];
 
@@ -207,42 +233,47 @@ HA_INLINE void multiply_height(int height, float *c, int64_t c_stride, const flo
             ha_vf x = ha_splat(a[p * HA_MR + i]);
 
             first[i] += x * b0;
-            second[i] += x * b1;
+            if (vectors == 2)
+                second[i] += x * b1;
         }
     }
     HA_UNROLL
     for (int i = 0; i < height; i++) {
         if (i >= rows)
             return;
-        if (cols == HA_NR) {
-            store_row(c + i * c_stride, first[i], second[i], alpha, beta);
-        } else {
-            float edge[HA_NR] = {0};
-
-            memcpy(edge, c + i * c_stride, (size_t)cols * sizeof(float));
-            store_row(edge, first[i], second[i], alpha, beta);
-            memcpy(c + i * c_stride, edge, (size_t)cols * sizeof(float));
-        }
+        store_part(c + i * c_stride, first[i], cols, alpha, beta);
+        if (vectors == 2)
+            store_part(c + i * c_stride + HA_LANES, second[i], cols - HA_LANES, alpha, beta);
     }
+}
+
+HA_INLINE void multiply_vectors(int vectors, float *c, int64_t c_stride, const float *a,
+                                const float *b, int64_t depth, int64_t rows, int64_t cols,
+                                float alpha, float beta)
+{
+    if (rows == 1)
+        multiply_size(1, vectors, c, c_stride, a, b, depth, rows, cols, alpha, beta);
+    else if (rows == 2)
+        multiply_size(2, vectors, c, c_stride, a, b, depth, rows, cols, alpha, beta);
+    else if (rows <= 4)
+        multiply_size(4, vectors, c, c_stride, a, b, depth, rows, cols, alpha, beta);
+    else if (rows <= 6)
+        multiply_size(6, vectors, c, c_stride, a, b, depth, rows, cols, alpha, beta);
+#if defined(__AVX512F__)
+    else if (rows <= 8)
+        multiply_size(8, vectors, c, c_stride, a, b, depth, rows, cols, alpha, beta);
+    else
+        multiply_size(12, vectors, c, c_stride, a, b, depth, rows, cols, alpha, beta);
+#endif
 }
 
 static void multiply(float *c, int64_t c_stride, const float *a, const float *b, int64_t depth,
                      int64_t rows, int64_t cols, float alpha, float beta)
 {
-    if (rows == 1)
-        multiply_height(1, c, c_stride, a, b, depth, rows, cols, alpha, beta);
-    else if (rows == 2)
-        multiply_height(2, c, c_stride, a, b, depth, rows, cols, alpha, beta);
-    else if (rows <= 4)
-        multiply_height(4, c, c_stride, a, b, depth, rows, cols, alpha, beta);
-    else if (rows <= 6)
-        multiply_height(6, c, c_stride, a, b, depth, rows, cols, alpha, beta);
-#if defined(__AVX512F__)
-    else if (rows <= 8)
-        multiply_height(8, c, c_stride, a, b, depth, rows, cols, alpha, beta);
+    if (cols > HA_LANES)
+        multiply_vectors(2, c, c_stride, a, b, depth, rows, cols, alpha, beta);
     else
-        multiply_height(12, c, c_stride, a, b, depth, rows, cols, alpha, beta);
-#endif
+        multiply_vectors(1, c, c_stride, a, b, depth, rows, cols, alpha, beta);
 }
 
 void HA_LEAF_NAME(ha_leaf_set_matrix)(struct ha_leaf *leaf)
