@@ -141,18 +141,40 @@ static bool files_given(const struct ha_worker_config *config)
                             config);
 }
 
-static void on_files_endpoint(void *context, const char *endpoint)
+/* A coordinator that listens on all interfaces names none of them: its address
+ * is the one that we use for the control socket.  The caller frees. */
+static char *reachable(const char *endpoint, const char *coordinator)
+{
+    static const char *const everywhere[] = {"tcp://0.0.0.0:", "tcp://[::]:", "tcp://*:"};
+    const char *colon = strrchr(coordinator, ':');
+
+    for (size_t i = 0; i < sizeof(everywhere) / sizeof(everywhere[0]); i++) {
+        size_t length = strlen(everywhere[i]);
+
+        if (strncmp(endpoint, everywhere[i], length) == 0)
+            return ha_format("%.*s:%s", (int)(colon - coordinator), coordinator, endpoint + length);
+    }
+    return ha_strdup(endpoint);
+}
+
+static void on_files_endpoint(void *context, const char *said)
 {
     struct daemon *daemon = context;
     const struct ha_worker_config *config = daemon->options.config;
     struct ha_error err = {0};
+    char *endpoint;
 
     if (files_given(config))
         return;
-    if (ha_endpoint_check(endpoint, config->key_file != NULL, config->insecure_loopback, &err) < 0)
+    endpoint = reachable(said, config->coordinator);
+    if (!endpoint)
+        give_up(daemon, ENOMEM, "out of memory");
+    else if (ha_endpoint_check(endpoint, config->key_file != NULL, config->insecure_loopback,
+                               &err) < 0)
         ha_log_warning("the coordinator's file endpoint cannot be used: %s", err.text);
     else if (transfer_connect(daemon->transfer, endpoint) < 0)
         give_up(daemon, ENOMEM, "out of memory");
+    free(endpoint);
 }
 
 static void on_note(void *context, const char *text)

@@ -300,7 +300,7 @@ void session_send_reports(struct session *session, struct attempt *attempt, int6
         message.body.report.events = events;
         attempt->sent_ms = now_ms;
         attempt->blocked = false;
-        session_send(session, &message);
+        attempt->report_request = session_send(session, &message);
     } else {
         attempt->blocked = attempt->reports.on_its_way;
     }
@@ -330,6 +330,21 @@ static void take_hello_reply(struct session *session, const struct ha_wire_messa
     }
 }
 
+/* A report that will never be taken must not hold up the rest for ever: the
+ * attempt fails, and its end takes the place of what was wrong. */
+static void reject(struct session *session, struct attempt *attempt, const char *text,
+                   int64_t now_ms)
+{
+    if (attempt->rejected) {
+        session_end_epoch(session, attempt, "the coordinator does not take its end either");
+        return;
+    }
+    attempt->rejected = true;
+    reports_clear(&attempt->reports);
+    attempt->end_queued = false;
+    session_fail(session, attempt, text, now_ms);
+}
+
 static void take_error(struct session *session, const struct ha_wire_message *message,
                        int64_t now_ms)
 {
@@ -340,6 +355,13 @@ static void take_error(struct session *session, const struct ha_wire_message *me
         if (session->known)
             send_hello(session, now_ms);
         return;
+    }
+    for (struct attempt *attempt = session->attempts; attempt && error->code == EINVAL;
+         attempt = attempt->next) {
+        if (attempt->report_request == message->request_id && attempt->reports.on_its_way) {
+            reject(session, attempt, error->text, now_ms);
+            return;
+        }
     }
     if (about_hello)
         session->next_beat_ms = now_ms + REFUSED_MS;

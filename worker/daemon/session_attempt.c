@@ -270,7 +270,7 @@ void session_attempt_event(struct session *session, const struct attempt_id *id,
     struct attempt *attempt = session_find(session, id);
     struct ha_error err = {0};
 
-    if (!attempt || attempt->over)
+    if (!attempt || attempt->over || attempt->rejected)
         return;
     attempt->progress_ms = now_ms;
     if (reports_add(&attempt->reports, event, &err) < 0)
@@ -287,7 +287,7 @@ void session_attempt_artifact(struct session *session, const struct attempt_id *
     struct ha_error err = {0};
     int64_t number;
 
-    if (!attempt || attempt->over)
+    if (!attempt || attempt->over || attempt->rejected)
         return;
     attempt->progress_ms = now_ms;
     if (reports_add_artifact(&attempt->reports, artifact, &number, &err) < 0)

@@ -28,11 +28,13 @@ struct attempt {
     double tokens_per_second;
     int64_t progress_ms; /* when the last one was seen */
     struct reports reports;
-    int64_t sent_ms;   /* of the report on its way */
-    bool blocked;      /* that report waits for a file to be uploaded again */
-    char *stop_reason; /* why it is being stopped; NULL: nobody asked */
-    char *failure;     /* why it fails, whatever its process says */
-    char *end_reason;  /* of an ended one, until the end is queued */
+    int64_t sent_ms;         /* of the report on its way */
+    bool blocked;            /* that report waits for a file to be uploaded again */
+    uint64_t report_request; /* id of its last sending */
+    bool rejected;           /* the coordinator found a report wrong; only the end is left to say */
+    char *stop_reason;       /* why it is being stopped; NULL: nobody asked */
+    char *failure;           /* why it fails, whatever its process says */
+    char *end_reason;        /* of an ended one, until the end is queued */
     enum attempt_outcome outcome;
     int32_t exit_code;
     bool end_queued;

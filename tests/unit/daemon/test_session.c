@@ -554,6 +554,24 @@ static void fails_when_a_file_cannot_be_read(void **state)
     EXPECT("forget 1.1 failed\n");
 }
 
+static void fails_when_a_report_is_found_wrong(void **state)
+{
+    (void)state;
+    connect_it();
+    grant(1, 1);
+    metric(1, 1, "a", 1);
+    refuse(last_request, ENOSPC); /* may heal: it is sent again in time */
+    EXPECT("start 1.1 train\nreport 1 #1 a=1\n");
+    refuse(last_request, EINVAL);
+    metric(1, 1, "b", 2);
+    EXPECT("stop 1.1\n");
+    ended(1, 1, ATTEMPT_STOPPED, "exit code 75");
+    EXPECT("report 1 #1 end:failed:no\n");
+    refuse(last_request, EINVAL);
+    EXPECT("forget 1.1\n");
+    assert_true(session_is_empty(session));
+}
+
 static void uploads_the_log_before_the_end(void **state)
 {
     const struct attempt_id id = id_of(1, 1);
@@ -759,6 +777,7 @@ int main(void)
         TEST(holds_ends_back_until_files_are_uploaded),
         TEST(uploads_again_what_is_missing),
         TEST(fails_when_a_file_cannot_be_read),
+        TEST(fails_when_a_report_is_found_wrong),
         TEST(uploads_the_log_before_the_end),
         TEST(ends_a_stuck_attempt),
         TEST(drains),
