@@ -69,3 +69,93 @@ cleanup() {
 }
 trap cleanup EXIT
 trap 'exit 1' INT TERM
+
+# ---- a small cluster on loopback, keys off -------------------------------------
+
+# write_grid FILE: two models of the demo, base and mid, a few pairs and prompts.
+# MODELS, STRATEGIES, TRAIN, EVAL, TRAIN_FILE, EVAL_FILE override its parts.
+write_grid() {
+    {
+        echo '[sweep]'
+        echo 'name = "grid"'
+        for model in ${MODELS:-qwen2.5-demo llama-2-demo}; do
+            echo '[[model]]'
+            echo "path = \"$HA_ROOT/deploy/demo/models/$model\""
+        done
+        echo '[strategies]'
+        echo "use = [${STRATEGIES:-\"base\", \"mid\"}]"
+        echo '[data]'
+        echo "train = [\"${TRAIN_FILE:-$HA_ROOT/deploy/demo/data/train.jsonl}\"]"
+        echo "eval = [\"${EVAL_FILE:-$HA_ROOT/deploy/demo/data/eval.jsonl}\"]"
+        echo "train_samples = ${TRAIN:-48}"
+        echo "eval_samples = ${EVAL:-8}"
+        echo '[train]'
+        echo 'learning_rate = 1e-3'
+        echo 'precision = "fp32"'
+        echo "checkpoint_every = ${CHECKPOINT:-600}"
+        echo '[generate]'
+        echo "max_new_tokens = ${TOKENS:-16}"
+        echo '[[judge]]'
+        echo 'name = "text-statistics"'
+        echo 'provider = "ha-evaluator"'
+        echo "base_url = \"http://127.0.0.1:$(cat "$HA_TMP/evaluator.port")/v1\""
+        echo 'model = "ha-evaluator"'
+    } >"$1"
+}
+
+# start_evaluator [options]: its port in evaluator.port, a line per call in calls.txt.
+start_evaluator() {
+    background evaluator ha-evaluator --port 0 --port-file "$HA_TMP/evaluator.port" \
+        --record "$HA_TMP/calls.txt" "$@"
+    until_true 10 test -s "$HA_TMP/evaluator.port"
+}
+
+# start_coordinator: the second time on the same ports.  Sets COORDINATOR, CONTROL and FILES.
+start_coordinator() {
+    background coordinator ha-coordinator --dir "$HA_TMP/run" \
+        --listen "${CONTROL:-tcp://127.0.0.1:0}" --files "${FILES:-tcp://127.0.0.1:0}" \
+        --insecure-loopback
+    COORDINATOR=$HA_PID
+    until_true 20 grep -q 'tcp://' "$HA_TMP/run/endpoint" || return 1
+    CONTROL=$(sed -n 1p "$HA_TMP/run/endpoint")
+    FILES=$(sed -n 2p "$HA_TMP/run/endpoint")
+    HA_COORDINATOR=$CONTROL
+    export HA_COORDINATOR
+}
+
+start_worker() { # name
+    background "$1" ha-worker --connect "$CONTROL" --files "$FILES" --name "$1" \
+        --work-dir "$HA_TMP/$1" --slots 1 --threads 1 --backend cpu --model-root / \
+        --insecure-loopback
+}
+
+start_judge() { # name
+    background "$1" ha-judge-worker --connect "$CONTROL" --name "$1" --spool "$HA_TMP/$1" \
+        --embedded --insecure-loopback
+}
+
+hactl_here() {
+    hactl "$@" --connect "$CONTROL" --insecure-loopback
+}
+
+# query SQL: of the stopped coordinator's database.
+query() {
+    sqlite3 "$HA_TMP/run/coordinator.db" "$1"
+}
+
+stop_coordinator() {
+    kill -TERM "$COORDINATOR" 2>/dev/null
+    wait "$COORDINATOR" 2>/dev/null
+}
+
+# Every answer of so many cells x prompts has its 16 scores exactly once.
+check_complete() { # cells, prompts
+    equal "every answer is there once" \
+        "$(query 'SELECT count(*), count(DISTINCT result || "/" || prompt || "/" || sample) FROM answer')" \
+        "$(($1 * $2))|$(($1 * $2))"
+    equal "every answer is scored" "$(query "SELECT count(*) FROM item WHERE state = 'scored'")" $(($1 * $2))
+    equal "no answer waits or failed" "$(query "SELECT count(*) FROM item WHERE state <> 'scored'")" 0
+    equal "16 scores each" \
+        "$(query 'SELECT count(*) FROM (SELECT item FROM score GROUP BY item HAVING count(*) = 16)')" $(($1 * $2))
+    equal "no score too many" "$(query 'SELECT count(*) FROM score')" $(($1 * $2 * 16))
+}
