@@ -32,7 +32,7 @@ enum ha_setting_source ha_section_source(const struct ha_section *section,
 static void tidy_exponent(char *text)
 {
     char *e = strchr(text, 'e');
-    int exponent = e ? atoi(e + 1) : 0;
+    int exponent = e ? (int)strtol(e + 1, NULL, 10) : 0;
 
     if (e)
         (void)snprintf(e, HA_REAL_TEXT_BYTES - (size_t)(e - text), "e%d", exponent);
@@ -54,7 +54,7 @@ const char *ha_real_text(double value, char text[HA_REAL_TEXT_BYTES])
         if (strtod(text, NULL) == value)
             break;
     }
-    exponent = atoi(strchr(text, 'e') + 1);
+    exponent = (int)strtol(strchr(text, 'e') + 1, NULL, 10);
     if (value != 0.0 && (exponent <= -3 || exponent >= 16)) {
         tidy_exponent(text);
         return text;

@@ -1,5 +1,6 @@
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -115,6 +116,6 @@ const struct ha_allow_entry *ha_allow_list_find(const struct ha_allow_list *list
 
     if (list->n_entries == 0 || strlen(public_key) >= sizeof(key.public_key))
         return NULL;
-    strcpy(key.public_key, public_key);
+    (void)snprintf(key.public_key, sizeof(key.public_key), "%s", public_key);
     return bsearch(&key, list->entries, (size_t)list->n_entries, sizeof(key), compare_keys);
 }

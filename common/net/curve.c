@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -91,7 +92,7 @@ static int parse_line(const char *path, int number, char *line, struct key_file 
             return 0;
         }
         if (strcmp(word, "role") == 0 && strlen(value) < sizeof(ret_file->role)) {
-            strcpy(ret_file->role, value);
+            (void)snprintf(ret_file->role, sizeof(ret_file->role), "%s", value);
             return 0;
         }
     }

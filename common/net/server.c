@@ -3,6 +3,7 @@
 #include "common/net/socket.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zmq.h>
@@ -81,7 +82,7 @@ static bool identify(struct ha_server *server, zmq_msg_t *message, struct peer *
     key = zmq_msg_gets(message, "User-Id");
     if (!key || strlen(key) >= sizeof(peer->key))
         return false;
-    strcpy(peer->key, key);
+    (void)snprintf(peer->key, sizeof(peer->key), "%s", key);
     *ret_role = ha_net_role_of(server->net, key, name);
     return *ret_role != HA_NET_ROLE_NONE;
 }

@@ -94,7 +94,7 @@ void session_add_attempt(struct session *session, const struct attempt_id *id,
     attempt->id = *id;
     attempt->since = session->next_request;
     attempt->log_number = -1;
-    strcpy(attempt->phase, "fetch");
+    (void)snprintf(attempt->phase, sizeof(attempt->phase), "%s", "fetch");
     reports_init(&attempt->reports);
     *session->last = attempt;
     session->last = &attempt->next;

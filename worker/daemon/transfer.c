@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -367,7 +368,7 @@ int transfer_download(struct transfer *transfer, uint64_t tag, const char *sha25
 
     if (strlen(sha256) >= sizeof(order.sha256))
         return -EINVAL;
-    strcpy(order.sha256, sha256);
+    (void)snprintf(order.sha256, sizeof(order.sha256), "%s", sha256);
     return give_order(transfer, &order, path);
 }
 

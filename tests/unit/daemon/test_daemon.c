@@ -91,7 +91,8 @@ static int find_stored(const char *sha256)
         if (strcmp(hub.stored[i].sha256, sha256) == 0)
             return i;
     }
-    strcpy(hub.stored[hub.n_stored].sha256, sha256);
+    (void)snprintf(hub.stored[hub.n_stored].sha256, sizeof(hub.stored[hub.n_stored].sha256), "%s",
+                   sha256);
     hub.stored[hub.n_stored].size = 0;
     return hub.n_stored++;
 }
@@ -324,7 +325,7 @@ static pid_t attempt_pid(void)
     pid_t pid = 0;
 
     if (ha_file_read(path, 64, &text, &size, NULL) == 0)
-        pid = atoi(text);
+        pid = (int)strtol(text, NULL, 10);
     free(text);
     free(path);
     return pid;
@@ -511,7 +512,7 @@ static void loses_its_attempts_when_it_is_killed(void **state)
     send_grant();
     RUN_UNTIL(strcmp(hub.phase, "step") == 0);
     pid = attempt_pid();
-    strcpy(first, hub.instance);
+    (void)snprintf(first, sizeof(first), "%s", hub.instance);
     end_worker(SIGKILL);
     RUN_UNTIL(is_gone(pid));
     hub.leased = false;

@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,7 +40,7 @@ static void done(void *context, const struct transfer_result *result)
     (void)context;
     results.tags[results.n] = result->tag;
     results.codes[results.n++] = result->code;
-    strcpy(results.sha256, result->sha256);
+    (void)snprintf(results.sha256, sizeof(results.sha256), "%s", result->sha256);
 }
 
 static void serve(void *context, const struct ha_server_message *frame)

@@ -2,6 +2,11 @@
 #ifndef HA_TESTS_UNIT_DATA_FIXTURE_H
 #define HA_TESTS_UNIT_DATA_FIXTURE_H
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

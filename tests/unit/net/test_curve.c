@@ -175,7 +175,7 @@ static void serve(void *context, const struct ha_server_message *message)
     served.n++;
     served.peer = message->peer;
     served.role = message->role;
-    strcpy(served.name, message->name);
+    (void)snprintf(served.name, sizeof(served.name), "%s", message->name);
 }
 
 static void answer(void *context, const void *data, size_t size)

@@ -4,6 +4,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -47,7 +48,7 @@ static void serve(void *context, const struct ha_server_message *message)
     served.peer = message->peer;
     served.role = message->role;
     served.size = message->size;
-    strcpy(served.name, message->name);
+    (void)snprintf(served.name, sizeof(served.name), "%s", message->name);
     memcpy(served.data, message->data, message->size < 64 ? message->size : 64);
     if (served.echo)
         assert_int_equal(ha_server_send(server, message->peer, message->data, message->size), 0);

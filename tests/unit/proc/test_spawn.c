@@ -235,7 +235,7 @@ static void ends_the_whole_group(void **state)
                   (struct ha_spawn_options){.output_pipe = true, .own_group = true});
     wait_for_output(&child);
     assert_true(read(child.output_fd, text, sizeof(text) - 1) > 0);
-    grandchild = atoi(text);
+    grandchild = (int)strtol(text, NULL, 10);
     assert_int_equal(WEXITSTATUS(wait_for(&child)), 4);
     wait_until_gone(grandchild);
     ha_child_close(&child);
