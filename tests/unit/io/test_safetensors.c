@@ -96,8 +96,9 @@ static void refuses_what_does_not_fit(void **state)
 
 static void tells_whether_data_is_aligned(void **state)
 {
-    static const char header[] = "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-                                 "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[1,9]}}  ";
+    static const char header[] =
+        "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+        "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[1,9]}}  ";
     const struct ha_safetensors_tensor *tensor;
     struct ha_safetensors *file;
     struct ha_error err = {0};
