@@ -22,7 +22,7 @@
 struct golden {
     const char *family;
     struct ha_json *json;
-    const struct ha_json *pairs, *steps, *settings;
+    const struct ha_json *pairs, *settings;
     struct ha_pair_set set;
     struct ha_backend *backend;
     struct ha_model *model;
@@ -58,7 +58,6 @@ static void open_golden(struct golden *golden, const char *family)
     golden->family = family;
     golden->json = golden_json(family, "dpo.json");
     golden->pairs = ha_json_get(golden->json, "pairs");
-    golden->steps = ha_json_get(golden->json, "steps");
     golden->settings = ha_json_get(golden->json, "settings");
     assert_true(ha_json_size(golden->pairs) > 0);
     load_pairs(golden);
@@ -262,6 +261,14 @@ static void references_agree(void **state)
 
 /* ---- three optimizer steps ---- */
 
+/* The same training twice: with TRL's limit of the gradient's norm, which acts
+ * on hardly a step, and with one that acts on all. */
+static const struct run {
+    const char *steps, *trained, *file, *max_grad_norm;
+} plain_run = {"steps", "trained", "dpo-trained.safetensors", NULL},
+  clipped_run = {"clipped_steps", "clipped_trained", "dpo-trained-clipped.safetensors",
+                 "clipped_max_grad_norm"};
+
 enum { MAX_STEPS = 8, MAX_METRICS = 24 };
 
 struct log {
@@ -305,17 +312,20 @@ static void measure(struct distance *distance, double gap, double limit, const c
 
 static void measure(struct distance *distance, double gap, double limit, const char *format, ...)
 {
+    double ratio = gap / limit;
     va_list args;
 
-    if (!(gap / limit > distance->worst))
+    if (isnan(ratio))
+        ratio = INFINITY;
+    if (ratio <= distance->worst)
         return;
-    distance->worst = gap / limit;
+    distance->worst = ratio;
     va_start(args, format);
     vsnprintf(distance->what, sizeof(distance->what), format, args);
     va_end(args);
 }
 
-static void measure_log(const struct golden *golden, const struct log *log,
+static void measure_log(const struct golden *golden, const struct run *run, const struct log *log,
                         struct distance *distance)
 {
     /* Limits of figures that ENGINE.md does not name are those of their parts. */
@@ -340,9 +350,11 @@ static void measure_log(const struct golden *golden, const struct log *log,
         {"epoch", 1e-8, 0},
     };
 
-    assert_int_equal(log->n_steps, ha_json_size(golden->steps));
+    const struct ha_json *steps = ha_json_get(golden->json, run->steps);
+
+    assert_int_equal(log->n_steps, ha_json_size(steps));
     for (int64_t step = 0; step < log->n_steps; step++) {
-        const struct ha_json *entry = ha_json_at(golden->steps, step);
+        const struct ha_json *entry = ha_json_at(steps, step);
         const struct ha_json *theirs = ha_json_get(entry, "log"), *gaps = ha_json_get(entry, "gap");
 
         for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++) {
@@ -362,12 +374,12 @@ static void measure_log(const struct golden *golden, const struct log *log,
     }
 }
 
-static void measure_change(const struct golden *golden, const struct ha_adapter *adapter,
-                           struct distance *distance)
+static void measure_change(const struct golden *golden, const struct run *run,
+                           const struct ha_adapter *adapter, struct distance *distance)
 {
     struct ha_adapter *start = load_adapter(golden, "adapter-zero");
-    struct ha_safetensors *file = golden_tensors(golden->family, "dpo-trained.safetensors");
-    const struct ha_json *table = ha_json_get(golden->json, "trained");
+    struct ha_safetensors *file = golden_tensors(golden->family, run->file);
+    const struct ha_json *table = ha_json_get(golden->json, run->trained);
     float *before = download(golden, ha_adapter_params(start), ha_adapter_n_params(start));
     float *after = download(golden, ha_adapter_params(adapter), ha_adapter_n_params(adapter));
 
@@ -399,7 +411,7 @@ static void measure_change(const struct golden *golden, const struct ha_adapter 
     ha_adapter_destroy(start);
 }
 
-enum fault { NO_FAULT, ZERO_RATE, LARGER_BETA, SHIFTED_MASK, NO_DECAY };
+enum fault { NO_FAULT, ZERO_RATE, LARGER_BETA, SHIFTED_MASK, NO_DECAY, NO_CLIPPING };
 
 /* The same sequences with a loss that begins one token early: the last token of
  * each prompt becomes the first of both answers. */
@@ -428,7 +440,8 @@ static void shift_mask(struct ha_pair_set *set)
 }
 
 /* Train the golden steps; compare everything. */
-static struct distance train_and_compare(struct golden *golden, enum fault fault)
+static struct distance train_and_compare(struct golden *golden, const struct run *run,
+                                         enum fault fault)
 {
     struct log log = {.n_steps = 0};
     struct ha_dpo_callbacks callbacks = {.user = &log, .metrics = keep_metrics};
@@ -445,10 +458,13 @@ static struct distance train_and_compare(struct golden *golden, enum fault fault
         trainer->cells[0].settings.loss.beta *= 1.01;
     if (fault == NO_DECAY)
         trainer->cells[0].settings.weight_decay = 0;
+    if (run->max_grad_norm && fault != NO_CLIPPING)
+        trainer->cells[0].settings.max_grad_norm =
+            ha_json_real(ha_json_get(golden->json, run->max_grad_norm), NAN);
     assert_ok(ha_dpo_trainer_run(trainer, &err));
     assert_null(ha_dpo_trainer_outcome(trainer, 0));
-    measure_log(golden, &log, &distance);
-    measure_change(golden, adapter, &distance);
+    measure_log(golden, run, &log, &distance);
+    measure_change(golden, run, adapter, &distance);
     ha_dpo_trainer_destroy(trainer);
     ha_adapter_destroy(adapter);
     return distance;
@@ -456,31 +472,43 @@ static struct distance train_and_compare(struct golden *golden, enum fault fault
 
 static void training_agrees(void **state)
 {
-    struct distance distance;
-    struct golden golden;
+    static const struct run *const runs[] = {&plain_run, &clipped_run};
 
     need_golden(*state);
-    open_golden(&golden, *state);
-    distance = train_and_compare(&golden, NO_FAULT);
-    print_message("  nearest to its limit (%.2g of it): %s\n", distance.worst, distance.what);
-    if (distance.worst > 1)
-        fail_msg("%s", distance.what);
-    close_golden(&golden);
-}
-
-static void planted_faults_are_caught(void **state)
-{
-    static const enum fault faults[] = {ZERO_RATE, LARGER_BETA, SHIFTED_MASK, NO_DECAY};
-
-    need_golden(*state);
-    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+    for (size_t i = 0; i < 2; i++) {
         struct distance distance;
         struct golden golden;
 
         open_golden(&golden, *state);
-        distance = train_and_compare(&golden, faults[i]);
-        print_message("  fault %d: %.3g times the limit: %s\n", (int)faults[i], distance.worst,
-                      distance.what);
+        distance = train_and_compare(&golden, runs[i], NO_FAULT);
+        print_message("  %s, nearest to its limit (%.2g of it): %s\n", runs[i]->steps,
+                      distance.worst, distance.what);
+        if (!(distance.worst <= 1))
+            fail_msg("%s", distance.what);
+        close_golden(&golden);
+    }
+}
+
+static void planted_faults_are_caught(void **state)
+{
+    static const struct {
+        const struct run *run;
+        enum fault fault;
+    } plants[] = {{&plain_run, ZERO_RATE},
+                  {&plain_run, LARGER_BETA},
+                  {&plain_run, SHIFTED_MASK},
+                  {&plain_run, NO_DECAY},
+                  {&clipped_run, NO_CLIPPING}};
+
+    need_golden(*state);
+    for (size_t i = 0; i < sizeof(plants) / sizeof(plants[0]); i++) {
+        struct distance distance;
+        struct golden golden;
+
+        open_golden(&golden, *state);
+        distance = train_and_compare(&golden, plants[i].run, plants[i].fault);
+        print_message("  fault %d: %.3g times the limit: %s\n", (int)plants[i].fault,
+                      distance.worst, distance.what);
         assert_true(distance.worst > 1);
         close_golden(&golden);
     }
