@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "common/base/memory.h"
-#include "common/base/path.h"
 
 const char *const golden_families[4] = {"llama-2-demo", "llama-3.1-demo", "qwen2.5-demo",
                                         "qwen3-demo"};
@@ -254,15 +253,6 @@ const char *golden_path(const char *family, const char *name)
 const char *demo_model_path(const char *family)
 {
     return join(HA_SOURCE_DIR "/deploy/demo/models", family, NULL);
-}
-
-void need_golden(const char *family)
-{
-    if (ha_path_exists(golden_path(family, "dpo.json")))
-        return;
-    print_message("[ SKIPPED ] no golden files for %s: make them with tests/golden/make.sh\n",
-                  family);
-    skip();
 }
 
 struct ha_json *golden_json(const char *family, const char *name)

@@ -69,9 +69,6 @@ extern const char *const golden_families[4];
 const char *golden_path(const char *family, const char *name);
 const char *demo_model_path(const char *family);
 
-/* Skips the test when the goldens of the family have not been made. */
-void need_golden(const char *family);
-
 struct ha_json *golden_json(const char *family, const char *name);
 struct ha_safetensors *golden_tensors(const char *family, const char *name);
 

@@ -147,7 +147,6 @@ static void golden_adapters_load(void **state)
         struct ha_adapter_geometry shape;
         struct ha_adapter *loaded = NULL, *fresh = NULL;
 
-        need_golden(golden_families[i]);
         backend = open_cpu(1);
         assert_ok(ha_model_config_load(demo_model_path(golden_families[i]), &config, &err));
         ha_model_config_geometry(&config, &shape);

@@ -87,7 +87,6 @@ static void logits_agree(void **state)
     struct ha_json *json, *prompts;
     struct ha_safetensors *tensors;
 
-    need_golden(family);
     backend = open_cpu(1);
     json = golden_json(family, "logits.json");
     tensors = golden_tensors(family, "logits.safetensors");
