@@ -1,0 +1,43 @@
+/* files.h - the artifact socket and its thread
+ *
+ * Uploads and downloads never touch the control loop: a thread of its own writes,
+ * hashes and syncs.  When a file is complete it tells the main loop, which makes
+ * the row; when that is durable the thread answers "complete". */
+#ifndef HA_COORDINATOR_SERVER_FILES_H
+#define HA_COORDINATOR_SERVER_FILES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/net/socket.h"
+
+struct ha_error;
+struct ha_files;
+struct ha_loop;
+
+struct ha_files_options {
+    struct ha_net *net;
+    struct ha_loop *main_loop;
+    const char *endpoint;
+    const char *dir;
+    struct ha_socket_options socket;
+    /* Both are called in the main loop's thread. */
+    void (*stored)(void *context, const char *sha256, int64_t size);
+    void (*fatal)(void *context, const char *why);
+    void *context;
+};
+
+/* Bind, then start the thread. */
+int ha_files_start(const struct ha_files_options *options, struct ha_files **ret_files,
+                   struct ha_error *err);
+
+/* Ends the thread and waits for it; NULL is legal. */
+void ha_files_stop(struct ha_files *files);
+
+const char *ha_files_endpoint(const struct ha_files *files);
+
+/* From the main loop's thread: the row is durable; nothing needs it any more. */
+void ha_files_committed(struct ha_files *files, const char *sha256);
+void ha_files_orphan(struct ha_files *files, const char *sha256);
+
+#endif
