@@ -193,6 +193,10 @@ static void finish(struct transfer *t, CURLcode code)
     else if (code != CURLE_OK)
         snprintf(response.text, sizeof response.text, "%.250s",
                  t->error[0] ? t->error : curl_easy_strerror(code));
+    for (char *at = response.text; *at; at++) {
+        if (*at < ' ' || *at > '~')
+            *at = '?';
+    }
     t->fn(t->context, &response);
     transfer_destroy(t);
 }

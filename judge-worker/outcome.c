@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "common/base/error.h"
+#include "common/base/utf8.h"
 #include "judge-worker/profile.h"
 #include "judge-worker/reply.h"
 #include "judge-worker/request.h"
@@ -73,7 +74,7 @@ static int read_text(const struct ha_judge_end *end, const struct ha_judge_reply
         snprintf(outcome->fault, sizeof outcome->fault,
                  HA_JUDGE_FAULT_CUT " at the limit of %lld tokens", (long long)end->max_tokens);
     else
-        snprintf(outcome->fault, sizeof outcome->fault, "%s", fault.text);
+        snprintf(outcome->fault, sizeof outcome->fault, HA_JUDGE_FAULT_REPLY "%s", fault.text);
     return 0;
 }
 
@@ -108,6 +109,16 @@ static int read_reply(const struct ha_judge_end *end, const struct ha_judge_repl
     return 0;
 }
 
+/* A fault is one line of UTF-8 without a character that was cut at its end. */
+static void tidy(char *fault)
+{
+    fault[ha_utf8_valid(fault, strlen(fault))] = '\0';
+    for (; *fault; fault++) {
+        if ((unsigned char)*fault < ' ')
+            *fault = ' ';
+    }
+}
+
 int ha_judge_outcome_read(const struct ha_judge_end *end, struct ha_judge_outcome *ret_outcome,
                           struct ha_error *err)
 {
@@ -120,6 +131,7 @@ int ha_judge_outcome_read(const struct ha_judge_end *end, struct ha_judge_outcom
         return r;
     r = read_reply(end, &reply, &outcome, err);
     ha_judge_reply_clear(&reply);
+    tidy(outcome.fault);
     if (r < 0)
         ha_judge_outcome_clear(&outcome);
     else

@@ -133,18 +133,19 @@ int ha_judge_request_build(const struct ha_sweep_judge *judge,
 {
     struct ha_judge_request request = {.max_tokens = judge->max_tokens};
     char nonce[HA_JUDGE_NONCE_BYTES];
+    const char *fault = question->fault ? question->fault : "";
     struct ha_judge_prompt prompt = {.kind = judge->prompt,
                                      .prompt = question->prompt,
                                      .answer = question->answer,
-                                     .fault = question->fault,
                                      .nonce = nonce};
     struct ha_buffer system, user;
     int r;
 
     ha_buffer_init(&system, 0);
     ha_buffer_init(&user, 0);
-    if (question->fault &&
-        strncmp(question->fault, HA_JUDGE_FAULT_CUT, strlen(HA_JUDGE_FAULT_CUT)) == 0)
+    if (strncmp(fault, HA_JUDGE_FAULT_REPLY, strlen(HA_JUDGE_FAULT_REPLY)) == 0)
+        prompt.fault = fault + strlen(HA_JUDGE_FAULT_REPLY);
+    if (strncmp(fault, HA_JUDGE_FAULT_CUT, strlen(HA_JUDGE_FAULT_CUT)) == 0)
         request.max_tokens *= 2;
     r = ha_judge_prompt_nonce(question->prompt, question->answer, nonce, err);
     if (r == 0)

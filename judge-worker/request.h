@@ -8,9 +8,16 @@
 struct ha_error;
 struct ha_sweep_judge;
 
+/* Faults of a reply's text begin with this; only they are stated to the
+ * evaluator when an item is asked again. */
+#define HA_JUDGE_FAULT_REPLY "reply: "
+
+/* A fault that begins with this is answered with twice the room for the reply. */
+#define HA_JUDGE_FAULT_CUT HA_JUDGE_FAULT_REPLY "it was cut"
+
 struct ha_judge_question {
     const char *prompt, *answer;
-    const char *fault; /* why the reply before this one could not be used; "" or NULL: first */
+    const char *fault; /* what the item's last send came to; "" or NULL: nothing yet */
 };
 
 struct ha_judge_request {
@@ -20,9 +27,6 @@ struct ha_judge_request {
     int64_t prompt_tokens; /* estimated, rather too many */
     int64_t max_tokens;    /* of the reply */
 };
-
-/* A fault that begins with this is answered with twice the room for the reply. */
-#define HA_JUDGE_FAULT_CUT "the reply was cut"
 
 /* -EINVAL when `extra` would replace what this program decides (messages, model,
  * stream, n). */

@@ -43,6 +43,10 @@ int ha_log_redact(const char *secret)
 
     if (length < 8 || length >= SECRET_BYTES)
         return -EINVAL;
+    for (int i = 0; i < state.n_secrets; i++) {
+        if (strcmp(state.secrets[i], secret) == 0)
+            return 0;
+    }
     if (state.n_secrets == MAX_SECRETS)
         return -ENOSPC;
     memcpy(state.secrets[state.n_secrets++], secret, length + 1);

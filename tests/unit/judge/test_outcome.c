@@ -106,7 +106,8 @@ static void reads_scores_and_usage(void **state)
 static void asks_again_within_the_cap(void **state)
 {
     static const char *const finishes[] = {"length", "stop"};
-    static const char *const words[] = {"the reply was cut at the limit of 4096", "no JSON array"};
+    static const char *const words[] = {"reply: it was cut at the limit of 4096",
+                                        "reply: it holds no JSON array"};
     struct ha_judge_outcome outcome;
     struct ha_judge_end end;
     char *body;
