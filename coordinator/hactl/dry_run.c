@@ -116,21 +116,60 @@ static int print_counts(const struct ha_grid_input *input, struct ha_error *err)
     return ha_output_text(&out, err);
 }
 
-/* Trainable parameters, memory and FLOPs as ha-attempt planned them. */
+/* Trainable parameters, memory and FLOPs of the models whose files are here, as
+ * ha-attempt plans them. */
+static struct ha_table *plans_table(const struct ha_grid_input *input)
+{
+    struct ha_table *table = ha_table_create("Plan of each model and built-in strategy");
+
+    ha_table_column_text(table, "Model");
+    ha_table_column_text(table, "Strategy");
+    ha_table_column_text(table, "Layers");
+    ha_table_column_number(table, "Trainable");
+    ha_table_column_number(table, "% of model");
+    ha_table_column_number(table, "Memory MiB");
+    ha_table_column_number(table, "TFLOP per pair");
+    for (int64_t i = 0; i < input->sweep->model_count; i++) {
+        const struct ha_json *plan = input->models[i].plan, *strategies;
+        double parameters = ha_json_real(ha_json_get(plan, "parameters"), 0);
+        struct ha_json *one;
+        const char *name;
+        void *at = NULL;
+
+        strategies = ha_json_get(plan, "strategies");
+        while (ha_json_next(strategies, &at, &name, &one)) {
+            int64_t trainable = ha_json_int(ha_json_get(one, "trainable_parameters"), 0);
+
+            ha_table_text(table, input->sweep->models[i].name);
+            ha_table_text(table, name);
+            ha_table_text(table, ha_json_string(ha_json_get(one, "layers"), ""));
+            ha_table_format(table, "%lld", (long long)trainable);
+            ha_table_real(table, parameters > 0 ? 100 * (double)trainable / parameters : 0, 3);
+            ha_table_real(table, ha_json_real(ha_json_get(one, "memory_bytes"), 0) / (1 << 20), 0);
+            ha_table_real(table,
+                          (ha_json_real(ha_json_get(one, "forward_flops_per_pair"), 0) +
+                           ha_json_real(ha_json_get(one, "backward_flops_per_pair"), 0)) /
+                              1e12,
+                          4);
+        }
+    }
+    ha_table_note(table,
+                  "At the default rank and length, on the CPU backend, where weights are read "
+                  "from the mapped file; ha-attempt plan --set shows others.");
+    return table;
+}
+
+/* Nothing where no model's files are here. */
 static int print_plans(const struct ha_grid_input *input, struct ha_error *err)
 {
-    int r = 0;
+    struct ha_table *table = plans_table(input);
+    int r;
 
-    for (int64_t i = 0; r == 0 && i < input->sweep->model_count; i++) {
-        char *text;
-
-        if (!input->models[i].plan)
-            continue;
-        text = ha_json_dump(input->models[i].plan, HA_JSON_COMPACT);
-        if (printf("plan of %s: %s\n", input->sweep->models[i].name, text ? text : "") < 0)
-            r = ha_error_set(err, EIO, "standard output cannot be written");
-        free(text);
+    if (ha_table_rows(table) == 0) {
+        ha_table_destroy(table);
+        return 0;
     }
+    r = ha_output_table(table, HA_OUTPUT_PLAIN, err);
     if (r == 0)
         puts("");
     return r;
