@@ -31,7 +31,8 @@ int ha_buffer_append(struct ha_buffer *buffer, const void *bytes, size_t size);
 int ha_buffer_append_text(struct ha_buffer *buffer, const char *text);
 int ha_buffer_printf(struct ha_buffer *buffer, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-int ha_buffer_vprintf(struct ha_buffer *buffer, const char *format, va_list args);
+int ha_buffer_vprintf(struct ha_buffer *buffer, const char *format, va_list args)
+    __attribute__((format(printf, 2, 0)));
 
 /* Room for size more bytes (and the zero byte) without a further allocation. */
 int ha_buffer_reserve(struct ha_buffer *buffer, size_t size);
