@@ -10,6 +10,7 @@
 
 struct given {
     const char *name, *value;
+    int64_t first; /* of the option's values in ha_arguments.values */
 };
 
 struct ha_arguments {
@@ -17,7 +18,7 @@ struct ha_arguments {
     int64_t n_given;
     const char **positional;
     int64_t n_positional;
-    const char **values; /* room for the answers of ha_arguments_values */
+    const char **values; /* those of one option side by side, in the order given */
     bool help;
 };
 
@@ -59,8 +60,30 @@ static int read_option(struct ha_arguments *a, const struct ha_command *command,
                                 option->name, option->value);
         value = argv[++*at];
     }
-    a->given[a->n_given++] = (struct given){option->name, value ? value : ""};
+    a->given[a->n_given++] = (struct given){.name = option->name, .value = value ? value : ""};
     return 0;
+}
+
+static const struct given *first_given(const struct ha_arguments *a, const char *option)
+{
+    for (int64_t i = 0; i < a->n_given; i++)
+        if (strcmp(a->given[i].name, option) == 0)
+            return &a->given[i];
+    return NULL;
+}
+
+static void group_values(struct ha_arguments *a)
+{
+    int64_t n = 0;
+
+    for (int64_t i = 0; i < a->n_given; i++) {
+        if (first_given(a, a->given[i].name) != &a->given[i])
+            continue;
+        a->given[i].first = n;
+        for (int64_t j = i; j < a->n_given; j++)
+            if (strcmp(a->given[j].name, a->given[i].name) == 0)
+                a->values[n++] = a->given[j].value;
+    }
 }
 
 int ha_arguments_parse(const struct ha_command *command, int argc, const char *const *argv,
@@ -95,6 +118,7 @@ int ha_arguments_parse(const struct ha_command *command, int argc, const char *c
     if (r == 0 && a->n_positional > command->max_positional)
         r = ha_error_set(err, EINVAL, "%s: '%s' is one argument too many", command->name,
                          a->positional[command->max_positional]);
+    group_values(a);
 out:
     if (r < 0) {
         ha_arguments_destroy(a);
@@ -136,13 +160,13 @@ const char *ha_arguments_value(const struct ha_arguments *a, const char *option,
 const char *const *ha_arguments_values(const struct ha_arguments *a, const char *option,
                                        int64_t *ret_count)
 {
+    const struct given *first = first_given(a, option);
     int64_t n = 0;
 
     for (int64_t i = 0; i < a->n_given; i++)
-        if (strcmp(a->given[i].name, option) == 0)
-            a->values[n++] = a->given[i].value;
+        n += strcmp(a->given[i].name, option) == 0;
     *ret_count = n;
-    return a->values;
+    return a->values + (first ? first->first : 0);
 }
 
 int ha_arguments_int(const struct ha_arguments *a, const char *option, int64_t minimum,

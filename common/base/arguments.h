@@ -46,7 +46,8 @@ bool ha_arguments_given(const struct ha_arguments *arguments, const char *option
 const char *ha_arguments_value(const struct ha_arguments *arguments, const char *option,
                                const char *otherwise);
 
-/* All values of an option that may be repeated; borrowed, *ret_count of them. */
+/* All values of an option that may be repeated, *ret_count of them; valid as long as the
+ * arguments. */
 const char *const *ha_arguments_values(const struct ha_arguments *arguments, const char *option,
                                        int64_t *ret_count);
 

@@ -6,16 +6,15 @@
 #include "kernels/backend.h"
 #include "worker/attempt/commands.h"
 
-static int run(const struct ha_arguments *arguments, struct ha_error *err)
+static int run(const struct ha_call *call, struct ha_error *err)
 {
-    const struct ha_backend_options options = {
-        .name = ha_arguments_value(arguments, "backend", "auto"), .device = 0};
+    const struct ha_backend_options options = {.name = call->engine.backend, .device = 0};
     struct ha_backend *backend;
     int r = ha_backend_open(&options, &backend, err);
 
     if (r < 0)
         return r;
-    if (printf("%s\n", ha_backend_description(backend)) < 0 || fflush(stdout) == EOF)
+    if (printf("%s\n", ha_backend_description(backend)) < 0)
         r = ha_error_set(err, errno, "standard output: %s", strerror(errno));
     ha_backend_close(backend);
     return r;

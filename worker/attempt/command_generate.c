@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,85 +9,73 @@
 #include "worker/attempt/generation.h"
 #include "worker/contract.h"
 
-static int generate(const struct ha_arguments *arguments, const struct ha_run_settings *settings,
-                    struct ha_console_reporter *console, struct ha_error *err)
+/* Without data.eval_samples every row is answered, in its place. */
+static bool selects(const struct ha_arguments *arguments)
 {
+    static const char key[] = "data.eval_samples=";
+    int64_t n;
+    const char *const *overrides = ha_arguments_values(arguments, "set", &n);
+
+    for (int64_t i = 0; i < n; i++)
+        if (strncmp(overrides[i], key, sizeof(key) - 1) == 0)
+            return true;
+    return false;
+}
+
+static int generate(const struct ha_call *call, struct ha_console_reporter *console,
+                    struct ha_error *err)
+{
+    const struct ha_arguments *arguments = call->arguments;
     struct ha_reporter reporter = ha_console_reporter(console);
-    const char *prompts = ha_arguments_value(arguments, "prompts", "");
     struct ha_generation generation = {
-        .engine = {.model_dir = ha_arguments_value(arguments, "model", ""),
-                   .backend = ha_arguments_value(arguments, "backend", "auto")},
-        .prompt_template = "hh",
-        .prompts = &prompts,
-        .n_prompts = 1,
-    };
+        .engine = call->engine, .prompt_template = "hh", .in_file_order = !selects(arguments)};
     struct ha_generation_cell *cells;
     const char *const *adapters;
-    int64_t threads, n;
-    bool permanent;
-    int r = ha_arguments_int(arguments, "threads", 0, 0, &threads, err);
+    int64_t n;
+    int r = ha_arguments_int(arguments, "sequences", 1, 0, &generation.max_sequences, err);
 
-    if (r == 0)
-        r = ha_arguments_int(arguments, "sequences", 1, 0, &generation.max_sequences, err);
     if (r < 0)
         return r;
-    generation.engine.threads = (int)threads;
+    generation.prompts = ha_arguments_values(arguments, "prompts", &generation.n_prompts);
     adapters = ha_arguments_values(arguments, "adapter", &n);
-    cells = ha_calloc(n > 0 ? n : 1, sizeof(*cells));
+    generation.n_cells = n > 0 ? n : 1;
+    cells = ha_calloc(generation.n_cells, sizeof(*cells));
     if (!cells)
         return ha_error_set(err, ENOMEM, "out of memory");
-    generation.n_cells = n > 0 ? n : 1;
     for (int64_t i = 0; i < generation.n_cells; i++)
         cells[i] = (struct ha_generation_cell){.id = i + 1,
                                                .name = n > 0 ? adapters[i] : "base",
                                                .adapter = n > 0 ? adapters[i] : NULL,
-                                               .settings = settings};
+                                               .settings = call->settings};
     generation.cells = cells;
     console->names = n > 0 ? adapters : NULL;
-    r = ha_generation_run(&generation, &reporter, &ha_attempt_stop, &permanent, err);
+    r = ha_generation_run(&generation, &reporter, &ha_attempt_stop, err);
     free(cells);
     return r;
 }
 
-static int check(const struct ha_arguments *arguments, struct ha_error *err)
+static int run(const struct ha_call *call, struct ha_error *err)
 {
-    static const char *const needed[] = {"model", "prompts", "out"};
+    struct ha_console_reporter console = {.answers_path =
+                                              ha_arguments_value(call->arguments, "out", NULL)};
+    int r = ha_console_reporter_open(&console, err);
 
-    for (int i = 0; i < 3; i++)
-        if (!ha_arguments_given(arguments, needed[i]))
-            return ha_error_set(err, EINVAL, "ha-attempt generate needs --%s; see --help",
-                                needed[i]);
-    return 0;
+    if (r == 0)
+        r = generate(call, &console, err);
+    return ha_console_reporter_close(&console, r, err);
 }
 
-static int run(const struct ha_arguments *arguments, struct ha_error *err)
-{
-    const char *out = ha_arguments_value(arguments, "out", NULL);
-    struct ha_console_reporter console = {0};
-    struct ha_run_settings *settings = NULL;
-    const char *const *overrides;
-    int64_t n;
-    int r = check(arguments, err);
-
-    overrides = ha_arguments_values(arguments, "set", &n);
-    if (r == 0)
-        r = ha_run_settings_create(overrides, n, &settings, err);
-    if (r == 0 && !(console.answers = strcmp(out, "-") == 0 ? stdout : fopen(out, "we")))
-        r = ha_error_set(err, errno, "--out %s: %s", out, strerror(errno));
-    if (r == 0)
-        r = generate(arguments, settings, &console, err);
-    if (console.answers && console.answers != stdout && fclose(console.answers) == EOF && r == 0)
-        r = ha_error_set(err, errno, "--out %s: %s", out, strerror(errno));
-    ha_run_settings_destroy(settings);
-    return r == -EINTR ? HA_ATTEMPT_STOPPED : r;
-}
+static const char *const required[] = {"model", "prompts", "out", NULL};
 
 static const struct ha_option options[] = {
     {"model", "DIR", "Hugging Face model folder"},
     {"adapter", "DIR", "PEFT adapter; repeatable: each answers all prompts"},
-    {"prompts", "FILE", "rows {\"prompt\"} or hh-rlhf dialogues, JSON Lines, plain or gzip"},
+    {"prompts", "FILE",
+     "rows {\"prompt\"} or hh-rlhf dialogues, JSON Lines, plain or gzip; repeatable"},
     {"out", "FILE", "answers as JSON Lines (- for standard output)"},
-    {"set", "KEY=VALUE", "generate.max_new_tokens=64, data.eval_samples=60, ...; repeatable"},
+    {"set", "KEY=VALUE",
+     "generate.max_new_tokens=64, ...; repeatable; data.eval_samples=60 takes so many rows "
+     "by data.seed, else all are answered"},
     {"sequences", "N", "sequences at once (default 64)"},
     {"threads", "N", "CPU threads (default: one per core)"},
     {"backend", "NAME", "auto, cpu or cuda"},
@@ -104,5 +91,7 @@ const struct ha_subcommand ha_subcommand_generate = {
                            "--set generate.max_new_tokens=64",
                 .options = options,
                 .n_options = sizeof(options) / sizeof(options[0])},
+    .required = required,
+    .stops = true,
     .run = run,
 };

@@ -1,5 +1,7 @@
 /* ha-attempt job: what the daemon starts; worker/contract.h says how they speak. */
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,6 +13,7 @@
 #include "worker/attempt/contract_reporter.h"
 #include "worker/attempt/generation.h"
 #include "worker/attempt/job_spec.h"
+#include "worker/attempt/outcome.h"
 #include "worker/attempt/training.h"
 #include "worker/contract.h"
 
@@ -21,7 +24,7 @@ static struct ha_engine_options engine_of(const struct ha_job_spec *spec)
 }
 
 static int train(const struct ha_job_spec *spec, const struct ha_reporter *reporter,
-                 bool *ret_permanent, struct ha_error *err)
+                 struct ha_error *err)
 {
     struct ha_training_cell *cells = ha_calloc(spec->n_cells, sizeof(*cells));
     char **folders = ha_calloc(2 * spec->n_cells, sizeof(*folders));
@@ -53,7 +56,7 @@ static int train(const struct ha_job_spec *spec, const struct ha_reporter *repor
                                              .checkpoint_dir = folders[2 * i + 1]};
     }
     if (r == 0)
-        r = ha_training_run(&training, reporter, &ha_attempt_stop, ret_permanent, err);
+        r = ha_training_run(&training, reporter, &ha_attempt_stop, err);
     for (int64_t i = 0; folders && i < 2 * spec->n_cells; i++)
         free(folders[i]);
     free(folders);
@@ -62,7 +65,7 @@ static int train(const struct ha_job_spec *spec, const struct ha_reporter *repor
 }
 
 static int generate(const struct ha_job_spec *spec, const struct ha_reporter *reporter,
-                    bool *ret_permanent, struct ha_error *err)
+                    struct ha_error *err)
 {
     struct ha_generation_cell *cells = ha_calloc(spec->n_cells, sizeof(*cells));
     struct ha_generation generation = {.engine = engine_of(spec),
@@ -84,40 +87,43 @@ static int generate(const struct ha_job_spec *spec, const struct ha_reporter *re
                                                .settings = spec->cells[i].settings,
                                                .skip = spec->cells[i].skip,
                                                .n_skip = spec->cells[i].n_skip};
-    r = ha_generation_run(&generation, reporter, &ha_attempt_stop, ret_permanent, err);
+    r = ha_generation_run(&generation, reporter, &ha_attempt_stop, err);
     free(cells);
     return r;
 }
 
-static int run(const struct ha_arguments *arguments, struct ha_error *err)
+static int run(const struct ha_call *call, struct ha_error *err)
 {
-    const char *dir = ha_arguments_value(arguments, "dir", ".");
+    const char *dir = ha_arguments_value(call->arguments, "dir", ".");
     struct ha_contract_reporter context;
     struct ha_reporter reporter;
     struct ha_job_spec *spec;
-    bool permanent = true;
     int64_t fd;
-    int r = ha_arguments_int(arguments, "contract-fd", 0, STDOUT_FILENO, &fd, err);
+    int r = ha_arguments_int(call->arguments, "contract-fd", 0, STDOUT_FILENO, &fd, err);
 
     if (r < 0)
         return r;
+    if (fd > INT_MAX || fcntl((int)fd, F_GETFD) < 0)
+        return ha_error_set(err, EBADF, "--contract-fd %lld: not an open descriptor",
+                            (long long)fd);
     if (chdir(dir) < 0)
-        return ha_error_set(err, errno, "%s: %s", dir, strerror(errno));
+        return ha_error_set(err, errno, "--dir %s: %s", dir, strerror(errno));
     context.fd = (int)fd;
     reporter = ha_contract_reporter(&context);
     r = ha_job_spec_load(HA_ATTEMPT_SPEC_FILE, &spec, err);
     if (r == 0) {
-        r = spec->trains ? train(spec, &reporter, &permanent, err)
-                         : generate(spec, &reporter, &permanent, err);
+        r = spec->trains ? train(spec, &reporter, err) : generate(spec, &reporter, err);
         ha_job_spec_destroy(spec);
     }
     if (r == 0)
         return HA_ATTEMPT_DONE;
-    if (r == -EINTR)
+    if (r == -EINTR) {
+        ha_log_info("%s", ha_error_text(err));
         return HA_ATTEMPT_STOPPED;
+    }
     ha_log_error("%s", ha_error_text(err));
     (void)ha_contract_error(&context, ha_error_text(err));
-    return permanent ? HA_ATTEMPT_REFUSED : HA_ATTEMPT_FAILED;
+    return ha_outcome_is_permanent(r) ? HA_ATTEMPT_REFUSED : HA_ATTEMPT_FAILED;
 }
 
 static const struct ha_option options[] = {
@@ -133,5 +139,6 @@ const struct ha_subcommand ha_subcommand_job = {
                 .example = "ha-attempt job --dir runs/demo/work/3-7",
                 .options = options,
                 .n_options = sizeof(options) / sizeof(options[0])},
+    .stops = true,
     .run = run,
 };

@@ -136,33 +136,24 @@ static void print_text(const struct ha_model_config *config, const struct planne
            (int)PROMPT_TOKENS, (int)ANSWER_TOKENS);
 }
 
-static int run(const struct ha_arguments *arguments, struct ha_error *err)
+static int run(const struct ha_call *call, struct ha_error *err)
 {
-    const char *dir = ha_arguments_value(arguments, "model", NULL);
     struct planned planned[N_STRATEGIES] = {0};
-    struct ha_run_settings *settings = NULL;
     struct ha_model_config config;
-    const char *const *overrides;
-    int64_t n;
-    int r;
+    int r = ha_model_config_load(call->engine.model_dir, &config, err);
 
-    if (!dir)
-        return ha_error_set(err, EINVAL, "ha-attempt plan needs --model; see --help");
-    overrides = ha_arguments_values(arguments, "set", &n);
-    r = ha_run_settings_create(overrides, n, &settings, err);
-    if (r == 0)
-        r = ha_model_config_load(dir, &config, err);
     for (int i = 0; r == 0 && i < N_STRATEGIES; i++)
-        r = make_plan(&config, settings, strategies[i], &planned[i], err);
-    if (r == 0 && ha_arguments_given(arguments, "json"))
+        r = make_plan(&config, call->settings, strategies[i], &planned[i], err);
+    if (r == 0 && ha_arguments_given(call->arguments, "json"))
         r = print_json(&config, planned, err);
     else if (r == 0)
         print_text(&config, planned);
     for (int i = 0; i < N_STRATEGIES; i++)
         free(planned[i].layers);
-    ha_run_settings_destroy(settings);
     return r;
 }
+
+static const char *const required[] = {"model", NULL};
 
 static const struct ha_option options[] = {
     {"model", "DIR", "Hugging Face model folder; config.json is enough"},
@@ -179,5 +170,6 @@ const struct ha_subcommand ha_subcommand_plan = {
                 .example = "ha-attempt plan --model deploy/demo/models/qwen3-demo",
                 .options = options,
                 .n_options = sizeof(options) / sizeof(options[0])},
+    .required = required,
     .run = run,
 };

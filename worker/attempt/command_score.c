@@ -7,8 +7,9 @@
 #include "common/base/memory.h"
 #include "common/conf/json.h"
 #include "common/conf/run_settings.h"
+#include "worker/adapter/adapter.h"
 #include "worker/attempt/commands.h"
-#include "worker/attempt/engine.h"
+#include "worker/attempt/pair_files.h"
 #include "worker/dpo/score.h"
 
 /* The lines, kept until all are there: pairs come in the order of the selection,
@@ -87,17 +88,15 @@ static int print_lines(const struct scores *scores, struct ha_error *err)
     for (int64_t i = 0; i < n; i++)
         if (puts(scores->lines[i].line) == EOF)
             return ha_error_set(err, errno, "standard output: %s", strerror(errno));
-    return fflush(stdout) == EOF ? ha_error_set(err, errno, "standard output: %s", strerror(errno))
-                                 : 0;
+    return 0;
 }
 
-static int score(const struct ha_arguments *arguments, struct ha_engine *engine,
-                 const struct ha_run_settings *settings, struct ha_pair_set *pairs,
+static int score(const struct ha_call *call, struct ha_engine *engine, struct ha_pair_set *pairs,
                  struct ha_error *err)
 {
-    const char *dir = ha_arguments_value(arguments, "adapter", NULL);
+    const char *dir = ha_arguments_value(call->arguments, "adapter", NULL);
     struct scores scores = {.pairs = pairs,
-                            .per_token = ha_arguments_given(arguments, "per-token")};
+                            .per_token = ha_arguments_given(call->arguments, "per-token")};
     struct ha_adapter_geometry geometry;
     struct ha_adapter *adapter = NULL;
     int r = 0;
@@ -109,8 +108,8 @@ static int score(const struct ha_arguments *arguments, struct ha_engine *engine,
     if (r == 0 && !scores.lines)
         r = ha_error_set(err, ENOMEM, "out of memory");
     if (r == 0)
-        r = ha_dpo_score(engine->model, adapter, pairs, settings->train.tokens_per_microbatch, true,
-                         take, &scores, err);
+        r = ha_dpo_score(engine->model, adapter, pairs, call->settings->train.tokens_per_microbatch,
+                         true, take, &scores, err);
     if (r == 0)
         r = print_lines(&scores, err);
     for (int64_t i = 0; scores.lines && i < pairs->n_pairs; i++)
@@ -120,61 +119,32 @@ static int score(const struct ha_arguments *arguments, struct ha_engine *engine,
     return r;
 }
 
-static int load_pairs(const struct ha_arguments *arguments, struct ha_engine *engine,
-                      const struct ha_run_settings *settings, struct ha_pair_set **ret_pairs,
-                      struct ha_error *err)
+static int load_pairs(const struct ha_call *call, struct ha_engine *engine,
+                      struct ha_pair_set **ret_pairs, struct ha_error *err)
 {
-    struct ha_pair_options options = {.max_length = settings->train.max_length};
-    const char *const *paths;
-    struct ha_rows *rows;
-    int64_t n;
-    int r;
+    struct ha_pair_files files = {.what = "pairs", .settings = call->settings};
 
-    if (ha_split_parse(settings->data.split, &options.split) < 0)
-        return ha_error_set(err, EINVAL, "data.split: '%s' is neither trl nor turn",
-                            settings->data.split);
-    paths = ha_arguments_values(arguments, "data", &n);
-    r = ha_rows_open(paths, n, &rows, err);
-    if (r < 0)
-        return r;
-    if (ha_rows_form(rows) == HA_ROWS_PROMPT)
-        r = ha_error_set(err, EINVAL, "%s: rows have no chosen and rejected answers", paths[0]);
-    else
-        r = ha_pair_set_create(rows, engine->tokenizer, &options, 0, 0, ret_pairs, err);
-    ha_rows_close(rows);
-    return r;
+    files.paths = ha_arguments_values(call->arguments, "data", &files.n_paths);
+    return ha_pair_files_load(&files, engine->tokenizer, ret_pairs, err);
 }
 
-static int run(const struct ha_arguments *arguments, struct ha_error *err)
+static int run(const struct ha_call *call, struct ha_error *err)
 {
-    struct ha_engine_options options = {.model_dir = ha_arguments_value(arguments, "model", NULL),
-                                        .backend =
-                                            ha_arguments_value(arguments, "backend", "auto")};
-    struct ha_run_settings *settings = NULL;
     struct ha_pair_set *pairs = NULL;
-    struct ha_engine engine = {0};
-    const char *const *overrides;
-    int64_t n, threads;
-    int r = ha_arguments_int(arguments, "threads", 0, 0, &threads, err);
+    struct ha_engine engine;
+    int r = ha_engine_open(&call->engine, &engine, err);
 
     if (r < 0)
         return r;
-    options.threads = (int)threads;
-    if (!options.model_dir || !ha_arguments_given(arguments, "data"))
-        return ha_error_set(err, EINVAL, "ha-attempt score needs --model and --data; see --help");
-    overrides = ha_arguments_values(arguments, "set", &n);
-    r = ha_run_settings_create(overrides, n, &settings, err);
+    r = load_pairs(call, &engine, &pairs, err);
     if (r == 0)
-        r = ha_engine_open(&options, &engine, err);
-    if (r == 0)
-        r = load_pairs(arguments, &engine, settings, &pairs, err);
-    if (r == 0)
-        r = score(arguments, &engine, settings, pairs, err);
+        r = score(call, &engine, pairs, err);
     ha_pair_set_destroy(pairs);
     ha_engine_close(&engine);
-    ha_run_settings_destroy(settings);
     return r;
 }
+
+static const char *const required[] = {"model", "data", NULL};
 
 static const struct ha_option options[] = {
     {"model", "DIR", "Hugging Face model folder"},
@@ -195,5 +165,6 @@ const struct ha_subcommand ha_subcommand_score = {
                            "deploy/demo/data/eval.jsonl > scores.jsonl",
                 .options = options,
                 .n_options = sizeof(options) / sizeof(options[0])},
+    .required = required,
     .run = run,
 };

@@ -1,10 +1,12 @@
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/error.h"
 #include "common/conf/json.h"
+#include "common/io/jsonl.h"
 #include "worker/attempt/commands.h"
 #include "worker/tokenizer/tokenizer.h"
 
@@ -37,6 +39,8 @@ static int encode(struct ha_tokenizer *tokenizer, const struct ha_json *line, bo
         return ha_error_set(err, EINVAL, "%s: not a JSON string", where);
     r = ha_tokenizer_encode(tokenizer, ha_json_string(line, ""), ha_json_string_size(line), special,
                             &ids, err);
+    if (r < 0)
+        (void)ha_error_prefix(err, "%s", where);
     array = ha_json_new_array();
     for (int64_t i = 0; r == 0 && i < ids.count; i++)
         if (ha_json_append(array, ha_json_new_int(ids.data[i])) < 0)
@@ -79,49 +83,42 @@ static int decode(const struct ha_tokenizer *tokenizer, const struct ha_json *li
 static int run_lines(struct ha_tokenizer *tokenizer, bool decoding, bool special,
                      struct ha_error *err)
 {
-    char *line = NULL, where[64];
-    size_t capacity = 0;
-    ssize_t size;
-    int r = 0;
+    struct ha_jsonl *lines;
+    struct ha_json *json;
+    int r = ha_jsonl_open("-", 0, &lines, err);
 
-    for (int64_t n = 1; r == 0 && (size = getline(&line, &capacity, stdin)) > 0; n++) {
-        struct ha_json *json;
+    if (r < 0)
+        return r;
+    while ((r = ha_jsonl_next(lines, &json, err)) > 0) {
+        char where[64];
 
-        (void)snprintf(where, sizeof(where), "standard input:%lld", (long long)n);
-        r = ha_json_parse(line, (size_t)size, where, &json, err);
-        if (r < 0)
-            break;
+        (void)snprintf(where, sizeof(where), "standard input:%" PRId64, ha_jsonl_line(lines));
         r = decoding ? decode(tokenizer, json, special, where, err)
                      : encode(tokenizer, json, special, where, err);
         ha_json_destroy(json);
-        if (r < 0 && r != -EINVAL)
-            (void)ha_error_prefix(err, "%s", where);
+        if (r < 0)
+            break;
     }
-    free(line);
-    if (r == 0 && fflush(stdout) == EOF)
-        r = ha_error_set(err, errno, "standard output: %s", strerror(errno));
+    ha_jsonl_close(lines);
     return r;
 }
 
-static int run(const struct ha_arguments *arguments, struct ha_error *err)
+static int run(const struct ha_call *call, struct ha_error *err)
 {
-    const char *dir = ha_arguments_value(arguments, "model", NULL);
-    bool decoding = ha_arguments_given(arguments, "decode");
+    bool decoding = ha_arguments_given(call->arguments, "decode");
+    bool special = decoding ? ha_arguments_given(call->arguments, "keep-special")
+                            : !ha_arguments_given(call->arguments, "no-special");
     struct ha_tokenizer *tokenizer;
-    bool special;
-    int r;
+    int r = ha_tokenizer_load(call->engine.model_dir, &tokenizer, err);
 
-    if (!dir)
-        return ha_error_set(err, EINVAL, "ha-attempt tokenize needs --model; see --help");
-    special = decoding ? ha_arguments_given(arguments, "keep-special")
-                       : !ha_arguments_given(arguments, "no-special");
-    r = ha_tokenizer_load(dir, &tokenizer, err);
     if (r < 0)
         return r;
     r = run_lines(tokenizer, decoding, special, err);
     ha_tokenizer_destroy(tokenizer);
     return r;
 }
+
+static const char *const required[] = {"model", NULL};
 
 static const struct ha_option options[] = {
     {"model", "DIR", "Hugging Face model folder; tokenizer files are enough"},
@@ -139,5 +136,6 @@ const struct ha_subcommand ha_subcommand_tokenize = {
                            "deploy/demo/models/qwen3-demo",
                 .options = options,
                 .n_options = sizeof(options) / sizeof(options[0])},
+    .required = required,
     .run = run,
 };

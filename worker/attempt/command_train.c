@@ -1,6 +1,4 @@
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/error.h"
@@ -14,113 +12,83 @@
 static int find_layers(const char *strategy, const char *model, struct ha_layers *ret_layers,
                        struct ha_error *err)
 {
+    bool known = ha_blocks_builtin(strategy);
     struct ha_model_config config;
     int r = ha_model_config_load(model, &config, err);
 
-    if (r == 0 && strcmp(strategy, "base") == 0)
-        r = ha_error_set(err, EINVAL, "--strategy: base trains nothing");
-    if (r == 0)
-        r = ha_layers_of(strategy, ha_blocks_builtin(strategy) ? NULL : strategy, config.n_layers,
-                         ret_layers, err);
+    if (r < 0)
+        return r;
+    if (known ? strcmp(strategy, "base") == 0 : strcspn(strategy, "0123456789") > 0)
+        return ha_error_set(err, EINVAL,
+                            "--strategy %s: give local, mid, global, full or layers as 18-27 or "
+                            "0-3,7",
+                            strategy);
+    r = ha_layers_of(strategy, known ? NULL : strategy, config.n_layers, ret_layers, err);
     return r < 0 ? ha_error_prefix(err, "--strategy %s", strategy) : 0;
 }
 
-static int train(const struct ha_arguments *arguments, const struct ha_run_settings *settings,
-                 const struct ha_layers *layers, struct ha_console_reporter *console,
-                 struct ha_error *err)
+static int train(const struct ha_call *call, const struct ha_layers *layers,
+                 struct ha_console_reporter *console, struct ha_error *err)
 {
+    const struct ha_arguments *arguments = call->arguments;
     const char *out = ha_arguments_value(arguments, "out", NULL);
     struct ha_reporter reporter = ha_console_reporter(console);
     struct ha_training_cell cell = {
         .id = 1,
-        .name = ha_arguments_value(arguments, "strategy", "full"),
+        .name = ha_arguments_value(arguments, "strategy", NULL),
         .layers = layers->items,
         .n_layers = layers->count,
-        .settings = settings,
+        .settings = call->settings,
         .init_adapter = ha_arguments_value(arguments, "init-adapter", NULL),
         .checkpoint = ha_arguments_value(arguments, "resume", NULL),
         .out_dir = out,
         .checkpoint_dir = ha_arguments_value(arguments, "checkpoint-dir", out),
     };
     struct ha_training training = {
-        .engine = {.model_dir = ha_arguments_value(arguments, "model", NULL),
-                   .backend = ha_arguments_value(arguments, "backend", "auto")},
+        .engine = call->engine,
         .prompt_template = "hh",
         .cells = &cell,
         .n_cells = 1,
         .require_exact = true,
         .allow_inexact = ha_arguments_given(arguments, "allow-inexact"),
     };
-    const char *const *paths;
-    const char **train_paths;
-    int64_t threads;
-    bool permanent;
-    int r = ha_arguments_int(arguments, "threads", 0, 0, &threads, err);
 
-    if (r < 0)
-        return r;
-    training.engine.threads = (int)threads;
-    /* The list of --data has to outlive that of --eval. */
-    paths = ha_arguments_values(arguments, "data", &training.n_train);
-    train_paths = calloc((size_t)training.n_train, sizeof(*train_paths));
-    if (!train_paths)
-        return ha_error_set(err, ENOMEM, "out of memory");
-    memcpy(train_paths, paths, (size_t)training.n_train * sizeof(*train_paths));
-    training.train = train_paths;
+    training.train = ha_arguments_values(arguments, "data", &training.n_train);
     training.eval = ha_arguments_values(arguments, "eval", &training.n_eval);
-    r = ha_training_run(&training, &reporter, &ha_attempt_stop, &permanent, err);
-    free(train_paths);
-    return r;
+    return ha_training_run(&training, &reporter, &ha_attempt_stop, err);
 }
 
-static int check(const struct ha_arguments *arguments, struct ha_error *err)
+static int run(const struct ha_call *call, struct ha_error *err)
 {
-    static const char *const needed[] = {"model", "strategy", "data", "out"};
-
-    for (int i = 0; i < 4; i++)
-        if (!ha_arguments_given(arguments, needed[i]))
-            return ha_error_set(err, EINVAL, "ha-attempt train needs --%s; see --help", needed[i]);
-    return 0;
-}
-
-static int run(const struct ha_arguments *arguments, struct ha_error *err)
-{
-    const char *metrics = ha_arguments_value(arguments, "metrics", NULL);
-    struct ha_console_reporter console = {0};
-    struct ha_run_settings *settings = NULL;
+    const struct ha_arguments *arguments = call->arguments;
+    struct ha_console_reporter console = {.metrics_path =
+                                              ha_arguments_value(arguments, "metrics", NULL),
+                                          .append = ha_arguments_given(arguments, "resume")};
     struct ha_layers layers = {0};
-    const char *const *overrides;
-    int64_t n;
-    int r = check(arguments, err);
+    int r = find_layers(ha_arguments_value(arguments, "strategy", NULL), call->engine.model_dir,
+                        &layers, err);
 
-    overrides = ha_arguments_values(arguments, "set", &n);
     if (r == 0)
-        r = ha_run_settings_create(overrides, n, &settings, err);
+        r = ha_console_reporter_open(&console, err);
     if (r == 0)
-        r = find_layers(ha_arguments_value(arguments, "strategy", ""),
-                        ha_arguments_value(arguments, "model", ""), &layers, err);
-    if (r == 0 && metrics && !(console.metrics = fopen(metrics, "we")))
-        r = ha_error_set(err, errno, "--metrics %s: %s", metrics, strerror(errno));
-    if (r == 0)
-        r = train(arguments, settings, &layers, &console, err);
-    if (console.metrics && fclose(console.metrics) == EOF && r == 0)
-        r = ha_error_set(err, errno, "--metrics %s: %s", metrics, strerror(errno));
+        r = train(call, &layers, &console, err);
+    r = ha_console_reporter_close(&console, r, err);
     ha_layers_clear(&layers);
-    ha_run_settings_destroy(settings);
-    if (r == -EINTR)
-        return HA_ATTEMPT_STOPPED;
     return r < 0 ? r : console.failed ? HA_ATTEMPT_FAILED : HA_ATTEMPT_DONE;
 }
+
+static const char *const required[] = {"model", "strategy", "data", "out", NULL};
 
 static const struct ha_option options[] = {
     {"model", "DIR", "Hugging Face model folder"},
     {"strategy", "NAME", "local, mid, global, full, or layers: 18-27 or 0-3,7"},
     {"data", "FILE", "preference pairs, JSON Lines, plain or gzip; repeatable"},
-    {"eval", "FILE", "held-out pairs; repeatable"},
+    {"eval", "FILE", "held-out pairs: loss, accuracy and margin at the end; repeatable"},
     {"out", "DIR", "gets adapter_config.json and adapter_model.safetensors"},
     {"set", "KEY=VALUE", "train.learning_rate=1e-5, data.train_samples=240, ...; repeatable"},
     {"init-adapter", "DIR", "start from this PEFT adapter"},
-    {"metrics", "FILE", "JSON Lines, one per optimizer step, with TRL's names"},
+    {"metrics", "FILE",
+     "JSON Lines, one per optimizer step, with TRL's names; --resume adds to it"},
     {"checkpoint-dir", "DIR", "checkpoints (default: --out)"},
     {"resume", "FILE", "go on from a checkpoint"},
     {"allow-inexact", NULL, "accept a checkpoint of another backend"},
@@ -138,5 +106,7 @@ const struct ha_subcommand ha_subcommand_train = {
                            "--set train.learning_rate=1e-3",
                 .options = options,
                 .n_options = sizeof(options) / sizeof(options[0])},
+    .required = required,
+    .stops = true,
     .run = run,
 };

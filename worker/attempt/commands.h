@@ -5,15 +5,26 @@
 #include <signal.h>
 
 #include "common/base/arguments.h"
+#include "worker/attempt/engine.h"
 
 struct ha_error;
+struct ha_run_settings;
+
+/* What main has read of the command line before a subcommand runs. */
+struct ha_call {
+    const struct ha_arguments *arguments;
+    const struct ha_run_settings *settings; /* defaults under the values of --set */
+    struct ha_engine_options engine;        /* --model, --backend, --threads */
+};
 
 struct ha_subcommand {
     const char *name;
     struct ha_command command;
-    /* Returns an enum ha_attempt_exit, or a negative errno with err set: -EINVAL
-     * ends the program with HA_ATTEMPT_USAGE, others with HA_ATTEMPT_FAILED. */
-    int (*run)(const struct ha_arguments *arguments, struct ha_error *err);
+    const char *const *required; /* options that must be given, ended by NULL; NULL: none */
+    bool stops;                  /* SIGTERM and SIGINT set ha_attempt_stop; else they end it */
+    /* Returns an enum ha_attempt_exit, or a negative errno with err set: -EINTR is
+     * HA_ATTEMPT_STOPPED, others are HA_ATTEMPT_FAILED. */
+    int (*run)(const struct ha_call *call, struct ha_error *err);
 };
 
 extern const struct ha_subcommand ha_subcommand_tokenize, ha_subcommand_score, ha_subcommand_train,

@@ -25,6 +25,11 @@ struct making {
     int64_t pushed; /* ids that the stream has seen */
 };
 
+/* What a set of prompts depends on. */
+struct prompts_key {
+    int64_t room, eval_samples, train_samples, seed;
+};
+
 /* A cell at work. */
 struct work {
     const struct ha_generation *generation;
@@ -36,6 +41,9 @@ struct work {
     struct making *making;
     struct ha_generate_request *requests;
     int64_t n_requests;
+    struct ha_generate_settings settings; /* of the cell */
+    int32_t eos[HA_MODEL_MAX_EOS];
+    struct prompts_key key; /* of prompts */
     const char **stops;
     int64_t n_stops;
     int64_t done, total; /* answers */
@@ -59,38 +67,60 @@ static void add_eos(int32_t *eos, int64_t *n, int32_t id)
         eos[(*n)++] = id;
 }
 
-/* The cell's settings; with settings = "model" the model's own where it has any. */
-static int settings_of(const struct work *work, int32_t eos[HA_MODEL_MAX_EOS],
-                       struct ha_generate_settings *ret, struct ha_error *err)
+static bool given(const struct ha_sweep_generate *generate, const char *key)
+{
+    const struct ha_section *section = &ha_sweep_generate_section;
+
+    return ha_section_given(section, ha_section_find(section, key), generate);
+}
+
+/* With settings = "model": the model's own values where the grid gives none. */
+static void take_model_values(const struct ha_sweep_generate *generate,
+                              const struct ha_generation_config *model,
+                              struct ha_generate_settings *settings)
+{
+    struct ha_sampler_settings *sampler = &settings->sampler;
+
+    if (!given(generate, "temperature"))
+        sampler->temperature = model->do_sample ? model->temperature : 0;
+    if (!given(generate, "top_k"))
+        sampler->top_k = model->top_k;
+    if (!given(generate, "top_p"))
+        sampler->top_p = model->top_p;
+    if (!given(generate, "repetition_penalty"))
+        sampler->repetition_penalty = model->repetition_penalty;
+    if (!given(generate, "max_new_tokens") && model->max_new_tokens > 0)
+        settings->max_new_tokens = model->max_new_tokens;
+}
+
+/* The cell's settings, and the end tokens of model and tokenizer. */
+static int read_settings(struct work *work, struct ha_error *err)
 {
     const struct ha_sweep_generate *generate = &work->cell->settings->generate;
+    const struct ha_generation *generation = work->generation;
     struct ha_generation_config model;
     int64_t n_eos = 0;
-    int r = ha_generation_config_load(work->generation->engine.model_dir, &model, err);
+    int r = ha_generation_config_load(generation->engine.model_dir, &model, err);
 
     if (r < 0)
         return r;
     for (int64_t i = 0; i < model.n_eos; i++)
-        add_eos(eos, &n_eos, model.eos[i]);
-    add_eos(eos, &n_eos, ha_tokenizer_eos_id(work->engine.tokenizer));
-    *ret = (struct ha_generate_settings){
+        add_eos(work->eos, &n_eos, model.eos[i]);
+    add_eos(work->eos, &n_eos, ha_tokenizer_eos_id(work->engine.tokenizer));
+    work->settings = (struct ha_generate_settings){
         .sampler = {.temperature = generate->temperature,
                     .top_k = generate->top_k,
                     .top_p = generate->top_p,
                     .repetition_penalty = generate->repetition_penalty},
         .seed = (uint64_t)generate->seed,
         .max_new_tokens = generate->max_new_tokens,
-        .eos = eos,
+        .eos = work->eos,
         .n_eos = n_eos,
-        .max_sequences = work->generation->max_sequences > 0 ? work->generation->max_sequences
-                                                             : DEFAULT_SEQUENCES};
+        .max_sequences =
+            generation->max_sequences > 0 ? generation->max_sequences : DEFAULT_SEQUENCES};
     if (strcmp(generate->settings, "model") == 0)
-        ret->sampler =
-            (struct ha_sampler_settings){.temperature = model.do_sample ? model.temperature : 0,
-                                         .top_k = model.top_k,
-                                         .top_p = model.top_p,
-                                         .repetition_penalty = model.repetition_penalty};
-    return ha_sampler_settings_check(&ret->sampler, err);
+        take_model_values(generate, &model, &work->settings);
+    return ha_sampler_settings_check(&work->settings.sampler, err);
 }
 
 /* The dialogue form of hh-rlhf ends an answer where the next turn begins. */
@@ -171,6 +201,7 @@ static int on_finished(void *context, const struct ha_generate_answer *answer, s
     const struct ha_prompt *prompt = &work->prompts->prompts[making->prompt];
     struct ha_reported_answer reported = {.cell = work->cell->id,
                                           .prompt = making->prompt,
+                                          .row = prompt->row,
                                           .sample = making->sample,
                                           .prompt_text = prompt->text.data,
                                           .prompt_bytes = prompt->text.size,
@@ -218,6 +249,23 @@ static bool skipped(const struct ha_generation_cell *cell, int64_t prompt, int64
     return false;
 }
 
+static int64_t count_skipped(const struct work *work)
+{
+    const struct ha_generation_cell *cell = work->cell;
+    int64_t n = 0;
+
+    for (int64_t i = 0; i < cell->n_skip; i++)
+        n += cell->skip[i].prompt < work->prompts->n_prompts &&
+             cell->skip[i].sample < cell->settings->generate.samples;
+    return n;
+}
+
+/* Each sample of a row draws from a stream of its own. */
+static uint64_t stream_of(int64_t row, int64_t sample)
+{
+    return (uint64_t)row | (uint64_t)sample << 48;
+}
+
 static void clear_requests(struct work *work)
 {
     for (int64_t i = 0; i < work->n_requests; i++) {
@@ -256,49 +304,107 @@ static int make_requests(struct work *work, int64_t sample, const struct ha_adap
             (struct ha_generate_request){.ids = prompt->ids,
                                          .n_ids = prompt->n_ids,
                                          .adapter = adapter,
-                                         .prompt = (uint64_t)prompt->row};
+                                         .prompt = stream_of(prompt->row, sample)};
     }
     return 0;
 }
 
-static int load_prompts(struct work *work, const struct ha_run_settings *settings,
-                        struct ha_error *err)
-{
-    const struct ha_generation *generation = work->generation;
-    const struct ha_model_config *config = ha_model_config(work->engine.model);
-    int64_t room = config->max_position - settings->generate.max_new_tokens;
-    struct ha_rows *rows = NULL, *train = NULL;
-    const struct ha_prompt_report *report;
-    int r;
+/* ---- prompts ---------------------------------------------------------------------- */
 
-    if (config->max_position > 0 && room <= 0)
-        return ha_error_set(err, EINVAL,
-                            "generate.max_new_tokens = %lld leaves no room for a prompt in a "
-                            "context of %lld",
-                            (long long)settings->generate.max_new_tokens,
-                            (long long)config->max_position);
-    r = ha_rows_open(generation->prompts, generation->n_prompts, &rows, err);
-    if (r == 0)
-        r = ha_prompt_set_create(rows, work->engine.tokenizer, room > 0 ? room : 0,
-                                 settings->data.eval_samples, (uint64_t)settings->data.seed,
-                                 &work->prompts, err);
-    if (r == 0 && generation->n_train > 0)
-        r = ha_rows_open(generation->train, generation->n_train, &train, err);
-    if (r == 0 && train)
-        r = ha_prompt_set_mark_seen(work->prompts, train, settings->data.train_samples,
-                                    (uint64_t)settings->data.seed, err);
-    ha_rows_close(rows);
-    ha_rows_close(train);
-    if (r < 0)
-        return r;
-    report = &work->prompts->report;
+static int by_row(const void *a, const void *b)
+{
+    const struct ha_prompt *x = a, *y = b;
+
+    return (x->row > y->row) - (x->row < y->row);
+}
+
+static void log_prompts(const struct ha_prompt_report *report)
+{
     ha_log_info(
         "held-out prompts: rows %lld, selected %lld, kept %lld, longer than the context %lld, "
         "without a turn %lld, seen in training %lld",
         (long long)report->total, (long long)report->selected, (long long)report->prompts,
         (long long)report->dropped_too_long, (long long)report->dropped_no_turn,
         (long long)report->seen_in_training);
+}
+
+/* Ids that a prompt may have; 0: any number. */
+static int find_room(const struct work *work, int64_t *ret_room, struct ha_error *err)
+{
+    int64_t context = ha_model_config(work->engine.model)->max_position;
+    int64_t tokens = work->settings.max_new_tokens;
+
+    if (context > 0 && context <= tokens)
+        return ha_error_set(err, EINVAL,
+                            "generate.max_new_tokens = %lld leaves no room for a prompt in a "
+                            "context of %lld",
+                            (long long)tokens, (long long)context);
+    *ret_room = context > 0 ? context - tokens : 0;
     return 0;
+}
+
+static int read_prompts(const struct work *work, int64_t room, struct ha_prompt_set **ret_prompts,
+                        struct ha_error *err)
+{
+    const struct ha_generation *generation = work->generation;
+    const struct ha_sweep_data *data = &work->cell->settings->data;
+    int64_t samples = generation->in_file_order ? 0 : data->eval_samples;
+    struct ha_rows *rows = NULL, *train = NULL;
+    struct ha_prompt_set *prompts = NULL;
+    int r = ha_rows_open(generation->prompts, generation->n_prompts, &rows, err);
+
+    if (r < 0)
+        return r;
+    r = ha_prompt_set_create(rows, work->engine.tokenizer, room, samples, (uint64_t)data->seed,
+                             &prompts, err);
+    if (r < 0)
+        (void)ha_error_prefix(err, "%s", generation->prompts[0]);
+    if (r == 0 && generation->in_file_order)
+        qsort(prompts->prompts, (size_t)prompts->n_prompts, sizeof(*prompts->prompts), by_row);
+    if (r == 0 && generation->n_train > 0)
+        r = ha_rows_open(generation->train, generation->n_train, &train, err);
+    if (r == 0 && train)
+        r = ha_prompt_set_mark_seen(prompts, train, data->train_samples, (uint64_t)data->seed, err);
+    ha_rows_close(rows);
+    ha_rows_close(train);
+    if (r < 0) {
+        ha_prompt_set_destroy(prompts);
+        return r;
+    }
+    *ret_prompts = prompts;
+    return 0;
+}
+
+/* What the prompts of the cell depend on; equal for most cells of a job. */
+static struct prompts_key key_of(const struct work *work, int64_t room)
+{
+    const struct ha_sweep_data *data = &work->cell->settings->data;
+
+    return (struct prompts_key){.room = room,
+                                .eval_samples = data->eval_samples,
+                                .train_samples = data->train_samples,
+                                .seed = data->seed};
+}
+
+static int load_prompts(struct work *work, struct ha_error *err)
+{
+    struct prompts_key key;
+    int64_t room = 0;
+    int r = find_room(work, &room, err);
+
+    if (r < 0)
+        return r;
+    key = key_of(work, room);
+    if (work->prompts && key.room == work->key.room && key.seed == work->key.seed &&
+        key.eval_samples == work->key.eval_samples && key.train_samples == work->key.train_samples)
+        return 0;
+    ha_prompt_set_destroy(work->prompts);
+    work->prompts = NULL;
+    work->key = key;
+    r = read_prompts(work, room, &work->prompts, err);
+    if (r == 0)
+        log_prompts(&work->prompts->report);
+    return r;
 }
 
 /* ---- cells -------------------------------------------------------------------------- */
@@ -336,18 +442,11 @@ static int generate_sample(struct work *work, int64_t sample, const struct ha_ad
 {
     struct ha_generate_hooks hooks = {
         .context = work, .stop = on_token, .finished = on_finished, .cancelled = on_step};
-    struct ha_generate_settings settings;
-    int32_t eos[HA_MODEL_MAX_EOS];
-    int r = settings_of(work, eos, &settings, err);
+    int r = make_requests(work, sample, adapter, err);
 
-    if (r < 0)
-        return r;
-    /* Each sample draws from a stream of its own. */
-    settings.seed += (uint64_t)sample;
-    r = make_requests(work, sample, adapter, err);
     if (r == 0 && work->n_requests > 0)
-        r = ha_generate(work->engine.model, work->requests, work->n_requests, &settings, &hooks,
-                        NULL, err);
+        r = ha_generate(work->engine.model, work->requests, work->n_requests, &work->settings,
+                        &hooks, NULL, err);
     clear_requests(work);
     return r == -ECANCELED ? ha_error_set(err, EINTR, "stopped as asked") : r;
 }
@@ -357,18 +456,25 @@ static int generate_cell(struct work *work, struct ha_error *err)
     struct ha_adapter_geometry geometry;
     struct ha_adapter *adapter = NULL;
     int64_t samples = work->cell->settings->generate.samples;
-    int r = 0;
+    int r = read_settings(work, err);
 
+    if (r == 0)
+        r = load_prompts(work, err);
+    if (r == 0)
+        r = make_stops(work, err);
+    if (r < 0)
+        return r;
     ha_model_config_geometry(ha_model_config(work->engine.model), &geometry);
     if (work->cell->adapter)
         r = ha_adapter_load(work->engine.backend, &geometry, work->cell->adapter, &adapter, err);
-    if (r == 0)
-        r = make_stops(work, err);
+    if (r < 0)
+        return r;
     work->start_ms = ha_clock_boot_ms();
     work->tokens = work->limited = 0;
     work->total = work->prompts->n_prompts * samples;
-    work->done = work->cell->n_skip;
+    work->done = count_skipped(work);
     work->flops_before = ha_backend_flops(work->engine.backend);
+    r = work->reporter->phase(work->reporter->context, "generate", err);
     if (r == 0)
         r = report_progress(work, err);
     for (int64_t sample = 0; r == 0 && sample < samples; sample++)
@@ -388,25 +494,18 @@ static int prepare(struct work *work, struct ha_error *err)
     if (r == 0 && strcmp(generation->prompt_template, "hh") != 0)
         r = ha_error_set(err, ENOTSUP, "template \"%s\" is not built yet; use \"hh\"",
                          generation->prompt_template);
-    if (r == 0)
-        r = ha_engine_open(&generation->engine, &work->engine, err);
-    if (r == 0)
-        r = load_prompts(work, generation->cells[0].settings, err);
-    return r < 0 ? r : work->reporter->phase(work->reporter->context, "generate", err);
+    return r < 0 ? r : ha_engine_open(&generation->engine, &work->engine, err);
 }
 
 int ha_generation_run(const struct ha_generation *generation, const struct ha_reporter *reporter,
-                      const volatile sig_atomic_t *stop, bool *ret_permanent, struct ha_error *err)
+                      const volatile sig_atomic_t *stop, struct ha_error *err)
 {
     struct work work = {.generation = generation, .reporter = reporter, .stop = stop};
     int r = prepare(&work, err);
 
-    *ret_permanent = r < 0 && r != -ENOMEM && r != -EPIPE && r != -ENOSPC && r != -EIO;
     for (int64_t i = 0; r == 0 && i < generation->n_cells; i++) {
         work.cell = &generation->cells[i];
         r = generate_cell(&work, err);
-        /* Logits that are no numbers come from the adapter: nothing will mend them. */
-        *ret_permanent = r == -EDOM || r == -EINVAL;
     }
     free(work.stops);
     ha_prompt_set_destroy(work.prompts);

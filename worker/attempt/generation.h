@@ -35,9 +35,8 @@ struct ha_generation {
 };
 
 /* Generate to the end; each answer is reported as it is finished, each cell when
- * all of its answers are.  Returns 0, or -EINTR when stopped.  *ret_permanent as in
- * ha_training_run. */
+ * all of its answers are.  Returns 0, or -EINTR when *stop was set. */
 int ha_generation_run(const struct ha_generation *generation, const struct ha_reporter *reporter,
-                      const volatile sig_atomic_t *stop, bool *ret_permanent, struct ha_error *err);
+                      const volatile sig_atomic_t *stop, struct ha_error *err);
 
 #endif

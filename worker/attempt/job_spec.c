@@ -9,7 +9,7 @@
 #include "common/base/memory.h"
 #include "common/conf/json.h"
 
-enum { LIMIT_BYTES = 64 << 20, MAX_LAYERS = 1024 };
+enum { LIMIT_BYTES = 64 << 20, MAX_LAYERS = 1024, MAX_THREADS = 4096 };
 
 static int missing(const char *what, struct ha_error *err)
 {
@@ -40,8 +40,11 @@ static int read_paths(const struct ha_json *data, const char *key, const char **
                       int64_t *ret_count, struct ha_error *err)
 {
     const struct ha_json *array = ha_json_get(data, key);
-    const char **paths = ha_calloc(ha_json_size(array), sizeof(*paths));
+    const char **paths;
 
+    if (array && !ha_json_is(array, HA_JSON_ARRAY))
+        return missing(key, err);
+    paths = ha_calloc(ha_json_size(array), sizeof(*paths));
     if (!paths)
         return out_of_memory(err);
     *ret_paths = paths;
@@ -120,32 +123,13 @@ static int read_cell(const struct ha_job_spec *spec, const struct ha_json *json,
     return r;
 }
 
-static int read_spec(struct ha_job_spec *spec, struct ha_error *err)
+static int read_cells(struct ha_job_spec *spec, struct ha_error *err)
 {
-    const struct ha_json *model = ha_json_get(spec->document, "model");
-    const struct ha_json *data = ha_json_get(spec->document, "data");
     const struct ha_json *cells = ha_json_get(spec->document, "cells");
-    const char *kind;
-    int r = read_text(spec->document, "kind", &kind, err);
+    int r = 0;
 
-    if (r == 0 && strcmp(kind, "train") != 0 && strcmp(kind, "generate") != 0)
-        r = ha_error_set(err, EINVAL, "job.json: kind '%s' is neither train nor generate", kind);
-    if (r == 0)
-        spec->trains = strcmp(kind, "train") == 0;
-    if (r == 0)
-        r = read_text(model, "path", &spec->model_path, err);
-    spec->hub_id = optional_text(model, "hub_id");
-    spec->prompt_template = ha_json_string(ha_json_get(model, "template"), "hh");
-    spec->threads = (int)ha_json_int(ha_json_get(spec->document, "threads"), 0);
-    spec->backend = ha_json_string(ha_json_get(spec->document, "backend"), "auto");
-    if (r == 0)
-        r = read_paths(data, "train", &spec->train, &spec->n_train, err);
-    if (r == 0)
-        r = read_paths(data, "eval", &spec->eval, &spec->n_eval, err);
-    if (r == 0 && ha_json_size(cells) == 0)
-        r = missing("cells", err);
-    if (r < 0)
-        return r;
+    if (!ha_json_is(cells, HA_JSON_ARRAY) || ha_json_size(cells) == 0)
+        return missing("cells", err);
     spec->cells = ha_calloc(ha_json_size(cells), sizeof(*spec->cells));
     if (!spec->cells)
         return out_of_memory(err);
@@ -154,6 +138,45 @@ static int read_spec(struct ha_job_spec *spec, struct ha_error *err)
         r = read_cell(spec, ha_json_at(cells, i), &spec->cells[i], err);
     }
     return r;
+}
+
+static int read_machine(struct ha_job_spec *spec, struct ha_error *err)
+{
+    int64_t threads = ha_json_int(ha_json_get(spec->document, "threads"), 0);
+
+    if (threads < 0 || threads > MAX_THREADS)
+        return ha_error_set(err, EINVAL, "job.json: threads must be 0 to %d", MAX_THREADS);
+    spec->threads = (int)threads;
+    spec->backend = ha_json_string(ha_json_get(spec->document, "backend"), "auto");
+    return 0;
+}
+
+static int read_spec(struct ha_job_spec *spec, struct ha_error *err)
+{
+    const struct ha_json *model = ha_json_get(spec->document, "model");
+    const struct ha_json *data = ha_json_get(spec->document, "data");
+    const char *kind;
+    int r = read_text(spec->document, "kind", &kind, err);
+
+    if (r < 0)
+        return r;
+    spec->trains = strcmp(kind, "train") == 0;
+    if (!spec->trains && strcmp(kind, "generate") != 0)
+        return ha_error_set(err, EINVAL, "job.json: kind '%s' is neither train nor generate", kind);
+    spec->hub_id = optional_text(model, "hub_id");
+    spec->prompt_template = ha_json_string(ha_json_get(model, "template"), "hh");
+    r = read_text(model, "path", &spec->model_path, err);
+    if (r == 0)
+        r = read_machine(spec, err);
+    if (r == 0)
+        r = read_paths(data, "train", &spec->train, &spec->n_train, err);
+    if (r == 0)
+        r = read_paths(data, "eval", &spec->eval, &spec->n_eval, err);
+    if (r == 0 && (spec->trains ? spec->n_train : spec->n_eval) == 0)
+        r = missing(spec->trains ? "data.train" : "data.eval", err);
+    if (r == 0 && !ha_json_is(ha_json_get(spec->document, "settings"), HA_JSON_OBJECT))
+        r = missing("settings", err);
+    return r < 0 ? r : read_cells(spec, err);
 }
 
 int ha_job_spec_load(const char *path, struct ha_job_spec **ret_spec, struct ha_error *err)

@@ -1,7 +1,7 @@
 /* reporter.h - where an attempt tells what happens
  *
- * Training and generation speak to this interface; contract.c writes it to the
- * daemon's pipe, console.c to the terminal and files of a person. */
+ * Training and generation speak to this interface; contract_reporter.c writes
+ * it to the daemon's pipe, console_reporter.c to the terminal and files of a person. */
 #ifndef HA_WORKER_ATTEMPT_REPORTER_H
 #define HA_WORKER_ATTEMPT_REPORTER_H
 
@@ -18,7 +18,10 @@ struct ha_reported_metric {
 };
 
 struct ha_reported_answer {
-    int64_t cell, prompt, sample;
+    int64_t cell;
+    int64_t prompt; /* in the order of the selection, counted from 0 */
+    int64_t row;    /* of the prompt in its files */
+    int64_t sample;
     const char *prompt_text;
     size_t prompt_bytes;
     const char *text; /* cut and stripped */

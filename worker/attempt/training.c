@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "common/base/buffer.h"
 #include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
@@ -12,7 +12,8 @@
 #include "common/base/path.h"
 #include "common/conf/json.h"
 #include "worker/adapter/adapter.h"
-#include "worker/data/pairs.h"
+#include "worker/attempt/cell_adapter.h"
+#include "worker/attempt/pair_files.h"
 #include "worker/dpo/trainer.h"
 
 enum { MAX_METRICS = 64 };
@@ -24,10 +25,11 @@ struct work {
     struct ha_engine engine;
     struct ha_pair_set *train, *eval;
     struct ha_adapter **adapters;
+    struct ha_adapter *reference; /* of a cell that goes on from an adapter: what it began with */
     struct ha_dpo_cell *cells;
     struct ha_json **last_eval; /* per cell: {"eval_loss": ...} of the newest evaluation */
     struct ha_dpo_trainer *trainer;
-    const volatile sig_atomic_t *stop;
+    volatile sig_atomic_t *stop;
     enum ha_dpo_phase phase;
     bool phase_known;
     int64_t start_ms, tokens;
@@ -48,116 +50,71 @@ static int out_of_memory(struct ha_error *err)
 
 /* ---- data ------------------------------------------------------------------- */
 
-static int load_pairs(struct work *work, const char *const *paths, int64_t n_paths, int64_t asked,
-                      const char *what, struct ha_pair_set **ret_set, struct ha_error *err)
-{
-    const struct ha_run_settings *settings = settings_of(work);
-    struct ha_pair_options options = {.max_length = settings->train.max_length};
-    struct ha_rows *rows = NULL;
-    struct ha_buffer text;
-    int r = ha_split_parse(settings->data.split, &options.split);
-
-    if (r < 0)
-        return ha_error_set(err, EINVAL, "data.split: '%s' is neither trl nor turn",
-                            settings->data.split);
-    r = ha_rows_open(paths, n_paths, &rows, err);
-    if (r == 0 && ha_rows_form(rows) == HA_ROWS_PROMPT)
-        r = ha_error_set(err, EINVAL, "%s: rows have a prompt but no chosen and rejected answers",
-                         paths[0]);
-    if (r == 0)
-        r = ha_pair_set_create(rows, work->engine.tokenizer, &options, asked,
-                               (uint64_t)settings->data.seed, ret_set, err);
-    ha_rows_close(rows);
-    if (r < 0)
-        return r;
-    ha_buffer_init(&text, 0);
-    if (ha_pair_report_text(&(*ret_set)->report, &text) == 0) {
-        for (char *line = text.data, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
-            *end = '\0';
-            ha_log_info("%s: %s", what, line);
-        }
-    }
-    ha_buffer_clear(&text);
-    return 0;
-}
-
-/* True for files of prompts alone: they have no pairs to evaluate on. */
-static int prompts_only(const struct ha_training *training, bool *ret_only, struct ha_error *err)
-{
-    struct ha_rows *rows;
-    int r = ha_rows_open(training->eval, training->n_eval, &rows, err);
-
-    if (r == 0) {
-        *ret_only = ha_rows_form(rows) == HA_ROWS_PROMPT;
-        ha_rows_close(rows);
-    }
-    return r;
-}
-
 static int load_data(struct work *work, struct ha_error *err)
 {
     const struct ha_training *training = work->training;
-    bool only = false;
-    int r = load_pairs(work, training->train, training->n_train,
-                       settings_of(work)->data.train_samples, "training pairs", &work->train, err);
+    const struct ha_run_settings *settings = settings_of(work);
+    struct ha_pair_files train = {.what = "training pairs",
+                                  .paths = training->train,
+                                  .n_paths = training->n_train,
+                                  .samples = settings->data.train_samples,
+                                  .settings = settings};
+    struct ha_pair_files eval = {.what = "held-out pairs",
+                                 .paths = training->eval,
+                                 .n_paths = training->n_eval,
+                                 .samples = settings->data.eval_samples,
+                                 .settings = settings,
+                                 .prompts_allowed = true};
+    int r = ha_pair_files_load(&train, work->engine.tokenizer, &work->train, err);
 
     if (r < 0 || training->n_eval == 0)
         return r;
-    r = prompts_only(training, &only, err);
-    if (r < 0 || only)
-        return r;
-    return load_pairs(work, training->eval, training->n_eval, settings_of(work)->data.eval_samples,
-                      "held-out pairs", &work->eval, err);
+    return ha_pair_files_load(&eval, work->engine.tokenizer, &work->eval, err);
 }
 
-/* ---- adapters and trainer ----------------------------------------------------- */
-
-static int module_bits(const struct ha_text_list *names, uint32_t *ret_bits, struct ha_error *err)
+/* What all cells of a job must have in common, as they share pairs, order and packs. */
+static int check_common(const struct ha_training *training, struct ha_error *err)
 {
-    uint32_t bits = 0;
+    const struct ha_run_settings *first = training->cells[0].settings;
 
-    for (int64_t i = 0; i < names->count; i++) {
-        enum ha_module module;
-        int r = ha_module_parse(names->items[i], &module, err);
+    for (int64_t i = 1; i < training->n_cells; i++) {
+        const struct ha_run_settings *other = training->cells[i].settings;
+        const struct {
+            const char *key;
+            bool equal;
+        } keys[] = {
+            {"data.seed", first->data.seed == other->data.seed},
+            {"data.split", strcmp(first->data.split, other->data.split) == 0},
+            {"data.train_samples", first->data.train_samples == other->data.train_samples},
+            {"data.eval_samples", first->data.eval_samples == other->data.eval_samples},
+            {"train.batch_size", first->train.batch_size == other->train.batch_size},
+            {"train.gradient_accumulation",
+             first->train.gradient_accumulation == other->train.gradient_accumulation},
+            {"train.epochs", first->train.epochs == other->train.epochs},
+            {"train.max_length", first->train.max_length == other->train.max_length},
+            {"train.precision", strcmp(first->train.precision, other->train.precision) == 0},
+            {"train.order_seed", first->train.order_seed == other->train.order_seed},
+            {"train.tokens_per_microbatch",
+             first->train.tokens_per_microbatch == other->train.tokens_per_microbatch},
+            {"train.eval_steps", first->train.eval_steps == other->train.eval_steps},
+        };
 
-        if (r < 0)
-            return ha_error_prefix(err, "train.target_modules");
-        bits |= 1U << module;
+        for (size_t k = 0; k < sizeof(keys) / sizeof(keys[0]); k++)
+            if (!keys[k].equal)
+                return ha_error_set(err, EINVAL, "cells %s and %s of one job differ in %s",
+                                    training->cells[0].name, training->cells[i].name, keys[k].key);
     }
-    *ret_bits = bits;
     return 0;
 }
 
-static int make_adapter(struct work *work, int64_t i, struct ha_error *err)
-{
-    const struct ha_training_cell *cell = &work->training->cells[i];
-    const struct ha_sweep_train *train = &cell->settings->train;
-    struct ha_adapter_settings settings = {.rank = train->lora_rank,
-                                           .alpha = train->lora_alpha,
-                                           .dropout = train->lora_dropout,
-                                           .layers = cell->layers,
-                                           .n_layers = cell->n_layers};
-    struct ha_adapter_geometry geometry;
-    int r;
-
-    ha_model_config_geometry(ha_model_config(work->engine.model), &geometry);
-    if (cell->init_adapter)
-        return ha_adapter_load(work->engine.backend, &geometry, cell->init_adapter,
-                               &work->adapters[i], err);
-    r = module_bits(&train->target_modules, &settings.modules, err);
-    if (r == 0)
-        r = ha_adapter_create(work->engine.backend, &geometry, &settings, &work->adapters[i], err);
-    if (r == 0)
-        r = ha_adapter_init(work->adapters[i], (uint64_t)train->init_seed, err);
-    return r;
-}
+/* ---- adapters and trainer ----------------------------------------------------- */
 
 static int make_cell(struct work *work, int64_t i, struct ha_error *err)
 {
     const struct ha_training_cell *cell = &work->training->cells[i];
     const struct ha_sweep_train *train = &cell->settings->train;
     struct ha_dpo_cell *dpo = &work->cells[i];
-    int r = make_adapter(work, i, err);
+    int r = ha_cell_adapter_create(cell, &work->engine, &work->adapters[i], err);
 
     if (r < 0)
         return r;
@@ -183,6 +140,7 @@ static struct ha_dpo_job job_of(const struct work *work)
     ha_dpo_job_defaults(&job);
     job.train = work->train;
     job.eval = work->eval;
+    job.reference = work->reference;
     job.batch_size = train->batch_size;
     job.gradient_accumulation = train->gradient_accumulation;
     job.epochs = train->epochs;
@@ -198,11 +156,13 @@ static struct ha_dpo_job job_of(const struct work *work)
 
 /* ---- reports from the trainer ----------------------------------------------------- */
 
+/* A report that fails ends the work as a signal would. */
 static void keep_result(struct work *work, int r, const struct ha_error *err)
 {
     if (r < 0 && work->report_result == 0) {
         work->report_result = r;
         work->report_error = *err;
+        *work->stop = 1;
     }
 }
 
@@ -293,16 +253,25 @@ static int make_trainer(struct work *work, struct ha_error *err)
                                  &callbacks, work->stop, &work->trainer, err);
 }
 
-/* Loads the checkpoints, all or none. */
+/* Loads the checkpoints, all or none: cells go on from the same step. */
 static int resume(struct work *work, struct ha_error *err)
 {
     const struct ha_training *training = work->training;
+    int64_t given = 0;
     int r = 0;
 
-    for (int64_t i = 0; r == 0 && i < training->n_cells; i++)
-        if (training->cells[i].checkpoint)
-            r = ha_dpo_trainer_load(work->trainer, i, training->cells[i].checkpoint,
-                                    training->allow_inexact, err);
+    for (int64_t i = 0; i < training->n_cells; i++)
+        given += training->cells[i].checkpoint != NULL;
+    if (given > 0 && given < training->n_cells)
+        r = ha_error_set(err, EINVAL, "%lld of %lld cells have one", (long long)given,
+                         (long long)training->n_cells);
+    for (int64_t i = 0; r == 0 && given > 0 && i < training->n_cells; i++)
+        r = ha_dpo_trainer_load(work->trainer, i, training->cells[i].checkpoint,
+                                training->allow_inexact, err);
+    if (r == 0 && given > 0)
+        ha_log_info("training goes on after step %lld of %lld",
+                    (long long)ha_dpo_trainer_step(work->trainer),
+                    (long long)ha_dpo_trainer_total_steps(work->trainer));
     if (r == 0 || training->require_exact || r == -ENOMEM)
         return r;
     /* Work may be lost, results may not: start anew. */
@@ -322,7 +291,6 @@ static int resume(struct work *work, struct ha_error *err)
 static struct ha_json *summary_of(const struct work *work, int64_t cell)
 {
     const struct ha_training_cell *spec = &work->training->cells[cell];
-    const struct ha_pair_report *report = &work->train->report;
     struct ha_json *json = ha_json_new_object(), *value;
     const char *key;
     void *at = NULL;
@@ -335,12 +303,7 @@ static struct ha_json *summary_of(const struct work *work, int64_t cell)
         ha_json_set(json, "seconds", ha_json_new_real((double)ms / 1000)) < 0 ||
         ha_json_set(json, "tokens", ha_json_new_int(work->tokens)) < 0 ||
         ha_json_set(json, "flops", ha_json_new_real(work->flops)) < 0 ||
-        ha_json_set(json, "pairs", ha_json_new_int(report->pairs)) < 0 ||
-        ha_json_set(json, "rows_selected", ha_json_new_int(report->selected)) < 0 ||
-        ha_json_set(json, "rows_dropped",
-                    ha_json_new_int(report->dropped_prompt_too_long + report->dropped_empty_text)) <
-            0 ||
-        ha_json_set(json, "pairs_cut_inside_word", ha_json_new_int(report->cut_inside_word)) < 0 ||
+        ha_pair_files_summary(work->train, json) < 0 ||
         ha_json_set(json, "precision",
                     ha_json_new_string(
                         ha_engine_precision(&work->engine, spec->settings->train.precision))) < 0 ||
@@ -393,31 +356,72 @@ static int report_cells(struct work *work, struct ha_error *err)
     return r;
 }
 
-/* Everything before the first step: errors here come back in every attempt,
- * except a lack of memory. */
+/* Folders that cannot be written to are found before the work, not after it. */
+static int make_folders(const struct ha_training *training, struct ha_error *err)
+{
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < 2 * training->n_cells; i++) {
+        const struct ha_training_cell *cell = &training->cells[i / 2];
+        const char *dir = i % 2 == 0 ? cell->out_dir : cell->checkpoint_dir;
+
+        r = ha_path_make_dirs(dir, 0777, err);
+        if (r == 0 && access(dir, W_OK) < 0)
+            r = ha_error_set(err, errno, "%s: cannot write into it: %s", dir, strerror(errno));
+    }
+    return r;
+}
+
+/* The reference of a cell that goes on from an adapter is that adapter, as in TRL. */
+static int make_reference(struct work *work, struct ha_error *err)
+{
+    const struct ha_training *training = work->training;
+
+    if (!training->cells[0].init_adapter)
+        return 0;
+    if (training->n_cells > 1)
+        return ha_error_set(err, ENOTSUP,
+                            "cells that go on from an adapter have no reference in common; train "
+                            "them one by one");
+    return ha_cell_adapter_create(&training->cells[0], &work->engine, &work->reference, err);
+}
+
+static int check(const struct ha_training *training, struct ha_error *err)
+{
+    int r = check_common(training, err);
+
+    if (r == 0 && strcmp(training->prompt_template, "hh") != 0)
+        r = ha_error_set(err, ENOTSUP, "template \"%s\" is not built yet; use \"hh\"",
+                         training->prompt_template);
+    return r < 0 ? r : make_folders(training, err);
+}
+
+/* Everything before the references. */
 static int prepare(struct work *work, struct ha_error *err)
 {
     const struct ha_training *training = work->training;
     int r = work->reporter->phase(work->reporter->context, "load", err);
 
-    if (r < 0)
-        return r;
-    if (strcmp(training->prompt_template, "hh") != 0)
-        return ha_error_set(err, ENOTSUP, "template \"%s\" is not built yet; use \"hh\"",
-                            training->prompt_template);
-    r = ha_engine_open(&training->engine, &work->engine, err);
+    if (r == 0)
+        r = check(training, err);
+    if (r == 0)
+        r = ha_engine_open(&training->engine, &work->engine, err);
     if (r == 0)
         ha_log_info("precision %s",
                     ha_engine_precision(&work->engine, settings_of(work)->train.precision));
     if (r == 0)
         r = load_data(work, err);
+    if (r < 0)
+        return r;
     work->adapters = ha_calloc(training->n_cells, sizeof(*work->adapters));
     work->cells = ha_calloc(training->n_cells, sizeof(*work->cells));
     work->last_eval = ha_calloc(training->n_cells, sizeof(*work->last_eval));
-    if (r == 0 && (!work->adapters || !work->cells || !work->last_eval))
-        r = out_of_memory(err);
+    if (!work->adapters || !work->cells || !work->last_eval)
+        return out_of_memory(err);
     for (int64_t i = 0; r == 0 && i < training->n_cells; i++)
         r = make_cell(work, i, err);
+    if (r == 0)
+        r = make_reference(work, err);
     if (r == 0)
         r = make_trainer(work, err);
     return r < 0 ? r : resume(work, err);
@@ -432,6 +436,7 @@ static void clear(struct work *work)
         if (work->last_eval)
             ha_json_destroy(work->last_eval[i]);
     }
+    ha_adapter_destroy(work->reference);
     free(work->adapters);
     free(work->cells);
     free(work->last_eval);
@@ -441,16 +446,15 @@ static void clear(struct work *work)
 }
 
 int ha_training_run(const struct ha_training *training, const struct ha_reporter *reporter,
-                    const volatile sig_atomic_t *stop, bool *ret_permanent, struct ha_error *err)
+                    volatile sig_atomic_t *stop, struct ha_error *err)
 {
     struct work work = {
         .training = training, .reporter = reporter, .stop = stop, .start_ms = ha_clock_boot_ms()};
     int r = prepare(&work, err);
 
-    *ret_permanent = r < 0 && r != -ENOMEM && r != -EPIPE && r != -ENOSPC && r != -EIO;
     if (r == 0)
         r = ha_dpo_trainer_run(work.trainer, err);
-    if (r == 0 && work.report_result < 0) {
+    if (work.report_result < 0) {
         r = work.report_result;
         *err = work.report_error;
     }

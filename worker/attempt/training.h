@@ -17,7 +17,8 @@ struct ha_training_cell {
     const int64_t *layers; /* ascending, at least one */
     int64_t n_layers;
     const struct ha_run_settings *settings;
-    const char *init_adapter; /* PEFT folder to start from; NULL: a new adapter */
+    const char *init_adapter; /* PEFT folder to go on from, also the reference then; NULL: a new
+                                 adapter.  In a job of one cell only */
     const char *checkpoint;   /* file to resume from; NULL: from the start */
     const char *out_dir;      /* gets the PEFT files */
     const char *checkpoint_dir;
@@ -38,10 +39,11 @@ struct ha_training {
     bool allow_inexact; /* accept a checkpoint of another backend */
 };
 
-/* Train to the end.  Returns 0 when every cell was reported, -EINTR when stopped
- * (checkpoints were reported).  *ret_permanent: an error that another attempt
- * would meet again. */
+/* Train to the end.  Returns 0 when every cell was reported, -EINTR when stopped: checkpoints were
+ * reported, unless the references were not done yet.  *stop asks for that; a report that fails sets
+ * it too, and its error is returned.  outcome.h tells errors that come back from those that heal.
+ */
 int ha_training_run(const struct ha_training *training, const struct ha_reporter *reporter,
-                    const volatile sig_atomic_t *stop, bool *ret_permanent, struct ha_error *err);
+                    volatile sig_atomic_t *stop, struct ha_error *err);
 
 #endif

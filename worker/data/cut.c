@@ -60,6 +60,11 @@ int ha_pair_cut_trl(const struct ha_text *chosen, const struct ha_text *rejected
     return 0;
 }
 
+bool ha_pair_has_common_text(const struct ha_text *chosen, const struct ha_text *rejected)
+{
+    return common_prefix(chosen, rejected) > 0;
+}
+
 size_t ha_prompt_end(const char *text, size_t size)
 {
     for (size_t end = size; end >= MARKER_BYTES; end--)

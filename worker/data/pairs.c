@@ -277,6 +277,10 @@ static int add_dialogue(struct building *b, const struct ha_row *row)
         report->dropped_empty_text++;
         return 0;
     }
+    if (b->options.require_prompt && !ha_pair_has_common_text(&row->chosen, &row->rejected))
+        return ha_error_set(b->err, EINVAL,
+                            "chosen and rejected have no common beginning, so there is no prompt; "
+                            "give the prompt as a key of its own");
     count_dialogue(report, row);
     if (b->options.split == HA_SPLIT_TURN &&
         ha_pair_cut_turn(&row->chosen, &row->rejected, &cut) < 0)

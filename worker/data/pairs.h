@@ -21,6 +21,7 @@
 #ifndef HA_WORKER_DATA_PAIRS_H
 #define HA_WORKER_DATA_PAIRS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -62,7 +63,9 @@ struct ha_pair_report {
 
 struct ha_pair_options {
     enum ha_split split;
-    int64_t max_length; /* ids per sequence; 0: no limit */
+    int64_t max_length;  /* ids per sequence; 0: no limit */
+    bool require_prompt; /* a dialogue pair without a common beginning is an error; TRL goes on
+                            with an empty prompt */
 };
 
 /* Pair i: ids[offset[3i] .. offset[3i + 1]) prompt, [offset[3i + 1] .. offset[3i + 2]) chosen,
@@ -85,7 +88,8 @@ struct ha_pair {
 };
 
 /* Select `asked` rows (0 = all) with the seed and tokenise them.  rows may not be HA_ROWS_PROMPT.
- * Errors: a row whose text cannot be tokenised (named by number), no pair left. */
+ * Errors: a row whose text cannot be tokenised, or one without a prompt where
+ * that is required (named by number), no pair left. */
 int ha_pair_set_create(const struct ha_rows *rows, struct ha_tokenizer *tokenizer,
                        const struct ha_pair_options *options, int64_t asked, uint64_t seed,
                        struct ha_pair_set **ret_set, struct ha_error *err);
@@ -108,6 +112,9 @@ struct ha_cut {
 /* -EINVAL when a text is empty (Python raises there). */
 int ha_pair_cut_trl(const struct ha_text *chosen, const struct ha_text *rejected,
                     struct ha_cut *ret_cut);
+
+/* False where not even the first characters agree. */
+bool ha_pair_has_common_text(const struct ha_text *chosen, const struct ha_text *rejected);
 
 /* -ENOENT when the common prefix has no "\n\nAssistant:". */
 int ha_pair_cut_turn(const struct ha_text *chosen, const struct ha_text *rejected,

@@ -40,13 +40,17 @@ static int add_prompt(struct building *b, const struct ha_row *row, enum ha_rows
     size_t size = prompt_size(row, form);
     int r;
 
-    if (size == 0) {
+    if (size == 0 && form == HA_ROWS_IMPLICIT) {
         set->report.dropped_no_turn++;
         return 0;
     }
     r = ha_tokenizer_encode(b->tokenizer, prompt_text(row, form), size, true, &b->ids, b->err);
     if (r < 0)
         return ha_error_prefix(b->err, "row %" PRId64, row->number);
+    if (b->ids.count == first) {
+        set->report.dropped_no_turn++;
+        return 0;
+    }
     if (b->max_ids > 0 && b->ids.count - first > b->max_ids) {
         b->ids.count = first;
         set->report.dropped_too_long++;
@@ -108,11 +112,11 @@ static int add_rows(struct building *b, const struct ha_row *texts, int64_t n,
         return r;
     set->report.prompts = set->n_prompts;
     if (set->n_prompts == 0)
-        return ha_error_set(b->err, EINVAL,
-                            "no prompt is left of %" PRId64 " rows: %" PRId64
-                            " are longer than %" PRId64 " ids, %" PRId64 " have no turn",
-                            n, set->report.dropped_too_long, b->max_ids,
-                            set->report.dropped_no_turn);
+        return ha_error_set(
+            b->err, EINVAL,
+            "no prompt is left of %" PRId64 " rows: %" PRId64 " are longer than %" PRId64
+            " ids, %" PRId64 " have no turn of the assistant or no id",
+            n, set->report.dropped_too_long, b->max_ids, set->report.dropped_no_turn);
     set->ids = b->ids.data;
     b->ids = (struct ha_ids){0};
     for (int64_t i = 0; i < set->n_prompts; i++)

@@ -22,7 +22,8 @@ struct ha_prompt_report {
     int64_t prompts;  /* prompts of the set */
 
     int64_t dropped_too_long; /* more ids than the limit */
-    int64_t dropped_no_turn;  /* no "\n\nAssistant:" in chosen, or an empty prompt */
+    int64_t dropped_no_turn;  /* no "\n\nAssistant:" in chosen, or a prompt without an id: an
+                                 empty one where the tokenizer adds no BOS */
     int64_t seen_in_training; /* kept; see ha_prompt_set_mark_seen */
     int64_t repeated;         /* kept; the same text came before */
 };

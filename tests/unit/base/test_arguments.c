@@ -53,6 +53,28 @@ static void options_and_positionals_mix(void **state)
     ha_arguments_destroy(a);
 }
 
+static void values_of_several_options_stay(void **state)
+{
+    const char *const argv[] = {"one", "--set", "a", "--limit", "1", "--set=b", "--limit=2"};
+    const char *const *sets, *const *limits;
+    struct ha_arguments *a;
+    int64_t n_sets, n_limits, none;
+
+    (void)state;
+    assert_int_equal(parse(7, argv, &a, NULL), 0);
+    sets = ha_arguments_values(a, "set", &n_sets);
+    limits = ha_arguments_values(a, "limit", &n_limits);
+    (void)ha_arguments_values(a, "json", &none);
+    assert_int_equal(n_sets, 2);
+    assert_int_equal(n_limits, 2);
+    assert_int_equal(none, 0);
+    assert_string_equal(sets[0], "a");
+    assert_string_equal(sets[1], "b");
+    assert_string_equal(limits[0], "1");
+    assert_string_equal(limits[1], "2");
+    ha_arguments_destroy(a);
+}
+
 static void mistakes_are_named(void **state)
 {
     static const char *const cases[][3] = {
@@ -95,6 +117,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_and_positionals_mix),
+        cmocka_unit_test(values_of_several_options_stay),
         cmocka_unit_test(mistakes_are_named),
         cmocka_unit_test(help_needs_no_arguments),
     };

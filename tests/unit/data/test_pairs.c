@@ -82,7 +82,7 @@ static void ids_as_trl(void **state)
 {
     struct ha_json *all = golden();
     const struct ha_json *rows = ha_json_get(all, "rows");
-    const struct ha_pair_options options = {HA_SPLIT_TRL, 0};
+    const struct ha_pair_options options = {.split = HA_SPLIT_TRL};
     struct ha_buffer lines;
     const char *model;
     struct ha_json *expected;
@@ -139,7 +139,7 @@ static void cut_at_the_turn(void **state)
 {
     static const char *const models[] = {"llama-2-demo", "llama-3.1-demo", "qwen2.5-demo",
                                          "qwen3-demo"};
-    const struct ha_pair_options options = {HA_SPLIT_TURN, 0};
+    const struct ha_pair_options options = {.split = HA_SPLIT_TURN};
     char *path =
         put("turn.jsonl",
             "{\"chosen\": \"" HUMAN BOT " It is.\", \"rejected\": \"" HUMAN BOT " I am.\"}\n"
@@ -197,7 +197,7 @@ static void long_rows(void **state)
         "{\"prompt\": \"x\", \"chosen\": \" and so on and on and on\", \"rejected\": \"\"}\n");
     struct ha_tokenizer *t = demo_tokenizer("qwen3-demo");
     struct ha_rows *rows = open_rows(path);
-    struct ha_pair_options options = {HA_SPLIT_TRL, 4};
+    struct ha_pair_options options = {.split = HA_SPLIT_TRL, .max_length = 4};
     struct ha_pair_set *set = NULL;
     struct ha_error err = {0};
     struct ha_buffer text;
@@ -241,8 +241,9 @@ static void refused_rows(void **state)
 {
     char *prompts = put("prompts.jsonl", "{\"prompt\": \"x\"}\n");
     char *empty = put("empty.jsonl", "{\"chosen\": \"\", \"rejected\": \"x\"}\n");
+    char *apart = put("apart.jsonl", "{\"chosen\": \"yes\", \"rejected\": \"no\"}\n");
     struct ha_tokenizer *t = demo_tokenizer("qwen3-demo");
-    const struct ha_pair_options options = {HA_SPLIT_TRL, 0};
+    struct ha_pair_options options = {.split = HA_SPLIT_TRL};
     struct ha_pair_set *set = NULL;
     struct ha_error err = {0};
     struct ha_rows *rows = open_rows(prompts);
@@ -255,12 +256,21 @@ static void refused_rows(void **state)
     assert_int_equal(ha_pair_set_create(rows, t, &options, 0, 42, &set, &err), -EINVAL);
     assert_non_null(strstr(err.text, "1 rows have an empty text"));
     ha_rows_close(rows);
+    rows = open_rows(apart);
+    options.require_prompt = true;
+    assert_int_equal(ha_pair_set_create(rows, t, &options, 0, 42, &set, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "row 0: chosen and rejected have no common beginning"));
+    options.require_prompt = false;
+    assert_int_equal(ha_pair_set_create(rows, t, &options, 0, 42, &set, &err), 0);
+    ha_pair_set_destroy(set);
+    ha_rows_close(rows);
     ha_tokenizer_destroy(t);
     assert_int_equal(ha_split_parse("turn", &split), 0);
     assert_int_equal(split, HA_SPLIT_TURN);
     assert_int_equal(ha_split_parse("Turn", &split), -EINVAL);
     free(prompts);
     free(empty);
+    free(apart);
 }
 
 /* The counts that the data folder's README gives for the odd records. */
@@ -275,7 +285,7 @@ static void odd_records_of_hh(void **state)
         {"helpful-rejection-sampled", 2749, 32, 0, 3, 7, 234},
     };
     const char *data = getenv("HA_TEST_DATA");
-    const struct ha_pair_options options = {HA_SPLIT_TRL, 0};
+    const struct ha_pair_options options = {.split = HA_SPLIT_TRL};
     struct ha_tokenizer *t;
 
     (void)state;

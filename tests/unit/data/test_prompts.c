@@ -91,19 +91,26 @@ static void held_out(void **state)
 static void prompts_alone(void **state)
 {
     char *path = put("prompts.jsonl", "{\"prompt\": \"Say it\"}\n{\"prompt\": \"\"}\n");
-    struct ha_tokenizer *t = demo_tokenizer("qwen3-demo");
+    struct ha_tokenizer *without_bos = demo_tokenizer("qwen3-demo");
+    struct ha_tokenizer *with_bos = demo_tokenizer("llama-2-demo");
     struct ha_prompt_set *set = NULL;
     struct ha_rows *rows = NULL;
 
     (void)state;
     assert_int_equal(ha_rows_open((const char *const *)&path, 1, &rows, NULL), 0);
-    assert_int_equal(ha_prompt_set_create(rows, t, 0, 0, 42, &set, NULL), 0);
+    assert_int_equal(ha_prompt_set_create(rows, without_bos, 0, 0, 42, &set, NULL), 0);
     assert_int_equal(set->n_prompts, 1);
     assert_string_equal(set->prompts[0].text.data, "Say it");
     assert_int_equal(set->report.dropped_no_turn, 1);
     ha_prompt_set_destroy(set);
+    assert_int_equal(ha_prompt_set_create(rows, with_bos, 0, 0, 42, &set, NULL), 0);
+    assert_int_equal(set->n_prompts, 2);
+    assert_int_equal(find_row(set, 1)->n_ids, 1);
+    assert_int_equal(find_row(set, 1)->ids[0], ha_tokenizer_bos_id(with_bos));
+    ha_prompt_set_destroy(set);
     ha_rows_close(rows);
-    ha_tokenizer_destroy(t);
+    ha_tokenizer_destroy(without_bos);
+    ha_tokenizer_destroy(with_bos);
     free(path);
 }
 
