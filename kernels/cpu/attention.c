@@ -83,6 +83,13 @@ struct forward {
     float *out, *logsumexp;
     int64_t group; /* query heads of a kv head */
     int64_t width; /* head_dim in whole column panels */
+    const struct ha_leaf *leaf;
+    const struct tile *tiles;
+};
+
+/* A tile of queries: its segment and first token. */
+struct tile {
+    int64_t segment, row;
 };
 
 /* One thread's buffers. */
@@ -233,9 +240,14 @@ static void forward_tile(const struct ha_leaf *leaf, const struct forward *f,
     finish_rows(leaf, f, &scratch, row, rows, kv_head);
 }
 
-struct tile {
-    int64_t segment, row;
-};
+static void do_tile(const void *context, int64_t item, void *scratch)
+{
+    const struct forward *f = context;
+    const struct tile *tile = &f->tiles[item / f->shape->n_kv_heads];
+
+    forward_tile(f->leaf, f, &f->shape->segments[tile->segment], tile->row,
+                 item % f->shape->n_kv_heads, scratch);
+}
 
 /* The query tiles of all segments; the caller frees them. */
 static struct tile *list_tiles(const struct ha_attention *shape, int64_t *ret_count)
@@ -261,7 +273,13 @@ int ha_cpu_op_attention_forward(struct ha_backend *backend, void *out, float *lo
                                 const struct ha_attention *shape, struct ha_error *err)
 {
     struct ha_cpu *cpu = ha_cpu_of(backend);
-    struct forward f = {shape, q, k, v, out, logsumexp, 0, 0};
+    struct forward f = {.shape = shape,
+                        .leaf = &cpu->leaf,
+                        .q = q,
+                        .k = k,
+                        .v = v,
+                        .out = out,
+                        .logsumexp = logsumexp};
     struct tile *tiles;
     int64_t n_tiles = 0;
     double flops;
@@ -278,14 +296,8 @@ int ha_cpu_op_attention_forward(struct ha_backend *backend, void *out, float *lo
     tiles = list_tiles(shape, &n_tiles);
     if (!tiles)
         return ha_error_set(err, ENOMEM, "no memory for the list of attention tiles");
-#pragma omp parallel for num_threads(cpu->threads)                                                 \
-    schedule(dynamic, 1) if (ha_cpu_parallel(cpu, flops / 2.0))
-    for (int64_t i = 0; i < n_tiles * shape->n_kv_heads; i++) {
-        const struct tile *tile = &tiles[i / shape->n_kv_heads];
-
-        forward_tile(&cpu->leaf, &f, &shape->segments[tile->segment], tile->row,
-                     i % shape->n_kv_heads, ha_cpu_thread_scratch(cpu));
-    }
+    f.tiles = tiles;
+    ha_cpu_for_tiles(cpu, n_tiles * shape->n_kv_heads, flops / 2.0, do_tile, &f);
     free(tiles);
     backend->flops += flops;
     return 0;

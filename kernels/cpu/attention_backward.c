@@ -215,6 +215,15 @@ static void backward_family(const struct backward *b, int64_t first, int64_t kv_
     }
 }
 
+static void do_family(const void *context, int64_t item, void *scratch)
+{
+    const struct backward *b = context;
+    int64_t segment = item / b->shape->n_kv_heads;
+
+    if (b->family[segment] == segment)
+        backward_family(b, segment, item % b->shape->n_kv_heads, scratch);
+}
+
 /* family[s] = the first segment that s is connected with by prefixes. */
 static void find_families(const struct ha_attention *shape, int64_t *family)
 {
@@ -267,12 +276,7 @@ int ha_cpu_op_attention_backward(struct ha_backend *backend, void *dq, void *dk,
         return ha_error_set(err, ENOMEM, "no memory for the list of attention segments");
     find_families(shape, family);
     b.family = family;
-#pragma omp parallel for num_threads(cpu->threads)                                                 \
-    schedule(dynamic, 1) if (ha_cpu_parallel(cpu, flops / 2.0))
-    for (int64_t i = 0; i < shape->n_segments * shape->n_kv_heads; i++)
-        if (family[i / shape->n_kv_heads] == i / shape->n_kv_heads)
-            backward_family(&b, i / shape->n_kv_heads, i % shape->n_kv_heads,
-                            ha_cpu_thread_scratch(cpu));
+    ha_cpu_for_tiles(cpu, shape->n_segments * shape->n_kv_heads, flops / 2.0, do_family, &b);
     free(family);
     backend->flops += flops;
     return 0;

@@ -1,10 +1,11 @@
 #include "kernels/cpu/cores.h"
 
 #include <limits.h>
-#include <omp.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CGROUP_ROOT "/sys/fs/cgroup"
 
@@ -83,7 +84,27 @@ static int version_1(int limit)
     return tighter(limit, ha_cpu_quota_parse(both));
 }
 
+/* The affinity mask, which must be as large as the kernel's own; else what is online. */
+static int affinity(void)
+{
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    int cores = 0;
+
+    for (int n = 1024; cores == 0 && n <= 1 << 20; n *= 2) {
+        cpu_set_t *set = CPU_ALLOC(n);
+
+        if (!set)
+            break;
+        if (sched_getaffinity(0, CPU_ALLOC_SIZE(n), set) == 0)
+            cores = CPU_COUNT_S(CPU_ALLOC_SIZE(n), set);
+        CPU_FREE(set);
+    }
+    if (cores > 0)
+        return cores;
+    return online > 0 && online < INT_MAX ? (int)online : 1;
+}
+
 int ha_cpu_cores(void)
 {
-    return version_1(version_2(omp_get_num_procs()));
+    return version_1(version_2(affinity()));
 }

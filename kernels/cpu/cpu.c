@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <gnu/libc-version.h>
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +17,7 @@
 #endif
 
 enum { ALIGNMENT = 256, MAX_THREADS = 1024, PARALLEL_MIN = 1 << 23 };
+enum { ROW_TILE = 16384 }; /* elements */
 
 /* Sits in the ALIGNMENT bytes before each allocation. */
 struct block {
@@ -103,6 +103,7 @@ static void cpu_close(struct ha_backend *backend)
 {
     struct ha_cpu *cpu = ha_cpu_of(backend);
 
+    ha_pool_destroy(cpu->pool);
     free(cpu->shared);
     free(cpu->per_thread);
     free(cpu->work);
@@ -186,15 +187,61 @@ int ha_cpu_work(struct ha_cpu *cpu, size_t bytes, struct ha_error *err)
     return grow_scratch(cpu, &cpu->work, &cpu->work_bytes, bytes, 1, err);
 }
 
-void *ha_cpu_thread_scratch(const struct ha_cpu *cpu)
+struct tiles {
+    const struct ha_cpu *cpu;
+    ha_cpu_tile_fn fn;
+    const void *context;
+};
+
+static void do_tile(void *context, int64_t tile, int thread)
 {
-    return cpu->per_thread + (size_t)omp_get_thread_num() * cpu->per_thread_bytes;
+    const struct tiles *tiles = context;
+
+    tiles->fn(tiles->context, tile,
+              tiles->cpu->per_thread + (size_t)thread * tiles->cpu->per_thread_bytes);
+}
+
+void ha_cpu_for_tiles(struct ha_cpu *cpu, int64_t n_tiles, double work, ha_cpu_tile_fn fn,
+                      const void *context)
+{
+    struct tiles tiles = {cpu, fn, context};
+
+    if (work > (double)cpu->parallel_min)
+        ha_pool_run(cpu->pool, do_tile, &tiles, n_tiles);
+    else
+        for (int64_t i = 0; i < n_tiles; i++)
+            do_tile(&tiles, i, 0);
+}
+
+struct row_tiles {
+    ha_cpu_rows_fn fn;
+    const void *context;
+    int64_t n_rows, rows; /* all, of a tile */
+};
+
+static void do_rows(const void *context, int64_t tile, void *scratch)
+{
+    const struct row_tiles *tiles = context;
+    int64_t begin = tile * tiles->rows;
+
+    (void)scratch;
+    tiles->fn(tiles->context, begin, ha_cpu_min(begin + tiles->rows, tiles->n_rows));
+}
+
+void ha_cpu_for_rows(struct ha_cpu *cpu, int64_t n_rows, int64_t cols, ha_cpu_rows_fn fn,
+                     const void *context)
+{
+    struct row_tiles tiles = {fn, context, n_rows, cols < ROW_TILE ? ROW_TILE / (cols + 1) + 1 : 1};
+
+    ha_cpu_for_tiles(cpu, ha_cpu_ceil_div(n_rows, tiles.rows),
+                     HA_CPU_ELEMENT_WORK * (double)n_rows * (double)cols, do_rows, &tiles);
 }
 
 int ha_cpu_open_with(const struct ha_backend_options *options, const char *leaf_name,
                      struct ha_backend **ret_backend, struct ha_error *err)
 {
     struct ha_cpu *cpu;
+    int rc;
 
     if (options->threads < 0 || options->threads > MAX_THREADS)
         return ha_error_set(err, EINVAL, "%d threads; 0 (one per core) to %d are possible",
@@ -211,6 +258,11 @@ int ha_cpu_open_with(const struct ha_backend_options *options, const char *leaf_
     cpu->threads = options->threads ? options->threads : ha_cpu_cores();
     if (cpu->threads > MAX_THREADS)
         cpu->threads = MAX_THREADS;
+    rc = ha_pool_create(cpu->threads, &cpu->pool, err);
+    if (rc < 0) {
+        free(cpu);
+        return rc;
+    }
     cpu->parallel_min = PARALLEL_MIN;
     cpu->base.table = &table;
     cpu->base.ops = &ops;

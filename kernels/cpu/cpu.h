@@ -1,8 +1,8 @@
 /* cpu.h - the CPU backend's own state (internal to kernels/cpu)
  *
- * Work is cut into fixed tiles that OpenMP hands to threads; a tile's result
- * depends on nothing but its inputs, and sums over tiles run in tile order.  So
- * neither the number of threads nor their timing changes a bit.
+ * Work is cut into fixed tiles that a pool of threads takes one by one; a tile's
+ * result depends on nothing but its inputs, and sums over tiles run in tile order.
+ * So neither the number of threads nor their timing changes a bit.
  *
  * Scratch memory grows to what the largest call so far needed and is counted as
  * allocated: `shared` and `per_thread` belong to the innermost operation, `work`
@@ -12,11 +12,13 @@
 
 #include "kernels/backend_table.h"
 #include "kernels/cpu/leaf.h"
+#include "kernels/cpu/pool.h"
 #include "kernels/ops.h"
 
 struct ha_cpu {
     struct ha_backend base;
     struct ha_leaf leaf;
+    struct ha_pool *pool;
     int threads;
     int64_t parallel_min; /* 0 in tests: always parallel */
     char *shared;         /* 64-byte aligned */
@@ -35,29 +37,29 @@ static inline struct ha_cpu *ha_cpu_of(struct ha_backend *backend)
     return (struct ha_cpu *)backend;
 }
 
-/* Work is counted in multiply-adds; an element of a row operation costs this many. */
+/* One tile; scratch is the thread's own part of per_thread. */
+typedef void (*ha_cpu_tile_fn)(const void *context, int64_t tile, void *scratch);
+
+/* What an element of a row operation costs, in multiply-adds. */
 enum { HA_CPU_ELEMENT_WORK = 16 };
 
-/* Below cpu->parallel_min an operation stays on the calling thread: waking the others
- * costs microseconds, and far more where other processes want the cores too. */
-static inline bool ha_cpu_parallel(const struct ha_cpu *cpu, double work)
-{
-    return work > (double)cpu->parallel_min;
-}
+/* Do tiles 0 .. n_tiles - 1.  Where `work`, in multiply-adds, is small, the calling
+ * thread does them alone: waking the others costs microseconds, and far more where
+ * other processes want the cores too. */
+void ha_cpu_for_tiles(struct ha_cpu *cpu, int64_t n_tiles, double work, ha_cpu_tile_fn fn,
+                      const void *context);
 
-static inline bool ha_cpu_parallel_rows(const struct ha_cpu *cpu, int64_t n_rows, int64_t cols)
-{
-    return ha_cpu_parallel(cpu, (double)HA_CPU_ELEMENT_WORK * (double)n_rows * (double)cols);
-}
+typedef void (*ha_cpu_rows_fn)(const void *context, int64_t begin, int64_t end);
+
+/* Do rows 0 .. n_rows - 1 of `cols` elements each, some rows at a time. */
+void ha_cpu_for_rows(struct ha_cpu *cpu, int64_t n_rows, int64_t cols, ha_cpu_rows_fn fn,
+                     const void *context);
 
 /* Make sure of the scratch; earlier contents are lost.  Returns 0 or -ENOMEM. */
 int ha_cpu_scratch(struct ha_cpu *cpu, size_t shared_bytes, size_t per_thread_bytes,
                    struct ha_error *err);
 
 int ha_cpu_work(struct ha_cpu *cpu, size_t bytes, struct ha_error *err);
-
-/* The calling OpenMP thread's part. */
-void *ha_cpu_thread_scratch(const struct ha_cpu *cpu);
 
 /* ha_cpu_open with a given instruction set (NULL: the best): for tests. */
 int ha_cpu_open_with(const struct ha_backend_options *options, const char *leaf_name,

@@ -32,6 +32,21 @@ static void attend(const struct ha_leaf *leaf, float *out, const float *q,
     }
 }
 
+struct decode {
+    const struct ha_leaf *leaf;
+    const struct ha_decode_attention *shape;
+    float *out;
+    const float *q;
+};
+
+static void do_row(const void *context, int64_t item, void *scratch)
+{
+    const struct decode *d = context;
+
+    attend(d->leaf, d->out, d->q, d->shape, item / d->shape->n_kv_heads,
+           item % d->shape->n_kv_heads, scratch);
+}
+
 int ha_cpu_op_decode_attention(struct ha_backend *backend, void *out, const void *q,
                                const struct ha_decode_attention *shape, struct ha_error *err)
 {
@@ -56,11 +71,8 @@ int ha_cpu_op_decode_attention(struct ha_backend *backend, void *out, const void
     if (rc < 0)
         return rc;
     flops = 4.0 * (double)shape->head_dim * (double)shape->n_heads * pairs;
-#pragma omp parallel for num_threads(cpu->threads)                                                 \
-    schedule(dynamic, 1) if (ha_cpu_parallel(cpu, flops))
-    for (int64_t i = 0; i < shape->n_rows * shape->n_kv_heads; i++)
-        attend(&cpu->leaf, out, q, shape, i / shape->n_kv_heads, i % shape->n_kv_heads,
-               ha_cpu_thread_scratch(cpu));
+    ha_cpu_for_tiles(cpu, shape->n_rows * shape->n_kv_heads, flops, do_row,
+                     &(struct decode){&cpu->leaf, shape, out, q});
     backend->flops += flops;
     return 0;
 }

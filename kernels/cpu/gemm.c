@@ -17,6 +17,8 @@ enum {
     TILE_ROWS = 480, /* a multiple of every mr; with DEPTH it fits a second-level cache */
     CHUNK_ROWS = 8 * TILE_ROWS,
     ENOUGH_TILES = 64,
+    PANELS = 8,     /* of a, packed by one thread at a time */
+    PACK_WORK = 16, /* multiply-adds that packing one element is worth */
 };
 
 #define PACKED_A_BYTES ((int64_t)4 << 20)
@@ -121,25 +123,37 @@ static void multiply_tile(const struct product *p, int64_t row, int64_t col, flo
     }
 }
 
+static void pack_tile(const void *context, int64_t tile, void *scratch)
+{
+    const struct product *p = context;
+    int64_t panels = ha_cpu_ceil_div(p->chunk_rows, p->leaf->mr);
+    int64_t slice = tile / ha_cpu_ceil_div(panels, PANELS);
+    int64_t first = tile % ha_cpu_ceil_div(panels, PANELS) * PANELS;
+
+    for (int64_t i = first; i < ha_cpu_min(first + PANELS, panels); i++)
+        pack_panel(p, slice, i, scratch);
+}
+
+static int64_t row_tiles(const struct product *p)
+{
+    return ha_cpu_ceil_div(p->chunk_rows, p->tile_rows);
+}
+
+static void product_tile(const void *context, int64_t tile, void *scratch)
+{
+    const struct product *p = context;
+
+    multiply_tile(p, tile % row_tiles(p) * p->tile_rows, tile / row_tiles(p) * TILE_COLS, scratch);
+}
+
 static void multiply_group(struct ha_cpu *cpu, const struct product *p)
 {
-    int64_t panels = ha_cpu_ceil_div(p->chunk_rows, p->leaf->mr);
-    int64_t row_tiles = ha_cpu_ceil_div(p->chunk_rows, p->tile_rows);
-    int64_t tiles = row_tiles * ha_cpu_ceil_div(p->cols, TILE_COLS);
-    double depth = (double)ha_cpu_min(p->n_slices * HA_GEMM_DEPTH, p->depth);
-    bool parallel = ha_cpu_parallel(cpu, (double)p->chunk_rows * (double)p->cols * depth);
+    int64_t panel_tiles = ha_cpu_ceil_div(ha_cpu_ceil_div(p->chunk_rows, p->leaf->mr), PANELS);
+    double area = (double)p->chunk_rows * (double)ha_cpu_min(p->n_slices * HA_GEMM_DEPTH, p->depth);
 
-#pragma omp parallel num_threads(cpu->threads) if (parallel)
-    {
-        float *scratch = ha_cpu_thread_scratch(cpu);
-
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < panels * p->n_slices; i++)
-            pack_panel(p, i / panels, i % panels, scratch);
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < tiles; i++)
-            multiply_tile(p, i % row_tiles * p->tile_rows, i / row_tiles * TILE_COLS, scratch);
-    }
+    ha_cpu_for_tiles(cpu, panel_tiles * p->n_slices, area * PACK_WORK, pack_tile, p);
+    ha_cpu_for_tiles(cpu, row_tiles(p) * ha_cpu_ceil_div(p->cols, TILE_COLS),
+                     area * (double)p->cols, product_tile, p);
 }
 
 /* c = beta * c, for a product without depth. */

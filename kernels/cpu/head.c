@@ -70,6 +70,23 @@ static void finish_row(const struct ha_leaf *leaf, const struct ha_head *head, i
     }
 }
 
+/* A chunk: rows `row` and following, whose logits lie at z. */
+struct chunk {
+    const struct ha_leaf *leaf;
+    const struct ha_head *head;
+    int64_t row;
+    float *z;
+};
+
+static void finish_rows(const void *context, int64_t begin, int64_t end)
+{
+    const struct chunk *chunk = context;
+
+    for (int64_t i = begin; i < end; i++)
+        finish_row(chunk->leaf, chunk->head, chunk->row + i,
+                   chunk->z + i * chunk->head->weight.rows);
+}
+
 static struct ha_matrix view(const void *data, int64_t rows, int64_t cols, int64_t stride)
 {
     union {
@@ -110,10 +127,7 @@ int ha_cpu_op_head(struct ha_backend *backend, const struct ha_head *head, struc
         rc = ha_cpu_op_gemm(backend, &logits, &hidden, false, &head->weight, true, 1.0f, 0.0f, err);
         if (rc < 0)
             break;
-#pragma omp parallel for num_threads(cpu->threads)                                                 \
-    schedule(dynamic, 1) if (ha_cpu_parallel_rows(cpu, n, vocabulary))
-        for (int64_t i = 0; i < n; i++)
-            finish_row(&cpu->leaf, head, row + i, z + i * vocabulary);
+        ha_cpu_for_rows(cpu, n, vocabulary, finish_rows, &(struct chunk){&cpu->leaf, head, row, z});
         if (head->dhidden) {
             struct ha_matrix gradient =
                 view(head->dhidden + row * head->width, n, head->width, head->width);

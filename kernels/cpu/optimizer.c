@@ -8,6 +8,22 @@
 
 enum { TILE = 16384 }; /* elements */
 
+struct squares {
+    const struct ha_leaf *leaf;
+    const float *x;
+    int64_t n;
+    double *part; /* of each tile */
+};
+
+static void sum_tile(const void *context, int64_t tile, void *scratch)
+{
+    const struct squares *s = context;
+
+    (void)scratch;
+    s->part[tile] =
+        s->leaf->sum_of_squares(s->x + tile * TILE, ha_cpu_min(TILE, s->n - tile * TILE));
+}
+
 int ha_cpu_op_sum_of_squares(struct ha_backend *backend, double *sum, const float *x, int64_t n,
                              struct ha_error *err)
 {
@@ -19,9 +35,8 @@ int ha_cpu_op_sum_of_squares(struct ha_backend *backend, double *sum, const floa
     if (rc < 0)
         return rc;
     part = (double *)(void *)cpu->work;
-#pragma omp parallel for num_threads(cpu->threads) if (ha_cpu_parallel_rows(cpu, n, 1))
-    for (int64_t i = 0; i < tiles; i++)
-        part[i] = cpu->leaf.sum_of_squares(x + i * TILE, ha_cpu_min(TILE, n - i * TILE));
+    ha_cpu_for_tiles(cpu, tiles, HA_CPU_ELEMENT_WORK * (double)n, sum_tile,
+                     &(struct squares){&cpu->leaf, x, n, part});
     for (int64_t i = 0; i < tiles; i++)
         total += part[i];
     *sum += total;
@@ -39,13 +54,30 @@ static double clip_factor(const double *square_sum, double limit)
     return factor > 1.0 ? 1.0 : factor;
 }
 
+struct update {
+    const struct ha_leaf *leaf;
+    const struct ha_leaf_adamw *settings;
+    float *param, *m, *v;
+    const float *grad;
+    int64_t n;
+};
+
+static void update_tile(const void *context, int64_t tile, void *scratch)
+{
+    const struct update *u = context;
+    int64_t at = tile * TILE;
+
+    (void)scratch;
+    u->leaf->adamw(u->param + at, u->m + at, u->v + at, u->grad + at, u->settings,
+                   ha_cpu_min(TILE, u->n - at));
+}
+
 int ha_cpu_op_adamw(struct ha_backend *backend, float *param, float *m, float *v, const float *grad,
                     int64_t n, const double *grad_square_sum, const struct ha_adamw *settings,
                     struct ha_error *err)
 {
     struct ha_cpu *cpu = ha_cpu_of(backend);
     double step = (double)settings->step;
-    int64_t tiles = ha_cpu_ceil_div(n, TILE);
     struct ha_leaf_adamw leaf;
 
     if (settings->step < 1)
@@ -59,11 +91,7 @@ int ha_cpu_op_adamw(struct ha_backend *backend, float *param, float *m, float *v
     leaf.root_scale = (float)(1.0 / sqrt(1.0 - pow(settings->beta2, step)));
     leaf.step = (float)(settings->lr / (1.0 - pow(settings->beta1, step)));
     leaf.eps = (float)settings->eps;
-#pragma omp parallel for num_threads(cpu->threads) if (ha_cpu_parallel_rows(cpu, n, 1))
-    for (int64_t i = 0; i < tiles; i++) {
-        int64_t at = i * TILE;
-
-        cpu->leaf.adamw(param + at, m + at, v + at, grad + at, &leaf, ha_cpu_min(TILE, n - at));
-    }
+    ha_cpu_for_tiles(cpu, ha_cpu_ceil_div(n, TILE), HA_CPU_ELEMENT_WORK * (double)n, update_tile,
+                     &(struct update){&cpu->leaf, &leaf, param, m, v, grad, n});
     return 0;
 }
