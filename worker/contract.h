@@ -10,7 +10,8 @@
  * blocks on anything else of the daemon.  The other direction is signals:
  * SIGTERM = stop: write a checkpoint, report it, exit HA_ATTEMPT_STOPPED.
  * Files that a line names are complete and synced before the line is written
- * and never change afterwards; their paths are relative to the folder.
+ * and never change afterwards; their paths are relative to the folder.  Texts hold no zero byte:
+ * U+FFFD stands for one.
  *
  * Lines (type, then fields):
  *

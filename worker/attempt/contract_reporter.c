@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/base/buffer.h"
 #include "common/base/error.h"
 #include "common/conf/json.h"
 
@@ -96,6 +97,25 @@ static int metrics(void *context, int64_t cell, int64_t step, const struct ha_re
     return finish(context, line, r, err);
 }
 
+/* Texts of the lines are C strings to their readers: U+FFFD stands for a zero byte. */
+static struct ha_json *text_of(const char *bytes, size_t size)
+{
+    struct ha_json *json = NULL;
+    struct ha_buffer text;
+    int r = 0;
+
+    if (!memchr(bytes, '\0', size))
+        return ha_json_new_string_n(bytes, size);
+    ha_buffer_init(&text, 0);
+    for (size_t i = 0; r == 0 && i < size; i++)
+        r = bytes[i] ? ha_buffer_append(&text, bytes + i, 1)
+                     : ha_buffer_append_text(&text, "\xef\xbf\xbd");
+    if (r == 0)
+        json = ha_json_new_string_n(text.data, text.size);
+    ha_buffer_clear(&text);
+    return json;
+}
+
 static int answer(void *context, const struct ha_reported_answer *a, struct ha_error *err)
 {
     struct ha_json *line = line_of("answer");
@@ -106,11 +126,11 @@ static int answer(void *context, const struct ha_reported_answer *a, struct ha_e
     if (r == 0)
         r = ha_json_set(line, "sample", ha_json_new_int(a->sample));
     if (r == 0)
-        r = ha_json_set(line, "prompt_text", ha_json_new_string_n(a->prompt_text, a->prompt_bytes));
+        r = ha_json_set(line, "prompt_text", text_of(a->prompt_text, a->prompt_bytes));
     if (r == 0)
-        r = ha_json_set(line, "text", ha_json_new_string_n(a->text, a->text_bytes));
+        r = ha_json_set(line, "text", text_of(a->text, a->text_bytes));
     if (r == 0)
-        r = ha_json_set(line, "raw", ha_json_new_string_n(a->raw, a->raw_bytes));
+        r = ha_json_set(line, "raw", text_of(a->raw, a->raw_bytes));
     if (r == 0)
         r = ha_json_set(line, "finish", ha_json_new_string(a->finish));
     if (r == 0)
