@@ -205,8 +205,7 @@ void ha_judge_classify(const struct ha_judge_evidence *e, struct ha_judge_verdic
         classify_done(e, &v);
         break;
     case HA_JUDGE_TRANSPORT_NOT_SENT:
-        say(&v, HA_JUDGE_CLASS_NOT_SENT, "the evaluator cannot be reached: %.300s",
-            e->transport_text);
+        say(&v, HA_JUDGE_CLASS_NOT_SENT, HA_JUDGE_UNREACHED "%.300s", e->transport_text);
         break;
     case HA_JUDGE_TRANSPORT_CONFIG:
         say(&v, HA_JUDGE_CLASS_CONFIG, "no connection to the evaluator is possible: %.300s",

@@ -44,6 +44,9 @@ struct ha_judge_evidence {
     const struct ha_judge_profile *profile;
 };
 
+/* What the text of a call that did not reach anybody begins with. */
+#define HA_JUDGE_UNREACHED "the evaluator cannot be reached: "
+
 enum { HA_JUDGE_VERDICT_BYTES = 400 };
 
 struct ha_judge_verdict {

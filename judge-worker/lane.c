@@ -31,7 +31,8 @@ static int find_lane(struct ha_judge_table *table, const struct ha_sweep_judge *
     const char *key = settings->api_key       ? settings->api_key
                       : settings->api_key_env ? settings->api_key_env
                                               : settings->api_key_file;
-    char *name = ha_format("%s %s %s", settings->base_url, settings->model, key ? key : "");
+    char *name = ha_format("%s %s%s%s", settings->base_url, settings->model,
+                           key ? " with key " : "", key ? key : "");
     struct ha_judge_lane *lane = table->lanes;
 
     if (!name)

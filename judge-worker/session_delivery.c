@@ -204,8 +204,9 @@ static void settle(struct ha_judge_session *session, struct delivery *delivery, 
     session->next_send_ms = now_ms;
 }
 
-/* What a call cost: by what the server says was used, or by estimate; nothing
- * where the outcome is unknown, which keeps its whole reservation. */
+/* What a call cost: by what the server says was used, or by estimate; all that
+ * was reserved where a part of a reply came.  Where nothing came the coordinator
+ * keeps the reservation. */
 static double cost_of(const struct delivery *delivery)
 {
     const struct ha_judge_outcome *outcome = &delivery->outcome;
@@ -214,8 +215,10 @@ static double cost_of(const struct delivery *delivery)
                                     .price_output = record->price_output};
     bool served = record->http_status >= 200 && record->http_status < 300;
 
-    if (!served || outcome->class == HA_JUDGE_CLASS_UNKNOWN)
+    if (!served)
         return 0;
+    if (outcome->class == HA_JUDGE_CLASS_UNKNOWN)
+        return ha_judge_price(&prices, record->estimated_tokens, record->max_tokens);
     return ha_judge_price(
         &prices, outcome->prompt_tokens >= 0 ? outcome->prompt_tokens : record->estimated_tokens,
         outcome->completion_tokens >= 0 ? outcome->completion_tokens

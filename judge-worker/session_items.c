@@ -277,6 +277,8 @@ static void end_unsent(struct ha_judge_session *session, struct item *item,
 {
     struct ha_judge_response response = {.transport = transport, .retry_after_ms = -1};
 
+    if (strncmp(why, HA_JUDGE_UNREACHED, strlen(HA_JUDGE_UNREACHED)) == 0)
+        why += strlen(HA_JUDGE_UNREACHED);
     snprintf(response.text, sizeof response.text, "%.250s", why);
     ha_judge_session_replied(session, item, &response, "", now_ms);
 }
