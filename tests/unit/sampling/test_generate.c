@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -318,6 +319,59 @@ static void bad_settings_are_refused_before_anything_runs(void **state)
     fixture_close(&f);
 }
 
+struct stories {
+    int32_t want[1024];
+    int64_t n;
+    bool equal;
+};
+
+static int compare_story(void *context, const struct ha_generate_answer *answer,
+                         struct ha_error *err)
+{
+    struct stories *stories = context;
+
+    (void)err;
+    stories->equal =
+        answer->n_ids == stories->n - 1 &&
+        memcmp(answer->ids, stories->want + 1, (size_t)answer->n_ids * sizeof(int32_t)) == 0;
+    return 0;
+}
+
+/* A trained model: decoding greedily from BOS gives its expected ids. */
+static void greedy_text_of_stories(void **state)
+{
+    const char *data = getenv("HA_TEST_DATA");
+    struct stories stories = {.n = 0};
+    struct ha_generate_hooks hooks = {&stories, NULL, compare_story, NULL};
+    struct ha_generate_request request = {stories.want, 1, NULL, 0};
+    struct ha_generate_settings settings = {.sampler = {0.0, 0, 1.0, 1.0, 0}, .max_sequences = 1};
+    struct ha_backend *backend;
+    struct ha_model *model = NULL;
+    char path[4096];
+    FILE *file;
+
+    (void)state;
+    if (!data) {
+        print_message("[ SKIPPED ] HA_TEST_DATA is not set\n");
+        skip();
+    }
+    snprintf(path, sizeof(path), "%s/models/stories260K/expected-greedy-ids.txt", data);
+    file = fopen(path, "re");
+    assert_non_null(file);
+    while (stories.n < 1024 && fscanf(file, "%d", &stories.want[stories.n]) == 1)
+        stories.n++;
+    fclose(file);
+    assert_true(stories.n > 100);
+    settings.max_new_tokens = stories.n - 1;
+    backend = open_cpu(2);
+    snprintf(path, sizeof(path), "%s/models/stories260K", data);
+    assert_ok(ha_model_open(backend, path, &model, &err));
+    assert_ok(ha_generate(model, &request, 1, &settings, &hooks, NULL, &err));
+    assert_true(stories.equal);
+    ha_model_destroy(model);
+    ha_backend_close(backend);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -327,6 +381,7 @@ int main(void)
         cmocka_unit_test(memory_is_planned_and_given_back),
         cmocka_unit_test(failures_leave_nothing_behind),
         cmocka_unit_test(bad_settings_are_refused_before_anything_runs),
+        cmocka_unit_test(greedy_text_of_stories),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
