@@ -147,12 +147,7 @@ static int start(struct runner *runner, struct ha_error *err)
     const char *arguments[] = {
         "ha-attempt",     "job", "--dir", runner->options.folder, "--contract-fd",
         contract_fd_text, NULL};
-    /* Attempts share the cores with each other and with everything else here: a
-     * thread that waits must not spin.  Whoever sets the variable knows better. */
-    static const char *const quiet[] = {"OMP_WAIT_POLICY=passive", NULL};
     const struct ha_spawn_options options = {.program = runner->options.program,
-                                             .environment =
-                                                 getenv("OMP_WAIT_POLICY") ? NULL : quiet,
                                              .arguments = arguments,
                                              .dir = runner->options.folder,
                                              .log_path = log,
