@@ -24,7 +24,7 @@ kill9() { # pid
     wait "$1" 2>/dev/null
 }
 
-start_evaluator --latency 100
+start_evaluator --latency 700
 start_coordinator || not_ok "the coordinator starts: $(tail -n 1 "$HA_TMP/coordinator.log")"
 TRAIN=120 EVAL=12 CHECKPOINT=1 write_grid grid.toml
 check "the grid is submitted" hactl_here submit grid.toml
@@ -46,6 +46,11 @@ ok "the coordinator was killed in a training and started again"
 
 start_judge j1
 judge=$HA_PID
+check "the evaluator is asked" until_true 240 test -s calls.txt
+kill9 "$judge"
+start_judge j1
+judge=$HA_PID
+ok "the judge worker was killed with calls in flight and started again"
 check "some answers are scored" until_true 240 scores 1
 kill9 "$judge"
 start_judge j1
@@ -63,6 +68,7 @@ stop_coordinator
 check_complete 4 12
 calls=$(wc -l <calls.txt | tr -d ' ')
 possibly=$(query "SELECT count(*) FROM judge_call WHERE state IN ('unknown', 'begun')")
+[ "$possibly" -gt 0 ] && ok "calls that were in flight are counted as possibly paid" || not_ok "no call in flight was counted as possibly paid"
 if [ "$calls" -ge 48 ] && [ "$calls" -le $((48 + possibly)) ]; then
     ok "each answer was paid once, but for $possibly calls of unknown outcome"
 else
