@@ -13,8 +13,9 @@
 #include "judge-worker/entries.h"
 #include "judge-worker/json_scan.h"
 
-/* A reply with more JSON values than this holds no scores that anybody meant. */
-enum { MAX_VALUES = 1000, WRAPPER_DEPTH = 4, MAP_MEMBERS = 8 };
+/* A reply with more JSON values, or more brackets that begin none, holds no
+ * scores that anybody meant. */
+enum { MAX_VALUES = 1000, MAX_BAD = 1000, WRAPPER_DEPTH = 4, MAP_MEMBERS = 8 };
 
 const char *const ha_judge_repair_names[HA_JUDGE_REPAIRS] = {
     [HA_JUDGE_REPAIR_BOM] = "byte order mark",
@@ -54,7 +55,7 @@ struct search {
     int64_t count, capacity;
     enum ha_judge_scan_result first_bad; /* why the first bracket began no value */
     size_t bad_at;
-    bool bad;
+    int64_t bad;  /* brackets that began no value */
     bool refused; /* a value was JSON, but had a name twice */
 
     int64_t complete; /* valid sets */
@@ -86,11 +87,10 @@ static int take_value(struct search *s, size_t at, size_t *ret_end)
     if (found == HA_JUDGE_SCAN_MEMORY) {
         r = -ENOMEM;
     } else if (found != HA_JUDGE_SCAN_VALUE) {
-        if (!s->bad) {
+        if (s->bad++ == 0) {
             s->first_bad = found;
             s->bad_at = at;
         }
-        s->bad = true;
     } else {
         *ret_end = value.end;
         r = ha_json_parse(mended.data, mended.size, "reply", &value.json, NULL);
@@ -120,7 +120,9 @@ static int take_values(struct search *s, struct ha_error *err)
         else
             at++;
         if (s->count > MAX_VALUES)
-            return ha_error_set(err, EBADMSG, "the reply holds over %d JSON values", MAX_VALUES);
+            return ha_error_set(err, EBADMSG, "it holds over %d JSON values", MAX_VALUES);
+        if (s->bad > MAX_BAD)
+            break;
     }
     return r < 0 ? ha_error_set(err, -r, "no memory to read a reply") : 0;
 }
@@ -246,7 +248,7 @@ static int visit_loose(struct search *s, size_t *ret_start, size_t *ret_end)
 {
     struct ha_judge_entry *entries = ha_calloc(s->count, sizeof *entries);
     int64_t n = 0;
-    bool clean = !s->bad;
+    bool clean = s->bad == 0;
     int r = 0;
 
     if (!entries)
