@@ -425,3 +425,168 @@ const struct ha_wire_stage_row *bench_stage(const struct ha_wire_message *status
     fail_msg("no stage %s of cell %s", stage, cell);
     return NULL;
 }
+
+void bench_create(struct bench *b, uint64_t peer)
+{
+    struct ha_wire_message *reply = bench_submit(b, peer, "create", bench_grid, false);
+
+    if (strcmp(reply->body.submit_reply.outcome, "created") != 0)
+        fail_msg("%s: %s", reply->body.submit_reply.outcome, reply->body.submit_reply.notes[0]);
+    assert_int_equal(reply->body.submit_reply.cells, 2);
+    ha_wire_message_destroy(reply);
+    bench_settle(b);
+}
+
+void bench_expect_stage(struct bench *b, uint64_t peer, const char *cell, const char *stage,
+                        const char *state, const char *reason)
+{
+    struct ha_wire_message *status = bench_status(b, peer, "demo");
+    const struct ha_wire_stage_row *row = bench_stage(status, cell, stage);
+
+    if (strcmp(row->state, state) != 0)
+        fail_msg("%s %s is %s (%s), not %s", cell, stage, row->state, row->reason, state);
+    if (reason)
+        assert_string_equal(row->reason, reason);
+    ha_wire_message_destroy(status);
+}
+
+void bench_expect_sweep(struct bench *b, uint64_t peer, const char *state)
+{
+    struct ha_wire_message *status = bench_status(b, peer, "demo");
+
+    assert_string_equal(status->body.status_reply.sweep.state, state);
+    ha_wire_message_destroy(status);
+}
+
+struct ha_wire_message *bench_beat(struct bench *b, uint64_t peer, const struct fake_job *jobs,
+                                   int64_t count)
+{
+    struct ha_wire_running running[8];
+    struct ha_wire_message message = {.kind = HA_WIRE_HEARTBEAT,
+                                      .body.heartbeat = {.running = running, .n_running = count}};
+
+    assert_true(count <= 8);
+    for (int64_t i = 0; i < count; i++)
+        running[i] = (struct ha_wire_running){.job = jobs[i].job,
+                                              .epoch = jobs[i].epoch,
+                                              .phase = "step",
+                                              .step = 3,
+                                              .steps = 7,
+                                              .tokens_per_second = 100};
+    return bench_call(b, peer, &message, HA_WIRE_HEARTBEAT_REPLY);
+}
+
+void bench_end(struct bench *b, uint64_t peer, struct fake_job *job, const char *outcome,
+               const char *reason)
+{
+    struct ha_wire_attempt_event end = {.kind = HA_WIRE_ATTEMPT_EVENT_END,
+                                        .event.end = {.outcome = outcome, .reason = reason}};
+
+    expect_taken(b, peer, job, &end, 1);
+}
+
+/* ---- a fake judge worker ----------------------------------------------------------------------
+ */
+
+int bench_items(struct bench *b, uint64_t peer, struct fake_item *items, int limit)
+{
+    struct ha_wire_message ask = {.kind = HA_WIRE_ITEMS_REQUEST,
+                                  .body.items_request = {.max_items = (uint32_t)limit}};
+    struct ha_wire_message *grant = bench_call(b, peer, &ask, HA_WIRE_ITEMS_GRANT);
+    int count = (int)grant->body.items_grant.n_items;
+
+    assert_true(count <= limit);
+    for (int i = 0; i < count; i++) {
+        const struct ha_wire_item *item = &grant->body.items_grant.items[i];
+
+        items[i] = (struct fake_item){.item = item->item,
+                                      .epoch = item->epoch,
+                                      .reply_call = item->reply_call,
+                                      .reasks = item->reasks};
+        snprintf(items[i].fault, sizeof items[i].fault, "%s", item->last_fault);
+        if (item->reply_call != 0)
+            assert_memory_equal(item->reply.data, "raw", 3);
+    }
+    ha_wire_message_destroy(grant);
+    return count;
+}
+
+bool bench_begin(struct bench *b, uint64_t peer, struct fake_item *item, double reserve)
+{
+    struct ha_wire_item_ref ref = {.item = item->item, .epoch = item->epoch};
+    struct ha_wire_message begin = {
+        .kind = HA_WIRE_ITEMS_BEGIN,
+        .body.items_begin = {.items = &ref, .n_items = 1, .reserve = &reserve, .n_reserve = 1}};
+    struct ha_wire_message *begun = bench_call(b, peer, &begin, HA_WIRE_ITEMS_BEGIN_REPLY);
+    bool good = begun->body.items_begin_reply.n_calls == 1;
+
+    assert_int_equal(
+        begun->body.items_begin_reply.n_calls + begun->body.items_begin_reply.n_refused, 1);
+    if (good)
+        item->call = begun->body.items_begin_reply.calls[0].call;
+    ha_wire_message_destroy(begun);
+    return good;
+}
+
+static bool acknowledged(struct bench *b, uint64_t peer, const struct ha_wire_message *message,
+                         uint64_t call)
+{
+    struct ha_wire_message *ack = bench_call(b, peer, message, HA_WIRE_JUDGE_ACK);
+    bool stale = ack->body.judge_ack.n_stale == 1;
+
+    assert_int_equal(ack->body.judge_ack.n_calls, call != 0);
+    if (call != 0)
+        assert_int_equal(ack->body.judge_ack.calls[0], call);
+    ha_wire_message_destroy(ack);
+    return stale;
+}
+
+bool bench_raw(struct bench *b, uint64_t peer, const struct fake_item *item, double cost)
+{
+    struct ha_wire_judge_reply raw = {.item = item->item,
+                                      .epoch = item->epoch,
+                                      .call = item->call,
+                                      .http_status = 200,
+                                      .raw = {(const uint8_t *)"raw", 3},
+                                      .cost = cost};
+    struct ha_wire_message replies = {.kind = HA_WIRE_JUDGE_REPLIES,
+                                      .body.judge_replies = {.replies = &raw, .n_replies = 1}};
+
+    return acknowledged(b, peer, &replies, item->call);
+}
+
+bool bench_outcome(struct bench *b, uint64_t peer, const struct fake_item *item, const char *kind,
+                   const char *fault)
+{
+    bool scored = strcmp(kind, "scored") == 0;
+    struct ha_wire_score scores[HA_DIMENSIONS];
+    struct ha_wire_judge_outcome outcome = {.item = item->item,
+                                            .epoch = item->epoch,
+                                            .call = item->call,
+                                            .kind = kind,
+                                            .scores = scores,
+                                            .n_scores = scored ? HA_DIMENSIONS : 0,
+                                            .fault = fault,
+                                            .identity = scored ? MODEL_DIGEST : ""};
+    struct ha_wire_message outcomes = {
+        .kind = HA_WIRE_JUDGE_OUTCOMES,
+        .body.judge_outcomes = {.outcomes = &outcome, .n_outcomes = 1}};
+
+    for (int d = 0; d < HA_DIMENSIONS; d++)
+        scores[d] = (struct ha_wire_score){
+            .dimension = ha_dimensions[d].name, .value = 1 + (uint32_t)d % 5, .reason = "why"};
+    return acknowledged(b, peer, &outcomes, item->call);
+}
+
+int bench_judge_all(struct bench *b, uint64_t peer)
+{
+    struct fake_item items[100];
+    int count = bench_items(b, peer, items, 100);
+
+    for (int i = 0; i < count; i++) {
+        assert_true(bench_begin(b, peer, &items[i], 0));
+        assert_false(bench_raw(b, peer, &items[i], 0));
+        assert_false(bench_outcome(b, peer, &items[i], "scored", ""));
+    }
+    return count;
+}

@@ -89,6 +89,9 @@ void bench_artifact(struct bench *b, const char *sha256);
 struct ha_wire_message *bench_submit(struct bench *b, uint64_t peer, const char *key,
                                      const char *toml, bool extend);
 
+/* Submit the grid and expand it. */
+void bench_create(struct bench *b, uint64_t peer);
+
 /* ---- a fake worker ----------------------------------------------------------------------- */
 
 struct fake_job {
@@ -114,5 +117,42 @@ void bench_do_job(struct bench *b, uint64_t peer, struct fake_job *job, int prom
 struct ha_wire_message *bench_status(struct bench *b, uint64_t peer, const char *sweep);
 const struct ha_wire_stage_row *bench_stage(const struct ha_wire_message *status, const char *cell,
                                             const char *stage);
+
+/* The state of a stage, and its reason when that is not NULL. */
+void bench_expect_stage(struct bench *b, uint64_t peer, const char *cell, const char *stage,
+                        const char *state, const char *reason);
+void bench_expect_sweep(struct bench *b, uint64_t peer, const char *state);
+
+/* A heartbeat that lists these attempts; the reply is the caller's. */
+struct ha_wire_message *bench_beat(struct bench *b, uint64_t peer, const struct fake_job *jobs,
+                                   int64_t count);
+
+/* End an attempt: "failed", "refused", "stopped". */
+void bench_end(struct bench *b, uint64_t peer, struct fake_job *job, const char *outcome,
+               const char *reason);
+
+/* ---- a fake judge worker ---------------------------------------------------------------- */
+
+struct fake_item {
+    uint64_t item, call, reply_call;
+    struct ha_wire_epoch epoch;
+    uint32_t reasks;
+    char fault[128];
+};
+
+/* Lease up to limit items; returns how many. */
+int bench_items(struct bench *b, uint64_t peer, struct fake_item *items, int limit);
+
+/* Begin one item: true and its call, or false when it was refused. */
+bool bench_begin(struct bench *b, uint64_t peer, struct fake_item *item, double reserve);
+
+/* Deliver a raw reply (status 200), and its outcome.  Both return true when the
+ * acknowledgement calls the item stale. */
+bool bench_raw(struct bench *b, uint64_t peer, const struct fake_item *item, double cost);
+bool bench_outcome(struct bench *b, uint64_t peer, const struct fake_item *item, const char *kind,
+                   const char *fault);
+
+/* Judge everything that can be leased; returns how many items there were. */
+int bench_judge_all(struct bench *b, uint64_t peer);
 
 #endif

@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/conf/dimensions.h"
-
 enum { CLIENT = 1, WORKER = 2, JUDGE = 3 };
 
 static int setup(void **state)
@@ -25,27 +23,8 @@ static int teardown(void **state)
 
 static void submit(struct bench *b)
 {
-    struct ha_wire_message *reply;
-
     bench_hello_client(b, CLIENT);
-    reply = bench_submit(b, CLIENT, "k1", bench_grid, false);
-    if (strcmp(reply->body.submit_reply.outcome, "created") != 0)
-        fail_msg("%s: %s", reply->body.submit_reply.outcome, reply->body.submit_reply.notes[0]);
-    assert_int_equal(reply->body.submit_reply.cells, 2);
-    ha_wire_message_destroy(reply);
-    bench_settle(b);
-}
-
-static void expect_stage(struct bench *b, const char *cell, const char *stage, const char *is,
-                         const char *reason)
-{
-    struct ha_wire_message *status = bench_status(b, CLIENT, "demo");
-    const struct ha_wire_stage_row *row = bench_stage(status, cell, stage);
-
-    assert_string_equal(row->state, is);
-    if (reason)
-        assert_string_equal(row->reason, reason);
-    ha_wire_message_destroy(status);
+    bench_create(b, CLIENT);
 }
 
 static void a_submit_explains_itself(void **state)
@@ -53,63 +32,11 @@ static void a_submit_explains_itself(void **state)
     struct bench *b = *state;
 
     submit(b);
-    expect_stage(b, "tiny/base", "generate", "ready", "no worker is connected");
-    expect_stage(b, "tiny/mid", "train", "ready", "no worker is connected");
-    expect_stage(b, "tiny/mid", "generate", "waiting", "waiting for training");
-    expect_stage(b, "tiny/mid", "judge:q", "waiting", "waiting for answers: waiting for training");
-}
-
-/* Judge everything that can be leased; returns how many items there were. */
-static int64_t judge_all(struct bench *b)
-{
-    struct ha_wire_message ask = {.kind = HA_WIRE_ITEMS_REQUEST,
-                                  .body.items_request = {.max_items = 100}};
-    struct ha_wire_message *grant = bench_call(b, JUDGE, &ask, HA_WIRE_ITEMS_GRANT);
-    int64_t count = grant->body.items_grant.n_items;
-
-    for (int64_t i = 0; i < count; i++) {
-        const struct ha_wire_item *item = &grant->body.items_grant.items[i];
-        struct ha_wire_item_ref ref = {.item = item->item, .epoch = item->epoch};
-        struct ha_wire_message begin = {.kind = HA_WIRE_ITEMS_BEGIN,
-                                        .body.items_begin = {.items = &ref, .n_items = 1}};
-        struct ha_wire_message *begun = bench_call(b, JUDGE, &begin, HA_WIRE_ITEMS_BEGIN_REPLY);
-        struct ha_wire_judge_reply raw = {.item = item->item,
-                                          .epoch = item->epoch,
-                                          .http_status = 200,
-                                          .raw = {(const uint8_t *)"raw", 3},
-                                          .host = "h",
-                                          .error = ""};
-        struct ha_wire_message replies = {.kind = HA_WIRE_JUDGE_REPLIES,
-                                          .body.judge_replies = {.replies = &raw, .n_replies = 1}};
-        struct ha_wire_score scores[HA_DIMENSIONS];
-        struct ha_wire_judge_outcome outcome = {.item = item->item,
-                                                .epoch = item->epoch,
-                                                .kind = "scored",
-                                                .scores = scores,
-                                                .n_scores = HA_DIMENSIONS,
-                                                .fault = "",
-                                                .identity = MODEL_DIGEST};
-        struct ha_wire_message outcomes = {
-            .kind = HA_WIRE_JUDGE_OUTCOMES,
-            .body.judge_outcomes = {.outcomes = &outcome, .n_outcomes = 1}};
-        struct ha_wire_message *ack;
-
-        assert_int_equal(begun->body.items_begin_reply.n_calls, 1);
-        raw.call = outcome.call = begun->body.items_begin_reply.calls[0].call;
-        for (int d = 0; d < HA_DIMENSIONS; d++)
-            scores[d] = (struct ha_wire_score){
-                .dimension = ha_dimensions[d].name, .value = 1 + (uint32_t)d % 5, .reason = "why"};
-        ack = bench_call(b, JUDGE, &replies, HA_WIRE_JUDGE_ACK);
-        assert_int_equal(ack->body.judge_ack.n_calls, 1);
-        assert_int_equal(ack->body.judge_ack.n_stale, 0);
-        ha_wire_message_destroy(ack);
-        ack = bench_call(b, JUDGE, &outcomes, HA_WIRE_JUDGE_ACK);
-        assert_int_equal(ack->body.judge_ack.n_calls, 1);
-        ha_wire_message_destroy(ack);
-        ha_wire_message_destroy(begun);
-    }
-    ha_wire_message_destroy(grant);
-    return count;
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "ready", "no worker is connected");
+    bench_expect_stage(b, CLIENT, "tiny/mid", "train", "ready", "no worker is connected");
+    bench_expect_stage(b, CLIENT, "tiny/mid", "generate", "waiting", "waiting for training");
+    bench_expect_stage(b, CLIENT, "tiny/mid", "judge:q", "waiting",
+                       "waiting for answers: waiting for training");
 }
 
 static void from_submit_to_scores(void **state)
@@ -132,19 +59,19 @@ static void from_submit_to_scores(void **state)
     assert_false(first.train); /* base */
     assert_true(second.train);
     bench_do_job(b, WORKER, &first, 3);
-    assert_int_equal(judge_all(b), 0); /* the other cell has not answered */
-    expect_stage(b, "tiny/base", "judge:q", "ready",
-                 "waiting until every cell of the model has answered the same prompts");
+    assert_int_equal(bench_judge_all(b, JUDGE), 0); /* the other cell has not answered */
+    bench_expect_stage(b, CLIENT, "tiny/base", "judge:q", "ready",
+                       "waiting until every cell of the model has answered the same prompts");
     bench_do_job(b, WORKER, &second, 0);
     assert_true(bench_granted(b, WORKER, &second));
     assert_false(second.train);
     bench_do_job(b, WORKER, &second, 3);
-    assert_int_equal(judge_all(b), 6);
+    assert_int_equal(bench_judge_all(b, JUDGE), 6);
     bench_settle(b);
 
-    expect_stage(b, "tiny/base", "generate", "done", "");
-    expect_stage(b, "tiny/mid", "train", "done", "");
-    expect_stage(b, "tiny/mid", "judge:q", "done", "");
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "done", "");
+    bench_expect_stage(b, CLIENT, "tiny/mid", "train", "done", "");
+    bench_expect_stage(b, CLIENT, "tiny/mid", "judge:q", "done", "");
     reply = bench_call(b, CLIENT, &list, HA_WIRE_SWEEP_LIST);
     assert_int_equal(reply->body.sweep_list.n_sweeps, 1);
     assert_string_equal(reply->body.sweep_list.sweeps[0].state, "done");

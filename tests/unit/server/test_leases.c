@@ -1,0 +1,431 @@
+/* Leases of jobs: reports, epochs, silence, restarts, retries. */
+#include "support.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { CLIENT = 1, WORKER = 2, OTHER = 3 };
+
+static int setup(void **state)
+{
+    static struct bench b;
+
+    bench_open(&b);
+    bench_hello_client(&b, CLIENT);
+    *state = &b;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    bench_close(*state);
+    return 0;
+}
+
+/* A worker with one slot that holds the generate job of base. */
+static struct fake_job start(struct bench *b)
+{
+    struct fake_job job;
+
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    bench_create(b, CLIENT);
+    assert_true(bench_granted(b, WORKER, &job));
+    assert_false(job.train);
+    return job;
+}
+
+static struct ha_wire_attempt_event answer_event(const struct fake_job *job, int64_t prompt)
+{
+    return (struct ha_wire_attempt_event){.kind = HA_WIRE_ATTEMPT_EVENT_ANSWER,
+                                          .event.answer = {.cell = job->cell,
+                                                           .prompt = prompt,
+                                                           .prompt_text = "q",
+                                                           .text = "a",
+                                                           .raw = "a",
+                                                           .finish = "eos"}};
+}
+
+static void expect_report(struct bench *b, uint64_t peer, struct fake_job *job, uint64_t sequence,
+                          uint64_t taken, bool stale)
+{
+    struct ha_wire_attempt_event event = answer_event(job, 0);
+    struct ha_wire_message *reply;
+
+    job->sequence = sequence - 1;
+    reply = bench_report(b, peer, job, &event, 1);
+    assert_int_equal(reply->body.report_reply.stale, stale);
+    if (!stale)
+        assert_int_equal(reply->body.report_reply.sequence, taken);
+    ha_wire_message_destroy(reply);
+}
+
+static int64_t answers(struct bench *b)
+{
+    struct ha_wire_message ask = {.kind = HA_WIRE_ANSWERS_REQUEST,
+                                  .body.answers_request = {.sweep = "demo", .prompt = -1}};
+    struct ha_wire_message *reply = bench_call(b, CLIENT, &ask, HA_WIRE_ANSWERS_REPLY);
+    int64_t count = reply->body.answers_reply.n_answers;
+
+    ha_wire_message_destroy(reply);
+    return count;
+}
+
+static void reports_count_once(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b);
+
+    expect_report(b, WORKER, &job, 1, 1, false);
+    expect_report(b, WORKER, &job, 1, 1, false); /* its reply was lost */
+    assert_int_equal(answers(b), 1);
+    expect_report(b, WORKER, &job, 3, 1, false); /* one is missing between */
+    expect_report(b, WORKER, &job, 2, 2, false); /* the same answer again */
+    assert_int_equal(answers(b), 1);
+}
+
+static void other_epochs_are_stale(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b), wrong = job;
+
+    wrong.epoch.number++;
+    expect_report(b, WORKER, &wrong, 1, 0, true);
+    wrong = job;
+    wrong.epoch.generation++;
+    expect_report(b, WORKER, &wrong, 1, 0, true);
+    wrong = job;
+    wrong.job += 100;
+    expect_report(b, WORKER, &wrong, 1, 0, true);
+    bench_hello_worker(b, OTHER, "w2", "i2", 1);
+    expect_report(b, OTHER, &job, 1, 0, true); /* not its lease */
+    assert_int_equal(answers(b), 0);
+}
+
+static void a_report_waits_for_its_artifacts(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b);
+    struct ha_wire_attempt_event event = {
+        .kind = HA_WIRE_ATTEMPT_EVENT_ARTIFACT,
+        .event.artifact = {.kind = "log", .name = "log.txt", .sha256 = CONFIG_DIGEST, .size = 10}};
+    struct ha_wire_message *reply = bench_report(b, WORKER, &job, &event, 1);
+
+    assert_int_equal(reply->body.report_reply.n_missing, 1);
+    assert_string_equal(reply->body.report_reply.missing[0], CONFIG_DIGEST);
+    assert_int_equal(reply->body.report_reply.sequence, 0);
+    ha_wire_message_destroy(reply);
+    bench_artifact(b, CONFIG_DIGEST);
+    job.sequence = 0;
+    reply = bench_report(b, WORKER, &job, &event, 1);
+    assert_int_equal(reply->body.report_reply.n_missing, 0);
+    assert_int_equal(reply->body.report_reply.sequence, 1);
+    ha_wire_message_destroy(reply);
+}
+
+static void training_without_an_adapter_is_no_success(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b);
+    struct ha_wire_attempt_event done = {
+        .kind = HA_WIRE_ATTEMPT_EVENT_CELL,
+        .event.cell = {.done = true, .reason = "", .summary_json = "{}"}};
+
+    bench_do_job(b, WORKER, &job, 3);
+    assert_true(bench_granted(b, WORKER, &job));
+    assert_true(job.train);
+    done.event.cell.cell = job.cell;
+    ha_wire_message_destroy(bench_report(b, WORKER, &job, &done, 1));
+    bench_expect_stage(b, CLIENT, "tiny/mid", "train", "failed",
+                       "the attempt ended without an adapter");
+}
+
+static void silence_gives_the_job_to_another(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b), again;
+
+    expect_report(b, WORKER, &job, 1, 1, false);
+    bench_hello_worker(b, OTHER, "w2", "i2", 1);
+    assert_true(bench_granted(b, OTHER, &again)); /* the train job */
+    for (int i = 0; i < 14; i++) {
+        bench_turn(b, 4000);
+        ha_wire_message_destroy(bench_beat(b, OTHER, &again, 1));
+    }
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "running", NULL);
+    bench_turn(b, 4000);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "ready", "the only slot is busy");
+    bench_do_job(b, OTHER, &again, 0);
+    assert_true(bench_granted(b, OTHER, &again)); /* at once: a loss waits for nothing */
+    assert_int_equal(again.job, job.job);
+    assert_int_equal(again.epoch.number, job.epoch.number + 1);
+    expect_report(b, WORKER, &job, 2, 0, true); /* the zombie */
+    bench_do_job(b, OTHER, &again, 3);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "done", NULL);
+}
+
+static void a_lost_attempt_is_taken_back(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b);
+    struct ha_wire_message *reply;
+
+    expect_report(b, WORKER, &job, 1, 1, false);
+    for (int i = 0; i < 16; i++)
+        bench_turn(b, 4000);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "ready", "no worker is connected");
+    reply = bench_beat(b, WORKER, &job, 1);
+    assert_int_equal(reply->body.heartbeat_reply.n_should_run, 1);
+    assert_int_equal(reply->body.heartbeat_reply.should_run[0].job, job.job);
+    ha_wire_message_destroy(reply);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "running", NULL);
+    job.sequence = 1;
+    bench_do_job(b, WORKER, &job, 3);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "done", NULL);
+}
+
+static void a_restart_takes_running_attempts_back(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b);
+    struct ha_wire_message beat = {.kind = HA_WIRE_HEARTBEAT}, *reply;
+
+    expect_report(b, WORKER, &job, 1, 1, false);
+    bench_restart(b);
+    bench_refused(b, WORKER, HA_NET_ROLE_ADMIN, &beat, EPROTO); /* hello again */
+    bench_hello_client(b, CLIENT);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "running", NULL);
+    for (int i = 0; i < 10; i++)
+        bench_turn(b, 4000); /* 40 s: a full new lease period has begun */
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    reply = bench_beat(b, WORKER, &job, 1);
+    assert_int_equal(reply->body.heartbeat_reply.n_should_run, 1);
+    ha_wire_message_destroy(reply);
+    expect_report(b, WORKER, &job, 2, 2, false);
+    job.sequence = 2;
+    bench_do_job(b, WORKER, &job, 3);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "done", NULL);
+}
+
+static void a_long_turn_is_nobodys_silence(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b);
+
+    expect_report(b, WORKER, &job, 1, 1, false);
+    bench_turn(b, 3600000); /* the coordinator's machine slept */
+    bench_hello_client(b, CLIENT);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "running", NULL);
+}
+
+static void a_new_process_voids_the_old_one(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b), again;
+
+    expect_report(b, WORKER, &job, 1, 1, false);
+    bench_hello_worker(b, OTHER, "w1", "i2", 1);
+    assert_true(bench_granted(b, OTHER, &again));
+    assert_int_equal(again.job, job.job);
+    expect_report(b, OTHER, &job, 2, 0, true);
+}
+
+static void another_machine_may_not_take_a_name(void **state)
+{
+    struct bench *b = *state;
+    struct ha_wire_message hello = {.kind = HA_WIRE_HELLO,
+                                    .body.hello = {.role = HA_WIRE_ROLE_WORKER,
+                                                   .name = "w1",
+                                                   .instance = "i9",
+                                                   .machine = "elsewhere",
+                                                   .slots = 1}};
+
+    start(b);
+    bench_refused(b, OTHER, HA_NET_ROLE_ADMIN, &hello, EADDRINUSE);
+    for (int i = 0; i < 16; i++)
+        bench_turn(b, 4000);
+    ha_wire_message_destroy(bench_call(b, OTHER, &hello, HA_WIRE_HELLO_REPLY));
+}
+
+static void crashes_are_retried_with_a_wait(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b), other;
+    struct ha_wire_message *status;
+
+    bench_end(b, WORKER, &job, "failed", "killed by signal 9 (SIGKILL)");
+    assert_true(bench_granted(b, WORKER, &other)); /* the next job meanwhile */
+    assert_true(other.train);
+    status = bench_status(b, CLIENT, "demo");
+    assert_non_null(strstr(bench_stage(status, "tiny/base", "generate")->reason,
+                           " s after crash: killed by signal 9 (SIGKILL)"));
+    ha_wire_message_destroy(status);
+    bench_do_job(b, WORKER, &other, 0);
+    assert_true(bench_granted(b, WORKER, &other));
+    bench_do_job(b, WORKER, &other, 3);
+    bench_turn(b, 1000);
+    assert_false(bench_granted(b, WORKER, &job));
+    bench_turn(b, 2000);
+    assert_true(bench_granted(b, WORKER, &job));
+    assert_int_equal(job.epoch.number, 2);
+}
+
+static void used_up_attempts_fail_the_job(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b), train;
+
+    bench_do_job(b, WORKER, &job, 3);
+    for (int i = 1; i <= 3; i++) {
+        assert_true(bench_granted(b, WORKER, &train));
+        bench_end(b, WORKER, &train, "failed", "exit code 1");
+        for (int turn = 0; turn < 2; turn++) {
+            bench_turn(b, 4000);
+            ha_wire_message_destroy(bench_beat(b, WORKER, NULL, 0));
+        }
+    }
+    bench_expect_stage(b, CLIENT, "tiny/mid", "train", "failed",
+                       "3 of 3 attempts are used up; last crash: exit code 1");
+    bench_expect_stage(b, CLIENT, "tiny/mid", "generate", "failed",
+                       "training failed: 3 of 3 attempts are used up; last crash: exit code 1");
+    bench_expect_stage(b, CLIENT, "tiny/mid", "judge:q", "failed", NULL);
+    bench_expect_stage(b, CLIENT, "tiny/base", "judge:q", "ready", "no judge worker is connected");
+    bench_expect_sweep(b, CLIENT, "running");
+}
+
+static void what_cannot_heal_fails_at_once(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b);
+
+    bench_end(b, WORKER, &job, "refused", "model.safetensors is cut short");
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "failed",
+                       "model.safetensors is cut short");
+}
+
+static void a_stop_costs_nothing(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b);
+
+    for (int i = 0; i < 8; i++) {
+        bench_end(b, WORKER, &job, "stopped", "asked to stop");
+        assert_true(bench_granted(b, WORKER, &job));
+    }
+    assert_int_equal(job.epoch.number, 9);
+}
+
+static void heartbeats_say_what_should_run(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b), old = job;
+    struct ha_wire_message *reply = bench_beat(b, WORKER, NULL, 0);
+    struct ha_wire_message ask = {.kind = HA_WIRE_GRANT_REQUEST,
+                                  .body.grant_request = {.job = job.job, .epoch = job.epoch}};
+
+    assert_int_equal(reply->body.heartbeat_reply.n_should_run, 1);
+    ha_wire_message_destroy(reply);
+    reply = bench_call(b, WORKER, &ask, HA_WIRE_GRANT); /* the push was lost */
+    assert_int_equal(reply->body.grant.job, job.job);
+    ha_wire_message_destroy(reply);
+    old.epoch.number = 77;
+    ask.body.grant_request.epoch = old.epoch;
+    bench_refused(b, WORKER, HA_NET_ROLE_ADMIN, &ask, ESTALE);
+    reply = bench_beat(b, WORKER, &old, 1);
+    assert_int_equal(reply->body.heartbeat_reply.n_should_run, 1);
+    assert_int_equal(reply->body.heartbeat_reply.should_run[0].epoch.number, 1);
+    ha_wire_message_destroy(reply);
+}
+
+static void a_draining_worker_gets_nothing(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b);
+    struct ha_wire_message beat = {.kind = HA_WIRE_HEARTBEAT, .body.heartbeat = {.draining = true}};
+
+    ha_wire_message_destroy(bench_call(b, WORKER, &beat, HA_WIRE_HEARTBEAT_REPLY));
+    bench_do_job(b, WORKER, &job, 3);
+    assert_false(bench_granted(b, WORKER, &job));
+    bench_expect_stage(b, CLIENT, "tiny/mid", "train", "ready", "the only worker is draining");
+}
+
+static void losses_quarantine_the_job(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b);
+    char instance[16];
+
+    for (int i = 2; i <= 6; i++) {
+        struct ha_wire_attempt_event event = answer_event(&job, i);
+
+        ha_wire_message_destroy(bench_report(b, WORKER, &job, &event, 1)); /* progress */
+        snprintf(instance, sizeof instance, "i%d", i);
+        bench_hello_worker(b, WORKER, "w1", instance, 1);
+        assert_true(bench_granted(b, WORKER, &job));
+        assert_int_equal(job.train, i == 6); /* the fifth loss set it aside */
+    }
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "ready",
+                       "held: set aside after 5 losses in a row; last: its worker was started "
+                       "anew; give it another chance with hactl retry");
+}
+
+static void checkpoints_go_along_and_old_ones_go(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b);
+    static const char *const digests[] = {DIGEST("01"), DIGEST("02"), DIGEST("03")};
+    struct ha_wire_message *push;
+
+    bench_do_job(b, WORKER, &job, 3);
+    assert_true(bench_granted(b, WORKER, &job));
+    for (int i = 0; i < 3; i++) {
+        struct ha_wire_attempt_event event = {.kind = HA_WIRE_ATTEMPT_EVENT_ARTIFACT,
+                                              .event.artifact = {.cell = job.cell,
+                                                                 .kind = "checkpoint",
+                                                                 .name = "checkpoint",
+                                                                 .sha256 = digests[i],
+                                                                 .size = 10,
+                                                                 .step = 10 * i}};
+
+        bench_artifact(b, digests[i]);
+        ha_wire_message_destroy(bench_report(b, WORKER, &job, &event, 1));
+    }
+    assert_int_equal(b->orphan_count, 1);
+    assert_string_equal(b->orphans[0], digests[0]);
+    bench_end(b, WORKER, &job, "stopped", "");
+    push = bench_push(b, WORKER, HA_WIRE_GRANT);
+    assert_non_null(push);
+    assert_int_equal(push->body.grant.n_inputs, 3); /* two data files and the newest checkpoint */
+    assert_string_equal(push->body.grant.inputs[2].sha256, digests[2]);
+    assert_string_equal(push->body.grant.inputs[2].path, "inputs/checkpoint/2");
+    assert_non_null(strstr(push->body.grant.spec_json, "\"checkpoint\":\"inputs/checkpoint/2\""));
+    ha_wire_message_destroy(push);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(reports_count_once),
+        CASE(other_epochs_are_stale),
+        CASE(a_report_waits_for_its_artifacts),
+        CASE(training_without_an_adapter_is_no_success),
+        CASE(silence_gives_the_job_to_another),
+        CASE(a_lost_attempt_is_taken_back),
+        CASE(a_restart_takes_running_attempts_back),
+        CASE(a_long_turn_is_nobodys_silence),
+        CASE(a_new_process_voids_the_old_one),
+        CASE(another_machine_may_not_take_a_name),
+        CASE(crashes_are_retried_with_a_wait),
+        CASE(used_up_attempts_fail_the_job),
+        CASE(what_cannot_heal_fails_at_once),
+        CASE(a_stop_costs_nothing),
+        CASE(heartbeats_say_what_should_run),
+        CASE(a_draining_worker_gets_nothing),
+        CASE(losses_quarantine_the_job),
+        CASE(checkpoints_go_along_and_old_ones_go),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
