@@ -187,6 +187,14 @@ static void on_orphan(void *context, const char *sha256)
     ha_files_orphan(p->files, sha256);
 }
 
+static void on_disk_full(void *context)
+{
+    struct program *p = context;
+
+    ha_space_give_up(p->space);
+    p->looked_ms = 0;
+}
+
 static void begin_turn(struct program *p)
 {
     ha_coordinator_turn_begin(p->c, ha_loop_now_ms(p->loop), ha_clock_wall_ms());
@@ -264,8 +272,6 @@ static void on_turn_end(void *context)
     idle_ms = ha_coordinator_idle_ms(p->c);
     if (idle_ms > 0 && !ha_loop_input_pending(p->loop) && ha_store_idle(p->store, &err) < 0)
         ha_log_warning("%s", ha_error_text(&err));
-    if (err.code == ENOSPC)
-        ha_space_give_up(p->space);
     ha_loop_timer_set_after(p->tick, idle_ms);
 }
 
@@ -380,6 +386,7 @@ static int start_core(struct program *p, struct ha_error *err)
     struct ha_coordinator_hooks hooks = {.send = on_send,
                                          .artifact_stored = on_artifact_durable,
                                          .artifact_orphan = on_orphan,
+                                         .disk_full = on_disk_full,
                                          .context = p};
 
     return ha_coordinator_create(&core, &hooks, p->store, ha_clock_boot_ms(), ha_clock_wall_ms(),

@@ -25,6 +25,8 @@ int ha_chore_add(struct ha_coordinator *c, const struct ha_chore *chore, struct 
     }
     *copy = *chore;
     copy->next = NULL;
+    copy->born = c->step;
+    copy->ended = 0;
     while (*end)
         end = &(*end)->next;
     *end = copy;
@@ -34,7 +36,7 @@ int ha_chore_add(struct ha_coordinator *c, const struct ha_chore *chore, struct 
 bool ha_chore_of_sweep(const struct ha_coordinator *c, int64_t sweep, const char *what)
 {
     for (const struct ha_chore *chore = c->chores; chore; chore = chore->next) {
-        if (chore->sweep == sweep && !chore->finished && strcmp(chore->what, what) == 0)
+        if (chore->sweep == sweep && chore->ended == 0 && strcmp(chore->what, what) == 0)
             return true;
     }
     return false;
@@ -44,47 +46,61 @@ void ha_chores_drop(struct ha_coordinator *c, int64_t sweep, const char *what)
 {
     for (struct ha_chore *chore = c->chores; chore; chore = chore->next) {
         if (chore->sweep == sweep && (!what || strcmp(chore->what, what) == 0))
-            chore->finished = true;
+            chore->ended = c->step;
     }
 }
 
-static void sweep_out(struct ha_coordinator *c, bool all)
+static void destroy(struct ha_chore *chore)
+{
+    chore->destroy(chore->state);
+    free(chore);
+}
+
+void ha_chores_clear(struct ha_coordinator *c)
+{
+    while (c->chores) {
+        struct ha_chore *chore = c->chores;
+
+        c->chores = chore->next;
+        destroy(chore);
+    }
+}
+
+void ha_chores_kept(struct ha_coordinator *c)
 {
     struct ha_chore **at = &c->chores;
 
     while (*at) {
         struct ha_chore *chore = *at;
 
-        if (!all && !chore->finished) {
-            at = &chore->next;
+        if (chore->ended != 0) {
+            *at = chore->next;
+            destroy(chore);
             continue;
         }
-        *at = chore->next;
-        chore->destroy(chore->state);
-        free(chore);
-    }
-}
-
-void ha_chores_clear(struct ha_coordinator *c)
-{
-    sweep_out(c, true);
-}
-
-void ha_chores_kept(struct ha_coordinator *c)
-{
-    for (struct ha_chore *chore = c->chores; chore; chore = chore->next) {
         if (chore->keep)
             chore->keep(chore->state);
+        at = &chore->next;
     }
-    sweep_out(c, false);
 }
 
-void ha_chores_undone(struct ha_coordinator *c)
+void ha_chores_undone(struct ha_coordinator *c, int64_t from, bool rewind)
 {
-    for (struct ha_chore *chore = c->chores; chore; chore = chore->next) {
-        chore->finished = false;
-        if (chore->undo)
+    struct ha_chore **at = &c->chores;
+
+    while (*at) {
+        struct ha_chore *chore = *at;
+
+        if (chore->born >= from) {
+            *at = chore->next;
+            destroy(chore);
+            continue;
+        }
+        if (chore->ended >= from)
+            chore->ended = 0;
+        if (rewind && chore->undo)
             chore->undo(chore->state);
+        at = &chore->next;
     }
 }
 
@@ -92,24 +108,25 @@ void ha_chores_undone(struct ha_coordinator *c)
 static int step(struct ha_coordinator *c, struct ha_chore *chore, struct ha_error *err)
 {
     struct ha_error why = {0};
-    int64_t held = c->held_count;
+    int64_t held = c->held_count, number = ++c->step;
     int r = ha_store_mark(c->store, err);
 
     if (r < 0)
         return r;
     r = chore->step(c, chore->state, &why);
     if (r >= 0) {
-        chore->finished = r == 1;
+        chore->ended = r == 1 ? number : 0;
         c->changed = true;
         return ha_store_keep(c->store, err);
     }
     ha_store_undo(c->store);
     ha_server_drop_held(c, held);
+    ha_chores_undone(c, number, false);
     if (ha_store_broken(c->store))
         return ha_error_set(err, why.code, "%s", ha_error_text(&why));
     ha_log_warning("%s of sweep %lld stops: %s", chore->what, (long long)chore->sweep,
                    ha_error_text(&why));
-    chore->finished = true;
+    chore->ended = number;
     return chore->failed ? chore->failed(c, chore->state, &why) : 0;
 }
 
@@ -119,7 +136,7 @@ int ha_chores_work(struct ha_coordinator *c, struct ha_error *err)
     int r = 0;
 
     for (struct ha_chore *chore = c->chores; r == 0 && chore; chore = chore->next) {
-        while (r == 0 && !chore->finished && ha_clock_boot_ns() < end_ns)
+        while (r == 0 && chore->ended == 0 && ha_clock_boot_ns() < end_ns)
             r = step(c, chore, err);
     }
     return r;

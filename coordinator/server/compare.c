@@ -378,7 +378,7 @@ bool ha_chore_compare_again(struct ha_coordinator *c, const struct ha_submitter 
     for (struct ha_chore *chore = c->chores; chore; chore = chore->next) {
         struct comparison *p = chore->state;
 
-        if (strcmp(chore->what, "comparing the grids") != 0 || chore->finished ||
+        if (strcmp(chore->what, "comparing the grids") != 0 || chore->ended != 0 ||
             strcmp(p->submitter.key, submitter->key) != 0 ||
             strcmp(p->submitter.client, submitter->client) != 0)
             continue;

@@ -15,7 +15,7 @@
 #include "coordinator/store/store.h"
 #include "coordinator/store/sweep.h"
 
-enum { REPLY_BYTES = 32 << 20, PRUNE_MS = 3600000, SLICE_US = 2000 };
+enum { REPLY_BYTES = 32 << 20, PRUNE_MS = 3600000, SLICE_US = 2000, REST_MS = 1000 };
 
 /* ---- life ------------------------------------------------------------------------ */
 
@@ -136,6 +136,7 @@ void ha_coordinator_turn_begin(struct ha_coordinator *c, int64_t boot_ms, int64_
     c->boot_ms = boot_ms;
     c->wall_ms = wall_ms;
     c->in_turn = true;
+    c->turn_step = c->step + 1;
 }
 
 /* The first change of a turn begins the transaction; one that fails is not
@@ -144,6 +145,7 @@ static int begin(struct ha_coordinator *c, struct ha_error *err)
 {
     int r = ha_store_begin(c->store, err);
 
+    c->step++;
     return r < 0 ? r : ha_store_mark(c->store, err);
 }
 
@@ -158,10 +160,12 @@ static int remember(struct ha_coordinator *c, uint64_t peer, uint64_t request_id
     return 0;
 }
 
-static void undo(struct ha_coordinator *c, int64_t held)
+/* Take back everything from a step on. */
+static void undo(struct ha_coordinator *c, int64_t held, int64_t step, bool rewind)
 {
     ha_store_undo(c->store);
     ha_server_drop_held(c, held);
+    ha_chores_undone(c, step, rewind);
     for (int64_t i = 0; i < c->member_count; i++)
         c->members[i]->used = -1;
 }
@@ -182,7 +186,7 @@ void ha_coordinator_message(struct ha_coordinator *c, const struct ha_origin *or
 {
     struct ha_request q = {.c = c, .origin = origin, .message = message};
     struct ha_error err = {0};
-    int64_t held = c->held_count;
+    int64_t held = c->held_count, step = c->step + 1;
     int r = remember(c, origin->peer, message->request_id);
 
     if (r == 0)
@@ -207,7 +211,7 @@ void ha_coordinator_message(struct ha_coordinator *c, const struct ha_origin *or
     if (r == 0)
         r = ha_store_keep(c->store, &err);
     else
-        undo(c, held);
+        undo(c, held, step, false);
     if (r < 0)
         ha_server_hold_error(c, origin->peer, message->request_id, &err);
     ha_arena_clear(&q.arena);
@@ -222,7 +226,7 @@ void ha_coordinator_garbage(struct ha_coordinator *c, const struct ha_origin *or
 void ha_coordinator_artifact(struct ha_coordinator *c, const char *sha256, int64_t size)
 {
     struct ha_error err = {0};
-    int64_t held = c->held_count;
+    int64_t held = c->held_count, step = c->step + 1;
     int r = begin(c, &err);
 
     if (r < 0)
@@ -233,7 +237,7 @@ void ha_coordinator_artifact(struct ha_coordinator *c, const char *sha256, int64
     if (r == 0)
         r = ha_store_keep(c->store, &err);
     else
-        undo(c, held);
+        undo(c, held, step, false);
     if (r < 0)
         ha_log_debug("artifact %s: %s", sha256, ha_error_text(&err));
 }
@@ -244,7 +248,7 @@ static int by_itself(struct ha_coordinator *c,
                      int (*work)(struct ha_coordinator *c, struct ha_error *err),
                      struct ha_error *err)
 {
-    int64_t held = c->held_count;
+    int64_t held = c->held_count, step = c->step + 1;
     int r = begin(c, err);
 
     if (r < 0)
@@ -252,7 +256,7 @@ static int by_itself(struct ha_coordinator *c,
     r = work(c, err);
     if (r == 0)
         return ha_store_keep(c->store, err);
-    undo(c, held);
+    undo(c, held, step, work == ha_chores_work);
     return r;
 }
 
@@ -279,8 +283,11 @@ static int prune(struct ha_coordinator *c, struct ha_error *err)
 
 static int own_work(struct ha_coordinator *c, bool input_pending, struct ha_error *err)
 {
-    int r = input_pending ? 0 : by_itself(c, tick, err);
+    int r;
 
+    if (c->boot_ms < c->rest_until_ms)
+        return 0;
+    r = input_pending ? 0 : by_itself(c, tick, err);
     if (r == 0)
         r = by_itself(c, prune, err);
     if (r == 0 && c->chores)
@@ -301,13 +308,17 @@ static void not_stored(struct ha_coordinator *c, const struct ha_error *why)
 
     ha_store_rollback(c->store);
     ha_server_drop_held(c, 0);
-    ha_chores_undone(c);
+    ha_chores_undone(c, c->turn_step, true);
     for (int64_t i = 0; i < c->member_count; i++)
         c->members[i]->used = -1;
     ha_error_set(&err, why->code ? why->code : EIO, "not stored: %s", ha_error_text(why));
     for (int64_t i = 0; i < c->asked_count; i++)
         ha_server_hold_error(c, c->asked[i].peer, c->asked[i].request_id, &err);
     c->changed = c->cancelled = true;
+    /* Requests that only read still work while the disk is full. */
+    c->rest_until_ms = c->boot_ms + REST_MS;
+    if (why->code == ENOSPC)
+        c->hooks.disk_full(c->hooks.context);
 }
 
 int ha_coordinator_turn_end(struct ha_coordinator *c, bool input_pending, struct ha_error *err)
@@ -340,6 +351,8 @@ int64_t ha_coordinator_idle_ms(const struct ha_coordinator *c)
 {
     int64_t idle_ms = c->options.rules.heartbeat_ms / 2;
 
+    if (c->boot_ms < c->rest_until_ms)
+        return c->rest_until_ms - c->boot_ms;
     if (c->chores || c->changed)
         return 0;
     if (c->plan_at_ms != 0 && c->plan_at_ms - c->wall_ms < idle_ms)

@@ -28,6 +28,8 @@ struct ha_coordinator_hooks {
     void (*artifact_stored)(void *context, const char *sha256);
     /* Nothing needs this artifact any more; its row is gone. */
     void (*artifact_orphan)(void *context, const char *sha256);
+    /* A turn could not be stored because the disk is full. */
+    void (*disk_full)(void *context);
     void *context;
 };
 

@@ -76,6 +76,7 @@ struct ha_coordinator {
     bool cancelled;     /* jobs were cancelled: their attempts have to be revoked */
     int64_t plan_at_ms; /* wall clock: a job's wait is over then; 0: none */
     int64_t pruned_ms;
+    int64_t rest_until_ms; /* boot time: after a turn that could not be stored, no own work */
     char *disk_low;
 
     struct ha_member **members; /* by id */
@@ -89,6 +90,8 @@ struct ha_coordinator {
     int64_t asked_count, asked_capacity;
 
     struct ha_chore *chores; /* long work, oldest first */
+    int64_t step;            /* rises with every savepoint */
+    int64_t turn_step;       /* the first one of this turn */
 };
 
 struct ha_request {
@@ -195,7 +198,8 @@ struct ha_chore {
     int (*failed)(struct ha_coordinator *c, void *state, const struct ha_error *why);
     void (*destroy)(void *state);
     void *state;
-    bool finished;
+    int64_t born, ended; /* steps (c->step) in which it was added and finished or dropped; 0: not
+                            ended */
 };
 
 /* Takes over state, also when this fails. */
@@ -206,7 +210,11 @@ bool ha_chore_of_sweep(const struct ha_coordinator *c, int64_t sweep, const char
 void ha_chores_drop(struct ha_coordinator *c, int64_t sweep, const char *what);
 int ha_chores_work(struct ha_coordinator *c, struct ha_error *err);
 void ha_chores_kept(struct ha_coordinator *c);
-void ha_chores_undone(struct ha_coordinator *c);
+
+/* The steps from this one on did not happen: chores added in them are gone,
+ * chores ended in them go on.  rewind: chores go back to where they were when
+ * the last turn was stored. */
+void ha_chores_undone(struct ha_coordinator *c, int64_t from, bool rewind);
 void ha_chores_clear(struct ha_coordinator *c);
 
 int ha_chore_expand(struct ha_coordinator *c, int64_t sweep, struct ha_error *err);

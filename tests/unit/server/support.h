@@ -28,7 +28,7 @@ struct bench {
     struct sent sent[SENT_LIMIT]; /* not yet looked at */
     int count;
     char stored[ARTIFACT_LIMIT][65], orphans[ARTIFACT_LIMIT][65];
-    int stored_count, orphan_count;
+    int stored_count, orphan_count, full_count;
     uint64_t next_request;
 };
 
