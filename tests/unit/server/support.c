@@ -66,8 +66,11 @@ static void start(struct bench *b)
         .rules = {.heartbeat_ms = 5000, .late_ms = 15000, .lost_ms = 60000},
         .version = "test",
         .files_endpoint = "inproc://files"};
-    struct ha_coordinator_hooks hooks = {
-        .send = on_send, .artifact_stored = on_stored, .artifact_orphan = on_orphan, .context = b};
+    struct ha_coordinator_hooks hooks = {.send = on_send,
+                                         .artifact_stored = on_stored,
+                                         .artifact_orphan = on_orphan,
+                                         .disk_full = on_full,
+                                         .context = b};
     struct ha_error err = {0};
     char *path = ha_path_join(b->dir, "coordinator.db");
 
