@@ -10,13 +10,13 @@
 set -eu
 
 packages="gcc g++ meson ninja-build pkg-config libzmq3-dev libprotobuf-c-dev protobuf-c-compiler
-libsqlite3-dev libcurl4-openssl-dev libopenblas-dev libjansson-dev libpcre2-dev libutf8proc-dev
+libsqlite3-dev libcurl4-openssl-dev libjansson-dev libpcre2-dev libutf8proc-dev
 libtomlplusplus-dev libmicrohttpd-dev zlib1g-dev ca-certificates"
-[ "${1:-}" = tests ] && packages="$packages libcmocka-dev clang-format python3 git sqlite3 curl procps"
+[ "${1:-}" = tests ] && packages="$packages libcmocka-dev libopenblas-dev clang-format python3 git sqlite3 curl procps"
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     echo "This is not Debian or Ubuntu; here the build is untested. It needs: gcc, meson >= 1.0, ninja and the" \
-         "development files of libzmq, protobuf-c, SQLite, libcurl, OpenBLAS, jansson, PCRE2, utf8proc," \
+         "development files of libzmq, protobuf-c, SQLite, libcurl, jansson, PCRE2, utf8proc," \
          "toml++, libmicrohttpd, zlib." >&2
     exit 0
 fi

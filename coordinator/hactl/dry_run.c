@@ -9,6 +9,7 @@
 #include "common/conf/dimensions.h"
 #include "common/conf/json.h"
 #include "coordinator/hactl/grid_input.h"
+#include "coordinator/hactl/judge_preview.h"
 #include "coordinator/hactl/output.h"
 #include "coordinator/report/table.h"
 
@@ -175,6 +176,39 @@ static int print_plans(const struct ha_grid_input *input, struct ha_error *err)
     return r;
 }
 
+/* All calls of a judge, as if each were like the example. */
+static void print_estimate(const struct ha_grid_input *input, const struct ha_sweep_judge *judge,
+                           const struct ha_json *preview)
+{
+    const struct ha_json *estimate = ha_json_get(preview, "estimate");
+    double calls = (double)(count(input).answers * judge->samples);
+
+    printf("%.0f calls like this: %.1f million prompt tokens, at most %.1f million completion "
+           "tokens, price at most %.2f\n\n",
+           calls, calls * ha_json_real(ha_json_get(estimate, "prompt_tokens"), 0) / 1e6,
+           calls * ha_json_real(ha_json_get(estimate, "completion_tokens_at_most"), 0) / 1e6,
+           calls * ha_json_real(ha_json_get(estimate, "price_at_most"), 0));
+}
+
+/* What each judge would be sent first, with its estimate. */
+static int print_previews(const struct ha_grid_input *input, struct ha_error *err)
+{
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < input->sweep->judge_count; i++) {
+        struct ha_json *preview;
+
+        r = ha_judge_preview(&input->sweep->judges[i], &preview, err);
+        if (r < 0)
+            return r;
+        printf("\nA request to judge %s, for an example answer; its key is masked:\n\n",
+               input->sweep->judges[i].name);
+        print_estimate(input, &input->sweep->judges[i], preview);
+        r = ha_output_json(preview, err);
+    }
+    return r;
+}
+
 int ha_dry_run_print(const struct ha_grid_input *input, struct ha_error *err)
 {
     struct ha_buffer settings;
@@ -197,7 +231,23 @@ int ha_dry_run_print(const struct ha_grid_input *input, struct ha_error *err)
         ha_buffer_clear(&settings);
         return ha_error_set(err, ENOMEM, "hactl: out of memory");
     }
-    return ha_output_text(&settings, err);
+    r = ha_output_text(&settings, err);
+    return r < 0 ? r : print_previews(input, err);
+}
+
+static int add_previews(struct ha_json *previews, const struct ha_grid_input *input,
+                        struct ha_error *err)
+{
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < input->sweep->judge_count; i++) {
+        struct ha_json *preview;
+
+        r = ha_judge_preview(&input->sweep->judges[i], &preview, err);
+        if (r == 0 && ha_json_append(previews, preview) < 0)
+            r = ha_error_set(err, ENOMEM, "hactl: out of memory");
+    }
+    return r;
 }
 
 static int add_cells(struct ha_json *cells, const struct ha_grid_input *input)
@@ -225,8 +275,12 @@ static int add_cells(struct ha_json *cells, const struct ha_grid_input *input)
 int ha_dry_run_json(const struct ha_grid_input *input, struct ha_error *err)
 {
     struct ha_json *json = ha_json_new_object(), *cells = ha_json_new_array();
+    struct ha_json *previews = ha_json_new_array();
     struct counts n = count(input);
     int r = ha_json_set(json, "cells", cells);
+
+    if (ha_json_set(json, "judge_requests", previews) < 0)
+        r = -ENOMEM;
 
     if (r == 0)
         r = add_cells(cells, input);
@@ -243,6 +297,11 @@ int ha_dry_run_json(const struct ha_grid_input *input, struct ha_error *err)
     if (r < 0) {
         ha_json_destroy(json);
         return ha_error_set(err, ENOMEM, "hactl: out of memory");
+    }
+    r = add_previews(previews, input, err);
+    if (r < 0) {
+        ha_json_destroy(json);
+        return r;
     }
     return ha_output_json(json, err);
 }
