@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "common/base/error.h"
+#include "common/base/half.h"
 #include "common/base/memory.h"
 #include "common/base/path.h"
 #include "common/conf/json.h"
@@ -322,21 +323,6 @@ static int read_config(const struct ha_json *config, const char *path, int64_t n
                        &ret_settings->n_layers, err);
 }
 
-static float half_to_float(uint16_t half)
-{
-    uint32_t sign = (uint32_t)(half & 0x8000u) << 16, exponent = half >> 10 & 0x1f;
-    uint32_t mantissa = half & 0x3ffu, bits;
-    float value;
-
-    if (exponent == 0) {
-        value = (float)mantissa * 0x1p-24f;
-        return sign ? -value : value;
-    }
-    bits = sign | (exponent == 31 ? 0xffu : exponent + 112) << 23 | mantissa << 13;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
 /* F32, BF16 or F16 values as f32, whatever their alignment. */
 static int widen(float *out, const struct ha_safetensors_tensor *tensor)
 {
@@ -350,12 +336,9 @@ static int widen(float *out, const struct ha_safetensors_tensor *tensor)
         return -EINVAL;
     for (int64_t i = 0; i < tensor->n_elements; i++) {
         uint16_t half = (uint16_t)(data[2 * i] | data[2 * i + 1] << 8);
-        uint32_t bits = (uint32_t)half << 16;
 
-        if (tensor->dtype == HA_SAFETENSORS_F16)
-            out[i] = half_to_float(half);
-        else
-            memcpy(&out[i], &bits, sizeof(bits));
+        out[i] =
+            tensor->dtype == HA_SAFETENSORS_F16 ? ha_half_from_f16(half) : ha_half_from_bf16(half);
     }
     return 0;
 }

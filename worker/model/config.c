@@ -257,8 +257,8 @@ static int read_switches(const struct source *source, struct ha_model_config *co
     if (ha_json_real(ha_json_get(source->json, "attention_dropout"), 0) != 0)
         return refuse(source, "attention_dropout", "other than 0 is not supported", err);
     if (is_set(source, "quantization_config"))
-        return refuse(source, "quantization_config", "is not supported: use bf16 or fp32 weights",
-                      err);
+        return refuse(source, "quantization_config",
+                      "is not supported: use bf16, fp16 or fp32 weights", err);
     r = check_layer_types(source, err);
     if (r == 0)
         r = get_bool(source, "tie_word_embeddings", false, &config->tied, err);

@@ -130,6 +130,8 @@ static int tensor_dtype(const struct ha_safetensors_tensor *tensor, enum ha_dtyp
         *ret_dtype = HA_DTYPE_F32;
     else if (tensor->dtype == HA_SAFETENSORS_BF16)
         *ret_dtype = HA_DTYPE_BF16;
+    else if (tensor->dtype == HA_SAFETENSORS_F16)
+        *ret_dtype = HA_DTYPE_F16;
     else
         return -EINVAL;
     return 0;
@@ -189,7 +191,7 @@ static int take_tensor(struct ha_weight_files *files, int64_t file,
                             files->dir, where, name, (long long)slot.rows, (long long)slot.cols);
     if (tensor_dtype(tensor, &dtype) < 0)
         return ha_error_set(err, EINVAL,
-                            "%s/%s: tensor %s has type %s; BF16 and F32 are supported (convert "
+                            "%s/%s: tensor %s has type %s; BF16, F16 and F32 are read (convert "
                             "with Transformers: torch_dtype=\"bfloat16\", save_pretrained)",
                             files->dir, where, name, ha_safetensors_dtype_name(tensor->dtype));
     r = import_tensor(files, tensor, &memory, err);

@@ -2,9 +2,10 @@
  *
  * DIR/model.safetensors, or the shards of DIR/model.safetensors.index.json.
  * The files are mapped and made readable for the backend tensor by tensor: on
- * the CPU nothing is copied.  Each tensor must be there once with the shape
- * that config.json implies; unknown tensors are refused by name (old
- * rotary_emb.inv_freq entries are ignored). */
+ * the CPU nothing is copied.  F32, BF16 and F16 are read, each tensor in its
+ * own type.  Each tensor must be there once with the shape that config.json
+ * implies; unknown tensors are refused by name (old rotary_emb.inv_freq entries
+ * are ignored). */
 #ifndef HA_WORKER_MODEL_WEIGHTS_H
 #define HA_WORKER_MODEL_WEIGHTS_H
 
@@ -36,8 +37,7 @@ struct ha_weights {
 /* Files and views that belong together. */
 struct ha_weight_files;
 
-/* Map the files of a directory.  The views stay valid until
- * ha_weight_files_close.  F16 tensors are refused by name. */
+/* Map the files of a directory.  The views stay valid until ha_weight_files_close. */
 int ha_weight_files_open(struct ha_backend *backend, const struct ha_model_config *config,
                          const char *dir, struct ha_weight_files **ret_files, struct ha_error *err);
 void ha_weight_files_close(struct ha_weight_files *files);

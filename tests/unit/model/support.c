@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/half.h"
 #include "common/base/memory.h"
 
 const char *const golden_families[4] = {"llama-2-demo", "llama-3.1-demo", "qwen2.5-demo",
@@ -71,9 +72,23 @@ struct ha_model_config small_config(enum ha_model_family family)
 struct filler {
     char *base;
     size_t used;
-    enum ha_dtype dtype;
+    enum ha_dtype dtype;     /* as stored */
+    enum ha_dtype precision; /* values are rounded to it first */
     struct random random;
 };
+
+static void put(const struct filler *filler, void *data, int64_t i, float value)
+{
+    if (filler->precision == HA_DTYPE_BF16)
+        value = ha_half_from_bf16(ha_half_to_bf16(value));
+    else if (filler->precision == HA_DTYPE_F16)
+        value = ha_half_from_f16(ha_half_to_f16(value));
+    if (filler->dtype == HA_DTYPE_F32)
+        ((float *)data)[i] = value;
+    else
+        ((uint16_t *)data)[i] =
+            filler->dtype == HA_DTYPE_BF16 ? ha_half_to_bf16(value) : ha_half_to_f16(value);
+}
 
 static struct ha_matrix fill(struct filler *filler, int64_t rows, int64_t cols, float mean,
                              float scale)
@@ -83,17 +98,8 @@ static struct ha_matrix fill(struct filler *filler, int64_t rows, int64_t cols, 
 
     if (filler->base) {
         matrix.data = filler->base + filler->used;
-        for (int64_t i = 0; i < rows * cols; i++) {
-            float value = mean + scale * random_uniform(&filler->random);
-            uint32_t bits;
-
-            memcpy(&bits, &value, sizeof(bits));
-            bits >>= 16;
-            if (filler->dtype == HA_DTYPE_F32)
-                ((float *)matrix.data)[i] = value;
-            else
-                ((uint16_t *)matrix.data)[i] = (uint16_t)bits;
-        }
+        for (int64_t i = 0; i < rows * cols; i++)
+            put(filler, matrix.data, i, mean + scale * random_uniform(&filler->random));
     }
     filler->used += (bytes + 63) / 64 * 64;
     return matrix;
@@ -133,7 +139,14 @@ static void fill_weights(struct filler *filler, const struct ha_model_config *co
 void small_model_open(struct small_model *small, struct ha_backend *backend,
                       const struct ha_model_config *config, enum ha_dtype dtype, uint64_t seed)
 {
-    struct filler filler = {.dtype = dtype, .random = {seed}};
+    small_model_open_rounded(small, backend, config, dtype, dtype, seed);
+}
+
+void small_model_open_rounded(struct small_model *small, struct ha_backend *backend,
+                              const struct ha_model_config *config, enum ha_dtype dtype,
+                              enum ha_dtype precision, uint64_t seed)
+{
+    struct filler filler = {.dtype = dtype, .precision = precision, .random = {seed}};
 
     memset(small, 0, sizeof(*small));
     small->backend = backend;
@@ -143,7 +156,8 @@ void small_model_open(struct small_model *small, struct ha_backend *backend,
     fill_weights(&filler, config, &small->weights);
     small->memory = ha_calloc_aligned((int64_t)filler.used, 1);
     assert_non_null(small->memory);
-    filler = (struct filler){.base = small->memory, .dtype = dtype, .random = {seed}};
+    filler = (struct filler){
+        .base = small->memory, .dtype = dtype, .precision = precision, .random = {seed}};
     fill_weights(&filler, config, &small->weights);
     small->weights.bytes = (int64_t)filler.used;
     assert_ok(ha_model_create(backend, config, &small->weights, &small->model, &err));

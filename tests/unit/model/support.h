@@ -45,9 +45,13 @@ struct small_model {
 /* 4 layers, width 24, grouped heads, QK-norm or biases as the family has them. */
 struct ha_model_config small_config(enum ha_model_family family);
 
-/* Weights as f32, or rounded to bf16. */
+/* Weights of one type. */
 void small_model_open(struct small_model *small, struct ha_backend *backend,
                       const struct ha_model_config *config, enum ha_dtype dtype, uint64_t seed);
+/* The same values, rounded to `precision` and then stored as dtype. */
+void small_model_open_rounded(struct small_model *small, struct ha_backend *backend,
+                              const struct ha_model_config *config, enum ha_dtype dtype,
+                              enum ha_dtype precision, uint64_t seed);
 void small_model_close(struct small_model *small);
 
 /* An adapter over layers first..last with random A and B (b_scale 0: B = 0). */

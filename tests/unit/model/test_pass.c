@@ -107,6 +107,46 @@ static float *gradient_of(const struct fixture *fixture, struct ha_pass *pass,
     return host;
 }
 
+/* Weights of 16 bits are widened exactly, wherever they are used: the numbers are those of an f32
+ * copy, forward and backward. */
+static void half_weights_are_their_f32_copies(void **state)
+{
+    static const enum ha_dtype dtypes[] = {HA_DTYPE_BF16, HA_DTYPE_F16};
+
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        struct ha_model_config config = small_config((enum ha_model_family)(i / 2));
+        struct fixture half = {.backend = open_cpu(1)}, wide = half;
+        struct ha_adapter *adapter =
+            random_adapter(half.backend, &config, 1, 3, ALL_MODULES, RANK, 0.1f, 21);
+        float *coefficient, *got, *want;
+        struct ha_pass *half_pass, *wide_pass;
+        struct ha_pack *pack;
+
+        config.o_bias = config.qkv_bias;
+        small_model_open(&half.small, half.backend, &config, dtypes[i % 2], 7);
+        small_model_open_rounded(&wide.small, wide.backend, &config, HA_DTYPE_F32, dtypes[i % 2],
+                                 7);
+        half.pairs = random_pairs(N_PAIRS, VOCAB, 11, &half.ids);
+        pack = make_pack(&half, true);
+        half_pass = make_pass(&half, pack, 1);
+        wide_pass = make_pass(&wide, pack, 1);
+        coefficient = coefficients(pack);
+        got = gradient_of(&half, half_pass, pack, adapter, coefficient);
+        want = gradient_of(&wide, wide_pass, pack, adapter, coefficient);
+        assert_same(got, want, ha_adapter_n_params(adapter));
+        free(want);
+        free(got);
+        free(coefficient);
+        ha_pass_destroy(wide_pass);
+        ha_pass_destroy(half_pass);
+        ha_pack_destroy(pack);
+        ha_adapter_destroy(adapter);
+        small_model_close(&wide.small);
+        tear_down(&half);
+    }
+}
+
 /* Adapter off, adapter with B = 0, with and without kept activations, with and
  * without gradients: one and the same numbers. */
 static void zero_adapter_changes_no_bit(void **state)
@@ -522,6 +562,7 @@ static void empty_packs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(half_weights_are_their_f32_copies),
         cmocka_unit_test(zero_adapter_changes_no_bit),
         cmocka_unit_test(borders_are_exact),
         cmocka_unit_test(shared_prompt_equals_separate),
