@@ -183,11 +183,15 @@ static int take_reask(struct ha_request *q, const struct ha_item_row *item, cons
     return r < 0 ? r : 0;
 }
 
-static int take_release(struct ha_request *q, const struct ha_item_row *item, int64_t call,
-                        struct ha_error *err)
+static int take_release(struct ha_request *q, const struct ha_item_row *item,
+                        const struct ha_wire_judge_outcome *outcome, struct ha_error *err)
 {
-    struct ha_item_change change = {
-        .state = HA_ITEM_READY, .reasks = item->reasks, .sends = item->sends, .fault = ""};
+    int64_t call = (int64_t)outcome->call, wait_ms = outcome->retry_after_ms;
+    struct ha_item_change change = {.state = HA_ITEM_READY,
+                                    .reasks = item->reasks,
+                                    .sends = item->sends,
+                                    .not_before_ms = wait_ms > 0 ? q->by.now_ms + wait_ms : 0,
+                                    .fault = ""};
     int r = call == 0 ? 0 : ha_store_call_unsent(q->c->store, call, item->id, err);
 
     if (r == 0)
@@ -222,7 +226,7 @@ static int take_held(struct ha_request *q, const struct ha_item_row *item,
     if (strcmp(outcome->kind, "failed") == 0)
         return take_failure(q, item, fault, err);
     if (strcmp(outcome->kind, "release") == 0)
-        return take_release(q, item, (int64_t)outcome->call, err);
+        return take_release(q, item, outcome, err);
     return ha_judging_send_failed(q->c, &q->by, item, -1,
                                   "the judge worker sent something else than 16 scores", err);
 }
