@@ -1,0 +1,370 @@
+#!/bin/sh
+# ha-attempt by hand: every command on the demo models, resuming, threads, a
+# daemon's job without a daemon.
+. "$(dirname "$0")/lib.sh"
+
+DEMO=$HA_ROOT/deploy/demo
+PAIRS=$DEMO/data/train.jsonl
+HELD_OUT=$DEMO/data/eval.jsonl
+ONE="--threads 1 --backend cpu"
+
+# status NAME WANTED COMMAND...: its exit status.
+status() {
+    status_name=$1 status_want=$2
+    shift 2
+    "$@" >"$HA_TMP/status.out" 2>"$HA_TMP/status.err"
+    equal "$status_name" $? "$status_want"
+}
+
+# ---- the command line -----------------------------------------------------------
+
+for command in tokenize score train generate plan job; do
+    ha-attempt $command --help >help.txt 2>&1 && grep -q "^example: .*ha-attempt $command " help.txt
+    equal "$command --help shows an example" $? 0
+done
+status "without a command" 2 ha-attempt
+status "an unknown command" 2 ha-attempt teach
+status "an unknown option" 2 ha-attempt plan --modell x
+status "a missing option" 2 ha-attempt train --model x
+status "a misspelt setting" 2 ha-attempt plan --model x --set train.bta=1
+grep -q 'did you mean beta' status.err
+equal "its nearest key is named" $? 0
+status "no number of threads" 2 ha-attempt score --model x --data y --threads many
+
+# ---- each family -----------------------------------------------------------------
+
+head -n 6 "$HELD_OUT" >six.jsonl
+
+check_peft() { # folder, layers: what PeftModel.from_pretrained reads
+    python3 - "$1" "$2" <<'PYTHON'
+import json, struct, sys
+folder, layers = sys.argv[1], [int(x) for x in sys.argv[2].split(",")]
+config = json.load(open(folder + "/adapter_config.json"))
+assert config["peft_type"] == "LORA" and config["task_type"] == "CAUSAL_LM", config
+assert config["r"] == 4 and config["lora_alpha"] == 32, config
+assert sorted(config["target_modules"]) == ["k_proj", "o_proj", "q_proj", "v_proj"], config
+assert sorted(config["layers_to_transform"]) == layers, config
+data = open(folder + "/adapter_model.safetensors", "rb").read()
+size = struct.unpack("<Q", data[:8])[0]
+header = json.loads(data[8:8 + size])
+header.pop("__metadata__", None)
+want = {f"base_model.model.model.layers.{layer}.self_attn.{module}_proj.lora_{side}.weight"
+        for layer in layers for module in "qkvo" for side in "AB"}
+assert set(header) == want, sorted(set(header) ^ want)
+for name, entry in header.items():
+    assert entry["dtype"] == "F32" and 4 in entry["shape"], (name, entry)
+    begin, end = (8 + size + x for x in entry["data_offsets"])
+    assert any(data[begin:end]), name + " is all zero"
+PYTHON
+}
+
+check_scores() { # base, adapter: JSON Lines of score
+    python3 - "$1" "$2" <<'PYTHON'
+import json, sys
+base, tuned = ([json.loads(line) for line in open(name)] for name in sys.argv[1:])
+assert [row["row"] for row in base] == list(range(6)), base
+for row in base:
+    for side in ("chosen", "rejected"):
+        tokens = row[side + "_logps"]
+        assert len(tokens) == row[side + "_tokens"] > 0 and max(tokens) < 0
+        assert abs(sum(tokens) - row[side]) < 1e-9 * abs(row[side])
+assert "chosen_logps" not in tuned[0]
+assert any(abs(a["chosen"] - b["chosen"]) > 1e-3 for a, b in zip(base, tuned))
+PYTHON
+}
+
+check_metrics() { # file, steps
+    python3 - "$1" "$2" <<'PYTHON'
+import json, math, sys
+rows, steps = [json.loads(line) for line in open(sys.argv[1])], int(sys.argv[2])
+assert [row["step"] for row in rows] == list(range(1, steps + 1)) + [steps], rows
+assert rows[0]["rewards/margins"] == 0, rows[0]
+assert abs(rows[0]["loss"] - math.log(2)) < 1e-6, rows[0]
+for name in ("rewards/chosen", "rewards/accuracies", "grad_norm", "learning_rate", "logps/chosen"):
+    assert name in rows[0], (name, rows[0])
+assert rows[-1]["eval_loss"] > 0 and 0 <= rows[-1]["eval_rewards/accuracies"] <= 1, rows[-1]
+PYTHON
+}
+
+check_answers() { # file
+    python3 - "$1" <<'PYTHON'
+import json, sys
+rows = sorted((json.loads(line) for line in open(sys.argv[1])), key=lambda row: row["prompt"])
+assert [row["row"] for row in rows] == list(range(6)), rows
+for row in rows:
+    assert row["text"] == row["text"].strip() and "\n\nHuman:" not in row["text"], row
+    assert row["raw"].strip().startswith(row["text"]), row
+    assert row["finish"] in ("eos", "stop", "length") and row["tokens"] <= 16, row
+    assert row["prompt_text"].endswith("\n\nAssistant:") and row["prompt_tokens"] > 0, row
+PYTHON
+}
+
+try_model() { # name, layers of mid
+    model=$DEMO/models/$1
+    check "$1: plan" ha-attempt plan --model "$model"
+    equal "$1: the middle block" "$(ha-attempt plan --model "$model" --json |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["strategies"]["mid"]["layers"])')" \
+        "$(echo "$2" | sed 's/,.*,/-/; s/,/-/')"
+
+    printf '%s\n' '"\n\nHuman: Hi, 12345!\n\nAssistant:"' '"naïve 😀 日本"' '""' >strings.jsonl
+    ha-attempt tokenize --model "$model" --no-special <strings.jsonl >ids.jsonl
+    ha-attempt tokenize --model "$model" --decode <ids.jsonl >back.jsonl
+    check "$1: text comes back from ids" cmp strings.jsonl back.jsonl
+
+    # shellcheck disable=SC2086
+    check "$1: train" ha-attempt train --model "$model" --strategy mid --data "$PAIRS" \
+        --eval six.jsonl --out "$1" --metrics "$1.jsonl" --set data.train_samples=24 \
+        --set train.batch_size=2 --set train.lora_rank=4 --set train.learning_rate=1e-3 $ONE
+    check "$1: the adapter is PEFT's" check_peft "$1" "$2"
+    check "$1: metrics" check_metrics "$1.jsonl" 3
+    # shellcheck disable=SC2086
+    ha-attempt score --model "$model" --data six.jsonl --per-token $ONE >base.jsonl 2>score.log
+    # shellcheck disable=SC2086
+    ha-attempt score --model "$model" --adapter "$1" --data six.jsonl $ONE >tuned.jsonl 2>>score.log
+    check "$1: scores" check_scores base.jsonl tuned.jsonl
+    # shellcheck disable=SC2086
+    check "$1: generate" ha-attempt generate --model "$model" --adapter "$1" --prompts six.jsonl \
+        --out answers.jsonl --set generate.max_new_tokens=16 $ONE
+    check "$1: answers" check_answers answers.jsonl
+}
+
+try_model llama-2-demo 2,3
+try_model llama-3.1-demo 3,4
+try_model qwen2.5-demo 3,4,5
+try_model qwen3-demo 3,4,5
+
+# ---- training again, in other ways --------------------------------------------------
+
+MODEL=$DEMO/models/llama-3.1-demo
+
+train() { # out, further options...
+    train_out=$1
+    shift
+    # exec: a signal sent to the background job reaches the program.
+    exec ha-attempt train --model "$MODEL" --strategy mid --data "$PAIRS" --out "$train_out" \
+        --set data.train_samples=90 --set train.batch_size=3 --set train.gradient_accumulation=1 \
+        --set train.lora_rank=4 --set train.learning_rate=1e-3 --backend cpu "$@"
+}
+
+same_adapter() {
+    cmp "$1/adapter_model.safetensors" "$2/adapter_model.safetensors" &&
+        cmp "$1/adapter_config.json" "$2/adapter_config.json"
+}
+
+check "an undisturbed run" eval '(train whole --threads 1 --metrics whole.jsonl)'
+check "the same with two threads" eval '(train two --threads 2)'
+check "threads do not change a bit" same_adapter whole two
+check "the same in packs of one pair" eval '(train again --threads 1)'
+check "a run can be repeated bit by bit" same_adapter whole again
+
+# Stop it after three steps: the metrics come through a pipe, so that this is exact enough.
+interrupted() {
+    rm -rf cut part.jsonl pipe
+    mkfifo pipe
+    (train cut --threads 1 --metrics pipe) 2>cut.log &
+    pid=$!
+    {
+        for line in 1 2 3; do
+            read -r text && printf '%s\n' "$text"
+        done
+        kill -TERM $pid
+        cat
+    } <pipe >part.jsonl
+    wait $pid
+}
+interrupted
+equal "SIGTERM ends training with exit code 75" $? 75
+steps=$(wc -l <part.jsonl)
+[ "$steps" -lt 30 ] && [ -f "cut/checkpoint-$steps.safetensors" ] && [ ! -f cut/adapter_model.safetensors ]
+equal "it leaves a checkpoint of the last step, and no adapter" $? 0
+check "training goes on from the checkpoint" eval \
+    '(train cut --threads 2 --metrics part.jsonl --resume "cut/checkpoint-$steps.safetensors")'
+check "resumed training gives the same adapter" same_adapter whole cut
+check "and the same metrics" cmp whole.jsonl part.jsonl
+
+cp "cut/checkpoint-$steps.safetensors" damaged
+printf 'x' | dd of=damaged bs=1 seek=20000 conv=notrunc 2>/dev/null
+status "a damaged checkpoint is refused" 1 eval '(train bad --threads 1 --resume damaged)'
+status "a checkpoint of other settings is refused" 1 eval \
+    '(train bad --threads 1 --set train.beta=0.5 --resume "cut/checkpoint-$steps.safetensors")'
+
+# Stop it while it computes references: nothing is there to keep.
+(train early --threads 1 --set data.train_samples=600) 2>early.log &
+pid=$!
+until_true 20 grep -q 'phase reference' early.log
+kill -TERM $pid
+wait $pid
+equal "SIGTERM ends the reference pass with exit code 75" $? 75
+
+check "training goes on from an adapter" eval \
+    '(train second --threads 1 --init-adapter whole --metrics second.jsonl)'
+equal "whose policy is then the reference" \
+    "$(head -n 1 second.jsonl | python3 -c 'import json, sys; print(json.load(sys.stdin)["rewards/margins"])')" 0.0
+status "an adapter of another rank is refused" 1 eval \
+    '(train bad --threads 1 --init-adapter whole --set train.lora_rank=8)'
+grep -q 'rank is 4, train.lora_rank is 8' status.err
+equal "both ranks are named" $? 0
+
+# ---- generation in other ways --------------------------------------------------------
+
+generate() { # out, options...
+    generate_out=$1
+    shift
+    ha-attempt generate --model "$MODEL" --prompts "$HELD_OUT" --out "$generate_out" \
+        --set data.eval_samples=12 --set generate.max_new_tokens=24 --backend cpu "$@" 2>generate.log &&
+        sort -o "$generate_out" "$generate_out"
+}
+
+generate greedy.jsonl --threads 1
+generate one.jsonl --threads 2 --sequences 1
+check "answers do not depend on what runs beside them" cmp greedy.jsonl one.jsonl
+generate warm.jsonl --threads 1 --set generate.temperature=1 --set generate.top_p=0.9
+generate warm2.jsonl --threads 2 --sequences 5 --set generate.temperature=1 --set generate.top_p=0.9
+generate warm3.jsonl --threads 1 --set generate.temperature=1 --set generate.top_p=0.9 --set generate.seed=7
+check "sampled answers can be repeated" cmp warm.jsonl warm2.jsonl
+if cmp -s warm.jsonl warm3.jsonl; then not_ok "another seed gives other answers"; else ok "another seed gives other answers"; fi
+generate both.jsonl --threads 1 --adapter whole --adapter llama-3.1-demo
+equal "each adapter answers every prompt" \
+    "$(grep -c '"adapter":"whole"' both.jsonl) $(grep -c '"adapter":"llama-3.1-demo"' both.jsonl)" "12 12"
+gzip -c "$HELD_OUT" >prompts.jsonl.gz
+ha-attempt generate --model "$MODEL" --prompts prompts.jsonl.gz --out - --threads 1 \
+    --set data.eval_samples=12 --set generate.max_new_tokens=24 2>generate.log | sort >zipped.jsonl
+check "prompts may be gzip, answers go to standard output" cmp greedy.jsonl zipped.jsonl
+
+mkfifo answers.pipe
+ha-attempt generate --model "$MODEL" --prompts "$HELD_OUT" --out answers.pipe --sequences 1 \
+    --threads 1 --set generate.max_new_tokens=200 2>stopped.log &
+pid=$!
+{
+    read -r line && printf '%s\n' "$line"
+    kill -TERM $pid
+    cat
+} <answers.pipe >some.jsonl
+wait $pid
+equal "SIGTERM ends generation with exit code 75" $? 75
+check "the answers so far are whole" python3 -c \
+    'import json; assert 1 <= len([json.loads(x) for x in open("some.jsonl")]) < 64'
+
+# ---- a job without a daemon -----------------------------------------------------------
+
+job() { # folder; its lines go to FOLDER.lines
+    mkdir -p "$1/inputs"
+    cp "$PAIRS" "$1/inputs/train.jsonl"
+    cp "$HELD_OUT" "$1/inputs/eval.jsonl"
+    cat >"$1/job.json"
+    (exec ha-attempt job --dir "$1" --contract-fd 3 3>"$1.lines" 2>"$1.log")
+}
+
+train_job() { # what replaces the good values: sed expression
+    sed "$1" <<JSON
+{"kind": "train", "sweep": "test", "job": 7, "threads": 1, "backend": "cpu",
+ "model": {"name": "demo", "path": "$MODEL", "hub_id": "org/demo", "template": "hh"},
+ "data": {"train": ["inputs/train.jsonl"], "eval": ["inputs/eval.jsonl"]},
+ "settings": {"data": {"train_samples": 90, "eval_samples": 6},
+              "train": {"batch_size": 3, "gradient_accumulation": 1, "lora_rank": 4,
+                        "learning_rate": 0.001}},
+ "cells": [{"id": 21, "name": "demo/mid", "layers": [3, 4]},
+           {"id": 22, "name": "demo/full", "layers": [0, 1, 2, 3, 4, 5, 6],
+            "settings": {"train": {"beta": 0.5}}}],
+ "skip_answers": {}}
+JSON
+}
+
+train_job '' | job trained
+equal "a job of two cells trains" $? 0
+check "with the same bytes as a run of one cell by hand" \
+    cmp whole/adapter_model.safetensors trained/out/21/adapter/adapter_model.safetensors
+check "its lines tell phases, metrics, artifacts and cells" python3 - <<'PYTHON'
+import json, os
+lines = [json.loads(line) for line in open("trained.lines")]
+assert [x["phase"] for x in lines if x["type"] == "phase"] == ["load", "reference", "step", "evaluate"]
+for cell in (21, 22):
+    metrics = [x for x in lines if x["type"] == "metric" and x["cell"] == cell]
+    assert [x["step"] for x in metrics] == list(range(1, 31)) + [30], metrics
+    names = [x["name"] for x in lines if x["type"] == "artifact" and x["cell"] == cell]
+    assert names == ["adapter_config.json", "adapter_model.safetensors"], names
+    end, = [x for x in lines if x["type"] == "cell" and x["cell"] == cell]
+    assert end["done"] and not end["permanent"]
+    summary = end["summary"]
+    for key in ("trainable_parameters", "steps", "seconds", "tokens", "flops", "eval_loss",
+                "eval_rewards/accuracies", "eval_rewards/margins", "rows_dropped", "precision"):
+        assert key in summary, key
+    assert summary["precision"] == "fp32 (cpu)" and summary["pairs"] == 90, summary
+for line in lines:
+    if line["type"] == "artifact":
+        assert os.path.isfile("trained/" + line["path"]), line
+config = json.load(open("trained/out/22/adapter/adapter_config.json"))
+assert config["base_model_name_or_path"] == "org/demo", config
+PYTHON
+
+# Stopped between two steps and given the checkpoints that its lines name.
+mkdir -p halted/inputs
+cp "$PAIRS" halted/inputs/train.jsonl
+cp "$HELD_OUT" halted/inputs/eval.jsonl
+train_job '' >halted/job.json
+(exec ha-attempt job --dir halted --contract-fd 3 3>halted.lines 2>halted.log) &
+pid=$!
+until_true 20 grep -q '"type":"metric"' halted.lines
+kill -TERM $pid
+wait $pid
+equal "SIGTERM ends a job with exit code 75" $? 75
+mkdir -p resumed/inputs
+for cell in 21 22; do
+    path=$(python3 -c 'import json, sys
+for line in map(json.loads, open("halted.lines")):
+    if line["type"] == "artifact" and line["kind"] == "checkpoint" and line["cell"] == int(sys.argv[1]):
+        print(line["path"])' $cell | tail -n 1)
+    cp "halted/$path" "resumed/inputs/$cell"
+done
+train_job 's|"name": "demo/mid"|&, "checkpoint": "inputs/21"|; s|"name": "demo/full"|&, "checkpoint": "inputs/22"|' |
+    job resumed
+equal "the next attempt goes on from its checkpoints" $? 0
+grep -q 'training goes on after step' resumed.log
+equal "and says so" $? 0
+check "a resumed job gives the same adapters" eval \
+    'same_adapter trained/out/21/adapter resumed/out/21/adapter && same_adapter trained/out/22/adapter resumed/out/22/adapter'
+
+train_job 's|"name": "demo/mid"|&, "checkpoint": "inputs/train.jsonl"|; /demo\/full/,/settings/d; s|\[3, 4\]},|[3, 4]}],|' |
+    job anew
+equal "a checkpoint that is none is left aside" $? 0
+check "and training begins anew" cmp whole/adapter_model.safetensors anew/out/21/adapter/adapter_model.safetensors
+
+mkdir -p answered/inputs
+cp -r whole answered/inputs/adapter
+job answered <<JSON
+{"kind": "generate", "sweep": "test", "job": 8, "threads": 1, "backend": "cpu",
+ "model": {"name": "demo", "path": "$MODEL", "hub_id": "", "template": "hh"},
+ "data": {"train": ["inputs/train.jsonl"], "eval": ["inputs/eval.jsonl"]},
+ "settings": {"data": {"train_samples": 90, "eval_samples": 12}, "generate": {"max_new_tokens": 24}},
+ "cells": [{"id": 31, "name": "demo/base", "layers": [], "adapter": null},
+           {"id": 32, "name": "demo/mid", "layers": [3, 4], "adapter": "inputs/adapter"}],
+ "skip_answers": {"32": [[0, 0], [11, 0]]}}
+JSON
+equal "a job of two cells generates" $? 0
+check "with the answers of a run by hand, less those that are stored" python3 - <<'PYTHON'
+import json
+lines = [json.loads(line) for line in open("answered.lines")]
+for cell, name, skip in ((31, "greedy.jsonl", ()), (32, "both.jsonl", (0, 11))):
+    want = {x["prompt"]: x["raw"] for x in map(json.loads, open(name))
+            if x.get("adapter", "whole") == "whole" and x["prompt"] not in skip}
+    got = {x["prompt"]: x["raw"] for x in lines if x["type"] == "answer" and x["cell"] == cell}
+    assert got == want, (cell, got, want)
+    end, = [x for x in lines if x["type"] == "cell" and x["cell"] == cell]
+    assert end["done"] and end["summary"]["answers"] == 12, end
+PYTHON
+
+# Errors: exit code 78 for what comes back in every attempt, 1 for what may heal.
+refused() { # name, code, text, sed expression
+    train_job "$4" | job refused
+    equal "$1: exit code" $? "$2"
+    tail -n 1 refused.lines | grep '"type":"error"' | grep -q -e "$3"
+    equal "$1: the last line says why" $? 0
+}
+refused "a job of another kind" 78 'neither train nor generate' 's|"kind": "train"|"kind": "judge"|'
+refused "a template that is not built" 78 'not built yet' 's|"template": "hh"|"template": "chat"|'
+refused "cells that differ in what they share" 78 'train.epochs' 's|"beta": 0.5|"epochs": 2|'
+refused "a model that is not there" 1 '/nowhere/' "s|$MODEL|/nowhere|"
+rm -f refused/job.json
+ha-attempt job --dir refused 2>refused.log >refused.lines
+equal "a folder without a job" $? 1
+status "a descriptor that is not open" 1 ha-attempt job --dir refused --contract-fd 77

@@ -1,0 +1,119 @@
+#!/bin/sh
+# hactl submit --dry-run: the paper's grid without model files, its layer blocks
+# from config.json alone, and errors that name file, line, key and nearest key.
+. "$(dirname "$0")/lib.sh"
+
+PAPER=$HA_ROOT/deploy/paper
+
+check "the paper's grid" hactl submit --dry-run "$PAPER/grid.toml"
+cp check.out paper.txt
+equal "its cells" "$(grep -c '^20 cells$' paper.txt)" 1
+equal "its scores" "$(grep -c '320000 scores$' paper.txt)" 1
+check "the grid of tuned models" hactl submit --dry-run "$PAPER/grid-instruct.toml"
+equal "its cells too" "$(grep -c '^20 cells$' check.out)" 1
+
+# The paper's Table 4.
+cat >table4.txt <<'TABLE'
+Llama-2-7b 32 0-10 11-21 22-31
+Llama-3.1-8B 32 0-10 11-21 22-31
+Qwen3-8B 36 0-11 12-23 24-35
+Qwen2.5-7B 28 0-9 10-18 19-27
+TABLE
+
+blocks() { # output of a dry run: model, layers, blocks
+    awk '$1 == "Model" && $3 == "Total" { on = 1; next } on && NF == 0 { exit }
+        on { print $1, $3, $4, $5, $6 }' "$1"
+}
+
+compare_blocks() { # name, output
+    while read -r row; do
+        equal "$1: ${row%% *}" "$(blocks "$2" | grep "^${row%% *} ")" "$row"
+    done <table4.txt
+    equal "$1: no other rows" "$(blocks "$2" | wc -l)" 4
+}
+compare_blocks "Table 4 from the grid's layers" paper.txt
+
+# The paper's Table 5, each with its source.
+while read -r row; do
+    grep -q "^$row  *# \(paper\|user\);" paper.txt
+    equal "Table 5: $row" $? 0
+done <<'TABLE'
+learning_rate = 1e-5
+weight_decay = 0.01
+beta1 = 0.9
+beta2 = 0.999
+batch_size = 6
+gradient_accumulation = 4
+epochs = 1
+beta = 0.1
+lora_rank = 16
+lora_alpha = 32
+lora_dropout = 0.05
+precision = "bf16"
+max_length = 2048
+TABLE
+
+if [ -n "${HA_TEST_DATA:-}" ] && [ -d "$HA_TEST_DATA/configs" ]; then
+    for name in llama-2-7b-hf llama-3.1-8b-instruct qwen3-8b qwen2.5-7b-instruct; do
+        mkdir -p "models/$name"
+        cp "$HA_TEST_DATA/configs/$name/config.json" "models/$name/"
+    done
+    sed -e 's|^path = "meta-llama/Llama-2-7b-hf"|path = "models/llama-2-7b-hf"|' \
+        -e 's|^path = "meta-llama/Llama-3.1-8B"|path = "models/llama-3.1-8b-instruct"|' \
+        -e 's|^path = "Qwen/Qwen3-8B"|path = "models/qwen3-8b"|' \
+        -e 's|^path = "Qwen/Qwen2.5-7B"|path = "models/qwen2.5-7b-instruct"|' \
+        -e '/^layers = /d; /^family = /d' "$PAPER/grid.toml" >grid.toml
+    check "a grid whose models are config.json alone" hactl submit --dry-run grid.toml
+    cp check.out configs.txt
+    equal "its cells from config.json" "$(grep -c '^20 cells$' configs.txt)" 1
+    compare_blocks "Table 4 from config.json" configs.txt
+    cp "$HA_TEST_DATA/configs/qwen3-8b/config.v5-form.json" models/qwen3-8b/config.json
+    check "the same with a newer config.json" hactl submit --dry-run grid.toml
+    compare_blocks "Table 4 from the newer form" check.out
+    sed 's|^path = "models/qwen3-8b"|&\nlayers = 35|' grid.toml >wrong.toml
+    if hactl submit --dry-run wrong.toml >wrong.out 2>wrong.err; then
+        not_ok "layers that config.json denies are accepted"
+    else
+        equal "layers that config.json denies: both numbers" "$(grep -c '35.*36\|36.*35' wrong.err)" 1
+    fi
+else
+    echo "skip $HA_TEST: Table 4 from config.json: HA_TEST_DATA names no folder with configs"
+fi
+
+check "a dry run as JSON" eval 'hactl submit --dry-run --json "$PAPER/grid.toml" >dry.json'
+check "which a program can read" python3 -c 'import json; json.load(open("dry.json"))'
+
+# ---- errors of a grid: file, line, key, nearest key ------------------------------------
+
+error_of() { # sed expression over the paper's grid; prints the error
+    sed "$1" "$PAPER/grid.toml" >bad.toml
+    hactl submit --dry-run bad.toml 2>&1 >bad.out
+}
+line_of() {
+    grep -n "$1" bad.toml | head -n 1 | cut -d: -f1
+}
+names() { # name, error, texts...
+    names_name=$1 names_error=$2
+    shift 2
+    for text in "$@"; do
+        case $names_error in
+        *"$text"*) ;;
+        *) not_ok "$names_name: '$names_error' does not say '$text'" && return ;;
+        esac
+    done
+    ok "$names_name"
+}
+error=$(error_of 's/^train_samples/train_sample/')
+names "a misspelt key" "$error" "bad.toml:$(line_of '^train_sample ')" train_sample 'mean train_samples'
+error=$(error_of 's/^max_new_tokens = 256/max_new_tokens = "many"/')
+names "a value of another type" "$error" "bad.toml:$(line_of '^max_new_tokens')" generate.max_new_tokens
+error=$(error_of 's/^temperature = 0/temperature = -1/')
+names "a value out of range" "$error" "bad.toml:$(line_of '^temperature')" generate.temperature
+error=$(error_of 's/^\[data\]/[datas]/')
+names "a misspelt section" "$error" "bad.toml:$(line_of '^\[datas\]')" '[datas]' 'mean [data]'
+error=$(error_of 's/^use = .*/use = ["base", "loacl"]/')
+names "a misspelt strategy" "$error" "bad.toml:" loacl
+error=$(error_of 's/^layers = 28/layers = 2.5/')
+names "layers that are no number" "$error" "bad.toml:$(line_of '^layers = 2.5')" layers
+error=$(hactl submit --dry-run "$PAPER/grid.toml" --set train.lerning_rate=1 2>&1 >/dev/null)
+names "a misspelt --set" "$error" 'train.lerning_rate' 'mean learning_rate'
