@@ -168,6 +168,8 @@ int ha_plan_why_judging(const struct ha_plan_judging *j, struct ha_buffer *out)
         return 0;
     if (j->paused)
         return ha_buffer_append_text(out, "the sweep is paused");
+    if (j->trouble[0] && j->ready + j->leased > 0)
+        return ha_buffer_printf(out, "the evaluator cannot be asked now: %s", j->trouble);
     if (j->leased > 0)
         return 0;
     if (j->ready > 0 && j->stop[0])

@@ -75,6 +75,7 @@ struct ha_plan_judging {
     const char *answers_why; /* why not, in words; never NULL */
     int64_t judges;          /* judge workers connected and alive */
     const char *stop;        /* the judge's own: budget used up; "" = none */
+    const char *trouble;     /* why its evaluator cannot be asked just now; "" = it can */
     bool paused;
 };
 

@@ -121,6 +121,14 @@ static int put_cells(struct ha_buffer *out, const struct ha_status *status,
     return r;
 }
 
+/* A judge stage with a reason stands still though some of its items are leased. */
+static bool stands_still(const struct ha_wire_stage_row *stage)
+{
+    if (ha_stage_complete(stage) || strcmp(stage->state, "waiting") == 0)
+        return false;
+    return strcmp(stage->state, "running") != 0 || strncmp(stage->stage, "judge:", 6) == 0;
+}
+
 /* The reasons of stages that neither run nor wait for their own earlier stage. */
 static int put_reasons(struct ha_buffer *out, const struct ha_status *status)
 {
@@ -131,8 +139,7 @@ static int put_reasons(struct ha_buffer *out, const struct ha_status *status)
         for (int64_t k = 0; r == 0 && k < status->cells[i]->n_stages; k++) {
             const struct ha_wire_stage_row *stage = &status->cells[i]->stages[k];
 
-            if (!stage->reason[0] || ha_stage_complete(stage) ||
-                strcmp(stage->state, "running") == 0 || strcmp(stage->state, "waiting") == 0)
+            if (!stage->reason[0] || !stands_still(stage))
                 continue;
             if (shown == REASONS) {
                 more++;

@@ -183,10 +183,11 @@ static int take_reask(struct ha_request *q, const struct ha_item_row *item, cons
     return r < 0 ? r : 0;
 }
 
-static int take_release(struct ha_request *q, const struct ha_item_row *item,
-                        const struct ha_wire_judge_outcome *outcome, struct ha_error *err)
+/* An item that comes back unharmed: the judge worker stops, or its evaluator
+ * cannot be asked for wait_ms, which is nobody's fault but the evaluator's. */
+static int take_release(struct ha_request *q, const struct ha_item_row *item, int64_t call,
+                        int64_t wait_ms, const char *fault, struct ha_error *err)
 {
-    int64_t call = (int64_t)outcome->call, wait_ms = outcome->retry_after_ms;
     struct ha_item_change change = {.state = HA_ITEM_READY,
                                     .reasks = item->reasks,
                                     .sends = item->sends,
@@ -194,9 +195,13 @@ static int take_release(struct ha_request *q, const struct ha_item_row *item,
                                     .fault = ""};
     int r = call == 0 ? 0 : ha_store_call_unsent(q->c->store, call, item->id, err);
 
+    if (r == 0 && wait_ms > 0)
+        r = ha_store_judge_set_trouble(q->c->store, item->judge, fault, err);
     if (r == 0)
         r = ha_store_item_return(q->c->store, &q->by, item->id, item->epoch, &change, err);
-    if (r == 1 && item->unread_call != 0)
+    /* A stored reply that came back with a fault was read: it is no answer to go by,
+     * and the evaluator is asked again. */
+    if (r == 1 && item->unread_call != 0 && (call != item->unread_call || !fault[0]))
         r = ha_store_item_set_unread(q->c->store, item->id, item->unread_call, err);
     return r < 0 ? r : 0;
 }
@@ -226,7 +231,7 @@ static int take_held(struct ha_request *q, const struct ha_item_row *item,
     if (strcmp(outcome->kind, "failed") == 0)
         return take_failure(q, item, fault, err);
     if (strcmp(outcome->kind, "release") == 0)
-        return take_release(q, item, outcome, err);
+        return take_release(q, item, (int64_t)outcome->call, wait_ms, fault, err);
     return ha_judging_send_failed(q->c, &q->by, item, -1,
                                   "the judge worker sent something else than 16 scores", err);
 }
@@ -248,6 +253,8 @@ static int take_outcome(struct ha_request *q, const struct ha_wire_judge_outcome
         r = stale(q, outcome->item, err);
     else
         r = scored ? store_scores(q, outcome, err) : take_held(q, &item, outcome, err);
+    if (r == 0 && scored)
+        r = ha_store_judge_set_trouble(q->c->store, item.judge, "", err);
     if (r == 0 && outcome->call != 0)
         r = ha_store_call_outcome(q->c->store, (int64_t)outcome->call, outcome->kind, err);
     return r < 0 || outcome->call == 0 ? r : ack(q, outcome->call, err);

@@ -64,6 +64,7 @@ static int why_judge(struct page *p, const struct ha_stage_row *row, struct ha_b
         .answers_why = p->generate_reason ? p->generate_reason : "",
         .judges = p->judges,
         .stop = row->judge_stop,
+        .trouble = row->judge_trouble,
         .paused = p->paused,
     };
 

@@ -27,6 +27,13 @@ int ha_store_judges_retire(struct ha_store *store, int64_t sweep, struct ha_erro
     return ha_db_exec(store, err, "UPDATE judge SET live = 0 WHERE sweep = ?", "i", sweep);
 }
 
+int ha_store_judge_set_trouble(struct ha_store *store, int64_t judge, const char *text,
+                               struct ha_error *err)
+{
+    return ha_db_exec(store, err, "UPDATE judge SET trouble = ?1 WHERE id = ?2 AND trouble <> ?1",
+                      "ti", text, judge);
+}
+
 int ha_store_judge_each(struct ha_store *store, int64_t sweep, int64_t judge, ha_judge_fn fn,
                         void *context, struct ha_error *err)
 {

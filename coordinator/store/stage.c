@@ -296,6 +296,7 @@ static void read_row(const struct ha_rows *rows, struct ha_stage_row *row)
         .job_state = HA_JOB_ASIDE,
         .worker = ha_rows_text(rows, 25),
         .judge_stop = ha_rows_text(rows, 26),
+        .judge_trouble = ha_rows_text(rows, 28),
         .judge_samples = ha_rows_int(rows, 27),
     };
     ha_stage_kind_parse(ha_rows_text(rows, 4), &row->kind);
@@ -316,7 +317,7 @@ int ha_store_stage_each(struct ha_store *store, int64_t cell, ha_stage_fn fn, vo
         " ifnull(j.not_before_ms, 0), ifnull(j.crashes, 0), ifnull(j.state, ''), ifnull("
         " (SELECT w.name FROM attempt a JOIN worker w ON w.id = a.worker WHERE a.job = j.id"
         "  ORDER BY a.started_ms DESC, a.number DESC LIMIT 1), ''),"
-        " ifnull(u.stop, ''), ifnull(u.samples, 0)"
+        " ifnull(u.stop, ''), ifnull(u.samples, 0), ifnull(u.trouble, '')"
         " FROM stage s JOIN result r ON r.id = s.result LEFT JOIN judge u ON u.id = s.judge"
         " LEFT JOIN job j ON j.id = (SELECT max(job) FROM job_cell WHERE result = r.id)"
         " WHERE s.cell = ? AND s.live = 1"

@@ -41,8 +41,9 @@ int ha_store_stage_attach(struct ha_store *store, const struct ha_by *by,
 struct ha_stage_row {
     int64_t id, sweep, cell, model, result, parent, judge;
     enum ha_stage_kind kind;
-    const char *judge_name; /* "" unless judge, as what follows */
-    const char *judge_stop; /* why it may send nothing now */
+    const char *judge_name;    /* "" unless judge, as what follows */
+    const char *judge_stop;    /* why it may send nothing now */
+    const char *judge_trouble; /* what its evaluator said last */
     int64_t judge_samples;
     const char *key;
     enum ha_stage_state state;

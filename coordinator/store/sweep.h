@@ -126,6 +126,10 @@ int ha_store_judge_put(struct ha_store *store, int64_t sweep, const struct ha_ju
 /* No judge of the sweep is in the grid, until it is put again. */
 int ha_store_judges_retire(struct ha_store *store, int64_t sweep, struct ha_error *err);
 
+/* Why its evaluator cannot be asked just now, for status; "" when it can. */
+int ha_store_judge_set_trouble(struct ha_store *store, int64_t judge, const char *text,
+                               struct ha_error *err);
+
 /* Of a sweep, or one by id (the other 0). */
 typedef int (*ha_judge_fn)(void *context, const struct ha_judge_row *row);
 int ha_store_judge_each(struct ha_store *store, int64_t sweep, int64_t judge, ha_judge_fn fn,

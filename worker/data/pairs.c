@@ -158,6 +158,8 @@ static int encode_joint(struct building *b, struct slice prompt, struct slice re
 
 static bool begins_with(const struct ha_ids *ids, const struct ha_ids *head)
 {
+    if (head->count == 0)
+        return true;
     return ids->count >= head->count &&
            memcmp(ids->data, head->data, (size_t)head->count * sizeof(*ids->data)) == 0;
 }

@@ -88,6 +88,7 @@ CREATE TABLE judge (
     reserved REAL NOT NULL DEFAULT 0,
     possibly_paid INTEGER NOT NULL DEFAULT 0,
     stop TEXT NOT NULL DEFAULT '',        -- why nothing may be sent now
+    trouble TEXT NOT NULL DEFAULT '',     -- what its evaluator said last; '' once it scores
     live INTEGER NOT NULL CHECK (live IN (0, 1)),
     UNIQUE (sweep, name)
 ) STRICT;

@@ -162,7 +162,7 @@ static void expect_judging(const struct ha_plan_judging *judging, const char *se
 
 static void why_judging(void **state)
 {
-    struct ha_plan_judging j = {.answers_why = "no worker is connected", .stop = ""};
+    struct ha_plan_judging j = {.answers_why = "no worker is connected", .stop = "", .trouble = ""};
 
     (void)state;
     expect_judging(&j, "waiting for answers: no worker is connected");
@@ -176,8 +176,12 @@ static void why_judging(void **state)
     expect_judging(&j, "the budget is used up");
     j.leased = 1;
     expect_judging(&j, "");
-    j = (struct ha_plan_judging){
-        .total = 2, .scored = 2, .answers_complete = true, .answers_why = "", .stop = ""};
+    j = (struct ha_plan_judging){.total = 2,
+                                 .scored = 2,
+                                 .answers_complete = true,
+                                 .answers_why = "",
+                                 .stop = "",
+                                 .trouble = ""};
     expect_judging(&j, "");
 }
 
