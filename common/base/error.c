@@ -4,6 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The functions themselves, not the notes to the compiler around their calls. */
+#undef ha_error_set
+#undef ha_error_prefix
+
 static void keep_one_line(char *text)
 {
     for (; *text; text++)
@@ -13,6 +17,8 @@ static void keep_one_line(char *text)
 
 int ha_error_set(struct ha_error *err, int code, const char *format, ...)
 {
+    if (code <= 0)
+        code = EIO;
     if (err) {
         va_list args;
 
@@ -40,7 +46,7 @@ int ha_error_prefix(struct ha_error *err, const char *format, ...)
     if (n >= 0 && (size_t)n < sizeof(err->text))
         (void)snprintf(err->text + n, sizeof(err->text) - (size_t)n, ": %s", old);
     keep_one_line(err->text);
-    return -(err->code ? err->code : EIO);
+    return -(err->code > 0 ? err->code : EIO);
 }
 
 const char *ha_error_text(const struct ha_error *err)

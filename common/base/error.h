@@ -21,7 +21,8 @@ struct ha_error {
 
 /* Store a positive errno and a formatted line (cut at the end of the text).
  * Control characters in the text become '?', so that one error is one line.
- * Returns -code, so that a failing line is one `return`. */
+ * Returns -code, so that a failing line is one `return`; a code that is not
+ * positive counts as EIO, so that an error never reads as success. */
 int ha_error_set(struct ha_error *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -29,6 +30,17 @@ int ha_error_set(struct ha_error *err, int code, const char *format, ...)
  * (-EIO when err is NULL). */
 int ha_error_prefix(struct ha_error *err, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* Tells the compiler what the text above says: an optimizer that knows that a
+ * failure is negative sees that outputs are set wherever they are read. */
+static inline int ha_error_negative(int r)
+{
+    if (r >= 0)
+        __builtin_unreachable();
+    return r;
+}
+#define ha_error_set(...) ha_error_negative(ha_error_set(__VA_ARGS__))
+#define ha_error_prefix(...) ha_error_negative(ha_error_prefix(__VA_ARGS__))
 
 /* The text, or strerror of the code, or "no error".  Never NULL; valid until
  * err changes. */

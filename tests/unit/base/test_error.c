@@ -18,6 +18,9 @@ static void one_line_with_prefix(void **state)
     assert_int_equal(ha_error_prefix(&err, "grid.toml:%d", 3), -EINVAL);
     assert_string_equal(ha_error_text(&err), "grid.toml:3: bad?value 7");
     assert_int_equal(ha_error_set(NULL, ENOENT, "x"), -ENOENT);
+    /* An errno that nobody set is still an error. */
+    assert_int_equal(ha_error_set(&err, 0, "x"), -EIO);
+    assert_int_equal(err.code, EIO);
 }
 
 static void long_text_is_cut(void **state)
