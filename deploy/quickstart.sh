@@ -21,7 +21,8 @@ sh deploy/dependencies.sh
 step "Building (build/release)"
 if [ ! -f build/release/build.ninja ]; then
     mkdir -p build
-    meson setup build/release --buildtype=release -Dtests=false >build/release.log 2>&1 || {
+    # A newer compiler's new warnings are for the tests to stop at, not for a user's build.
+    meson setup build/release --buildtype=release -Dwerror=false -Dtests=false >build/release.log 2>&1 || {
         tail -n 20 build/release.log >&2
         exit 1
     }
