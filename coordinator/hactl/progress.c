@@ -51,7 +51,7 @@ struct ha_progress ha_progress_of(const struct ha_status *status)
 {
     struct ha_progress progress = {.remaining_ms = -1};
     double time[KINDS] = {0}, work[KINDS] = {0}, left[KINDS] = {0}, remaining = 0, sum = 0;
-    bool known = true;
+    bool known = false;
 
     for (int64_t i = 0; i < status->n_cells; i++) {
         for (int64_t k = 0; k < status->cells[i]->n_stages; k++) {
@@ -84,9 +84,10 @@ struct ha_progress ha_progress_of(const struct ha_status *status)
     progress.fraction = progress.stages > 0 ? sum / (double)progress.stages : 0;
     for (int kind = 0; kind < KINDS; kind++) {
         if (left[kind] > 0 && work[kind] <= 0)
-            known = false;
+            progress.at_least = true;
         else if (left[kind] > 0)
             remaining += left[kind] * time[kind] / work[kind];
+        known = known || work[kind] > 0;
     }
     if (known)
         progress.remaining_ms =

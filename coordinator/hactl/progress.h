@@ -23,6 +23,7 @@ struct ha_progress {
     int64_t stages, final, complete, failed, running, answers, answers_total, scores, scores_total;
     double fraction;      /* of all stages, each counting the same */
     int64_t remaining_ms; /* from the durations measured so far; -1: nothing measured yet */
+    bool at_least;        /* remaining_ms lacks a kind of stage that was not measured yet */
 };
 
 /* remaining: for every kind of stage (train, generate, judge) the mean time per

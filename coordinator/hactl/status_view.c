@@ -68,15 +68,16 @@ static int put_head(struct ha_buffer *out, const struct ha_status *status)
     const struct ha_wire_status_reply *head = status->head;
     struct ha_progress p = ha_progress_of(status);
     char eta[HA_DURATION_BYTES];
-    bool over = p.final == p.stages;
+    bool timed = p.final < p.stages && p.remaining_ms >= 0;
     int r;
 
     r = ha_buffer_printf(out, "%s: %s, %lld cells, %lld of %lld stages done (%.0f %%)%s%s%s\n",
                          head->sweep.name, head->sweep.state, (long long)status->n_cells,
                          (long long)p.complete, (long long)p.stages, 100 * p.fraction,
-                         over || p.remaining_ms < 0 ? "" : ", ",
-                         over || p.remaining_ms < 0 ? "" : ha_duration_text(p.remaining_ms, eta),
-                         over || p.remaining_ms < 0 ? "" : " to go");
+                         !timed       ? ""
+                         : p.at_least ? ", at least "
+                                      : ", ",
+                         timed ? ha_duration_text(p.remaining_ms, eta) : "", timed ? " to go" : "");
     if (r == 0)
         r = ha_buffer_printf(out,
                              "answers %lld/%lld, scored %lld/%lld; %lld workers, %lld judge "
@@ -237,6 +238,7 @@ struct ha_json *ha_status_json(const struct ha_status *status)
         ha_json_set(json, "stages_failed", ha_json_new_int(p.failed)) < 0 ||
         ha_json_set(json, "fraction", ha_json_new_real(p.fraction)) < 0 ||
         ha_json_set(json, "remaining_ms", ha_json_new_int(p.remaining_ms)) < 0 ||
+        ha_json_set(json, "remaining_is_least", ha_json_new_bool(p.at_least)) < 0 ||
         ha_json_set(json, "answers", ha_json_new_int(p.answers)) < 0 ||
         ha_json_set(json, "scored", ha_json_new_int(p.scores)) < 0 ||
         ha_json_set(json, "expected", ha_json_new_int(p.scores_total)) < 0 ||
