@@ -160,25 +160,46 @@ static int open_endpoint(struct ha_session *session, const struct ha_arguments *
     return ha_link_open(&options, &session->link, err);
 }
 
+/* The folder under ./runs that alone has such a file: 1; 0 when none has it, 2 when
+ * several have. */
+static int only_run_with(const char *name, char **ret_dir, struct ha_error *err)
+{
+    char *pattern = ha_path_join("runs/*", name), *dir = NULL;
+    glob_t found = {0};
+    int r = 0;
+
+    if (!pattern)
+        return ha_error_set(err, ENOMEM, "hactl: out of memory");
+    if (glob(pattern, 0, NULL, &found) == 0)
+        r = found.gl_pathc > 1 ? 2 : (int)found.gl_pathc;
+    if (r == 1) {
+        dir = ha_path_dirname(found.gl_pathv[0]);
+        if (dir)
+            *ret_dir = dir;
+        else
+            r = ha_error_set(err, ENOMEM, "hactl: out of memory");
+    }
+    globfree(&found);
+    free(pattern);
+    return r;
+}
+
+/* What runs in this folder; where nothing runs, the only run that there is. */
 static int open_only_run(struct ha_session *session, struct ha_error *err)
 {
-    glob_t found;
     char *dir = NULL;
-    size_t n = 0;
-    int r;
+    int r = only_run_with("endpoint", &dir, err);
 
-    if (glob("runs/*/endpoint", 0, NULL, &found) == 0)
-        n = found.gl_pathc;
-    if (n == 1)
-        dir = ha_path_dirname(found.gl_pathv[0]);
-    if (n == 1)
-        r = dir ? open_dir(session, dir, err) : ha_error_set(err, ENOMEM, "hactl: out of memory");
-    else
-        r = ha_error_set(
-            err, ENOTCONN, "which coordinator? %s; give --dir DIR or --connect ENDPOINT",
-            n == 0 ? "there is no runs/*/endpoint here" : "there are several runs/*/endpoint here");
+    if (r == 0)
+        r = only_run_with("coordinator.db", &dir, err);
+    if (r == 1)
+        r = open_dir(session, dir, err);
+    else if (r >= 0)
+        r = ha_error_set(err, ENOTCONN,
+                         "which coordinator? there are %s under ./runs; give --dir runs/NAME or "
+                         "--connect ENDPOINT",
+                         r == 0 ? "no runs" : "several runs");
     free(dir);
-    globfree(&found);
     return r;
 }
 

@@ -21,6 +21,7 @@ enum {
     STOP_WORKER_MS = 60000,
     STOP_JUDGE_MS = 60000,
     STOP_EVALUATOR_MS = 2000,
+    STOP_POLL_MS = 20,
     EVALUATOR_START_MS = 10000,
     GIVE_UP_DEATHS = 10,
     GIVE_UP_MS = 600000,
@@ -46,6 +47,7 @@ struct ha_household {
     char *dir;
     int64_t slots, threads, coordinator_deaths;
     const char *backend;
+    const volatile sig_atomic_t *hurry;
 };
 
 static const char *const programs[MEMBERS] = {"ha-worker", "ha-judge-worker", "ha-evaluator"};
@@ -72,6 +74,7 @@ int ha_household_create(const struct ha_household_options *options,
     h->threads =
         options->threads > 0 ? options->threads : (cores() > h->slots ? cores() / h->slots : 1);
     h->backend = options->backend;
+    h->hurry = options->hurry;
     h->dir = ha_strdup(options->dir);
     for (int i = 0; i < MEMBERS; i++) {
         struct ha_child none = {.input_fd = -1, .output_fd = -1, .contract_fd = -1};
@@ -285,23 +288,29 @@ int ha_household_tend(struct ha_household *h, struct ha_error *err)
     return r;
 }
 
+/* SIGTERM, then SIGKILL when its time is over or there is none to be had. */
+static void stop_servant(const struct ha_household *h, struct servant *servant, int64_t grace_ms)
+{
+    int64_t end = ha_clock_boot_ms() + grace_ms;
+    int status;
+
+    ha_child_signal(&servant->child, SIGTERM);
+    while (servant->child.pid > 0 && !*h->hurry && ha_clock_boot_ms() < end &&
+           !ha_child_poll(&servant->child, &status))
+        usleep(STOP_POLL_MS * 1000);
+    (void)ha_child_stop(&servant->child, 0);
+    ha_child_close(&servant->child);
+    servant->started = false;
+}
+
 void ha_household_stop(struct ha_household *h)
 {
     static const int64_t grace[MEMBERS] = {STOP_WORKER_MS, STOP_JUDGE_MS, STOP_EVALUATOR_MS};
 
-    for (int i = 0; i < MEMBERS; i++) {
-        (void)ha_child_stop(&h->servants[i].child, grace[i]);
-        ha_child_close(&h->servants[i].child);
-        h->servants[i].started = false;
-    }
+    for (int i = 0; i < MEMBERS; i++)
+        stop_servant(h, &h->servants[i], grace[i]);
     ha_private_coordinator_stop(h->coordinator);
     h->coordinator = NULL;
-}
-
-void ha_household_kill(struct ha_household *h)
-{
-    for (int i = 0; i < MEMBERS; i++)
-        ha_child_signal(&h->servants[i].child, SIGKILL);
 }
 
 void ha_household_destroy(struct ha_household *h)

@@ -7,6 +7,7 @@
 #ifndef HA_COORDINATOR_HACTL_HOUSEHOLD_H
 #define HA_COORDINATOR_HACTL_HOUSEHOLD_H
 
+#include <signal.h>
 #include <stdint.h>
 
 struct ha_error;
@@ -17,6 +18,9 @@ struct ha_household_options {
     int64_t slots;       /* attempts at a time; 0: one per core */
     int64_t threads;     /* per attempt; 0: cores over slots */
     const char *backend; /* "auto", "cpu", "cuda" */
+    /* Once it is not 0, stopping waits for nobody: children are killed.  A signal
+     * handler may set it. */
+    const volatile sig_atomic_t *hurry;
 };
 
 /* Start the coordinator alone. */
@@ -35,11 +39,8 @@ int ha_household_start_workers(struct ha_household *household, struct ha_error *
 int ha_household_tend(struct ha_household *household, struct ha_error *err);
 
 /* Ask all to stop in order (worker, judge worker, evaluator, coordinator last),
- * each with its time to checkpoint and to collect paid replies. */
+ * each with its time to checkpoint and to collect paid replies, unless hurry. */
 void ha_household_stop(struct ha_household *household);
-
-/* SIGKILL to all, at once. */
-void ha_household_kill(struct ha_household *household);
 
 void ha_household_destroy(struct ha_household *household);
 

@@ -1,6 +1,7 @@
 /* hactl - the command line of Hierarchical Align */
 #include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -41,6 +42,17 @@ static int exit_code_of(int r)
     return r == -EINVAL ? HA_EXIT_USAGE : HA_EXIT_FAILED;
 }
 
+/* What was printed must have arrived. */
+static int flush_output(struct ha_error *err)
+{
+    bool failed = ferror(stdout);
+
+    errno = 0;
+    if (fflush(stdout) == EOF || failed)
+        return ha_error_set(err, errno, "standard output: %s", strerror(errno ? errno : EIO));
+    return 0;
+}
+
 static int run_verb(const struct ha_verb *verb, int argc, char **argv)
 {
     struct ha_arguments *arguments = NULL;
@@ -52,7 +64,13 @@ static int run_verb(const struct ha_verb *verb, int argc, char **argv)
         ha_command_print_help(&verb->command);
     else if (r == 0)
         r = verb->run(arguments, &err);
-    if (r < 0)
+    if (r >= 0) {
+        int flushed = flush_output(&err);
+
+        r = flushed < 0 ? flushed : r;
+    }
+    /* Who closes our output has seen enough: `hactl results | head` is no error to tell. */
+    if (r < 0 && r != -EPIPE)
         fprintf(stderr, "hactl: %s\n", ha_error_text(&err));
     ha_arguments_destroy(arguments);
     return exit_code_of(r);

@@ -27,15 +27,14 @@
 
 enum { TEND_MS = 200, LOOK_MS = 500, LINE_MS = 10000 };
 
-static volatile sig_atomic_t interrupts;
+/* The first interrupt lets everybody finish; the second waits for nobody. */
+static volatile sig_atomic_t interrupted, hurry;
 
 static void on_interrupt(int number)
 {
     (void)number;
-    interrupts++;
-    /* The second one does not wait for anybody. */
-    if (interrupts > 1)
-        (void)signal(SIGINT, SIG_DFL);
+    hurry = interrupted;
+    interrupted = 1;
 }
 
 struct embedded {
@@ -119,6 +118,7 @@ static int start(struct embedded *run, struct ha_error *err)
     struct ha_household_options options = {
         .dir = run->dir,
         .backend = ha_arguments_value(run->arguments, "backend", "auto"),
+        .hurry = &hurry,
     };
     struct ha_wire_message *reply;
     int r = ha_arguments_int(run->arguments, "slots", 1, 0, &options.slots, err);
@@ -193,7 +193,7 @@ static int follow(struct embedded *run, struct ha_error *err)
     int64_t next_look = 0;
     bool gaps = false;
 
-    while (interrupts == 0) {
+    while (!interrupted) {
         int r = ha_household_tend(run->household, err);
 
         if (r < 0)
