@@ -104,4 +104,16 @@ int ha_safetensors_write(const char *path, const struct ha_safetensors_item *ite
                          const struct ha_safetensors_pair *metadata, int64_t n_metadata,
                          struct ha_error *err);
 
+/* Gives the bytes of an item when their turn comes; they stay valid until the next call. */
+typedef int (*ha_safetensors_source)(void *user, const struct ha_safetensors_item *item,
+                                     const void **ret_data, struct ha_error *err);
+
+/* As ha_safetensors_write, for tensors that are made one after the other: data
+ * of the items is not read, source is called once for each, in the order of the
+ * file. */
+int ha_safetensors_write_from(const char *path, const struct ha_safetensors_item *items,
+                              int64_t n_items, const struct ha_safetensors_pair *metadata,
+                              int64_t n_metadata, ha_safetensors_source source, void *user,
+                              struct ha_error *err);
+
 #endif

@@ -143,9 +143,27 @@ static int check_items(const char *path, const struct slot *slots, int64_t n, st
     return 0;
 }
 
+static int from_memory(void *user, const struct ha_safetensors_item *item, const void **ret_data,
+                       struct ha_error *err)
+{
+    (void)user;
+    (void)err;
+    *ret_data = item->data;
+    return 0;
+}
+
 int ha_safetensors_write(const char *path, const struct ha_safetensors_item *items, int64_t n_items,
                          const struct ha_safetensors_pair *metadata, int64_t n_metadata,
                          struct ha_error *err)
+{
+    return ha_safetensors_write_from(path, items, n_items, metadata, n_metadata, from_memory, NULL,
+                                     err);
+}
+
+int ha_safetensors_write_from(const char *path, const struct ha_safetensors_item *items,
+                              int64_t n_items, const struct ha_safetensors_pair *metadata,
+                              int64_t n_metadata, ha_safetensors_source source, void *user,
+                              struct ha_error *err)
 {
     struct slot *slots = ha_calloc(n_items, sizeof(*slots));
     struct ha_file_writer *writer = NULL;
@@ -171,8 +189,13 @@ int ha_safetensors_write(const char *path, const struct ha_safetensors_item *ite
     r = ha_file_writer_write(writer, &length, sizeof(length), err);
     if (r == 0)
         r = ha_file_writer_write(writer, header, header_size, err);
-    for (int64_t i = 0; i < n_items && r == 0; i++)
-        r = ha_file_writer_write(writer, slots[i].item->data, slots[i].bytes, err);
+    for (int64_t i = 0; i < n_items && r == 0; i++) {
+        const void *data;
+
+        r = source(user, slots[i].item, &data, err);
+        if (r == 0)
+            r = ha_file_writer_write(writer, data, slots[i].bytes, err);
+    }
     if (r == 0)
         r = ha_file_writer_commit(writer, err);
 out:

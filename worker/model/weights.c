@@ -11,7 +11,7 @@
 #include "common/io/safetensors.h"
 
 #define SINGLE_FILE "model.safetensors"
-#define INDEX_FILE "model.safetensors.index.json"
+#define INDEX_FILE HA_WEIGHT_INDEX_FILE
 
 enum { INDEX_LIMIT_BYTES = 64 << 20, MAX_SHARDS = 10000 };
 
@@ -405,4 +405,19 @@ void ha_weight_files_close(struct ha_weight_files *files)
 const struct ha_weights *ha_weight_files_weights(const struct ha_weight_files *files)
 {
     return &files->weights;
+}
+
+int64_t ha_weight_files_count(const struct ha_weight_files *files)
+{
+    return files->n_files;
+}
+
+const char *ha_weight_files_name(const struct ha_weight_files *files, int64_t index)
+{
+    return files->names[index];
+}
+
+const struct ha_safetensors *ha_weight_files_at(const struct ha_weight_files *files, int64_t index)
+{
+    return files->files[index];
 }

@@ -16,6 +16,10 @@
 #include "worker/model/config.h"
 
 struct ha_error;
+struct ha_safetensors;
+
+/* The list of shards, beside them where there are several. */
+#define HA_WEIGHT_INDEX_FILE "model.safetensors.index.json"
 
 /* Vectors are matrices of one row; data NULL where the model has no such tensor. */
 struct ha_layer_weights {
@@ -43,5 +47,10 @@ int ha_weight_files_open(struct ha_backend *backend, const struct ha_model_confi
 void ha_weight_files_close(struct ha_weight_files *files);
 
 const struct ha_weights *ha_weight_files_weights(const struct ha_weight_files *files);
+
+/* The files themselves, in the order of opening; `index` below the count.  Owned by files. */
+int64_t ha_weight_files_count(const struct ha_weight_files *files);
+const char *ha_weight_files_name(const struct ha_weight_files *files, int64_t index);
+const struct ha_safetensors *ha_weight_files_at(const struct ha_weight_files *files, int64_t index);
 
 #endif
