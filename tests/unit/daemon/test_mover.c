@@ -14,7 +14,7 @@
 #include "common/io/file.h"
 #include "worker/daemon/mover.h"
 
-enum { SILENCE_MS = 1000, SIZE = 5 * (1 << 20) + 777, QUEUE = 64 };
+enum { SILENCE_MS = 1000, SIZE = 4 * (1 << 20) + 777, QUEUE = 64 };
 
 static char *folder, *path, *other;
 static uint8_t *content;
@@ -197,7 +197,7 @@ static void goes_on_where_the_store_is(void **state)
 static void uploads_over_a_bad_network(void **state)
 {
     (void)state;
-    for (uint32_t seed = 0; seed < 3; seed++) {
+    for (uint32_t seed = 0; seed < 2; seed++) {
         struct upload *upload;
         int64_t now = 0;
 
@@ -287,7 +287,7 @@ static void downloads_over_any_network(void **state)
 {
     (void)state;
     memcpy(store.bytes, content, SIZE);
-    for (int loss = 0; loss < 6; loss += 2) {
+    for (int loss = 0; loss < 6; loss += 3) {
         struct download *download;
         char *bytes;
         size_t size;
