@@ -157,6 +157,13 @@ check "threads do not change a bit" same_adapter whole two
 check "the same in packs of one pair" eval '(train again --threads 1)'
 check "a run can be repeated bit by bit" same_adapter whole again
 
+head -n 100 "$PAIRS" >first.jsonl
+tail -n +101 "$PAIRS" | gzip -c >rest.jsonl.gz
+PAIRS_BEFORE=$PAIRS PAIRS=first.jsonl
+check "the same data in two files" eval '(train parts --threads 1 --data rest.jsonl.gz)'
+check "files are joined in their order" same_adapter whole parts
+PAIRS=$PAIRS_BEFORE
+
 # Stop it after three steps: the metrics come through a pipe, so that this is exact enough.
 interrupted() {
     rm -rf cut part.jsonl pipe
@@ -226,6 +233,38 @@ if cmp -s warm.jsonl warm3.jsonl; then not_ok "another seed gives other answers"
 generate both.jsonl --threads 1 --adapter whole --adapter llama-3.1-demo
 equal "each adapter answers every prompt" \
     "$(grep -c '"adapter":"whole"' both.jsonl) $(grep -c '"adapter":"llama-3.1-demo"' both.jsonl)" "12 12"
+stop=$(python3 -c 'import json
+print(json.loads(open("greedy.jsonl").readline())["text"].split()[2])')
+generate stopped.jsonl --threads 1 --set generate.stop="[\"$stop\"]"
+check "a stop string ends an answer and is cut" python3 - "$stop" <<'PYTHON'
+import json, sys
+rows = [json.loads(line) for line in open("stopped.jsonl")]
+whole = {row["prompt"]: row for row in map(json.loads, open("greedy.jsonl"))}
+assert any(row["finish"] == "stop" for row in rows)
+for row in rows:
+    assert sys.argv[1] not in row["text"], row
+    assert row["text"] == whole[row["prompt"]]["text"].split(sys.argv[1])[0].strip(), row
+    assert whole[row["prompt"]]["raw"].startswith(row["raw"]), row
+PYTHON
+cp -r "$MODEL" own
+python3 - <<'PYTHON'
+import json
+path = "own/generation_config.json"
+config = json.load(open(path))
+config.update(do_sample=True, temperature=0.7, top_p=0.8, top_k=20, max_new_tokens=5)
+json.dump(config, open(path, "w"))
+PYTHON
+ha-attempt generate --model own --prompts six.jsonl --out own.jsonl --threads 1 \
+    --set generate.settings=model 2>own.log
+equal "settings = model takes the model's own" \
+    "$(python3 -c 'import json; print(max(json.loads(x)["tokens"] for x in open("own.jsonl")))')" 5
+ha-attempt generate --model own --prompts six.jsonl --out own2.jsonl --threads 1 \
+    --set generate.settings=model --set generate.temperature=0 --set generate.max_new_tokens=24 2>own.log
+ha-attempt generate --model "$MODEL" --prompts six.jsonl --out plain.jsonl --threads 1 \
+    --set generate.max_new_tokens=24 2>own.log
+sort -o own2.jsonl own2.jsonl
+sort -o plain.jsonl plain.jsonl
+check "but not over what is given" cmp own2.jsonl plain.jsonl
 gzip -c "$HELD_OUT" >prompts.jsonl.gz
 ha-attempt generate --model "$MODEL" --prompts prompts.jsonl.gz --out - --threads 1 \
     --set data.eval_samples=12 --set generate.max_new_tokens=24 2>generate.log | sort >zipped.jsonl
