@@ -18,7 +18,7 @@ status() {
 
 # ---- the command line -----------------------------------------------------------
 
-for command in tokenize score train generate plan job; do
+for command in tokenize score train generate plan job backend merge; do
     ha-attempt $command --help >help.txt 2>&1 && grep -q "^example: .*ha-attempt $command " help.txt
     equal "$command --help shows an example" $? 0
 done
@@ -207,6 +207,23 @@ check "training goes on from an adapter" eval \
     '(train second --threads 1 --init-adapter whole --metrics second.jsonl)'
 equal "whose policy is then the reference" \
     "$(head -n 1 second.jsonl | python3 -c 'import json, sys; print(json.load(sys.stdin)["rewards/margins"])')" 0.0
+check "an adapter is merged into its model" ha-attempt merge --model "$MODEL" --adapter whole --out merged
+for form in base adapter merged; do
+    case $form in
+    base) set -- --model "$MODEL" ;;
+    adapter) set -- --model "$MODEL" --adapter whole ;;
+    merged) set -- --model merged ;;
+    esac
+    ha-attempt score "$@" --data six.jsonl --threads 1 >"$form.scores" 2>score.log
+done
+check "the merged model scores nearly as the adapter does" python3 - <<'PYTHON'
+import json
+base, adapter, merged = ([json.loads(line)["chosen"] for line in open(name + ".scores")]
+                         for name in ("base", "adapter", "merged"))
+moved = sum(abs(a - b) for a, b in zip(adapter, base))
+apart = sum(abs(a - m) for a, m in zip(adapter, merged))
+assert 0 <= apart < moved / 4, (apart, moved)
+PYTHON
 status "an adapter of another rank is refused" 1 eval \
     '(train bad --threads 1 --init-adapter whole --set train.lora_rank=8)'
 grep -q 'rank is 4, train.lora_rank is 8' status.err

@@ -62,7 +62,8 @@ static int run(const struct ha_call *call, struct ha_error *err)
 
     if (r == 0)
         r = generate(call, &console, err);
-    return ha_console_reporter_close(&console, r, err);
+    r = ha_console_reporter_close(&console, r, err);
+    return r < 0 ? r : console.failed ? HA_ATTEMPT_FAILED : HA_ATTEMPT_DONE;
 }
 
 static const char *const required[] = {"model", "prompts", "out", NULL};

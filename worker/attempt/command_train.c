@@ -50,6 +50,7 @@ static int train(const struct ha_call *call, const struct ha_layers *layers,
         .cells = &cell,
         .n_cells = 1,
         .require_exact = true,
+        .prunes_checkpoints = true,
         .allow_inexact = ha_arguments_given(arguments, "allow-inexact"),
     };
 
@@ -89,7 +90,7 @@ static const struct ha_option options[] = {
     {"init-adapter", "DIR", "start from this PEFT adapter"},
     {"metrics", "FILE",
      "JSON Lines, one per optimizer step, with TRL's names; --resume adds to it"},
-    {"checkpoint-dir", "DIR", "checkpoints (default: --out)"},
+    {"checkpoint-dir", "DIR", "the last two checkpoints (default: --out)"},
     {"resume", "FILE", "go on from a checkpoint"},
     {"allow-inexact", NULL, "accept a checkpoint of another backend"},
     {"threads", "N", "CPU threads (default: one per core)"},

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/buffer.h"
 #include "common/base/clock.h"
@@ -12,7 +13,9 @@
 #include "common/conf/json.h"
 #include "worker/adapter/adapter.h"
 #include "worker/attempt/answer_text.h"
+#include "worker/attempt/outcome.h"
 #include "worker/data/prompts.h"
+#include "worker/model/decode.h"
 #include "worker/sampling/generate.h"
 
 enum { DEFAULT_SEQUENCES = 64, PROGRESS_MS = 1000 };
@@ -65,6 +68,11 @@ static void add_eos(int32_t *eos, int64_t *n, int32_t id)
             return;
     if (id >= 0 && *n < HA_MODEL_MAX_EOS)
         eos[(*n)++] = id;
+}
+
+static const char *precision_of(const struct work *work)
+{
+    return ha_engine_precision(&work->engine, work->cell->settings->train.precision);
 }
 
 static bool given(const struct ha_sweep_generate *generate, const char *key)
@@ -120,6 +128,7 @@ static int read_settings(struct work *work, struct ha_error *err)
             generation->max_sequences > 0 ? generation->max_sequences : DEFAULT_SEQUENCES};
     if (strcmp(generate->settings, "model") == 0)
         take_model_values(generate, &model, &work->settings);
+    ha_log_info("precision %s", precision_of(work));
     return ha_sampler_settings_check(&work->settings.sampler, err);
 }
 
@@ -429,12 +438,31 @@ static struct ha_json *summary_of(const struct work *work)
         ha_json_set(json, "flops",
                     ha_json_new_real(ha_backend_flops(work->engine.backend) - work->flops_before)) <
             0 ||
+        ha_json_set(json, "precision", ha_json_new_string(precision_of(work))) < 0 ||
         ha_json_set(json, "backend",
                     ha_json_new_string(ha_backend_fingerprint(work->engine.backend))) < 0) {
         ha_json_destroy(json);
         return NULL;
     }
     return json;
+}
+
+/* Bytes that the caches of this machine's sequences may take together: a quarter of its memory,
+ * and always enough for the longest of them.  Answers do not depend on it. */
+static int64_t kv_budget(const struct work *work)
+{
+    int64_t pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    int64_t longest = 0, largest;
+
+    for (int64_t i = 0; i < work->n_requests; i++)
+        if (work->requests[i].n_ids > longest)
+            longest = work->requests[i].n_ids;
+    largest = ha_kv_cache_bytes(ha_model_config(work->engine.model),
+                                ha_backend_activation_dtype(work->engine.backend),
+                                longest + work->settings.max_new_tokens);
+    if (pages <= 0 || page_bytes <= 0 || pages > INT64_MAX / page_bytes)
+        return largest;
+    return pages * page_bytes / 4 > largest ? pages * page_bytes / 4 : largest;
 }
 
 static int generate_sample(struct work *work, int64_t sample, const struct ha_adapter *adapter,
@@ -444,6 +472,8 @@ static int generate_sample(struct work *work, int64_t sample, const struct ha_ad
         .context = work, .stop = on_token, .finished = on_finished, .cancelled = on_step};
     int r = make_requests(work, sample, adapter, err);
 
+    if (strcmp(ha_backend_name(work->engine.backend), "cpu") == 0)
+        work->settings.max_kv_bytes = kv_budget(work);
     if (r == 0 && work->n_requests > 0)
         r = ha_generate(work->engine.model, work->requests, work->n_requests, &work->settings,
                         &hooks, NULL, err);
@@ -451,11 +481,29 @@ static int generate_sample(struct work *work, int64_t sample, const struct ha_ad
     return r == -ECANCELED ? ha_error_set(err, EINTR, "stopped as asked") : r;
 }
 
-static int generate_cell(struct work *work, struct ha_error *err)
+/* All answers of the cell that are not there yet. */
+static int answer(struct work *work, struct ha_error *err)
 {
     struct ha_adapter_geometry geometry;
     struct ha_adapter *adapter = NULL;
     int64_t samples = work->cell->settings->generate.samples;
+    int r = 0;
+
+    ha_model_config_geometry(ha_model_config(work->engine.model), &geometry);
+    if (work->cell->adapter)
+        r = ha_adapter_load(work->engine.backend, &geometry, work->cell->adapter, &adapter, err);
+    if (r == 0)
+        r = work->reporter->phase(work->reporter->context, "generate", err);
+    if (r == 0)
+        r = report_progress(work, err);
+    for (int64_t sample = 0; r == 0 && sample < samples; sample++)
+        r = generate_sample(work, sample, adapter, err);
+    ha_adapter_destroy(adapter);
+    return r;
+}
+
+static int generate_cell(struct work *work, struct ha_error *err)
+{
     int r = read_settings(work, err);
 
     if (r == 0)
@@ -464,26 +512,17 @@ static int generate_cell(struct work *work, struct ha_error *err)
         r = make_stops(work, err);
     if (r < 0)
         return r;
-    ha_model_config_geometry(ha_model_config(work->engine.model), &geometry);
-    if (work->cell->adapter)
-        r = ha_adapter_load(work->engine.backend, &geometry, work->cell->adapter, &adapter, err);
-    if (r < 0)
-        return r;
     work->start_ms = ha_clock_boot_ms();
     work->tokens = work->limited = 0;
-    work->total = work->prompts->n_prompts * samples;
+    work->total = work->prompts->n_prompts * work->cell->settings->generate.samples;
     work->done = count_skipped(work);
     work->flops_before = ha_backend_flops(work->engine.backend);
-    r = work->reporter->phase(work->reporter->context, "generate", err);
-    if (r == 0)
-        r = report_progress(work, err);
-    for (int64_t sample = 0; r == 0 && sample < samples; sample++)
-        r = generate_sample(work, sample, adapter, err);
-    ha_adapter_destroy(adapter);
-    if (r == 0)
-        r = work->reporter->cell(work->reporter->context, work->cell->id, true, "", false,
-                                 summary_of(work), err);
-    return r;
+    r = answer(work, err);
+    /* An adapter that is damaged or has diverged is the end of its cell, not of the others. */
+    if (r < 0 && !ha_outcome_is_permanent(r))
+        return r;
+    return work->reporter->cell(work->reporter->context, work->cell->id, r == 0,
+                                r < 0 ? ha_error_text(err) : "", r < 0, summary_of(work), err);
 }
 
 static int prepare(struct work *work, struct ha_error *err)

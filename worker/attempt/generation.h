@@ -35,7 +35,8 @@ struct ha_generation {
 };
 
 /* Generate to the end; each answer is reported as it is finished, each cell when
- * all of its answers are.  Returns 0, or -EINTR when *stop was set. */
+ * all of its answers are, or when its adapter cannot give them.  Returns 0, or -EINTR when
+ * *stop was set. */
 int ha_generation_run(const struct ha_generation *generation, const struct ha_reporter *reporter,
                       const volatile sig_atomic_t *stop, struct ha_error *err);
 

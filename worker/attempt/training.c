@@ -27,6 +27,7 @@ struct work {
     struct ha_adapter **adapters;
     struct ha_adapter *reference; /* of a cell that goes on from an adapter: what it began with */
     struct ha_dpo_cell *cells;
+    int64_t (*kept)[2];         /* per cell: steps of its last two checkpoints, 0: none */
     struct ha_json **last_eval; /* per cell: {"eval_loss": ...} of the newest evaluation */
     struct ha_dpo_trainer *trainer;
     volatile sig_atomic_t *stop;
@@ -222,21 +223,40 @@ static void on_progress(void *user, const struct ha_dpo_progress *progress)
     keep_result(work, r, &err);
 }
 
+static char *checkpoint_path(const struct ha_training_cell *cell, int64_t step)
+{
+    return ha_format("%s/checkpoint-%lld.safetensors", cell->checkpoint_dir, (long long)step);
+}
+
+/* Remembers a checkpoint of this run; by hand, all but the last two go. */
+static void keep_last(struct work *work, int64_t cell, int64_t step)
+{
+    int64_t *kept = work->kept[cell];
+
+    if (work->training->prunes_checkpoints && kept[0] > 0) {
+        char *path = checkpoint_path(&work->training->cells[cell], kept[0]);
+
+        if (path)
+            (void)unlink(path);
+        free(path);
+    }
+    kept[0] = kept[1];
+    kept[1] = step;
+}
+
 static int on_checkpoint(void *user, struct ha_dpo_trainer *trainer, int64_t cell, int64_t step,
                          struct ha_error *err)
 {
     struct work *work = user;
     const struct ha_training_cell *spec = &work->training->cells[cell];
-    char *name = ha_format("checkpoint-%lld.safetensors", (long long)step);
-    char *path = name ? ha_path_join(spec->checkpoint_dir, name) : NULL;
-    int r = path ? ha_path_make_dirs(spec->checkpoint_dir, 0777, err) : out_of_memory(err);
+    char *path = checkpoint_path(spec, step);
+    int r = path ? ha_dpo_trainer_save(trainer, cell, path, err) : out_of_memory(err);
 
     if (r == 0)
-        r = ha_dpo_trainer_save(trainer, cell, path, err);
-    if (r == 0)
-        r = work->reporter->artifact(work->reporter->context, spec->id, "checkpoint", name, path,
-                                     step, err);
-    free(name);
+        r = work->reporter->artifact(work->reporter->context, spec->id, "checkpoint",
+                                     ha_path_basename(path), path, step, err);
+    if (r == 0 && work->kept[cell][1] != step)
+        keep_last(work, cell, step);
     free(path);
     return r;
 }
@@ -416,7 +436,8 @@ static int prepare(struct work *work, struct ha_error *err)
     work->adapters = ha_calloc(training->n_cells, sizeof(*work->adapters));
     work->cells = ha_calloc(training->n_cells, sizeof(*work->cells));
     work->last_eval = ha_calloc(training->n_cells, sizeof(*work->last_eval));
-    if (!work->adapters || !work->cells || !work->last_eval)
+    work->kept = ha_calloc(training->n_cells, sizeof(*work->kept));
+    if (!work->adapters || !work->cells || !work->last_eval || !work->kept)
         return out_of_memory(err);
     for (int64_t i = 0; r == 0 && i < training->n_cells; i++)
         r = make_cell(work, i, err);
@@ -440,6 +461,7 @@ static void clear(struct work *work)
     free(work->adapters);
     free(work->cells);
     free(work->last_eval);
+    free(work->kept);
     ha_pair_set_destroy(work->train);
     ha_pair_set_destroy(work->eval);
     ha_engine_close(&work->engine);

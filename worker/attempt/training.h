@@ -34,9 +34,11 @@ struct ha_training {
     int64_t n_eval;
     const struct ha_training_cell *cells;
     int64_t n_cells;
-    bool require_exact; /* a checkpoint of another plan or backend is an error, else it is left
-                           aside with a warning and training starts anew */
-    bool allow_inexact; /* accept a checkpoint of another backend */
+    bool require_exact;      /* a checkpoint of another plan or backend is an error, else it is left
+                                aside with a warning and training starts anew */
+    bool prunes_checkpoints; /* keep the last two of this run; else whoever takes them removes them
+                              */
+    bool allow_inexact;      /* accept a checkpoint of another backend */
 };
 
 /* Train to the end.  Returns 0 when every cell was reported, -EINTR when stopped: checkpoints were
