@@ -12,6 +12,7 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "common/conf/json.h"
+#include "common/conf/loss_rules.h"
 #include "common/conf/sweep_private.h"
 
 struct variant {
@@ -189,6 +190,8 @@ static int make_variant(const struct ha_sweep *sweep, int64_t strategy, const in
             if (r == 0 && !variant->values.items[i])
                 r = no_memory(err);
         }
+    if (r == 0 && variant->trains)
+        r = ha_loss_rules_check(&variant->train, err);
     return r < 0 ? r : make_suffix(sweep, variant, err);
 }
 

@@ -27,7 +27,6 @@ static const struct refusal refusals[] = {
     {"schedule", "fuse", "auto|never", "auto trains each cell in a job of its own for now"},
     {"schedule", "time_alone_steps", "0", "0 is"},
     {"data", "format", "auto", "auto tells the forms apart by their keys"},
-    {"train", "loss", "sigmoid", "sigmoid is"},
     {"train", "lr_scheduler", "linear", "linear is"},
     {"train", "disable_dropout", "true", "true is, as in TRL"},
     {"train", "eval_steps", "0", "0 is: held-out figures at the end"},

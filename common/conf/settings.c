@@ -189,21 +189,36 @@ static int store_text(char **text, const char *from, struct ha_error *err)
     return 0;
 }
 
+static int append_item(const struct ha_setting *row, const struct ha_setting_value *item,
+                       struct ha_text_list *list, struct ha_error *err)
+{
+    char number[HA_REAL_TEXT_BYTES];
+    int r;
+
+    if (!row->numbers) {
+        r = check_text(row, item, err);
+        return r < 0 ? r : ha_text_list_append(list, item->text, err);
+    }
+    if ((item->type != HA_TOML_REAL && item->type != HA_TOML_INT) || !in_range(row, item->real))
+        return wrong_number(row, "an array of numbers", item, err);
+    return ha_text_list_append(list, ha_real_text(item->real, number), err);
+}
+
 static int store_list(const struct ha_setting *row, const struct ha_setting_value *value,
                       struct ha_text_list *list, struct ha_error *err)
 {
+    bool bare = row->single && value->type == HA_TOML_STRING;
+    int64_t count = bare ? 1 : value->count;
     struct ha_text_list new = {0};
     char shown[SHOWN_BYTES];
     int r = 0;
 
-    if (value->type != HA_TOML_ARRAY)
-        return ha_error_set(err, EINVAL, "must be an array of strings, not %s",
+    if (value->type != HA_TOML_ARRAY && !bare)
+        return ha_error_set(err, EINVAL, "must be an array of %s, not %s",
+                            row->numbers ? "numbers" : "strings",
                             ha_setting_value_show(value, shown, sizeof(shown)));
-    for (int64_t i = 0; r == 0 && i < value->count; i++) {
-        r = check_text(row, &value->items[i], err);
-        if (r == 0)
-            r = ha_text_list_append(&new, value->items[i].text, err);
-    }
+    for (int64_t i = 0; r == 0 && i < count; i++)
+        r = append_item(row, bare ? value : &value->items[i], &new, err);
     if (r < 0) {
         ha_text_list_clear(&new);
         return r;

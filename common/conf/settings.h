@@ -61,6 +61,10 @@ struct ha_setting {
     enum ha_setting_source source; /* of the default */
     unsigned reads;                /* HA_READ_... */
     bool required;                 /* must be given */
+    bool single;  /* a list that may be one item written bare, and is written so: "a" is ["a"] */
+    bool numbers; /* a list of numbers, kept as ha_real_text writes them; range as above */
+    bool late;    /* came when results had keys already: its default stays out of stage keys, so
+                     that they keep their names.  otherwise is then as ha_section_text writes it */
     const char *help;
 };
 
@@ -126,8 +130,9 @@ enum ha_setting_source ha_section_source(const struct ha_section *section,
 /* One row's value.  NULL when memory is short; the row must have a value. */
 struct ha_json *ha_setting_json(const struct ha_setting *row, const void *values);
 
-/* {key: value} of every set row whose `reads` meets the mask (0: all rows).
- * NULL when memory is short. */
+/* {key: value} of every set row whose `reads` meets the mask (0: all rows).  With
+ * a mask, for a stage key, late rows at their default are left out.  NULL when
+ * memory is short. */
 struct ha_json *ha_section_json(const struct ha_section *section, const void *values,
                                 unsigned reads);
 

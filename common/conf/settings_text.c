@@ -83,15 +83,22 @@ static char *duration_text(int64_t seconds)
 
 /* --- JSON --------------------------------------------------------------- */
 
-static struct ha_json *list_json(const struct ha_text_list *list)
+static struct ha_json *list_json(const struct ha_setting *row, const struct ha_text_list *list)
 {
-    struct ha_json *json = ha_json_new_array();
+    struct ha_json *json;
 
-    for (int64_t i = 0; json && i < list->count; i++)
-        if (ha_json_append(json, ha_json_new_string(list->items[i])) < 0) {
+    if (row->single && list->count == 1)
+        return ha_json_new_string(list->items[0]);
+    json = ha_json_new_array();
+    for (int64_t i = 0; json && i < list->count; i++) {
+        const char *item = list->items[i];
+
+        if (ha_json_append(json, row->numbers ? ha_json_new_real(strtod(item, NULL))
+                                              : ha_json_new_string(item)) < 0) {
             ha_json_destroy(json);
             return NULL;
         }
+    }
     return json;
 }
 
@@ -119,7 +126,7 @@ struct ha_json *ha_setting_json(const struct ha_setting *row, const void *values
     case HA_SETTING_LAYERS:
         return ha_json_new_string(*(char *const *)from);
     case HA_SETTING_LIST:
-        return list_json(from);
+        return list_json(row, from);
     case HA_SETTING_OBJECT:
         return object_json(*(char *const *)from);
     }
@@ -157,6 +164,18 @@ struct ha_json *ha_section_json(const struct ha_section *section, const void *va
 
         if ((reads && !(row->reads & reads)) || !ha_section_has(section, row, values))
             continue;
+        if (reads && row->late) {
+            char *text = ha_section_text(row, values);
+            bool same = text && strcmp(text, row->otherwise) == 0;
+
+            free(text);
+            if (!text) {
+                ha_json_destroy(json);
+                return NULL;
+            }
+            if (same)
+                continue;
+        }
         if (ha_json_set(json, row->key, ha_setting_json(row, values)) < 0) {
             ha_json_destroy(json);
             return NULL;
@@ -175,6 +194,33 @@ static char *json_text(struct ha_json *json)
     return text;
 }
 
+/* "[1,0.2]": as short as the items are, not with the 17 digits of JSON. */
+static char *numbers_text(const struct ha_text_list *list)
+{
+    struct ha_buffer text;
+    int r;
+
+    ha_buffer_init(&text, 0);
+    r = ha_buffer_append_text(&text, "[");
+    for (int64_t i = 0; r == 0 && i < list->count; i++)
+        r = ha_buffer_printf(&text, "%s%s", i ? "," : "", list->items[i]);
+    if (r == 0)
+        r = ha_buffer_append_text(&text, "]");
+    if (r == 0)
+        return ha_buffer_detach(&text);
+    ha_buffer_clear(&text);
+    return NULL;
+}
+
+static char *list_text(const struct ha_setting *row, const struct ha_text_list *list)
+{
+    if (row->single && list->count == 1)
+        return ha_strdup(list->items[0]);
+    if (row->numbers)
+        return numbers_text(list);
+    return json_text(list_json(row, list));
+}
+
 char *ha_section_text(const struct ha_setting *row, const void *values)
 {
     const void *from = (const char *)values + row->offset;
@@ -191,7 +237,7 @@ char *ha_section_text(const struct ha_setting *row, const void *values)
     case HA_SETTING_BOOL:
         return ha_strdup(*(const bool *)from ? "true" : "false");
     case HA_SETTING_LIST:
-        return json_text(list_json(from));
+        return list_text(row, from);
     case HA_SETTING_TEXT:
     case HA_SETTING_CHOICE:
     case HA_SETTING_LAYERS:
@@ -220,10 +266,12 @@ static char *file_text(const struct ha_setting *row, const void *values)
         free(bare);
         return quoted;
     }
+    case HA_SETTING_LIST:
+        return row->numbers ? ha_section_text(row, values)
+                            : json_text(ha_setting_json(row, values));
     case HA_SETTING_INT:
     case HA_SETTING_REAL:
     case HA_SETTING_BOOL:
-    case HA_SETTING_LIST:
     case HA_SETTING_OBJECT:
         break;
     }

@@ -238,6 +238,7 @@ int ha_setting_value_from_text(const struct ha_setting *row, const char *text,
 {
     struct ha_setting_value value = {.type = HA_TOML_STRING};
     bool quoted = text[0] == '"' || text[0] == '\'';
+    char *array;
     int r;
 
     switch (row->type) {
@@ -246,8 +247,14 @@ int ha_setting_value_from_text(const struct ha_setting *row, const char *text,
     case HA_SETTING_BOOL:
         return value_from_number(text, ret_value, err);
     case HA_SETTING_LIST:
-        return text[0] == '[' ? value_from_toml_text(text, ret_value, err)
-                              : value_from_bare_list(text, ret_value, err);
+        if (text[0] == '[' || (row->single && quoted))
+            return value_from_toml_text(text, ret_value, err);
+        if (!row->numbers)
+            return value_from_bare_list(text, ret_value, err);
+        array = ha_format("[%s]", text);
+        r = array ? value_from_toml_text(array, ret_value, err) : no_memory(err);
+        free(array);
+        return r;
     case HA_SETTING_OBJECT:
         return value_from_object_text(text, ret_value, err);
     case HA_SETTING_LAYERS:

@@ -62,7 +62,12 @@ struct ha_sweep_train { /* [train] */
     double learning_rate;
     int64_t batch_size, gradient_accumulation, epochs;
     double beta;
-    char *loss;
+    struct ha_text_list loss;         /* names of TRL's, at least one */
+    struct ha_text_list loss_weights; /* numbers as text; empty: 1 each */
+    double label_smoothing;
+    char *f_divergence;
+    double f_alpha, discopop_tau, ld_alpha;
+    bool use_weighting;
     int64_t max_length;
     char *precision; /* "bf16" | "fp32" */
     double weight_decay, beta1, beta2, eps, max_grad_norm;

@@ -8,6 +8,7 @@
 #include "common/base/error.h"
 #include "common/conf/dimensions.h"
 #include "common/conf/json.h"
+#include "common/conf/loss_rules.h"
 #include "coordinator/hactl/grid_input.h"
 #include "coordinator/hactl/judge_preview.h"
 #include "coordinator/hactl/output.h"
@@ -209,11 +210,30 @@ static int print_previews(const struct ha_grid_input *input, struct ha_error *er
     return r;
 }
 
+/* Settings that do nothing: said once, with how many cells have them. */
+static void print_warnings(const struct ha_grid_input *input)
+{
+    const char *said = NULL;
+    int64_t count = 0;
+
+    for (int64_t i = 0; i < input->grid->cell_count; i++) {
+        const struct ha_grid_cell *cell = &input->grid->cells[i];
+        const char *text = cell->trains ? ha_loss_rules_warning(cell->train) : NULL;
+
+        said = text ? text : said;
+        count += text != NULL;
+    }
+    if (said)
+        printf("warning, %lld cells: %s\n\n", (long long)count, said);
+}
+
 int ha_dry_run_print(const struct ha_grid_input *input, struct ha_error *err)
 {
     struct ha_buffer settings;
     int r = print_counts(input, err);
 
+    if (r == 0)
+        print_warnings(input);
     if (r == 0)
         r = ha_output_table(models_table(input), HA_OUTPUT_PLAIN, err);
     if (r == 0)

@@ -18,7 +18,7 @@ os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELIS
 import datasets  # noqa: E402
 import torch  # noqa: E402
 
-from oracle import cases, dpo, forward, random_order, text  # noqa: E402
+from oracle import cases, dpo, forward, losses, random_order, text  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -28,7 +28,7 @@ MODELS = pathlib.Path("deploy/demo/models")      # relative, because PEFT writes
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--family", action="append", choices=list(cases.BLOCK_OF_FAMILY),
-                        help="default: all, and the random orders")
+                        help="default: all, the random orders and the losses")
     parser.add_argument("--output", type=lambda p: pathlib.Path(p).resolve(), default=HERE)
     return parser.parse_args()
 
@@ -64,6 +64,8 @@ def main():
         make_family(family, args.output / family)
     if not args.family:
         random_order.make(args.output)
+        print("losses:", flush=True)
+        losses.make(MODELS, args.output)
 
 
 if __name__ == "__main__":

@@ -205,7 +205,9 @@ STRATEGY=5-9
 refuses "layers that the model has not" 'layer 9 does not exist' train
 STRATEGY=
 refuses "a value out of range" 'train.beta' train --set train.beta=-1
-refuses "a loss that is not built" 'train.loss = ipo is not built yet' train --set train.loss=ipo
+refuses "a loss that lacks a setting" 'needs a train.label_smoothing' train --set train.loss=exo_pair
+refuses "a schedule that is not built" 'train.lr_scheduler = cosine is not built yet' \
+    train --set train.lr_scheduler=cosine
 refuses "a misspelt key" 'did you mean learning_rate' train --set train.learning_rat=1
 refuses "an unknown backend" 'tpu' train --backend tpu
 refuses "a checkpoint that is not there" 'none.safetensors' train --resume none.safetensors

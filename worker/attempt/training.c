@@ -11,6 +11,7 @@
 #include "common/base/memory.h"
 #include "common/base/path.h"
 #include "common/conf/json.h"
+#include "common/conf/loss_rules.h"
 #include "worker/adapter/adapter.h"
 #include "worker/attempt/cell_adapter.h"
 #include "worker/attempt/pair_files.h"
@@ -110,6 +111,28 @@ static int check_common(const struct ha_training *training, struct ha_error *err
 
 /* ---- adapters and trainer ----------------------------------------------------- */
 
+static int make_loss(const struct ha_sweep_train *train, struct ha_dpo_loss_settings *loss,
+                     struct ha_error *err)
+{
+    int r = ha_loss_rules_check(train, err);
+
+    if (r < 0)
+        return r;
+    loss->n_terms = train->loss.count;
+    for (int64_t i = 0; r == 0 && i < train->loss.count; i++) {
+        loss->terms[i].weight =
+            train->loss_weights.count > 0 ? strtod(train->loss_weights.items[i], NULL) : 1;
+        r = ha_dpo_loss_parse(train->loss.items[i], &loss->terms[i].kind, err);
+    }
+    loss->beta = train->beta;
+    loss->label_smoothing = train->label_smoothing;
+    loss->f_alpha = train->f_alpha;
+    loss->discopop_tau = train->discopop_tau;
+    loss->ld_alpha = train->ld_alpha;
+    loss->use_weighting = train->use_weighting;
+    return r < 0 ? r : ha_dpo_divergence_parse(train->f_divergence, &loss->divergence, err);
+}
+
 static int make_cell(struct work *work, int64_t i, struct ha_error *err)
 {
     const struct ha_training_cell *cell = &work->training->cells[i];
@@ -122,7 +145,6 @@ static int make_cell(struct work *work, int64_t i, struct ha_error *err)
     ha_dpo_cell_defaults(dpo);
     dpo->name = cell->name;
     dpo->adapter = work->adapters[i];
-    dpo->loss.beta = train->beta;
     dpo->learning_rate = train->learning_rate;
     dpo->warmup_steps = train->warmup_steps;
     dpo->weight_decay = train->weight_decay;
@@ -130,7 +152,9 @@ static int make_cell(struct work *work, int64_t i, struct ha_error *err)
     dpo->beta2 = train->beta2;
     dpo->eps = train->eps;
     dpo->max_grad_norm = train->max_grad_norm;
-    return ha_dpo_loss_parse(train->loss, &dpo->loss.kind, err);
+    if (ha_loss_rules_warning(train))
+        ha_log_warning("cell %s: %s", cell->name, ha_loss_rules_warning(train));
+    return make_loss(train, &dpo->loss, err);
 }
 
 static struct ha_dpo_job job_of(const struct work *work)

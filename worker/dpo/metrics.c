@@ -2,25 +2,47 @@
 
 #include <string.h>
 
-static double sum(const float *values, const struct ha_pack_rows *rows)
+/* Over the rows of one side from the `from`-th on. */
+static double sum_from(const float *values, const struct ha_pack_rows *rows, int64_t from)
 {
     double total = 0;
 
-    for (int64_t i = rows->begin; i < rows->begin + rows->count; i++)
+    for (int64_t i = rows->begin + from; i < rows->begin + rows->count; i++)
         total += (double)values[i];
     return total;
+}
+
+static double sum(const float *values, const struct ha_pack_rows *rows)
+{
+    return sum_from(values, rows, 0);
+}
+
+/* Sum of log sum p^2 = logsumexp(2 z) - 2 logsumexp(z). */
+static double log_square_sum(const struct ha_pass_rows *rows, const struct ha_pack_rows *side)
+{
+    return rows->logsumexp ? sum(rows->logsumexp2, side) - 2 * sum(rows->logsumexp, side) : 0;
 }
 
 void ha_dpo_pair_result(const struct ha_pass_rows *rows, const struct ha_pack *pack, int64_t pair,
                         struct ha_dpo_pair_result *ret_result)
 {
     const struct ha_pack_rows *chosen = &pack->chosen[pair], *rejected = &pack->rejected[pair];
+    int64_t shared = chosen->count < rejected->count ? chosen->count : rejected->count;
+    double chosen_sum = sum(rows->logp, chosen), rejected_sum = sum(rows->logp, rejected);
 
     *ret_result = (struct ha_dpo_pair_result){
-        .logps = {.chosen = sum(rows->logp, chosen),
-                  .rejected = sum(rows->logp, rejected),
+        .logps = {.chosen = chosen_sum,
+                  .rejected = rejected_sum,
+                  .plain_chosen = chosen_sum,
+                  .plain_rejected = rejected_sum,
+                  .chosen_log_square = log_square_sum(rows, chosen),
+                  .rejected_log_square = log_square_sum(rows, rejected),
                   .n_chosen = chosen->count,
-                  .n_rejected = rejected->count},
+                  .n_rejected = rejected->count,
+                  .chosen_tokens = chosen->count,
+                  .rejected_tokens = rejected->count},
+        .chosen_tail = sum_from(rows->logp, chosen, shared),
+        .rejected_tail = sum_from(rows->logp, rejected, shared),
         .chosen_logits = sum(rows->mean_logit, chosen),
         .rejected_logits = sum(rows->mean_logit, rejected),
         .entropy = sum(rows->entropy, chosen) + sum(rows->entropy, rejected),
@@ -45,7 +67,7 @@ void ha_dpo_metrics_add(struct ha_dpo_metrics *metrics, const struct ha_dpo_pair
         double chosen = beta * (logps->chosen - logps->ref_chosen);
         double rejected = beta * (logps->rejected - logps->ref_rejected);
 
-        micro.loss += pairs[i].loss;
+        micro.loss += pairs[i].loss.value;
         micro.chosen_reward += chosen;
         micro.rejected_reward += rejected;
         micro.margin += chosen - rejected;

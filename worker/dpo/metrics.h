@@ -15,13 +15,15 @@
 /* What one pair gives. */
 struct ha_dpo_pair_result {
     struct ha_dpo_pair_logps logps;
-    double loss;
+    double chosen_tail, rejected_tail; /* sums behind the shorter side's length */
+    struct ha_dpo_pair_loss loss;
     double chosen_logits, rejected_logits; /* sums over rows of the mean logit */
     double entropy;                        /* sum over the rows of both sides */
     int64_t hits;                          /* chosen rows whose arg max is the target */
 };
 
-/* Everything but the loss from the rows of a pack's pair. */
+/* What the rows of a pack's pair give: chosen and rejected of logps are the plain
+ * sums, its tokens the rows, its reference and the loss are 0. */
 void ha_dpo_pair_result(const struct ha_pass_rows *rows, const struct ha_pack *pack, int64_t pair,
                         struct ha_dpo_pair_result *ret_result);
 

@@ -23,8 +23,8 @@ static int reference_pack(struct ha_dpo_trainer *trainer, const struct ha_dpo_pa
         struct ha_dpo_pair_result result;
 
         ha_dpo_pair_result(&rows, pack, i, &result);
-        references[packs->order[first + i]] =
-            (struct ha_dpo_reference){result.logps.chosen, result.logps.rejected};
+        references[packs->order[first + i]] = (struct ha_dpo_reference){
+            result.logps.chosen, result.logps.rejected, result.chosen_tail, result.rejected_tail};
     }
     if (r == 0)
         clock->tokens += pack->n_tokens;
@@ -91,18 +91,9 @@ static int evaluate_pack(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work
 
     if (r == 0)
         r = ha_pass_forward(trainer->pass, pack, cell->settings.adapter, false, &rows, err);
-    for (int64_t i = 0; r == 0 && i < count; i++) {
-        const struct ha_dpo_reference *reference =
-            &trainer->eval_reference[packs->order[first + i]];
-        struct ha_dpo_pair_result *result = &results[first + i];
-        struct ha_dpo_pair_loss loss;
-
-        ha_dpo_pair_result(&rows, pack, i, result);
-        result->logps.ref_chosen = reference->chosen;
-        result->logps.ref_rejected = reference->rejected;
-        ha_dpo_loss(&cell->settings.loss, &result->logps, 1, &loss);
-        result->loss = loss.loss;
-    }
+    for (int64_t i = 0; r == 0 && i < count; i++)
+        ha_dpo_take_pair(&rows, pack, i, &cell->settings.loss, packs, first + i,
+                         trainer->eval_reference, &results[first + i]);
     if (r == 0)
         clock->tokens += pack->n_tokens;
     ha_pack_destroy(pack);
@@ -114,7 +105,9 @@ static int evaluate_cell(struct ha_dpo_trainer *trainer, int64_t cell_index,
                          struct ha_error *err)
 {
     struct ha_dpo_cell_work *cell = &trainer->cells[cell_index];
-    int64_t n = trainer->eval.batch.n_pairs, batch_size = trainer->eval.batch.batch_size;
+    const struct ha_batch *batch = &trainer->eval.batch;
+    struct ha_window window = ha_batch_window(batch, 0);
+    int64_t n = batch->n_pairs;
     struct ha_dpo_metric list[HA_DPO_MAX_METRICS];
     struct ha_dpo_metrics metrics = {0};
     int64_t first = 0, n_metrics;
@@ -132,9 +125,17 @@ static int evaluate_cell(struct ha_dpo_trainer *trainer, int64_t cell_index,
         ha_dpo_report(trainer, clock, HA_DPO_EVALUATE, cell_index * n + first,
                       trainer->n_cells * n);
     }
-    for (int64_t i = 0; i < n; i += batch_size)
-        ha_dpo_metrics_add(&metrics, results + i, n - i < batch_size ? n - i : batch_size,
+    for (int64_t i = 0; i < window.n_micro; i++) {
+        struct ha_micro micro = ha_batch_micro(batch, 0, i);
+        int r =
+            ha_dpo_micro_loss(trainer, &cell->settings.loss, &trainer->eval, &micro, micro.first,
+                              micro.first + micro.n_pairs, results + micro.first, err);
+
+        if (r < 0)
+            return r;
+        ha_dpo_metrics_add(&metrics, results + micro.first, micro.n_pairs,
                            cell->settings.loss.beta);
+    }
     n_metrics = ha_dpo_metrics_list(&metrics, true, list);
     trainer->callbacks.metrics(trainer->callbacks.user, cell_index, trainer->step, list, n_metrics);
     return 0;

@@ -2,11 +2,12 @@
  *
  * Both are safetensors files.  A checkpoint has the F32 tensors "params", "m",
  * "v" (the adapter's block and its moments) and the F64 tensors "references"
- * (pairs, 2) and, with held-out pairs, "eval_references": log-prob sums of
- * chosen and rejected.  A reference file has the latter two only.  Metadata:
+ * (pairs, 4) and, with held-out pairs, "eval_references": log-prob sums of
+ * chosen and rejected, and those of their tokens behind the shorter one's length.
+ * A reference file has the latter two only.  Metadata:
  *
  *     kind          "checkpoint" or "references"
- *     version       "1"
+ *     version       "2"
  *     plan          hash of the batch plan
  *     fingerprint   of the backend
  *     settings      hash of the cell's settings (checkpoint)
@@ -23,9 +24,13 @@
 #include "common/io/safetensors.h"
 #include "worker/dpo/work.h"
 
-#define FORMAT_VERSION "1"
+#define FORMAT_VERSION "2"
 
-enum { MAX_ITEMS = 5, NUMBER_BYTES = 24 };
+enum {
+    MAX_ITEMS = 5,
+    NUMBER_BYTES = 24,
+    REFERENCE_COLS = sizeof(struct ha_dpo_reference) / sizeof(double)
+};
 
 /* A file to write or one that was read. */
 struct state {
@@ -44,11 +49,11 @@ static void add_item(struct state *state, const char *name, enum ha_safetensors_
 
 static void add_references(struct state *state, const struct ha_dpo_trainer *trainer)
 {
-    add_item(state, "references", HA_SAFETENSORS_F64, trainer->train.batch.n_pairs, 2,
+    add_item(state, "references", HA_SAFETENSORS_F64, trainer->train.batch.n_pairs, REFERENCE_COLS,
              trainer->train_reference);
     if (trainer->eval.pairs)
-        add_item(state, "eval_references", HA_SAFETENSORS_F64, trainer->eval.batch.n_pairs, 2,
-                 trainer->eval_reference);
+        add_item(state, "eval_references", HA_SAFETENSORS_F64, trainer->eval.batch.n_pairs,
+                 REFERENCE_COLS, trainer->eval_reference);
 }
 
 static void digest_state(const struct state *state, char hex[HA_SHA256_HEX_BYTES])

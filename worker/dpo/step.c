@@ -15,43 +15,84 @@ double ha_dpo_learning_rate(const struct ha_dpo_cell *cell, int64_t done, int64_
     return cell->learning_rate * fmax(0.0, (double)(total - done) / (double)(rest > 1 ? rest : 1));
 }
 
-/* Weight of the pair at this position of the order: 1 / (micro-batches of the
- * window * pairs of its micro-batch). */
-static double pair_weight(const struct ha_dpo_packs *packs, const struct ha_window *window,
-                          int64_t window_index, int64_t position)
+/* The micro-batch of the window that holds this position of the order. */
+static struct ha_micro micro_of(const struct ha_dpo_packs *packs, const struct ha_window *window,
+                                int64_t position)
 {
-    int64_t micro = (position - window->first) / packs->batch.batch_size;
-
-    return ha_batch_micro(&packs->batch, window_index, micro).weight;
-}
-
-/* Losses of a pack's pairs, and one coefficient for each of its rows. */
-static void pack_losses(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
-                        const struct ha_window *window, int64_t first, const struct ha_pack *pack,
-                        const struct ha_pass_rows *rows)
-{
-    const struct ha_dpo_packs *packs = &trainer->train;
     int64_t window_index = window->first / (packs->batch.batch_size * packs->batch.accumulation);
 
-    for (int64_t i = 0; i < pack->n_pairs; i++) {
-        struct ha_dpo_pair_result *result = &cell->results[first + i - window->first];
-        const struct ha_dpo_reference *reference =
-            &trainer->train_reference[packs->order[first + i]];
-        double weight = pair_weight(packs, window, window_index, first + i);
-        struct ha_dpo_pair_loss loss;
+    return ha_batch_micro(&packs->batch, window_index,
+                          (position - window->first) / packs->batch.batch_size);
+}
 
-        ha_dpo_pair_result(rows, pack, i, result);
-        result->logps.ref_chosen = reference->chosen;
-        result->logps.ref_rejected = reference->rejected;
-        ha_dpo_loss(&cell->settings.loss, &result->logps, 1, &loss);
-        result->loss = loss.loss;
-        for (int64_t j = 0; j < pack->chosen[i].count; j++)
-            trainer->coefficient[pack->chosen[i].begin + j] = (float)(weight * loss.dchosen);
-        for (int64_t j = 0; j < pack->rejected[i].count; j++)
-            trainer->coefficient[pack->rejected[i].begin + j] = (float)(weight * loss.drejected);
-        if (!isfinite(loss.loss) && !cell->outcome)
+/* The log-probs of a pack's pairs under this cell, into its results. */
+static int cell_forward(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
+                        const struct ha_window *window, int64_t first, const struct ha_pack *pack,
+                        bool gradient, struct ha_error *err)
+{
+    struct ha_pass_rows rows;
+    int r = ha_pass_forward(trainer->pass, pack, cell->settings.adapter, gradient, &rows, err);
+
+    if (r < 0)
+        return r;
+    trainer->n_computed += pack->n_tokens;
+    for (int64_t i = 0; i < pack->n_pairs; i++)
+        ha_dpo_take_pair(&rows, pack, i, &cell->settings.loss, &trainer->train, first + i,
+                         trainer->train_reference, &cell->results[first + i - window->first]);
+    return 0;
+}
+
+/* Losses of the micro-batches that a pack of [first, end) touches: of its own
+ * pairs, or of them all where the loss sorts (every pair's log-probs are then
+ * known already). */
+static int pack_losses(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
+                       const struct ha_window *window, int64_t first, int64_t end,
+                       struct ha_error *err)
+{
+    bool whole = ha_dpo_loss_sorts(&cell->settings.loss);
+    int r = 0;
+
+    while (r == 0 && first < end) {
+        struct ha_micro micro = micro_of(&trainer->train, window, first);
+        int64_t next = micro.first + micro.n_pairs;
+        int64_t from = whole ? micro.first : first, to = whole || next < end ? next : end;
+
+        r = ha_dpo_micro_loss(trainer, &cell->settings.loss, &trainer->train, &micro, from, to,
+                              cell->results + (from - window->first), err);
+        first = next;
+    }
+    return r;
+}
+
+/* One coefficient for each row of one side. */
+static void side_coefficients(struct ha_dpo_trainer *trainer,
+                              const struct ha_dpo_loss_settings *settings, double weight,
+                              double slope, double plain_slope, const struct ha_pack_rows *rows,
+                              int64_t shared)
+{
+    for (int64_t i = 0; i < rows->count; i++)
+        trainer->coefficient[rows->begin + i] =
+            (float)(weight * ha_dpo_row_slope(settings, slope, plain_slope, i, shared));
+}
+
+static void pack_coefficients(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
+                              const struct ha_window *window, int64_t first,
+                              const struct ha_pack *pack)
+{
+    const struct ha_dpo_loss_settings *settings = &cell->settings.loss;
+
+    for (int64_t i = 0; i < pack->n_pairs; i++) {
+        const struct ha_dpo_pair_loss *loss = &cell->results[first + i - window->first].loss;
+        const struct ha_pack_rows *chosen = &pack->chosen[i], *rejected = &pack->rejected[i];
+        double weight = micro_of(&trainer->train, window, first + i).weight;
+        int64_t shared = chosen->count < rejected->count ? chosen->count : rejected->count;
+
+        side_coefficients(trainer, settings, weight, loss->dchosen, loss->dplain_chosen, chosen,
+                          shared);
+        side_coefficients(trainer, settings, weight, loss->drejected, 0, rejected, shared);
+        if (!isfinite(loss->value) && !cell->outcome)
             ha_dpo_end_cell(cell, "the loss of step %lld is not finite (%g)",
-                            (long long)trainer->step + 1, loss.loss);
+                            (long long)trainer->step + 1, loss->value);
     }
 }
 
@@ -59,29 +100,56 @@ static int cell_pack(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *ce
                      const struct ha_window *window, int64_t first, const struct ha_pack *pack,
                      struct ha_error *err)
 {
-    struct ha_pass_rows rows;
-    int r = ha_pass_forward(trainer->pass, pack, cell->settings.adapter, true, &rows, err);
+    int r = cell_forward(trainer, cell, window, first, pack, true, err);
 
+    if (r == 0)
+        r = pack_losses(trainer, cell, window, first, first + pack->n_pairs, err);
     if (r < 0)
         return r;
-    trainer->n_computed += pack->n_tokens;
-    pack_losses(trainer, cell, window, first, pack, &rows);
+    pack_coefficients(trainer, cell, window, first, pack);
     if (cell->outcome)
         return 0;
     return ha_pass_backward(trainer->pass, cell->settings.adapter, trainer->coefficient,
                             cell->gradient, err);
 }
 
-int ha_dpo_window(struct ha_dpo_trainer *trainer, const struct ha_window *window,
-                  struct ha_error *err)
+/* What a window's packs are run for. */
+enum sweep { LOGPS_ONLY, GRADIENTS };
+
+/* Cells whose losses sort need all log-probs of a micro-batch before the first
+ * gradient; where no pack ends inside a micro-batch they come by themselves. */
+static bool takes_part(const struct ha_dpo_cell_work *cell, enum sweep sweep)
+{
+    return !cell->outcome && (sweep == GRADIENTS || ha_dpo_loss_sorts(&cell->settings.loss));
+}
+
+static bool cuts_micro_batches(const struct ha_dpo_packs *packs, const struct ha_window *window)
+{
+    int64_t first = window->first, end = window->first + window->n_pairs;
+
+    while (first < end) {
+        if ((first - window->first) % packs->batch.batch_size != 0)
+            return true;
+        first += ha_dpo_packs_fill(packs, first, end);
+    }
+    return false;
+}
+
+static bool needs_logps_first(const struct ha_dpo_trainer *trainer, const struct ha_window *window)
+{
+    bool any = false;
+
+    for (int64_t i = 0; i < trainer->n_cells; i++)
+        any = any || takes_part(&trainer->cells[i], LOGPS_ONLY);
+    return any && cuts_micro_batches(&trainer->train, window);
+}
+
+static int run_packs(struct ha_dpo_trainer *trainer, const struct ha_window *window,
+                     enum sweep sweep, struct ha_error *err)
 {
     int64_t first = window->first, end = window->first + window->n_pairs;
     int r = 0;
 
-    for (int64_t i = 0; r == 0 && i < trainer->n_cells; i++)
-        r = ha_backend_zero(
-            trainer->backend, trainer->cells[i].gradient,
-            (size_t)ha_adapter_n_params(trainer->cells[i].settings.adapter) * sizeof(float), err);
     while (r == 0 && first < end) {
         int64_t count = ha_dpo_packs_fill(&trainer->train, first, end);
         struct ha_pack *pack = NULL;
@@ -90,13 +158,31 @@ int ha_dpo_window(struct ha_dpo_trainer *trainer, const struct ha_window *window
             return ha_error_set(err, EINTR, "stopped");
         r = ha_dpo_packs_make(&trainer->train, first, count, &pack, err);
         for (int64_t i = 0; r == 0 && i < trainer->n_cells; i++) {
-            if (!trainer->cells[i].outcome)
-                r = cell_pack(trainer, &trainer->cells[i], window, first, pack, err);
+            struct ha_dpo_cell_work *cell = &trainer->cells[i];
+
+            if (!takes_part(cell, sweep))
+                continue;
+            r = sweep == GRADIENTS ? cell_pack(trainer, cell, window, first, pack, err)
+                                   : cell_forward(trainer, cell, window, first, pack, false, err);
         }
         ha_pack_destroy(pack);
         first += count;
     }
     return r;
+}
+
+int ha_dpo_window(struct ha_dpo_trainer *trainer, const struct ha_window *window,
+                  struct ha_error *err)
+{
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < trainer->n_cells; i++)
+        r = ha_backend_zero(
+            trainer->backend, trainer->cells[i].gradient,
+            (size_t)ha_adapter_n_params(trainer->cells[i].settings.adapter) * sizeof(float), err);
+    if (r == 0 && needs_logps_first(trainer, window))
+        r = run_packs(trainer, window, LOGPS_ONLY, err);
+    return r < 0 ? r : run_packs(trainer, window, GRADIENTS, err);
 }
 
 /* Clip and apply; *ret_norm is the gradient's norm before clipping. */

@@ -26,7 +26,6 @@ void ha_dpo_job_defaults(struct ha_dpo_job *job)
 void ha_dpo_cell_defaults(struct ha_dpo_cell *cell)
 {
     *cell = (struct ha_dpo_cell){
-        .loss = {HA_DPO_SIGMOID, 0.1},
         .learning_rate = 1e-5,
         .weight_decay = 0.01,
         .beta1 = 0.9,
@@ -34,6 +33,7 @@ void ha_dpo_cell_defaults(struct ha_dpo_cell *cell)
         .eps = 1e-8,
         .max_grad_norm = 1.0,
     };
+    ha_dpo_loss_defaults(&cell->loss);
 }
 
 bool ha_dpo_stopped(const struct ha_dpo_trainer *trainer)
@@ -113,16 +113,36 @@ static int check_job(const struct ha_dpo_job *job, const struct ha_dpo_cell *cel
         return ha_error_set(err, EINVAL, "a training job needs at least one cell");
     for (int64_t i = 0; i < n_cells; i++) {
         const struct ha_dpo_cell *cell = &cells[i];
+        int r = ha_dpo_loss_check(&cell->loss, err);
 
-        if (!(cell->loss.beta > 0) || !isfinite(cell->loss.beta) || !(cell->learning_rate >= 0) ||
-            !isfinite(cell->learning_rate) || cell->warmup_steps < 0 ||
-            !(cell->weight_decay >= 0) || !(cell->beta1 >= 0 && cell->beta1 < 1) ||
-            !(cell->beta2 >= 0 && cell->beta2 < 1) || !(cell->eps > 0) ||
-            !(cell->max_grad_norm >= 0))
+        if (r < 0) {
+            ha_error_prefix(err, "cell %s", cell->name ? cell->name : "");
+            return r;
+        }
+        if (!(cell->learning_rate >= 0) || !isfinite(cell->learning_rate) ||
+            cell->warmup_steps < 0 || !(cell->weight_decay >= 0) ||
+            !(cell->beta1 >= 0 && cell->beta1 < 1) || !(cell->beta2 >= 0 && cell->beta2 < 1) ||
+            !(cell->eps > 0) || !(cell->max_grad_norm >= 0))
             return ha_error_set(err, EINVAL, "cell %s: a setting of its training is out of range",
                                 cell->name ? cell->name : "");
     }
     return 0;
+}
+
+static void hash_loss(const struct ha_dpo_loss_settings *loss, struct ha_sha256 *hash)
+{
+    char text[512];
+    int n = snprintf(text, sizeof(text),
+                     "beta %a smoothing %a divergence %d %a tau %a ld_alpha %a weighted %d",
+                     loss->beta, loss->label_smoothing, (int)loss->divergence, loss->f_alpha,
+                     loss->discopop_tau, loss->ld_alpha, loss->use_weighting);
+
+    ha_sha256_update(hash, text, (size_t)n);
+    for (int64_t i = 0; i < loss->n_terms; i++) {
+        n = snprintf(text, sizeof(text), " %s %a", ha_dpo_loss_name(loss->terms[i].kind),
+                     loss->terms[i].weight);
+        ha_sha256_update(hash, text, (size_t)n);
+    }
 }
 
 /* What a checkpoint of this cell belongs to. */
@@ -134,15 +154,15 @@ static void hash_cell(struct ha_dpo_cell_work *cell)
     struct ha_sha256 hash;
     char text[512];
     int n = snprintf(text, sizeof(text),
-                     "%s beta %a lr %a warmup %lld decay %a beta1 %a beta2 %a eps %a clip %a rank "
-                     "%lld scale %a modules %u layers",
-                     ha_dpo_loss_name(settings->loss.kind), settings->loss.beta,
+                     "lr %a warmup %lld decay %a beta1 %a beta2 %a eps %a clip %a rank %lld "
+                     "scale %a modules %u layers",
                      settings->learning_rate, (long long)settings->warmup_steps,
                      settings->weight_decay, settings->beta1, settings->beta2, settings->eps,
                      settings->max_grad_norm, (long long)adapter->rank,
                      (double)ha_adapter_scale(settings->adapter), adapter->modules);
 
     ha_sha256_init(&hash);
+    hash_loss(&settings->loss, &hash);
     ha_sha256_update(&hash, text, (size_t)n);
     ha_sha256_update(&hash, adapter->layers, (size_t)adapter->n_layers * sizeof(int64_t));
     ha_sha256_final(&hash, digest);
@@ -231,8 +251,13 @@ static int make_pass(struct ha_dpo_trainer *trainer, struct ha_error *err)
     uint8_t digest[HA_SHA256_BYTES];
     struct ha_sha256 hash;
     char text[512];
+    int64_t n_micro = job->train->n_pairs;
     int n, r;
 
+    if (job->eval && job->eval->n_pairs > n_micro)
+        n_micro = job->eval->n_pairs;
+    if (job->batch_size < n_micro)
+        n_micro = job->batch_size;
     for (int64_t i = 0; i < trainer->n_cells; i++) {
         const struct ha_adapter *adapter = trainer->cells[i].settings.adapter;
 
@@ -240,6 +265,7 @@ static int make_pass(struct ha_dpo_trainer *trainer, struct ha_error *err)
             limits.lowest_layer = ha_adapter_lowest_layer(adapter);
         if (ha_adapter_settings(adapter)->rank > limits.max_rank)
             limits.max_rank = ha_adapter_settings(adapter)->rank;
+        limits.logsumexps = limits.logsumexps || trainer->cells[i].settings.loss.use_weighting;
     }
     if (job->reference && ha_adapter_settings(job->reference)->rank > limits.max_rank)
         limits.max_rank = ha_adapter_settings(job->reference)->rank;
@@ -266,7 +292,9 @@ static int make_pass(struct ha_dpo_trainer *trainer, struct ha_error *err)
     ha_sha256_hex(digest, trainer->plan_hash);
     trainer->max_rows = limits.max_rows;
     trainer->coefficient = ha_calloc(limits.max_rows, sizeof(float));
-    if (!trainer->coefficient)
+    trainer->micro_logps = ha_calloc(n_micro, sizeof(*trainer->micro_logps));
+    trainer->micro_losses = ha_calloc(n_micro, sizeof(*trainer->micro_losses));
+    if (!trainer->coefficient || !trainer->micro_logps || !trainer->micro_losses)
         return ha_error_set(err, ENOMEM, "no memory for a training job");
     r = ha_pass_plan_bytes(config, ha_backend_activation_dtype(trainer->backend), &limits,
                            &trainer->pass_bytes, err);
@@ -333,6 +361,8 @@ void ha_dpo_trainer_destroy(struct ha_dpo_trainer *trainer)
     free(trainer->train_reference);
     free(trainer->eval_reference);
     free(trainer->coefficient);
+    free(trainer->micro_logps);
+    free(trainer->micro_losses);
     free(trainer->cells);
     free(trainer);
 }

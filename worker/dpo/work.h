@@ -2,6 +2,7 @@
  *
  * trainer.c  create, destroy, run
  * step.c     one optimizer step of all cells
+ * micro.c    losses of a logical micro-batch
  * score.c    references, evaluation, and scoring without a trainer
  * state.c    checkpoints and reference files */
 #ifndef HA_WORKER_DPO_WORK_H
@@ -15,9 +16,12 @@
 #include "worker/dpo/packs.h"
 #include "worker/dpo/trainer.h"
 
-/* Log-prob sums of the base model for each pair of a set. */
+/* Log-prob sums of the base model for each pair of a set; the tails are those of
+ * the tokens behind the shorter side's length, which ld_alpha weighs.  State
+ * files hold it as it is. */
 struct ha_dpo_reference {
     double chosen, rejected;
+    double chosen_tail, rejected_tail;
 };
 
 /* One cell at work. */
@@ -46,6 +50,9 @@ struct ha_dpo_trainer {
     struct ha_pass *pass;
     int64_t pass_bytes, max_rows;
     float *coefficient; /* host (max_rows) */
+    /* Of one micro-batch (batch_size). */
+    struct ha_dpo_pair_logps *micro_logps;
+    struct ha_dpo_pair_loss *micro_losses;
 
     struct ha_dpo_reference *train_reference; /* (train pairs) */
     struct ha_dpo_reference *eval_reference;  /* (eval pairs) */
@@ -70,6 +77,19 @@ double ha_dpo_learning_rate(const struct ha_dpo_cell *cell, int64_t done, int64_
 void ha_dpo_end_cell(struct ha_dpo_cell_work *cell, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 bool ha_dpo_any_cell(const struct ha_dpo_trainer *trainer);
+
+/* Everything but the loss of the pair at `position` of the order, which is pair i
+ * of this pack. */
+void ha_dpo_take_pair(const struct ha_pass_rows *rows, const struct ha_pack *pack, int64_t i,
+                      const struct ha_dpo_loss_settings *settings, const struct ha_dpo_packs *packs,
+                      int64_t position, const struct ha_dpo_reference *references,
+                      struct ha_dpo_pair_result *ret_result);
+
+/* Losses of the pairs at positions [first, end), which belong to this micro-batch
+ * (and are all of it if the loss sorts).  results[0] is that of `first`. */
+int ha_dpo_micro_loss(struct ha_dpo_trainer *trainer, const struct ha_dpo_loss_settings *settings,
+                      const struct ha_dpo_packs *packs, const struct ha_micro *micro, int64_t first,
+                      int64_t end, struct ha_dpo_pair_result *results, struct ha_error *err);
 
 /* Gradients of window `window` of the current epoch for every cell, into its
  * zeroed gradient block, and results.  -EINTR when stopped between packs. */

@@ -60,6 +60,7 @@ struct ha_pass_limits {
     int64_t max_rank;     /* of an adapter; 0: no adapter */
     int64_t lowest_layer; /* the lowest layer to train; n_layers: no backward pass */
     bool statistics;      /* entropy, mean logit, arg max of each row */
+    bool logsumexps;      /* with statistics: the two logsumexps too */
     bool round_logits_bf16;
 };
 
@@ -94,6 +95,8 @@ struct ha_pass_rows {
     const float *logp;       /* log-probability of the target */
     const float *entropy;    /* -sum p log p */
     const float *mean_logit; /* over the vocabulary */
+    const float *logsumexp;  /* of the logits; NULL without limits.logsumexps */
+    const float *logsumexp2; /* of twice the logits; the same */
     const int32_t *argmax;
 };
 

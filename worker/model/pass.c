@@ -51,6 +51,9 @@ static void lay_out_head(struct ha_pass *pass, struct ha_arena *arena, bool back
     pass->logp = ha_arena_take(arena, n, 1, sizeof(float));
     pass->entropy = statistics ? ha_arena_take(arena, n, 1, sizeof(float)) : NULL;
     pass->mean_logit = statistics ? ha_arena_take(arena, n, 1, sizeof(float)) : NULL;
+    /* Room whether or not they are asked for: a plan does not know the losses. */
+    pass->logsumexp = statistics ? ha_arena_take(arena, n, 1, sizeof(float)) : NULL;
+    pass->logsumexp2 = statistics ? ha_arena_take(arena, n, 1, sizeof(float)) : NULL;
     pass->argmax = statistics ? ha_arena_take(arena, n, 1, sizeof(int32_t)) : NULL;
 }
 
@@ -166,8 +169,13 @@ static int allocate_host(struct ha_pass *pass, struct ha_error *err)
         host->mean_logit = ha_calloc(n, sizeof(float));
         host->argmax = ha_calloc(n, sizeof(int32_t));
     }
+    if (pass->limits.logsumexps) {
+        host->logsumexp = ha_calloc(n, sizeof(float));
+        host->logsumexp2 = ha_calloc(n, sizeof(float));
+    }
     if (!host->logp ||
-        (pass->limits.statistics && (!host->entropy || !host->mean_logit || !host->argmax)))
+        (pass->limits.statistics && (!host->entropy || !host->mean_logit || !host->argmax)) ||
+        (pass->limits.logsumexps && (!host->logsumexp || !host->logsumexp2)))
         return ha_error_set(err, ENOMEM, "no memory for the results of a pass");
     return 0;
 }
@@ -211,6 +219,8 @@ void ha_pass_destroy(struct ha_pass *pass)
     free((void *)(uintptr_t)pass->host.logp);
     free((void *)(uintptr_t)pass->host.entropy);
     free((void *)(uintptr_t)pass->host.mean_logit);
+    free((void *)(uintptr_t)pass->host.logsumexp);
+    free((void *)(uintptr_t)pass->host.logsumexp2);
     free((void *)(uintptr_t)pass->host.argmax);
     free(pass->kept);
     free(pass->x);
@@ -385,6 +395,8 @@ static int download_rows(struct ha_pass *pass, struct ha_error *err)
         {pass->host.logp, pass->logp},
         {pass->host.entropy, pass->entropy},
         {pass->host.mean_logit, pass->mean_logit},
+        {pass->host.logsumexp, pass->logsumexp},
+        {pass->host.logsumexp2, pass->logsumexp2},
         {pass->host.argmax, pass->argmax},
     };
 
@@ -428,6 +440,8 @@ int ha_pass_head(struct ha_pass *pass, bool gradient, struct ha_pass_rows *ret_r
         .logp = pass->logp,
         .entropy = pass->entropy,
         .mean_logit = pass->mean_logit,
+        .logsumexp = pass->host.logsumexp ? pass->logsumexp : NULL,
+        .logsumexp2 = pass->host.logsumexp2 ? pass->logsumexp2 : NULL,
         .argmax = pass->argmax,
         .dhidden = gradient ? pass->drows : NULL,
     };

@@ -52,6 +52,7 @@ struct ha_pass {
     void *rows;   /* act (N, H): final hidden states of the rows */
     float *drows; /* f32 (N, H): d logp / d rows; NULL without a backward pass */
     float *logp, *entropy, *mean_logit; /* (N); the last two and argmax NULL without statistics */
+    float *logsumexp, *logsumexp2;      /* (N); as entropy */
     int32_t *argmax;                    /* (N) */
 
     /* Backward only. */

@@ -78,13 +78,31 @@ static void expect_change(const char *override, const char *cell, const char *wa
 
 static void change_with_results(void **state)
 {
-    static const char *const all[] = {
-        "train.learning_rate=1e-4",   "train.beta=0.2",    "train.epochs=2",
-        "train.lora_rank=8",          "train.eps=1e-7",    "train.tokens_per_microbatch=512",
-        "train.precision=fp32",       "data.split=turn",   "data.train_samples=5",
-        "data.eval_samples=5",        "data.seed=1",       "sweep.seed=1",
-        "train.order_seed=1",         "train.init_seed=1", "model.a.template=chat",
-        "train.target_modules=q_proj"};
+    static const char *const all[] = {"train.learning_rate=1e-4",
+                                      "train.beta=0.2",
+                                      "train.epochs=2",
+                                      "train.lora_rank=8",
+                                      "train.eps=1e-7",
+                                      "train.tokens_per_microbatch=512",
+                                      "train.precision=fp32",
+                                      "data.split=turn",
+                                      "data.train_samples=5",
+                                      "data.eval_samples=5",
+                                      "data.seed=1",
+                                      "sweep.seed=1",
+                                      "train.order_seed=1",
+                                      "train.init_seed=1",
+                                      "model.a.template=chat",
+                                      "train.target_modules=q_proj",
+                                      "train.loss=ipo",
+                                      "train.loss=sigmoid,sft",
+                                      "train.loss_weights=0.5",
+                                      "train.label_smoothing=0.1",
+                                      "train.f_divergence=forward_kl",
+                                      "train.f_alpha=0.3",
+                                      "train.discopop_tau=1",
+                                      "train.ld_alpha=0.5",
+                                      "train.use_weighting=true"};
     static const char *const generate[] = {"generate.max_new_tokens=5", "generate.temperature=1",
                                            "generate.stop=x", "generate.settings=model",
                                            "generate.repetition_penalty=1.1"};
@@ -106,23 +124,16 @@ static void change_with_results(void **state)
 
 static void stay_with_the_rest(void **state)
 {
-    static const char *const none[] = {"sweep.name=x",
-                                       "sweep.priority=3",
-                                       "train.checkpoint_every=5s",
-                                       "model.a.hub_id=x/y",
-                                       "model.a.family=qwen3",
-                                       "retry.max_attempts=9",
-                                       "retry.on_worker_lost=wait",
-                                       "schedule.fuse=never",
-                                       "judge.j.concurrency=2",
-                                       "judge.j.timeout=1m",
-                                       "judge.j.order=eager",
-                                       "judge.j.base_url=https://h:2/v2",
-                                       "judge.j.api_key_env=K",
-                                       "judge.j.provider=openai",
-                                       "data.train=other",
-                                       "generate.seed=3",
-                                       "generate.top_k=3"};
+    static const char *const none[] = {
+        "sweep.name=x", "sweep.priority=3", "train.checkpoint_every=5s", "model.a.hub_id=x/y",
+        "model.a.family=qwen3", "retry.max_attempts=9", "retry.on_worker_lost=wait",
+        "schedule.fuse=never", "judge.j.concurrency=2", "judge.j.timeout=1m", "judge.j.order=eager",
+        "judge.j.base_url=https://h:2/v2", "judge.j.api_key_env=K", "judge.j.provider=openai",
+        "data.train=other", "generate.seed=3", "generate.top_k=3",
+        /* Rows that came later, at their defaults. */
+        "train.loss=[\"sigmoid\"]", "train.loss_weights=[]", "train.label_smoothing=0",
+        "train.f_divergence=reverse_kl", "train.f_alpha=0.50", "train.discopop_tau=5e-2",
+        "train.ld_alpha=1.0", "train.use_weighting=false"};
 
     (void)state;
     for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++)

@@ -183,8 +183,8 @@ static void refuses_bad_judges(void **state)
 static void refuses_what_is_not_built(void **state)
 {
     (void)state;
-    refused(MINIMAL "[train]\nloss = \"ipo\"\n",
-            "grid.toml:7: train.loss = ipo is not built yet; sigmoid is");
+    refused(MINIMAL "[train]\nlr_scheduler = \"cosine\"\n",
+            "grid.toml:7: train.lr_scheduler = cosine is not built yet; linear is");
     refused(MINIMAL "[train]\ndisable_dropout = false\n",
             "grid.toml:7: train.disable_dropout = false is not built yet; true is, as in TRL");
     refused(MINIMAL "[notify]\ncommand = \"mail\"\n",
@@ -197,8 +197,9 @@ static void refuses_what_is_not_built(void **state)
     refused(MINIMAL "[schedule]\nfuse = \"always\"\n",
             "grid.toml:7: schedule.fuse = always is not built yet; auto trains each cell in a job "
             "of its own for now");
-    refused(MINIMAL "[vary]\nloss = [\"sigmoid\", \"ipo\"]\n",
-            "grid.toml:7: vary.loss: train.loss = ipo is not built yet; sigmoid is");
+    refused(MINIMAL "[vary]\nlr_scheduler = [\"linear\", \"cosine\"]\n",
+            "grid.toml:7: vary.lr_scheduler: train.lr_scheduler = cosine is not built yet; linear "
+            "is");
 }
 
 static void refuses_bad_axes(void **state)
@@ -269,8 +270,9 @@ static void overrides(void **state)
 
     refused_override("train.bta=1", "--set train.bta: unknown key train.bta; did you mean beta?");
     refused_override("train.beta=-1", "--set train.beta must be a number greater than 0, not -1");
-    refused_override("train.loss=ipo",
-                     "--set train.loss: train.loss = ipo is not built yet; sigmoid is");
+    refused_override("train.lr_scheduler=cosine",
+                     "--set train.lr_scheduler: train.lr_scheduler = cosine is not built yet; "
+                     "linear is");
     refused_override("beta=1", "--set beta: write section.key=value");
     refused_override("strategies.use=base,mdi",
                      "grid.toml:1: strategies.use names \"mdi\", which is neither base, local, "

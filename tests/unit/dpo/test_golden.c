@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/base/memory.h"
+#include "tests/unit/dpo/loss_settings.h"
 #include "worker/dpo/work.h"
 
 /* ENGINE.md, numerics 1.  A limit is widened to the oracle's own fp32-fp64 gap
@@ -26,6 +27,8 @@ struct golden {
     struct ha_pair_set set;
     struct ha_backend *backend;
     struct ha_model *model;
+    const struct ha_json *loss; /* of losses.json; NULL: sigmoid */
+    int64_t tokens_per_microbatch;
 };
 
 /* The pairs of a golden file as a pair set. */
@@ -54,8 +57,7 @@ static void load_pairs(struct golden *golden)
 
 static void open_golden(struct golden *golden, const char *family)
 {
-    memset(golden, 0, sizeof(*golden));
-    golden->family = family;
+    *golden = (struct golden){.family = family, .tokens_per_microbatch = 300};
     golden->json = golden_json(family, "dpo.json");
     golden->pairs = ha_json_get(golden->json, "pairs");
     golden->settings = ha_json_get(golden->json, "settings");
@@ -106,10 +108,12 @@ static struct ha_dpo_trainer *make_trainer(const struct golden *golden, struct h
     job.batch_size = (int64_t)setting(golden, "per_device_train_batch_size");
     job.gradient_accumulation = (int64_t)setting(golden, "gradient_accumulation_steps");
     job.order_seed = (uint64_t)setting(golden, "seed");
-    job.tokens_per_microbatch = 300;
+    job.tokens_per_microbatch = golden->tokens_per_microbatch;
     ha_dpo_cell_defaults(&cell);
     cell.name = golden->family;
     cell.adapter = adapter;
+    if (golden->loss)
+        read_loss_settings(golden->loss, 1, &cell.loss);
     cell.loss.beta = setting(golden, "beta");
     cell.learning_rate = setting(golden, "learning_rate");
     cell.weight_decay = setting(golden, "weight_decay");
@@ -212,7 +216,7 @@ static void check_gradients(struct golden *golden, const char *adapter_name, con
 
             assert_true(logps->chosen == logps->ref_chosen);
             assert_true(logps->rejected == logps->ref_rejected);
-            assert_true(trainer->cells[0].results[i].loss == log(2.0));
+            assert_true(trainer->cells[0].results[i].loss.value == log(2.0));
         }
     }
     free(gradient);
@@ -536,6 +540,85 @@ static void planted_faults_are_caught(void **state)
     }
 }
 
+/* ---- the other losses ---- */
+
+/* Two steps of a loss from adapter-random. */
+static struct distance train_loss(struct golden *golden, const struct ha_json *file,
+                                  const struct ha_json *entry, int64_t tokens)
+{
+    static const char *const names[] = {"loss",
+                                        "grad_norm",
+                                        "rewards/chosen",
+                                        "rewards/rejected",
+                                        "rewards/margins",
+                                        "rewards/accuracies",
+                                        "logps/chosen",
+                                        "logps/rejected"};
+    const struct ha_json *steps = ha_json_get(entry, "steps");
+    const struct ha_json *training = ha_json_get(file, "training");
+    struct log log = {.n_steps = 0};
+    struct ha_dpo_callbacks callbacks = {.user = &log, .metrics = keep_metrics};
+    struct ha_adapter *adapter = load_adapter(golden, "adapter-random");
+    struct ha_dpo_trainer *trainer;
+    struct distance distance = {.worst = 0};
+
+    golden->settings = training;
+    golden->loss = ha_json_get(entry, "settings");
+    golden->tokens_per_microbatch = tokens;
+    trainer = make_trainer(golden, adapter, &callbacks);
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    assert_null(ha_dpo_trainer_outcome(trainer, 0));
+    assert_int_equal(log.n_steps, ha_json_size(steps));
+    for (int64_t step = 0; step < log.n_steps; step++) {
+        const struct ha_json *step_json = ha_json_at(steps, step);
+
+        for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+            double want = ha_json_real(ha_json_get(ha_json_get(step_json, "log"), names[i]), NAN);
+            double own = ha_json_real(ha_json_get(ha_json_get(step_json, "gap"), names[i]), 0);
+            double have = metric(&log, step, names[i]);
+
+            /* Losses far from 1 are right to so many digits, as log-probs are. */
+            measure(&distance, fabs(have - want),
+                    fmax(i == 1 ? 2e-5 * want : LOSS_LIMIT * fmax(1, fabs(want)), 2 * own),
+                    "%s of step %d: %.9g, TRL has %.9g", names[i], (int)step + 1, have, want);
+        }
+    }
+    ha_dpo_trainer_destroy(trainer);
+    ha_adapter_destroy(adapter);
+    return distance;
+}
+
+static void losses_agree(void **state)
+{
+    struct ha_json *file = golden_json(".", "losses.json");
+    const struct ha_json *trained = ha_json_get(file, "trained");
+    struct golden golden;
+    double nearest = 0;
+
+    (void)state;
+    open_golden(&golden, ha_json_string(ha_json_get(file, "family"), ""));
+    assert_true(ha_json_size(trained) > HA_DPO_SFT);
+    for (int64_t i = 0; i < ha_json_size(trained); i++) {
+        const struct ha_json *entry = ha_json_at(trained, i);
+        const struct ha_json *settings = ha_json_get(entry, "settings");
+        bool sorts = strncmp(describe_loss(settings), "aot", 3) == 0;
+
+        /* Packs that cut micro-batches; and whole windows for the losses that mind. */
+        for (int64_t tokens = 100; tokens <= (sorts ? 30000 : 100); tokens *= 300) {
+            struct distance distance = train_loss(&golden, file, entry, tokens);
+
+            if (!(distance.worst <= 1))
+                fail_msg("%s: %.3g times the limit: %s", describe_loss(settings), distance.worst,
+                         distance.what);
+            nearest = fmax(nearest, distance.worst);
+        }
+    }
+    print_message("  %d losses, nearest to its limit: %.2g of it\n", (int)ha_json_size(trained),
+                  nearest);
+    close_golden(&golden);
+    ha_json_destroy(file);
+}
+
 #define OF_FAMILY(test, family)                                                                    \
     {                                                                                              \
 #test " " family, test, NULL, NULL, (void *)(uintptr_t)family                              \
@@ -547,10 +630,9 @@ static void planted_faults_are_caught(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        OF_EACH_FAMILY(references_agree),
-        OF_EACH_FAMILY(gradients_agree),
-        OF_EACH_FAMILY(training_agrees),
-        OF_EACH_FAMILY(planted_faults_are_caught),
+        OF_EACH_FAMILY(references_agree), OF_EACH_FAMILY(gradients_agree),
+        OF_EACH_FAMILY(training_agrees),  OF_EACH_FAMILY(planted_faults_are_caught),
+        cmocka_unit_test(losses_agree),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
