@@ -4,8 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "common/base/arguments.h"
@@ -270,7 +271,7 @@ static void on_turn_end(void *context)
         return;
     }
     idle_ms = ha_coordinator_idle_ms(p->c);
-    if (idle_ms > 0 && !ha_loop_input_pending(p->loop) && ha_store_idle(p->store, &err) < 0)
+    if (ha_store_tidy(p->store, idle_ms > 0 && !ha_loop_input_pending(p->loop), &err) < 0)
         ha_log_warning("%s", ha_error_text(&err));
     ha_loop_timer_set_after(p->tick, idle_ms);
 }
@@ -315,6 +316,27 @@ static void on_watch(void *context, int fd, unsigned events)
     ha_loop_stop(p->loop);
 }
 
+/* SQLite's log needs a disk of this machine; a folder shared over the network
+ * works while nobody else opens it, so it is a warning. */
+static void warn_of_network(const char *dir)
+{
+    static const struct {
+        uint32_t magic;
+        const char *name;
+    } table[] = {{0x6969, "NFS"},        {0x517b, "SMB"},        {0xff534d42, "CIFS"},
+                 {0xfe534d42, "SMB2"},   {0x0bd00bd0, "Lustre"}, {0x65735546, "FUSE"},
+                 {0x19830326, "BeeGFS"}, {0x00c36400, "Ceph"},   {0x47504653, "GPFS"}};
+    struct statfs fs;
+
+    if (statfs(dir, &fs) < 0)
+        return;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        if ((uint32_t)fs.f_type == table[i].magic)
+            ha_log_warning("%s is on %s: keep the database on a disk of this machine", dir,
+                           table[i].name);
+    }
+}
+
 /* ---- start ----------------------------------------------------------------------------------- */
 
 static int open_store(struct program *p, struct ha_error *err)
@@ -333,6 +355,8 @@ static int open_store(struct program *p, struct ha_error *err)
             ha_error_prefix(err, "another coordinator is running here");
     }
     free(lock_path);
+    if (r == 0)
+        warn_of_network(p->dir);
     if (r == 0)
         r = ha_store_open(p->config.database, &p->store, err);
     if (r == 0)

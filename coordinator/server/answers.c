@@ -5,7 +5,7 @@
 #include "coordinator/server/inside.h"
 #include "coordinator/store/answer.h"
 
-enum { PAGE = 500, PAGE_BYTES = 3 << 20 };
+enum { PAGE = 64, PAGE_BYTES = 3 << 20 };
 
 struct page {
     struct ha_request *q;

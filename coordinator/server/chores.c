@@ -132,7 +132,9 @@ static int step(struct ha_coordinator *c, struct ha_chore *chore, struct ha_erro
 
 int ha_chores_work(struct ha_coordinator *c, struct ha_error *err)
 {
-    int64_t end_ns = ha_clock_boot_ns() + c->options.slice_us * 1000;
+    /* Longer slices while nobody waits: a commit costs about as much as one. */
+    int64_t slices = c->asked_count == 0 ? 4 : 1;
+    int64_t end_ns = ha_clock_boot_ns() + slices * c->options.slice_us * 1000;
     int r = 0;
 
     for (struct ha_chore *chore = c->chores; r == 0 && chore; chore = chore->next) {

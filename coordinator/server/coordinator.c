@@ -260,11 +260,34 @@ static int by_itself(struct ha_coordinator *c,
     return r;
 }
 
+/* Sweeps whose user does not want to see more failures. */
+static int stop_failing(struct ha_coordinator *c, const struct ha_by *by, struct ha_error *err)
+{
+    int64_t sweep = 0, failed = 0;
+    int r;
+
+    while ((r = ha_store_sweep_next_failing(c->store, sweep, &sweep, &failed, err)) == 1) {
+        char why[128];
+
+        snprintf(why, sizeof why, "stopped: %lld cells failed (retry.max_failures)",
+                 (long long)failed);
+        r = ha_store_sweep_set_state(c->store, by, sweep, HA_SWEEP_RUNNING, why, err);
+        if (r == 0)
+            r = ha_store_sweep_set_chore(c->store, sweep, HA_CHORE_CANCEL, err);
+        if (r == 0)
+            r = ha_chore_stages(c, sweep, err);
+        if (r < 0)
+            break;
+    }
+    return r;
+}
+
 static int settle(struct ha_coordinator *c, struct ha_error *err)
 {
     struct ha_by by = {.now_ms = c->wall_ms, .actor = "coordinator"};
+    int r = stop_failing(c, &by, err);
 
-    return ha_store_sweep_settle(c->store, &by, NULL, NULL, err);
+    return r < 0 ? r : ha_store_sweep_settle(c->store, &by, NULL, NULL, err);
 }
 
 static int tick(struct ha_coordinator *c, struct ha_error *err)

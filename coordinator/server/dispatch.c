@@ -87,5 +87,9 @@ int ha_dispatch(struct ha_request *q, struct ha_error *err)
         return ha_error_set(err, EACCES, "%s is not for key %s (role %s)",
                             ha_wire_body_name(q->message->kind), q->origin->key,
                             ha_net_role_name(q->origin->role));
-    return entry->handler(q, err);
+    if (q->caller->member && q->caller->member->peer != q->origin->peer)
+        return ha_error_set(err, EPROTO, "hello again: %s has another connection",
+                            q->caller->member->name);
+    r = q->caller->member ? ha_member_heard(q->c, &q->by, q->caller->member, err) : 0;
+    return r < 0 ? r : entry->handler(q, err);
 }

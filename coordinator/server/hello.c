@@ -64,6 +64,10 @@ static int take_name(struct ha_request *q, struct ha_member *m, struct ha_error 
 
     if (!m)
         return 0;
+    if (ha_member_is_void(m, hello->instance))
+        return ha_error_set(err, EADDRINUSE,
+                            "another process on %s took the name %s over; give each its own name",
+                            m->host, hello->name);
     holder = (struct ha_lease_holder){
         .machine = m->machine, .instance = m->instance, .liveness = ha_member_liveness(q->c, m)};
     switch (ha_lease_hello(&holder, hello->machine, hello->instance)) {
@@ -122,6 +126,8 @@ static int remember(struct ha_request *q, struct ha_member *m, int64_t id, struc
     const struct ha_wire_hello *hello = &q->message->body.hello;
     struct ha_caller *caller;
 
+    if (m && strcmp(m->instance, hello->instance) != 0 && ha_member_void(m) < 0)
+        return ha_error_set(err, ENOMEM, "no memory for another worker");
     if (!m)
         m = ha_member_add(q->c, id, hello->role == HA_WIRE_ROLE_JUDGE);
     if (!m || ha_member_describe(m, hello->name, hello->machine, hello->instance, hello->host,
@@ -248,38 +254,17 @@ static int list_should_run(struct ha_request *q, const struct ha_member *m, stru
     return 0;
 }
 
-/* A member that was given up and beats again. */
-static int come_back(struct ha_request *q, struct ha_member *m, struct ha_error *err)
-{
-    char subject[96];
-    int r = ha_store_worker_lost(q->c->store, m->id, false, q->c->wall_ms, err);
-
-    if (r < 0)
-        return r;
-    snprintf(subject, sizeof subject, "%s %s", m->judge ? "judge worker" : "worker", m->name);
-    return ha_store_event_add(
-        q->c->store, &q->by,
-        &(struct ha_event){
-            .subject = subject, .before = "lost", .after = "alive", .reason = "it beats again"},
-        err);
-}
-
 int ha_handle_heartbeat(struct ha_request *q, struct ha_error *err)
 {
     const struct ha_wire_heartbeat *beat = &q->message->body.heartbeat;
     struct ha_member *m = q->caller->member;
-    int r = 0;
+    int r;
 
     if (!m)
         return ha_error_set(err, EACCES, "a client has no heartbeat");
-    if (m->peer != q->origin->peer)
-        return ha_error_set(err, EPROTO, "hello again: %s has another connection", m->name);
     if (beat->n_running > RUNNING_LIMIT)
         return ha_error_set(err, EINVAL, "a heartbeat of %" PRId64 " attempts", beat->n_running);
-    if (m->lost)
-        r = come_back(q, m, err);
-    if (r == 0)
-        r = see_running(q, m, err);
+    r = see_running(q, m, err);
     if (r == 0)
         r = list_should_run(q, m, err);
     if (r == 0 && keep_progress(m, beat) < 0)

@@ -14,7 +14,7 @@
 #include "proto/arena.h"
 #include "proto/wire.h"
 
-enum { HA_SERVER_PHASE_BYTES = 24, HA_SERVER_ACTOR_BYTES = 128 };
+enum { HA_SERVER_PHASE_BYTES = 24, HA_SERVER_ACTOR_BYTES = 128, HA_SERVER_VOIDED = 8 };
 
 struct ha_store;
 struct ha_chore;
@@ -32,7 +32,8 @@ struct ha_member {
     int64_t id;
     bool judge;
     char *name, *machine, *instance, *host, *backend, *version;
-    uint64_t peer; /* 0: not connected since the start */
+    char *voided[HA_SERVER_VOIDED]; /* instances that newer ones replaced, newest first */
+    uint64_t peer;                  /* 0: not connected since the start */
     int64_t heard_ms, seen_wall_ms;
     bool lost; /* as stored */
     bool draining;
@@ -141,6 +142,14 @@ int ha_member_describe(struct ha_member *m, const char *name, const char *machin
                        const char *instance, const char *host, const char *backend,
                        const char *version);
 enum ha_liveness ha_member_liveness(const struct ha_coordinator *c, const struct ha_member *m);
+
+/* Its instance was replaced: it may not take the name back.  -ENOMEM. */
+int ha_member_void(struct ha_member *m);
+bool ha_member_is_void(const struct ha_member *m, const char *instance);
+
+/* A message of the member came: it is alive, also after it was given up. */
+int ha_member_heard(struct ha_coordinator *c, const struct ha_by *by, struct ha_member *m,
+                    struct ha_error *err);
 void ha_member_warm(struct ha_member *m, int64_t model);
 const struct ha_progress *ha_member_progress(const struct ha_coordinator *c, int64_t job);
 

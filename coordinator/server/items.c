@@ -12,7 +12,7 @@
 #include "coordinator/store/store.h"
 #include "coordinator/store/sweep.h"
 
-enum { ITEMS_LIMIT = 256, GRANT_BYTES = 4 << 20 };
+enum { ITEMS_LIMIT = 64, GRANT_BYTES = 4 << 20 };
 
 struct grant {
     struct ha_request *q;

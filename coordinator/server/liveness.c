@@ -61,6 +61,33 @@ static int lose(struct ha_coordinator *c, struct ha_member *m, struct ha_error *
     return r;
 }
 
+int ha_member_heard(struct ha_coordinator *c, const struct ha_by *by, struct ha_member *m,
+                    struct ha_error *err)
+{
+    char subject[96];
+    int r = 0;
+
+    if (m->lost) {
+        snprintf(subject, sizeof subject, "%s %s", m->judge ? "judge worker" : "worker", m->name);
+        r = ha_store_worker_lost(c->store, m->id, false, c->wall_ms, err);
+        if (r == 0)
+            r = ha_store_event_add(c->store, by,
+                                   &(struct ha_event){.subject = subject,
+                                                      .before = "lost",
+                                                      .after = "alive",
+                                                      .reason = "it was heard again"},
+                                   err);
+    }
+    if (r < 0)
+        return r;
+    if (ha_member_liveness(c, m) != HA_ALIVE)
+        c->changed = true;
+    m->lost = false;
+    m->heard_ms = c->boot_ms;
+    m->seen_wall_ms = c->wall_ms;
+    return 0;
+}
+
 int ha_server_tick(struct ha_coordinator *c, bool input_pending, struct ha_error *err)
 {
     int r = 0;

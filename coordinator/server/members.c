@@ -19,6 +19,8 @@ static void member_free(struct ha_member *m)
     free(m->host);
     free(m->backend);
     free(m->version);
+    for (int i = 0; i < HA_SERVER_VOIDED; i++)
+        free(m->voided[i]);
     free(m->running);
     free(m);
 }
@@ -128,6 +130,27 @@ struct ha_member *ha_member_by_name(const struct ha_coordinator *c, bool judge, 
 enum ha_liveness ha_member_liveness(const struct ha_coordinator *c, const struct ha_member *m)
 {
     return m->lost ? HA_LOST : ha_lease_liveness(&c->options.rules, m->heard_ms, c->boot_ms);
+}
+
+int ha_member_void(struct ha_member *m)
+{
+    char *copy = ha_strdup(m->instance);
+
+    if (!copy)
+        return -ENOMEM;
+    free(m->voided[HA_SERVER_VOIDED - 1]);
+    memmove(&m->voided[1], &m->voided[0], (HA_SERVER_VOIDED - 1) * sizeof m->voided[0]);
+    m->voided[0] = copy;
+    return 0;
+}
+
+bool ha_member_is_void(const struct ha_member *m, const char *instance)
+{
+    for (int i = 0; i < HA_SERVER_VOIDED; i++) {
+        if (m->voided[i] && strcmp(m->voided[i], instance) == 0)
+            return true;
+    }
+    return false;
 }
 
 /* Most recent first; the last one falls out. */

@@ -8,7 +8,7 @@
 #include "coordinator/store/metric.h"
 #include "coordinator/store/sweep.h"
 
-enum { PAGE = 500, PAGE_LIMIT = 2000 };
+enum { PAGE = 500, PAGE_LIMIT = 1000 };
 
 static int64_t page(uint32_t limit)
 {

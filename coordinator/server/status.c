@@ -11,7 +11,7 @@
 #include "coordinator/store/stage.h"
 #include "coordinator/store/sweep.h"
 
-enum { PAGE_CELLS = 200 };
+enum { PAGE_CELLS = 48 };
 
 struct page {
     struct ha_request *q;

@@ -281,16 +281,13 @@ bool ha_store_fatal(const struct ha_store *store)
     return store->fatal;
 }
 
-int ha_store_idle(struct ha_store *store, struct ha_error *err)
+int ha_store_tidy(struct ha_store *store, bool idle, struct ha_error *err)
 {
     int code;
 
-    if (store->in_turn || store->wal_pages < WAL_PAGES_IDLE)
+    if (store->in_turn || store->wal_pages < (idle ? WAL_PAGES_IDLE : WAL_PAGES_LIMIT))
         return 0;
-    code = sqlite3_wal_checkpoint_v2(store->db, NULL,
-                                     store->wal_pages > WAL_PAGES_LIMIT ? SQLITE_CHECKPOINT_TRUNCATE
-                                                                        : SQLITE_CHECKPOINT_PASSIVE,
-                                     NULL, NULL);
+    code = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
     store->wal_pages = 0;
     return code == SQLITE_OK || code == SQLITE_BUSY ? 0
                                                     : ha_db_error(store, code, "checkpoint", err);

@@ -52,8 +52,9 @@ void ha_store_undo(struct ha_store *store);
 bool ha_store_broken(const struct ha_store *store);
 bool ha_store_fatal(const struct ha_store *store);
 
-/* Move the log into the database when it is worth it.  For idle turns: takes
- * as long as the disk does. */
-int ha_store_idle(struct ha_store *store, struct ha_error *err);
+/* Between turns: move the log into the database when it is worth it, which
+ * takes as long as the disk does.  idle: nobody waits; else only a log that has
+ * grown very long is moved. */
+int ha_store_tidy(struct ha_store *store, bool idle, struct ha_error *err);
 
 #endif

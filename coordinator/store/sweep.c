@@ -252,6 +252,30 @@ int ha_store_sweep_settle(struct ha_store *store, const struct ha_by *by, ha_swe
     return r;
 }
 
+int ha_store_sweep_next_failing(struct ha_store *store, int64_t after, int64_t *ret_sweep,
+                                int64_t *ret_failed, struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err,
+                         "SELECT id, cells_failed FROM (SELECT w.id, w.max_failures,"
+                         " (SELECT count(DISTINCT cell) FROM stage WHERE sweep = w.id"
+                         "  AND state = 'failed' AND live = 1) AS cells_failed FROM sweep w"
+                         " WHERE w.id > ? AND w.state = 'running' AND w.chore = ''"
+                         " AND w.max_failures > 0 AND w.stages_failed >= w.max_failures"
+                         " AND w.stages > w.stages_done + w.stages_failed + w.stages_cancelled)"
+                         " WHERE cells_failed >= max_failures ORDER BY id LIMIT 1",
+                         "i", after);
+
+    if (r == 0)
+        r = ha_rows_next(&rows, err);
+    if (r <= 0)
+        return r;
+    *ret_sweep = ha_rows_int(&rows, 0);
+    *ret_failed = ha_rows_int(&rows, 1);
+    ha_rows_close(&rows);
+    return 1;
+}
+
 int ha_store_sweep_money(struct ha_store *store, int64_t sweep, struct ha_money *ret_money,
                          struct ha_error *err)
 {

@@ -80,6 +80,11 @@ int ha_store_sweep_set_expanded(struct ha_store *store, int64_t sweep, int64_t c
 int ha_store_sweep_settle(struct ha_store *store, const struct ha_by *by, ha_sweep_fn fn,
                           void *context, struct ha_error *err);
 
+/* The next running sweep after an id that has reached its max_failures and is
+ * not being stopped yet: 1 and the number of its failed cells, or 0. */
+int ha_store_sweep_next_failing(struct ha_store *store, int64_t after, int64_t *ret_sweep,
+                                int64_t *ret_failed, struct ha_error *err);
+
 struct ha_model_row {
     int64_t id;
     const char *name, *path, *hub_id, *prompt_template, *digest, *tokenizer_digest, *family;

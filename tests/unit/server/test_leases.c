@@ -230,6 +230,42 @@ static void a_new_process_voids_the_old_one(void **state)
     expect_report(b, OTHER, &job, 2, 0, true);
 }
 
+static void two_processes_of_one_name_do_not_take_turns(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b), again;
+    struct ha_wire_message beat = {.kind = HA_WIRE_HEARTBEAT};
+    struct ha_wire_message hello = {.kind = HA_WIRE_HELLO,
+                                    .body.hello = {.role = HA_WIRE_ROLE_WORKER,
+                                                   .name = "w1",
+                                                   .instance = "i1",
+                                                   .machine = "machine",
+                                                   .slots = 1}};
+
+    expect_report(b, WORKER, &job, 1, 1, false);
+    bench_hello_worker(b, OTHER, "w1", "i2", 1);
+    assert_true(bench_granted(b, OTHER, &again));
+    bench_refused(b, WORKER, HA_NET_ROLE_ADMIN, &beat, EPROTO);
+    bench_refused(b, WORKER, HA_NET_ROLE_ADMIN, &hello, EADDRINUSE);
+    bench_do_job(b, OTHER, &again, 3);
+}
+
+static void a_report_proves_life(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b);
+
+    expect_report(b, WORKER, &job, 1, 1, false);
+    for (int i = 0; i < 16; i++)
+        bench_turn(b, 4000);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "ready", NULL);
+    expect_report(b, WORKER, &job, 2, 2, false);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "running", NULL);
+    for (int i = 0; i < 16; i++)
+        bench_turn(b, 4000); /* and it can be lost again */
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "ready", NULL);
+}
+
 static void another_machine_may_not_take_a_name(void **state)
 {
     struct bench *b = *state;
@@ -416,6 +452,8 @@ int main(void)
         CASE(a_restart_takes_running_attempts_back),
         CASE(a_long_turn_is_nobodys_silence),
         CASE(a_new_process_voids_the_old_one),
+        CASE(two_processes_of_one_name_do_not_take_turns),
+        CASE(a_report_proves_life),
         CASE(another_machine_may_not_take_a_name),
         CASE(crashes_are_retried_with_a_wait),
         CASE(used_up_attempts_fail_the_job),

@@ -332,6 +332,24 @@ static void pause_holds_and_resume_goes_on(void **state)
     assert_true(bench_granted(b, WORKER, &job));
 }
 
+static void too_many_failures_stop_the_sweep(void **state)
+{
+    struct bench *b = *state;
+    char *grid = edited("[[judge]]", "[retry]\nmax_failures = 1\n[[judge]]");
+    struct fake_job job;
+
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    expect_outcome(b, "k", grid, false, "created", NULL);
+    assert_true(bench_granted(b, WORKER, &job));
+    bench_end(b, WORKER, &job, "refused", "no such model");
+    bench_settle(b);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "failed", "no such model");
+    bench_expect_stage(b, CLIENT, "tiny/mid", "train", "cancelled",
+                       "stopped: 1 cells failed (retry.max_failures)");
+    bench_expect_sweep(b, CLIENT, "gaps");
+    free(grid);
+}
+
 static void unknown_names_are_said(void **state)
 {
     struct bench *b = *state;
@@ -470,6 +488,7 @@ int main(void)
         CASE(one_cell_is_cancelled_and_retried),
         CASE(a_shared_result_survives_one_cancel),
         CASE(pause_holds_and_resume_goes_on),
+        CASE(too_many_failures_stop_the_sweep),
         CASE(unknown_names_are_said),
         CASE(a_large_grid_expands_in_slices),
         CASE(status_pages_through_all_cells),
