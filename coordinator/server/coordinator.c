@@ -48,7 +48,7 @@ static int resume_chores(struct ha_coordinator *c, struct ha_error *err)
         struct ha_error why = {0};
 
         if (u.sweeps[i] > 0)
-            r = ha_chore_expand(c, u.sweeps[i], &why);
+            r = ha_chore_expand(c, u.sweeps[i], NULL, &why);
         else
             r = ha_chore_stages(c, -u.sweeps[i], &why);
         if (r < 0)

@@ -226,7 +226,7 @@ static int read_judge(void *context, const struct ha_judge_row *row)
 
 static int load(struct ha_coordinator *c, struct expansion *e, struct ha_error *err)
 {
-    int r = ha_grid_work_load(c->store, e->sweep, &e->work, err);
+    int r = e->work ? 0 : ha_grid_work_load(c->store, e->sweep, &e->work, err);
 
     if (r < 0)
         return r;
@@ -243,7 +243,8 @@ static int load(struct ha_coordinator *c, struct expansion *e, struct ha_error *
     return r;
 }
 
-int ha_chore_expand(struct ha_coordinator *c, int64_t sweep, struct ha_error *err)
+int ha_chore_expand(struct ha_coordinator *c, int64_t sweep, struct ha_grid_work *work,
+                    struct ha_error *err)
 {
     struct expansion *e = ha_calloc(1, sizeof *e);
     int r;
@@ -251,6 +252,7 @@ int ha_chore_expand(struct ha_coordinator *c, int64_t sweep, struct ha_error *er
     if (!e)
         return ha_error_set(err, ENOMEM, "no memory for the grid");
     e->sweep = sweep;
+    e->work = work ? ha_grid_work_share(work) : NULL;
     r = load(c, e, err);
     if (r < 0) {
         destroy(e);

@@ -182,6 +182,7 @@ int ha_grid_work_create(const struct ha_wire_submit *submit, struct ha_grid_work
 
     if (!w)
         return no_memory(err);
+    w->owners = 1;
     ha_arena_init(&w->arena, WORK_BYTES);
     r = copy_submit(w, submit) < 0 ? no_memory(err) : parse(w, err);
     if (r == 0 && !w->submit.name[0])
@@ -204,12 +205,18 @@ int ha_grid_work_create(const struct ha_wire_submit *submit, struct ha_grid_work
 
 void ha_grid_work_destroy(struct ha_grid_work *w)
 {
-    if (!w)
+    if (!w || --w->owners > 0)
         return;
     ha_grid_destroy(w->grid);
     ha_sweep_destroy(w->sweep);
     ha_arena_clear(&w->arena);
     free(w);
+}
+
+struct ha_grid_work *ha_grid_work_share(struct ha_grid_work *w)
+{
+    w->owners++;
+    return w;
 }
 
 /* ---- from the store -------------------------------------------------------------------- */

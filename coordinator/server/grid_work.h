@@ -13,6 +13,7 @@
 struct ha_store;
 
 struct ha_grid_work {
+    int owners;                   /* ha_grid_work_destroy frees it when the last one is gone */
     struct ha_arena arena;        /* of the copies below */
     struct ha_wire_submit submit; /* a copy; overrides hold the limit of prompts */
     struct ha_sweep *sweep;
@@ -37,6 +38,9 @@ int ha_grid_work_create(const struct ha_wire_submit *submit, struct ha_grid_work
 int ha_grid_work_load(struct ha_store *store, int64_t sweep, struct ha_grid_work **ret_work,
                       struct ha_error *err);
 void ha_grid_work_destroy(struct ha_grid_work *work);
+
+/* One more owner. */
+struct ha_grid_work *ha_grid_work_share(struct ha_grid_work *work);
 
 /* keys->judges [judge_count] is the caller's memory. */
 int ha_grid_work_keys(const struct ha_grid_work *work, int64_t cell, struct ha_cell_keys *keys,

@@ -226,7 +226,11 @@ void ha_chores_kept(struct ha_coordinator *c);
 void ha_chores_undone(struct ha_coordinator *c, int64_t from, bool rewind);
 void ha_chores_clear(struct ha_coordinator *c);
 
-int ha_chore_expand(struct ha_coordinator *c, int64_t sweep, struct ha_error *err);
+struct ha_grid_work;
+
+/* work: of the sweep as it is stored, or NULL to read it back; shared, not taken. */
+int ha_chore_expand(struct ha_coordinator *c, int64_t sweep, struct ha_grid_work *work,
+                    struct ha_error *err);
 int ha_chore_stages(struct ha_coordinator *c, int64_t sweep, struct ha_error *err);
 
 /* ---- requests ---------------------------------------------------------------------------- */

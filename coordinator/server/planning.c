@@ -9,7 +9,7 @@
 #include "coordinator/store/attempt.h"
 #include "coordinator/store/job.h"
 
-enum { PLAN_BYTES = 64 << 20, PLAN_JOBS = 256 };
+enum { PLAN_BYTES = 64 << 20, PLAN_JOBS = 16 };
 
 int64_t ha_server_model_number(const char *digest)
 {

@@ -136,7 +136,7 @@ static int put_judges(struct ha_coordinator *c, int64_t sweep, const struct ha_g
 }
 
 int ha_submit_apply(struct ha_coordinator *c, const struct ha_by *by, int64_t sweep,
-                    const struct ha_grid_work *work, int64_t *ret_sweep, struct ha_error *err)
+                    struct ha_grid_work *work, int64_t *ret_sweep, struct ha_error *err)
 {
     int64_t id;
     int r = put_sweep(c, by, sweep, work, &id, err);
@@ -153,7 +153,7 @@ int ha_submit_apply(struct ha_coordinator *c, const struct ha_by *by, int64_t sw
         r = ha_store_sweep_set_state(c->store, by, id, HA_SWEEP_RUNNING, "", err);
     if (r == 0) {
         ha_chores_drop(c, id, "changing the stages");
-        r = ha_chore_expand(c, id, err);
+        r = ha_chore_expand(c, id, work, err);
     }
     if (r == 0)
         *ret_sweep = id;

@@ -158,6 +158,8 @@ int ha_store_open(const char *path, struct ha_store **ret_store, struct ha_error
     r = store->path ? make_file(path, err) : ha_error_set(err, ENOMEM, "no memory");
     if (r < 0)
         goto out;
+    /* Before the library's first use only; counting its memory costs a lock per piece. */
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     code = sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
     if (code != SQLITE_OK) {
         r = store->db ? ha_db_error(store, code, "open", err)
