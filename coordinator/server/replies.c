@@ -226,8 +226,13 @@ static int take_held(struct ha_request *q, const struct ha_item_row *item,
     ha_utf8_copy(fault, sizeof fault, outcome->fault);
     if (strcmp(outcome->kind, "reask") == 0)
         return take_reask(q, item, fault, err);
-    if (strcmp(outcome->kind, "retry") == 0)
-        return ha_judging_send_failed(q->c, &q->by, item, wait_ms, fault, err);
+    if (strcmp(outcome->kind, "retry") == 0) {
+        int r = ha_judging_send_failed(q->c, &q->by, item, wait_ms, fault, err);
+
+        return r == 0 && wait_ms > 0
+                   ? ha_store_judge_set_trouble(q->c->store, item->judge, fault, err)
+                   : r;
+    }
     if (strcmp(outcome->kind, "failed") == 0)
         return take_failure(q, item, fault, err);
     if (strcmp(outcome->kind, "release") == 0)
