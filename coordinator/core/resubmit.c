@@ -6,7 +6,9 @@
 
 #include "common/base/buffer.h"
 #include "common/base/error.h"
+#include "common/base/memory.h"
 #include "common/conf/json.h"
+#include "common/conf/settings.h"
 
 /* Settings whose change leaves every result as it is never get here alone, as
  * the stage keys are equal then; but they may stand before the one that counts.
@@ -38,6 +40,18 @@ static bool changes_nothing(const char *key)
     return false;
 }
 
+/* A value as a person would write it: 0.1, not its seventeen digits. */
+static char *shown(const struct ha_json *value)
+{
+    char text[HA_REAL_TEXT_BYTES];
+
+    if (!value)
+        return ha_strdup("unset");
+    if (ha_json_type(value) == HA_JSON_REAL)
+        return ha_strdup(ha_real_text(ha_json_real(value, 0), text));
+    return ha_json_dump(value, HA_JSON_CANONICAL);
+}
+
 /* Append "prefix.key (old -> new)" for the first member that differs.
  * Returns 1 when one was found, 0, or a negative errno. */
 static int object_difference(const char *prefix, const struct ha_json *before,
@@ -53,13 +67,13 @@ static int object_difference(const char *prefix, const struct ha_json *before,
 
         if (changes_nothing(key))
             continue;
-        old = ha_json_dump(ha_json_get(before, key), HA_JSON_CANONICAL);
-        new = ha_json_dump(value, HA_JSON_CANONICAL);
-        if (!new || (!old && ha_json_get(before, key)))
+        old = shown(ha_json_get(before, key));
+        new = shown(value);
+        if (!old || !new)
             r = -ENOMEM;
-        else if (!old || strcmp(old, new) != 0)
-            r = ha_buffer_printf(out, "%s.%s (%s -> %s)", prefix, key, old ? old : "unset", new);
-        if (r == 0 && (!old || strcmp(old, new) != 0))
+        else if (strcmp(old, new) != 0)
+            r = ha_buffer_printf(out, "%s.%s (%s -> %s)", prefix, key, old, new);
+        if (r == 0 && old && new &&strcmp(old, new) != 0)
             r = 1;
         free(old);
         free(new);
