@@ -124,13 +124,19 @@ static int open_endpoint_file(struct ha_session *session, const char *dir, struc
 static int open_dir(struct ha_session *session, const char *dir, struct ha_error *err)
 {
     struct ha_error alive = {0};
+    char *database = ha_path_join(dir, "coordinator.db");
+    bool known = database && ha_path_exists(database);
     int r;
 
+    free(database);
     session->dir = ha_strdup(dir);
-    if (!session->dir)
+    if (!database || !session->dir)
         return ha_error_set(err, ENOMEM, "hactl: out of memory");
-    if (!ha_path_is_dir(dir))
-        return ha_error_set(err, ENOTCONN, "%s: there is no such sweep directory", dir);
+    /* Looking at a folder never makes a run of it. */
+    if (!known)
+        return ha_error_set(err, ENOTCONN, "%s: %s", dir,
+                            ha_path_is_dir(dir) ? "no run is here (no coordinator.db)"
+                                                : "there is no such sweep directory");
     r = open_endpoint_file(session, dir, &alive);
     if (r == 0 || (r != -ENOTCONN && r != -ENOENT)) {
         if (r < 0)

@@ -3,9 +3,9 @@
  * In this order: --connect, --dir, the variable HA_COORDINATOR, the user's
  * config file (~/.config/hierarchical-align/hactl.toml: keys connect, key,
  * server_key, insecure_loopback), the `endpoint` file under ./runs when there
- * is exactly one.  A sweep directory whose coordinator is not alive gets a
- * private one, without workers, for as long as the command runs: hactl itself
- * never opens the database. */
+ * is exactly one; when there is none, the only run under ./runs.  A sweep directory whose
+ * coordinator is not alive gets a private one, without workers, for as long as the command runs:
+ * hactl itself never opens the database. */
 #ifndef HA_COORDINATOR_HACTL_ADDRESS_H
 #define HA_COORDINATOR_HACTL_ADDRESS_H
 

@@ -89,7 +89,8 @@ struct ha_progress ha_progress_of(const struct ha_status *status)
             remaining += left[kind] * time[kind] / work[kind];
         known = known || work[kind] > 0;
     }
-    if (known)
+    /* Nothing left of what was measured says nothing about the rest. */
+    if (known && (remaining > 0 || !progress.at_least))
         progress.remaining_ms =
             (int64_t)(remaining / (double)(progress.running > 0 ? progress.running : 1));
     return progress;

@@ -220,6 +220,11 @@ static int finish(struct embedded *run, int code, struct ha_error *err)
 
     if (r == 0)
         printf("report: %s/report.md\n", report);
+    if (code == HA_EXIT_GAPS)
+        fprintf(stderr,
+                "hactl: %s has gaps; once their cause is mended: hactl retry %s --dir %s, then run "
+                "it again\n",
+                run->name, run->name, run->dir);
     free(report);
     return r < 0 ? r : code;
 }
@@ -282,7 +287,8 @@ static int run(const struct ha_arguments *arguments, struct ha_error *err)
 static const struct ha_option options[] = {
     {"set", "KEY=VALUE", "another value than the grid's (train.beta=0.5); repeatable"},
     {"name", "NAME", "another name than the grid's: runs/NAME"},
-    {"extend", NULL, "let changed settings make new cells beside the old ones"},
+    {"extend", NULL,
+     "work cells anew whose settings changed; what is there under their keys is reused"},
     {"slots", "N", "attempts side by side (default: one per core)"},
     {"threads", "N", "threads of an attempt (default: cores over slots)"},
     {"backend", "NAME", "auto, cpu or cuda (default: auto)"},

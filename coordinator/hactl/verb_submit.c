@@ -79,7 +79,8 @@ static const struct ha_option options[] = {
     {"dry-run", NULL, "print what it would do; needs no coordinator"},
     {"set", "KEY=VALUE", "another value than the grid's (train.beta=0.5); repeatable"},
     {"name", "NAME", "another name than the grid's"},
-    {"extend", NULL, "let changed settings make new cells beside the old ones"},
+    {"extend", NULL,
+     "work cells anew whose settings changed; what is there under their keys is reused"},
     {"wait", NULL, "wait until the sweep has ended"},
     {"json", NULL, "with --dry-run: print JSON"},
 };
