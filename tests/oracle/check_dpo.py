@@ -1,0 +1,196 @@
+"""DPO over 20 optimizer steps in fp32 against TRL: the demo models times local, mid, global, full.
+
+Both start from the oracle's initial adapter. Limits are those of the design: per step loss 5e-6,
+rewards and margins 5e-5; in the end the change of every B within 1e-4 of the oracle's change, of
+every A within 1e-3. Where a case is above a limit, the oracle runs again in fp64: then the fp64 run
+is what counts, and a limit is widened to the oracle's own gap between fp32 and fp64, which is said.
+
+A comparison that could not fail would show nothing: training with lr = 0, with beta 1 % too large
+and without weight decay must each be told apart from the oracle.
+"""
+
+import tempfile
+
+import torch
+from datasets import Dataset, disable_caching
+from peft import LoraConfig
+from safetensors.torch import load_file
+from transformers import PrinterCallback
+from trl import DPOConfig
+
+from common import (DATA, FAMILIES, MODELS, Check, Failure, load_model, load_tokenizer, read_lines,
+                    scratch_folder)
+from oracle.cases import block_layers
+from oracle.dpo import RecordingTrainer, adapter_of, load_adapter, training_log, write_adapter
+
+SEED, STEPS, BATCH, WINDOW = 42, 20, 2, 2
+PAIRS = STEPS * BATCH * WINDOW - 1      # the last window is short: micro-batches of 2 and 1
+RANK, ALPHA, RATE, DECAY, BETA = 8, 16, 1e-3, 0.1, 0.1
+STRATEGIES = ["local", "mid", "global", "full"]
+# Absolute, but where a second figure says which share of the value is added.
+LIMITS = {"loss": (5e-6, 0), "rewards/chosen": (5e-5, 0), "rewards/rejected": (5e-5, 0),
+          "rewards/margins": (5e-5, 0), "rewards/accuracies": (1e-6, 0),
+          "logps/chosen": (5e-5 / BETA, 0), "logps/rejected": (5e-5 / BETA, 0),
+          "logits/chosen": (5e-5, 0), "logits/rejected": (5e-5, 0), "entropy": (5e-5, 0),
+          "mean_token_accuracy": (1e-6, 0), "grad_norm": (1e-6, 1e-4),
+          "learning_rate": (1e-9, 0), "num_tokens": (0, 0)}
+CHANGE = {"B": 1e-4, "A": 1e-3}
+FAULTS = {"lr = 0": "train.learning_rate=0", "beta 1 % larger": f"train.beta={BETA * 1.01}",
+          "weight decay 0": "train.weight_decay=0"}
+
+
+class Run:
+    """What one training logged and made."""
+
+    def __init__(self, log, adapter):
+        self.log, self.adapter = log, adapter
+
+
+def adapter_settings(model, strategy):
+    count = model.config.num_hidden_layers
+    layers = list(range(count)) if strategy == "full" else block_layers(count, strategy)
+    return LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, bias="none",
+                      task_type="CAUSAL_LM", layers_to_transform=layers,
+                      target_modules=["q_proj", "k_proj", "v_proj", "o_proj"])
+
+
+def oracle_run(family, strategy, dtype, start):
+    """TRL's run; in fp32 it draws the adapter and writes it to `start`, in fp64 it reads that."""
+    rows = Dataset.from_list(read_lines(DATA / "train.jsonl"))
+    rows = rows.shuffle(seed=SEED).select(range(PAIRS))
+    model = load_model(MODELS / family, dtype)
+    with tempfile.TemporaryDirectory() as scratch:
+        config = DPOConfig(
+            output_dir=scratch, use_cpu=True, report_to="none", save_strategy="no",
+            disable_tqdm=True, dataloader_pin_memory=False, logging_steps=1, bf16=False,
+            gradient_checkpointing=False, per_device_train_batch_size=BATCH,
+            gradient_accumulation_steps=WINDOW, num_train_epochs=1.0, learning_rate=RATE,
+            weight_decay=DECAY, lr_scheduler_type="linear", max_grad_norm=1.0, beta=BETA,
+            max_length=2048, seed=SEED)
+        torch.manual_seed(SEED)
+        trainer = Trainer(model=model, args=config, train_dataset=rows,
+                          processing_class=load_tokenizer(MODELS / family),
+                          peft_config=adapter_settings(model, strategy))
+        trainer.remove_callback(PrinterCallback)
+        if dtype == torch.float32:
+            write_adapter(start, trainer.model)
+        load_adapter(trainer, start)
+        trainer.train()
+        return Run(training_log(trainer), adapter_of(trainer))
+
+
+class Trainer(RecordingTrainer):
+    def pairs_of(self, inputs):
+        return []      # rows are not looked up: the data may hold a pair twice
+
+
+def our_run(check, family, strategy, start, scratch, *changes):
+    out = scratch / "ours"
+    settings = {"data.train_samples": PAIRS, "train.batch_size": BATCH,
+                "train.gradient_accumulation": WINDOW, "train.learning_rate": RATE,
+                "train.weight_decay": DECAY, "train.beta": BETA, "train.lora_rank": RANK,
+                "train.lora_alpha": ALPHA, "train.precision": '"fp32"'}
+    given = [f"{key}={value}" for key, value in settings.items()]
+    sets = [part for value in [*given, *changes] for part in ("--set", value)]
+    check.attempt("train", "--model", MODELS / family, "--strategy", strategy, "--data",
+                  DATA / "train.jsonl", "--out", out, "--init-adapter", start,
+                  "--metrics", scratch / "metrics.jsonl", *sets)
+    return Run(read_lines(scratch / "metrics.jsonl"), load_file(out / "adapter_model.safetensors"))
+
+
+def log_errors(mine, theirs):
+    """Per figure the largest difference over all steps, and the limit at that step."""
+    if len(mine.log) != STEPS or len(theirs.log) != STEPS:
+        raise Failure(f"{len(mine.log)} steps, the oracle made {len(theirs.log)}")
+    errors = {}
+    for name, (absolute, relative) in LIMITS.items():
+        pairs = [(abs(a[name] - b[name]), absolute + relative * abs(b[name]))
+                 for a, b in zip(mine.log, theirs.log, strict=True)]
+        errors[name] = max(pairs, key=lambda pair: pair[0] - pair[1])
+    return errors
+
+
+def change_errors(mine, theirs, start):
+    """The largest relative difference of a tensor's change, for A and for B."""
+    errors = dict.fromkeys(CHANGE, 0.0)
+    if sorted(mine.adapter) != sorted(theirs.adapter):
+        raise Failure("other tensors than the oracle's")
+    for name, tensor in theirs.adapter.items():
+        first = start[name].double()
+        gap = (mine.adapter[name].double() - tensor.double()).norm()
+        change = (tensor.double() - first).norm()
+        part = "A" if ".lora_A." in name else "B"
+        errors[part] = max(errors[part], (gap / change).item())
+    return errors
+
+
+def all_errors(mine, theirs, start):
+    """{figure: (error, limit)}"""
+    changes = change_errors(mine, theirs, start)
+    return {**log_errors(mine, theirs),
+            **{f"change of {part}": (changes[part], CHANGE[part]) for part in CHANGE}}
+
+
+def above(errors):
+    return {name: pair for name, pair in errors.items() if not pair[0] <= pair[1]}
+
+
+def judge(mine, single, start, arbiter, name):
+    """Errors with their limits, widened by the arbiter where that is needed."""
+    errors = all_errors(mine, single, start)
+    if not above(errors):
+        return errors
+    double = arbiter()
+    errors, gaps = all_errors(mine, double, start), all_errors(single, double, start)
+    for figure in above(errors):
+        error, limit = errors[figure]
+        print(f"{name}: {figure}: {error:.2g}, limit {limit:.2g}, the oracle's own gap to fp64 "
+              f"{gaps[figure][0]:.2g}", flush=True)
+        errors[figure] = (error, max(limit, gaps[figure][0]))
+    return errors
+
+
+def compare_cell(check, rows, family, strategy, scratch):
+    name, start = f"{family} {strategy}", scratch / "start"
+    single = oracle_run(family, strategy, torch.float32, start)
+    mine = our_run(check, family, strategy, start, scratch)
+    first = load_file(start / "adapter_model.safetensors")
+    errors = judge(mine, single, first,
+                   lambda: oracle_run(family, strategy, torch.float64, start), name)
+    for figure, (error, limit) in errors.items():
+        with rows[figure].case(name):
+            rows[figure].error(error, limit)
+    with rows["step 0"].case(name):
+        rows["step 0"].error(max(abs(mine.log[0][f"rewards/{what}"])
+                                 for what in ("chosen", "rejected", "margins")))
+    if strategy == "mid":
+        for fault, setting in FAULTS.items():
+            with rows["faults"].case(f"{name}: {fault}"):
+                wrong = our_run(check, family, strategy, start, scratch, setting)
+                bad = above(all_errors(wrong, single, first))
+                bad.pop("learning_rate", None)      # the log's rate alone would be no proof
+                if not bad:
+                    raise Failure("the comparison does not tell it apart")
+
+
+def main():
+    check = Check(__doc__.split("\n")[0])
+    disable_caching()
+    names = {**{figure: f"DPO, {figure}" for figure in LIMITS},
+             **{f"change of {part}": f"DPO, change of {part} after {STEPS} steps"
+                for part in CHANGE}}
+    rows = {figure: check.row(name, (LIMITS.get(figure) or (CHANGE[figure[-1]],))[0])
+            for figure, name in names.items()}
+    rows["grad_norm"].record["limit"] = "1e-4 of it"
+    rows["step 0"] = check.row("DPO, rewards at step 0", 0.0)
+    rows["faults"] = check.row("DPO, planted faults that are caught")
+    with scratch_folder() as scratch:
+        for family in FAMILIES:
+            for strategy in STRATEGIES:
+                if check.wanted(f"{family} {strategy}"):
+                    compare_cell(check, rows, family, strategy, scratch)
+    check.finish()
+
+
+if __name__ == "__main__":
+    main()
