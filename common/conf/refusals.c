@@ -29,7 +29,6 @@ static const struct refusal refusals[] = {
     {"data", "format", "auto", "auto tells the forms apart by their keys"},
     {"train", "lr_scheduler", "linear", "linear is"},
     {"train", "disable_dropout", "true", "true is, as in TRL"},
-    {"train", "eval_steps", "0", "0 is: held-out figures at the end"},
     {"generate", "samples", "1", "1 is"},
 };
 
