@@ -198,6 +198,9 @@ static void foreign_configurations(void **state)
         {"{\"peft_type\": \"LORA\", \"target_modules\": [\"q_proj\"], \"rank_pattern\": {\"a\": "
          "2}}",
          "rank_pattern"},
+        {"{\"peft_type\": \"LORA\", \"target_modules\": [\"q_proj\"], \"alpha_pattern\": {\"a\": "
+         "2}}",
+         "alpha_pattern"},
         {"{\"peft_type\": \"LORA\", \"target_modules\": [\"q_proj\"], \"modules_to_save\": "
          "[\"x\"]}",
          "modules_to_save"},
