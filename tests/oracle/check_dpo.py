@@ -54,19 +54,21 @@ def adapter_settings(model, strategy):
                       target_modules=["q_proj", "k_proj", "v_proj", "o_proj"])
 
 
-def oracle_run(family, strategy, dtype, start):
+def oracle_run(family, strategy, dtype, start, pairs=PAIRS, **changes):
     """TRL's run; in fp32 it draws the adapter and writes it to `start`, in fp64 it reads that."""
     rows = Dataset.from_list(read_lines(DATA / "train.jsonl"))
-    rows = rows.shuffle(seed=SEED).select(range(PAIRS))
+    rows = rows.shuffle(seed=SEED).select(range(pairs))
     model = load_model(MODELS / family, dtype)
     with tempfile.TemporaryDirectory() as scratch:
-        config = DPOConfig(
-            output_dir=scratch, use_cpu=True, report_to="none", save_strategy="no",
-            disable_tqdm=True, dataloader_pin_memory=False, logging_steps=1, bf16=False,
-            gradient_checkpointing=False, per_device_train_batch_size=BATCH,
-            gradient_accumulation_steps=WINDOW, num_train_epochs=1.0, learning_rate=RATE,
-            weight_decay=DECAY, lr_scheduler_type="linear", max_grad_norm=1.0, beta=BETA,
-            max_length=2048, seed=SEED)
+        settings = {
+            "per_device_train_batch_size": BATCH, "gradient_accumulation_steps": WINDOW,
+            "num_train_epochs": 1.0, "learning_rate": RATE, "weight_decay": DECAY,
+            "lr_scheduler_type": "linear", "max_grad_norm": 1.0, "beta": BETA,
+            "max_length": 2048, "seed": SEED, "logging_steps": 1, "bf16": False,
+            "gradient_checkpointing": False}
+        config = DPOConfig(output_dir=scratch, use_cpu=True, report_to="none", save_strategy="no",
+                           disable_tqdm=True, dataloader_pin_memory=False,
+                           **{**settings, **changes})
         torch.manual_seed(SEED)
         trainer = Trainer(model=model, args=config, train_dataset=rows,
                           processing_class=load_tokenizer(MODELS / family),
@@ -84,9 +86,9 @@ class Trainer(RecordingTrainer):
         return []      # rows are not looked up: the data may hold a pair twice
 
 
-def our_run(check, family, strategy, start, scratch, *changes):
+def our_run(check, family, strategy, start, scratch, *changes, pairs=PAIRS):
     out = scratch / "ours"
-    settings = {"data.train_samples": PAIRS, "train.batch_size": BATCH,
+    settings = {"data.train_samples": pairs, "train.batch_size": BATCH,
                 "train.gradient_accumulation": WINDOW, "train.learning_rate": RATE,
                 "train.weight_decay": DECAY, "train.beta": BETA, "train.lora_rank": RANK,
                 "train.lora_alpha": ALPHA, "train.precision": '"fp32"'}
@@ -100,7 +102,7 @@ def our_run(check, family, strategy, start, scratch, *changes):
 
 def log_errors(mine, theirs):
     """Per figure the largest difference over all steps, and the limit at that step."""
-    if len(mine.log) != STEPS or len(theirs.log) != STEPS:
+    if len(mine.log) != len(theirs.log) or not mine.log:
         raise Failure(f"{len(mine.log)} steps, the oracle made {len(theirs.log)}")
     errors = {}
     for name, (absolute, relative) in LIMITS.items():

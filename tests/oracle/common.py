@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import logging
 import pathlib
 import shutil
 import subprocess
@@ -10,10 +11,13 @@ import sys
 import tempfile
 import traceback
 
+import datasets
 import torch
 import transformers
 
 transformers.utils.logging.disable_progress_bar()
+datasets.disable_progress_bars()
+logging.getLogger("trl").setLevel(logging.ERROR)      # it tells every boundary that it cuts
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "golden"))

@@ -3,7 +3,7 @@
 # "N passed, N failed" alone on a line.
 #
 #   sh tests/oracle/run.sh                 everything
-#   sh tests/oracle/run.sh CHECK ...       some of: tokenize forward adapters merge dpo generate
+#   sh tests/oracle/run.sh CHECK ...       some of: tokenize forward adapters merge dpo losses generate
 #
 # HA_BUILD          folder with the programs (default: build/test, built if it is not there)
 # HA_ORACLE_PYTHON  a Python that has the oracles; without it they are installed into build-oracle/
@@ -15,7 +15,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 root=$(pwd)
 requirements=$root/tests/golden/requirements.txt
-checks=${*:-tokenize forward adapters merge dpo generate}
+checks=${*:-tokenize forward adapters merge dpo losses generate}
 
 fail() {
     echo "run.sh: $1" >&2
