@@ -82,7 +82,8 @@ class Check:
         """Standard output of a command that must succeed."""
         done = self.try_attempt(*arguments, text=text)
         if done.returncode != 0:
-            raise Failure(f"ha-attempt {arguments[0]}: {done.stderr.strip().splitlines()[-1]}")
+            said = done.stderr.strip() or f"exit status {done.returncode}"
+            raise Failure(f"ha-attempt {arguments[0]}: {said.splitlines()[-1]}")
         return done.stdout
 
     def try_attempt(self, *arguments, text=None):

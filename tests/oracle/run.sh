@@ -3,7 +3,8 @@
 # "N passed, N failed" alone on a line.
 #
 #   sh tests/oracle/run.sh                 everything
-#   sh tests/oracle/run.sh CHECK ...       some of: tokenize forward adapters merge dpo losses generate
+#   sh tests/oracle/run.sh CHECK ...       some of: tokenize forward adapters merge dpo losses
+#                                          generate
 #
 # HA_BUILD          folder with the programs (default: build/test, built if it is not there)
 # HA_ORACLE_PYTHON  a Python that has the oracles; without it they are installed into build-oracle/
