@@ -61,9 +61,18 @@ static int cancel(struct change *p, struct ha_error *err)
 {
     if (!p->reason[0])
         ha_utf8_copy(p->reason, sizeof p->reason, "cancelled");
+    if (p->cell != 0) {
+        int r = cancel_cell(p, err);
+
+        p->text = p->changed > 0 ? "cancelled" : "nothing is left to cancel";
+        return r;
+    }
+    /* A sweep that ended stays what it is. */
+    if (p->state == HA_SWEEP_DONE || p->state == HA_SWEEP_GAPS || p->state == HA_SWEEP_CANCELLED) {
+        p->text = "nothing is left to cancel";
+        return 0;
+    }
     p->text = "cancelled";
-    if (p->cell != 0)
-        return cancel_cell(p, err);
     p->changed = p->open;
     return start(p, HA_SWEEP_CANCELLED, HA_CHORE_CANCEL, err);
 }
@@ -102,6 +111,8 @@ static int retry(struct change *p, struct ha_error *err)
     if (p->cell != 0) {
         int r = retry_cell(p, failed_only, err);
 
+        if (p->changed == 0)
+            p->text = "nothing failed or was cancelled";
         if (r == 0 && p->changed > 0 && p->state != HA_SWEEP_PAUSED)
             r = ha_store_sweep_set_state(p->q->c->store, &p->q->by, p->sweep, HA_SWEEP_RUNNING, "",
                                          err);
