@@ -242,6 +242,23 @@ static void end(struct embedded *run)
     ha_grid_input_destroy(run->input);
 }
 
+/* The judge worker gets this process's environment: a key that is missing now is
+ * missing when the answers are there to be scored. */
+static int check_keys(const struct ha_sweep *sweep, struct ha_error *err)
+{
+    for (int64_t i = 0; i < sweep->judge_count; i++) {
+        const struct ha_sweep_judge *judge = &sweep->judges[i];
+        const char *key = judge->api_key_env ? getenv(judge->api_key_env) : NULL;
+
+        if (judge->api_key_env && judge->api_key_env[0] && !(key && key[0]))
+            return ha_error_set(err, ENOKEY,
+                                "judge \"%s\": the environment variable %s, which is to hold the "
+                                "evaluator's key, is not set",
+                                judge->name, judge->api_key_env);
+    }
+    return 0;
+}
+
 static int prepare(struct embedded *run, struct ha_error *err)
 {
     const char *const *given;
@@ -250,6 +267,8 @@ static int prepare(struct embedded *run, struct ha_error *err)
     given = ha_arguments_values(run->arguments, "set", &run->n_given);
     r = ha_grid_input_load(ha_arguments_at(run->arguments, 0, ""), given, run->n_given, false,
                            &run->input, err);
+    if (r == 0)
+        r = check_keys(run->input->sweep, err);
     if (r < 0)
         return r;
     run->name = ha_arguments_value(run->arguments, "name", run->input->sweep->general.name);
