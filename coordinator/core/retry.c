@@ -67,7 +67,7 @@ static struct ha_retry_decision after_loss(const struct ha_retry_policy *policy,
 
     if (!started)
         return d;
-    d.counts.losses++;
+    d.counts.losses = progress ? 0 : counts.losses + 1;
     if (!progress)
         d.counts.crashes++;
     if (policy->wait_when_lost || d.counts.losses >= HA_RETRY_LOSSES)

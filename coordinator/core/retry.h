@@ -3,7 +3,7 @@
  * A crash counts against max_attempts.  A loss (the worker went silent, or
  * came back as another process) counts only when the attempt left no newer
  * checkpoint; an attempt that was stopped as asked never counts.  Losses in a
- * row quarantine the job.  An error that cannot heal fails it at once.  The
+ * row, with no newer checkpoint between them, quarantine the job.  An error that cannot heal fails it at once.  The
  * wait before the next attempt doubles, with a jitter that depends only on the
  * job and the count, so that a run can be repeated. */
 #ifndef HA_COORDINATOR_CORE_RETRY_H
@@ -36,7 +36,7 @@ struct ha_retry_policy {
 
 struct ha_retry_counts {
     int64_t crashes; /* attempts that count against max_attempts */
-    int64_t losses;  /* in a row */
+    int64_t losses;  /* in a row, without progress */
 };
 
 enum ha_retry_verdict { HA_RETRY_AGAIN, HA_RETRY_FAIL, HA_RETRY_HOLD };

@@ -24,11 +24,11 @@ static void decisions(void **state)
         {{1, 3}, HA_OUTCOME_FAILED, true, true, HA_RETRY_AGAIN, {2, 0}},
         {{2, 0}, HA_OUTCOME_FAILED, true, true, HA_RETRY_FAIL, {3, 0}},
         {{0, 0}, HA_OUTCOME_REFUSED, true, true, HA_RETRY_FAIL, {0, 0}},
-        {{0, 0}, HA_OUTCOME_LOST, true, true, HA_RETRY_AGAIN, {0, 1}},
+        {{0, 3}, HA_OUTCOME_LOST, true, true, HA_RETRY_AGAIN, {0, 0}},
         {{0, 0}, HA_OUTCOME_LOST, true, false, HA_RETRY_AGAIN, {1, 1}},
         {{2, 0}, HA_OUTCOME_LOST, true, false, HA_RETRY_FAIL, {3, 1}},
         {{2, 0}, HA_OUTCOME_LOST, false, false, HA_RETRY_AGAIN, {2, 0}},
-        {{0, 4}, HA_OUTCOME_LOST, true, true, HA_RETRY_HOLD, {0, 5}},
+        {{0, 4}, HA_OUTCOME_LOST, true, true, HA_RETRY_AGAIN, {0, 0}},
         {{2, 4}, HA_OUTCOME_LOST, true, false, HA_RETRY_HOLD, {3, 5}},
         {{1, 4}, HA_OUTCOME_STOPPED, true, false, HA_RETRY_AGAIN, {1, 0}},
     };

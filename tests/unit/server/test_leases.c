@@ -385,16 +385,30 @@ static void a_draining_worker_gets_nothing(void **state)
     bench_expect_stage(b, CLIENT, "tiny/mid", "train", "ready", "the only worker is draining");
 }
 
+/* The grid with more attempts than losses that it takes. */
+static void create_patient(struct bench *b)
+{
+    char grid[2048];
+    struct ha_wire_message *reply;
+
+    snprintf(grid, sizeof grid, "%s[retry]\nmax_attempts = 9\n", bench_grid);
+    reply = bench_submit(b, CLIENT, "patient", grid, false);
+    assert_string_equal(reply->body.submit_reply.outcome, "created");
+    ha_wire_message_destroy(reply);
+    bench_settle(b);
+}
+
 static void losses_quarantine_the_job(void **state)
 {
     struct bench *b = *state;
-    struct fake_job job = start(b);
+    struct fake_job job;
     char instance[16];
 
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    create_patient(b);
+    assert_true(bench_granted(b, WORKER, &job));
     for (int i = 2; i <= 6; i++) {
-        struct ha_wire_attempt_event event = answer_event(&job, i);
-
-        ha_wire_message_destroy(bench_report(b, WORKER, &job, &event, 1)); /* progress */
+        ha_wire_message_destroy(bench_beat(b, WORKER, &job, 1));
         snprintf(instance, sizeof instance, "i%d", i);
         bench_hello_worker(b, WORKER, "w1", instance, 1);
         assert_true(bench_granted(b, WORKER, &job));
@@ -403,6 +417,24 @@ static void losses_quarantine_the_job(void **state)
     bench_expect_stage(b, CLIENT, "tiny/base", "generate", "ready",
                        "held: set aside after 5 losses in a row; last: its worker was started "
                        "anew; give it another chance with hactl retry");
+}
+
+static void progress_forgives_losses(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b);
+    char instance[16];
+
+    for (int i = 2; i <= 20; i++) {
+        struct ha_wire_attempt_event event = answer_event(&job, i);
+
+        ha_wire_message_destroy(bench_report(b, WORKER, &job, &event, 1));
+        snprintf(instance, sizeof instance, "i%d", i);
+        bench_hello_worker(b, WORKER, "w1", instance, 1);
+        assert_true(bench_granted(b, WORKER, &job));
+        assert_false(job.train);
+    }
+    assert_int_equal(job.epoch.number, 20);
 }
 
 static void checkpoints_go_along_and_old_ones_go(void **state)
@@ -462,6 +494,7 @@ int main(void)
         CASE(heartbeats_say_what_should_run),
         CASE(a_draining_worker_gets_nothing),
         CASE(losses_quarantine_the_job),
+        CASE(progress_forgives_losses),
         CASE(checkpoints_go_along_and_old_ones_go),
     };
 
