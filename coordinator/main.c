@@ -381,6 +381,8 @@ static int secure(struct program *p, struct ha_error *err)
     allowed = ha_path_join(p->config.keys, "clients");
     r = key && allowed ? ha_net_secure_server(p->net, key, allowed, err)
                        : ha_error_set(err, ENOMEM, "out of memory");
+    if (r == -ENOENT)
+        ha_error_prefix(err, "tcp:// needs keys (hactl keys init makes them)");
     free(key);
     free(allowed);
     return r;
@@ -578,7 +580,7 @@ int main(int argc, char **argv)
 
     ha_log_setup("ha-coordinator", HA_LOG_INFO, HA_LOG_TEXT);
     if (ha_arguments_parse(&command, argc, (const char *const *)argv, 1, &arguments, &err) < 0) {
-        fprintf(stderr, "ha-coordinator: %s\n", ha_error_text(&err));
+        fprintf(stderr, "%s\n", ha_error_text(&err));
         return 2;
     }
     if (ha_arguments_help(arguments)) {

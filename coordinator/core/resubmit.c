@@ -9,35 +9,27 @@
 #include "common/base/memory.h"
 #include "common/conf/json.h"
 #include "common/conf/settings.h"
+#include "common/conf/sweep.h"
 
-/* Settings whose change leaves every result as it is never get here alone, as
- * the stage keys are equal then; but they may stand before the one that counts.
- * So the names that the keys leave out are passed over. */
-static bool changes_nothing(const char *key)
+/* A setting that enters no stage key never makes results differ, but it may
+ * stand before the one that does. */
+static bool changes_nothing(const struct ha_section *section, const char *key)
 {
-    static const char *const names[] = {"checkpoint_every",
-                                        "concurrency",
-                                        "requests_per_minute",
-                                        "tokens_per_minute",
-                                        "price_input",
-                                        "price_output",
-                                        "budget",
-                                        "timeout",
-                                        "connect_timeout",
-                                        "max_attempts",
-                                        "api_key",
-                                        "api_key_env",
-                                        "api_key_file",
-                                        "ca_file",
-                                        "proxy",
-                                        "order",
-                                        "name"};
+    const struct ha_setting *row = section ? ha_section_find(section, key) : NULL;
 
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (strcmp(names[i], key) == 0)
-            return true;
+    return row && row->reads == HA_READ_NONE;
+}
+
+static const struct ha_section *find_section(const char *name)
+{
+    static const struct ha_section *const sections[] = {
+        &ha_sweep_data_section, &ha_sweep_train_section, &ha_sweep_generate_section};
+
+    for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
+        if (strcmp(sections[i]->name, name) == 0)
+            return sections[i];
     }
-    return false;
+    return NULL;
 }
 
 /* A value as a person would write it: 0.1, not its seventeen digits. */
@@ -54,8 +46,9 @@ static char *shown(const struct ha_json *value)
 
 /* Append "prefix.key (old -> new)" for the first member that differs.
  * Returns 1 when one was found, 0, or a negative errno. */
-static int object_difference(const char *prefix, const struct ha_json *before,
-                             const struct ha_json *after, struct ha_buffer *out)
+static int object_difference(const char *prefix, const struct ha_section *rows,
+                             const struct ha_json *before, const struct ha_json *after,
+                             struct ha_buffer *out)
 {
     void *at = NULL;
     const char *key;
@@ -65,7 +58,7 @@ static int object_difference(const char *prefix, const struct ha_json *before,
         char *old, *new;
         int r = 0;
 
-        if (changes_nothing(key))
+        if (changes_nothing(rows, key))
             continue;
         old = shown(ha_json_get(before, key));
         new = shown(value);
@@ -91,7 +84,8 @@ static int settings_difference(const struct ha_json *before, const struct ha_jso
     struct ha_json *values;
 
     while (ha_json_next(after, &at, &section, &values)) {
-        int r = object_difference(section, ha_json_get(before, section), values, out);
+        int r = object_difference(section, find_section(section), ha_json_get(before, section),
+                                  values, out);
 
         if (r != 0)
             return r;
@@ -153,7 +147,7 @@ int ha_resubmit_judge_difference(const char *prefix, const char *before, const c
 
     if (r < 0)
         return r;
-    r = object_difference(prefix, old, new, out);
+    r = object_difference(prefix, &ha_sweep_judge_section, old, new, out);
     if (r == 0)
         r = ha_buffer_append_text(out, prefix);
     ha_json_destroy(old);

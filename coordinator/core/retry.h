@@ -3,9 +3,9 @@
  * A crash counts against max_attempts.  A loss (the worker went silent, or
  * came back as another process) counts only when the attempt left no newer
  * checkpoint; an attempt that was stopped as asked never counts.  Losses in a
- * row, with no newer checkpoint between them, quarantine the job.  An error that cannot heal fails it at once.  The
- * wait before the next attempt doubles, with a jitter that depends only on the
- * job and the count, so that a run can be repeated. */
+ * row, with no newer checkpoint between them, quarantine the job.  An error that cannot heal fails
+ * it at once.  The wait before the next attempt doubles, with a jitter that depends only on the job
+ * and the count, so that a run can be repeated. */
 #ifndef HA_COORDINATOR_CORE_RETRY_H
 #define HA_COORDINATOR_CORE_RETRY_H
 
