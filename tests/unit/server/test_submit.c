@@ -287,6 +287,11 @@ static void one_cell_is_cancelled_and_retried(void **state)
     assert_int_equal(bench_judge_all(b, JUDGE), 3);
     bench_settle(b);
     bench_expect_sweep(b, CLIENT, "done");
+    /* What has ended stays what it is. */
+    assert_int_equal(apply(b, "c3", "cancel", ""), 0);
+    assert_int_equal(apply(b, "c4", "retry", "tiny/mid"), 0);
+    bench_settle(b);
+    bench_expect_sweep(b, CLIENT, "done");
 }
 
 static void a_shared_result_survives_one_cancel(void **state)
