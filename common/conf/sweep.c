@@ -207,7 +207,7 @@ static int read_sections(struct ha_sweep *sweep, const struct ha_toml *root, con
 
 /* --- names ---------------------------------------------------------------- */
 
-static bool name_valid(const char *name)
+bool ha_sweep_name_valid(const char *name)
 {
     size_t length =
         strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+");
@@ -223,7 +223,7 @@ static char *name_from(const char *text)
     for (char *at = name; at && *at; at++) {
         char one[2] = {*at, '\0'};
 
-        if (!name_valid(one) && !(*at == '.' && at > name))
+        if (!ha_sweep_name_valid(one) && !(*at == '.' && at > name))
             *at = '-';
     }
     return name;
@@ -239,7 +239,7 @@ static char *default_sweep_name(const char *file, const char *base_dir)
     if (length > 5 && strcmp(last + length - 5, ".toml") == 0)
         length -= 5;
     stem = ha_strndup(last, length);
-    if (stem && strcmp(stem, "grid") == 0 && name_valid(ha_path_basename(base_dir))) {
+    if (stem && strcmp(stem, "grid") == 0 && ha_sweep_name_valid(ha_path_basename(base_dir))) {
         free(stem);
         stem = ha_strdup(ha_path_basename(base_dir));
     }
@@ -297,7 +297,7 @@ static int check_names(struct ha_sweep *sweep, const struct several *several,
         const char *name = element_name(several, several_at(sweep, several, i));
         int64_t line = ha_toml_line(ha_toml_at(array, i));
 
-        if (!name_valid(name))
+        if (!ha_sweep_name_valid(name))
             return ha_error_set(err, EINVAL,
                                 "%s:%lld: %s.name \"%.60s\" must be 1 to %d letters, digits, "
                                 "\".\", \"_\", \"-\" or \"+\" and not begin with \".\"",
@@ -619,7 +619,7 @@ static int check_whole(struct ha_sweep *sweep, const struct ha_toml *root, const
     if (r == 0 && (sweep->data.train.count == 0 || sweep->data.eval.count == 0))
         return ha_error_set(err, EINVAL, "%s:%lld: data.train and data.eval need a file each", file,
                             (long long)(data_line ? data_line : 1));
-    if (r == 0 && !name_valid(sweep->general.name))
+    if (r == 0 && !ha_sweep_name_valid(sweep->general.name))
         return ha_error_set(err, EINVAL,
                             "%s:%lld: sweep.name \"%.60s\" must be 1 to %d letters, digits, \".\", "
                             "\"_\", \"-\" or \"+\" and not begin with \".\"",

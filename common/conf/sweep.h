@@ -181,6 +181,10 @@ extern const struct ha_section ha_sweep_general_section, ha_sweep_model_section,
     ha_sweep_resources_section, ha_sweep_retry_section, ha_sweep_schedule_section,
     ha_sweep_notify_section;
 
+/* A name of a sweep, model, strategy or judge: 1 to 64 letters, digits, ".", "_",
+ * "-" or "+", not beginning with "."; so it is also the name of a folder. */
+bool ha_sweep_name_valid(const char *name);
+
 /* Read a grid file.  overrides[count]: "section.key=value", applied after the
  * file; an element of an array of tables is named: "model.NAME.layers=32",
  * "judge.NAME.concurrency=4".  Errors are one line, "file:LINE: ..." or

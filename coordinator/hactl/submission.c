@@ -11,6 +11,20 @@
 #include "coordinator/hactl/link.h"
 #include "coordinator/hactl/transfer.h"
 
+int ha_submission_name(const struct ha_grid_input *input, const char *given, const char **ret_name,
+                       struct ha_error *err)
+{
+    const char *name = given ? given : input->sweep->general.name;
+
+    if (!ha_sweep_name_valid(name))
+        return ha_error_set(err, EINVAL,
+                            "--name %.60s: a sweep's name has letters, digits, \".\", \"_\", \"-\" "
+                            "or \"+\" and does not begin with \".\"",
+                            name);
+    *ret_name = name;
+    return 0;
+}
+
 static int fill(struct ha_wire_submit *submit, const struct ha_grid_input *input,
                 struct ha_error *err)
 {
@@ -49,7 +63,7 @@ int ha_submission_send(struct ha_link *link, const struct ha_grid_input *input, 
     int r = ha_link_new_key(key, err);
 
     *submit = (struct ha_wire_submit){.key = key,
-                                      .name = name ? name : input->sweep->general.name,
+                                      .name = name,
                                       .toml = input->text,
                                       .base_dir = input->base_dir,
                                       .extend = extend};

@@ -8,7 +8,12 @@
 
 static int print_metric(void *context, const struct ha_wire_metric_row *row, struct ha_error *err)
 {
-    (void)context;
+    bool *headed = context;
+
+    /* The header comes with the first row, so that an error stands alone. */
+    if (!*headed)
+        puts("step,name,value");
+    *headed = true;
     if (printf("%lld,%s,%.9g\n", (long long)row->step, row->name, row->value) < 0)
         return ha_error_set(err, EIO, "standard output cannot be written");
     return 0;
@@ -22,12 +27,12 @@ static int run(const struct ha_arguments *arguments, struct ha_error *err)
         .name = ha_arguments_value(arguments, "name", ""),
     };
     struct ha_session *session;
+    bool headed = false;
     int r = ha_session_open(arguments, &session, err);
 
     if (r < 0)
         return r;
-    puts("step,name,value");
-    r = ha_fetch_metrics(ha_session_link(session), &request, print_metric, NULL, err);
+    r = ha_fetch_metrics(ha_session_link(session), &request, print_metric, &headed, err);
     ha_session_close(session);
     return r;
 }

@@ -271,7 +271,10 @@ static int prepare(struct embedded *run, struct ha_error *err)
         r = check_keys(run->input->sweep, err);
     if (r < 0)
         return r;
-    run->name = ha_arguments_value(run->arguments, "name", run->input->sweep->general.name);
+    r = ha_submission_name(run->input, ha_arguments_value(run->arguments, "name", NULL), &run->name,
+                           err);
+    if (r < 0)
+        return r;
     run->overrides =
         ha_calloc(run->n_given + run->input->sweep->judge_count, sizeof(*run->overrides));
     if (!run->overrides)

@@ -34,14 +34,16 @@ static int submit(const struct ha_arguments *arguments, struct ha_grid_input *in
 {
     struct ha_session *session;
     struct ha_wire_message *reply;
-    int r = ha_grid_input_hash(input, err);
+    const char *name;
+    int r = ha_submission_name(input, ha_arguments_value(arguments, "name", NULL), &name, err);
 
+    if (r == 0)
+        r = ha_grid_input_hash(input, err);
     if (r == 0)
         r = ha_session_open(arguments, &session, err);
     if (r < 0)
         return r;
-    r = ha_submission_send(ha_session_link(session), input,
-                           ha_arguments_value(arguments, "name", NULL),
+    r = ha_submission_send(ha_session_link(session), input, name,
                            ha_arguments_given(arguments, "extend"), &reply, err);
     if (r == 0) {
         ha_submission_print(reply);

@@ -237,6 +237,8 @@ static int submit_work(struct ha_request *q, struct ha_grid_work *w, struct ha_s
     int64_t sweep = 0;
     int r = check_files(q, w, err);
 
+    if (r == 0 && !ha_sweep_name_valid(w->submit.name))
+        r = ha_error_set(err, EINVAL, "\"%.60s\" is no name for a sweep", w->submit.name);
     if (r == 0)
         r = ha_store_sweep_each(q->c->store, 0, w->submit.name, read_existing, &e, err);
     if (r == 0 && e.id != 0 && ha_chore_of_sweep(q->c, e.id, "comparing the grids"))

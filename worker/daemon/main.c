@@ -225,12 +225,19 @@ static int work(const struct ha_worker_config *config, const char *program, int 
                 struct ha_error *err)
 {
     char *backend = describe_backend(program, config->backend);
+    /* The description of a backend that opened is longer than its name. */
+    bool opened = backend && strcmp(backend, config->backend) != 0;
     const struct daemon_options daemon_options = {
         .config = config, .program = program, .backend = backend, .watch_fd = watch_fd};
     struct daemon *daemon = NULL;
-    int r = backend ? daemon_create(&daemon_options, &daemon, err)
-                    : ha_error_set(err, ENOMEM, "out of memory");
+    int r = backend ? 0 : ha_error_set(err, ENOMEM, "out of memory");
 
+    if (r == 0 && !opened && strcmp(config->backend, "cuda") == 0)
+        r = ha_error_set(
+            err, ENODEV,
+            "backend cuda cannot run here; ha-attempt backend --backend cuda says why");
+    if (r == 0)
+        r = daemon_create(&daemon_options, &daemon, err);
     if (r == 0) {
         ha_log_info("worker %s: %lld slots, backend: %s", HA_VERSION, (long long)config->slots,
                     backend);
