@@ -33,26 +33,11 @@ struct ha_judge_spool {
 
 /* ---- writing ------------------------------------------------------------------------ */
 
-static int write_all(int fd, const char *bytes, size_t size)
-{
-    while (size > 0) {
-        ssize_t n = write(fd, bytes, size);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        bytes += n;
-        size -= (size_t)n;
-    }
-    return 0;
-}
-
 /* Append, or leave the file as it was. */
 static int append(struct ha_judge_spool *spool, const char *bytes, size_t size,
                   struct ha_error *err)
 {
-    int r = write_all(spool->fd, bytes, size);
+    int r = ha_file_write_all(spool->fd, bytes, size);
 
     if (r < 0) {
         if (ftruncate(spool->fd, spool->size) < 0)

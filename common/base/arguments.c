@@ -194,11 +194,6 @@ const char *ha_arguments_at(const struct ha_arguments *a, int64_t index, const c
     return index < a->n_positional ? a->positional[index] : otherwise;
 }
 
-int64_t ha_arguments_count(const struct ha_arguments *a)
-{
-    return a->n_positional;
-}
-
 static void print_options(const struct ha_option *options, int64_t count)
 {
     char left[64];

@@ -58,7 +58,6 @@ int ha_arguments_int(const struct ha_arguments *arguments, const char *option, i
 /* The positional argument, or otherwise. */
 const char *ha_arguments_at(const struct ha_arguments *arguments, int64_t index,
                             const char *otherwise);
-int64_t ha_arguments_count(const struct ha_arguments *arguments);
 
 /* Usage, summary, options and example on standard output. */
 void ha_command_print_help(const struct ha_command *command);

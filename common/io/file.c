@@ -28,8 +28,10 @@ static int write_error(struct ha_error *err, int code, const char *path)
     return ha_error_set(err, code, "cannot write %s: %s", path, strerror(code));
 }
 
-static int write_all(int fd, const char *bytes, size_t size)
+int ha_file_write_all(int fd, const void *data, size_t size)
 {
+    const char *bytes = data;
+
     while (size > 0) {
         ssize_t n = write(fd, bytes, size);
 
@@ -88,7 +90,7 @@ fail:
 int ha_file_writer_write(struct ha_file_writer *writer, const void *bytes, size_t size,
                          struct ha_error *err)
 {
-    int r = write_all(writer->fd, bytes, size);
+    int r = ha_file_write_all(writer->fd, bytes, size);
 
     return r < 0 ? write_error(err, -r, writer->path) : 0;
 }

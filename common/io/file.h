@@ -15,6 +15,10 @@
 struct ha_error;
 struct ha_file_writer;
 
+/* All bytes to an open descriptor, however many calls it takes.  Returns 0 or the
+ * negative errno of write. */
+int ha_file_write_all(int fd, const void *bytes, size_t size);
+
 /* Begin a file that replaces path on commit; mode as for open (0644, 0600),
  * not changed by the umask. */
 int ha_file_writer_open(const char *path, unsigned mode, struct ha_file_writer **ret_writer,

@@ -87,11 +87,6 @@ const char *ha_stage_state_name(enum ha_stage_state state)
     return stage_names[state];
 }
 
-const char *ha_attempt_state_name(enum ha_attempt_state state)
-{
-    return attempt_names[state];
-}
-
 const char *ha_item_state_name(enum ha_item_state state)
 {
     return item_names[state];
@@ -176,11 +171,6 @@ bool ha_stage_final(enum ha_stage_state state)
 {
     return state == HA_STAGE_DONE || state == HA_STAGE_FAILED || state == HA_STAGE_CANCELLED ||
            state == HA_STAGE_REUSED;
-}
-
-bool ha_item_final(enum ha_item_state state)
-{
-    return state == HA_ITEM_SCORED || state == HA_ITEM_FAILED || state == HA_ITEM_CANCELLED;
 }
 
 enum ha_stage_state ha_stage_of_job(enum ha_job_state state)

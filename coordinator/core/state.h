@@ -62,7 +62,6 @@ enum ha_stage_kind { HA_STAGE_TRAIN, HA_STAGE_GENERATE, HA_STAGE_JUDGE, HA_STAGE
 /* Names, and back: false for a text that is no name. */
 const char *ha_job_state_name(enum ha_job_state state);
 const char *ha_stage_state_name(enum ha_stage_state state);
-const char *ha_attempt_state_name(enum ha_attempt_state state);
 const char *ha_item_state_name(enum ha_item_state state);
 const char *ha_stage_kind_name(enum ha_stage_kind kind);
 
@@ -79,7 +78,6 @@ bool ha_item_may(enum ha_item_state from, enum ha_item_state to);
 /* Nothing changes it any more, except a person's "retry". */
 bool ha_job_final(enum ha_job_state state);
 bool ha_stage_final(enum ha_stage_state state);
-bool ha_item_final(enum ha_item_state state);
 
 /* What a stage shows while its job is in this state. */
 enum ha_stage_state ha_stage_of_job(enum ha_job_state state);

@@ -2,10 +2,15 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "coordinator/hactl/link.h"
+
+enum { END_POLL_MS = 500 };
 
 static int add_page(struct ha_status *status, struct ha_wire_message *page, struct ha_error *err)
 {
@@ -65,6 +70,32 @@ void ha_status_destroy(struct ha_status *status)
     free(status->pages);
     free(status->cells);
     free(status);
+}
+
+int ha_fetch_end(struct ha_link *link, const char *sweep, int64_t timeout_ms, bool *ret_done,
+                 struct ha_error *err)
+{
+    int64_t end_ms = timeout_ms > 0 ? ha_clock_boot_ms() + timeout_ms : INT64_MAX;
+
+    for (;;) {
+        struct ha_wire_message request = {.kind = HA_WIRE_STATUS_REQUEST}, *reply;
+        bool running;
+        int r;
+
+        request.body.status_request = (struct ha_wire_status_request){.sweep = sweep, .limit = 1};
+        r = ha_link_call(link, &request, HA_WIRE_STATUS_REPLY, 0, &reply, err);
+        if (r < 0)
+            return r;
+        running = strcmp(reply->body.status_reply.sweep.state, "running") == 0;
+        *ret_done = strcmp(reply->body.status_reply.sweep.state, "done") == 0;
+        ha_wire_message_destroy(reply);
+        if (!running)
+            return 0;
+        if (ha_clock_boot_ms() >= end_ms)
+            return ha_error_set(err, ETIMEDOUT, "the sweep still runs after %lld s",
+                                (long long)(timeout_ms / 1000));
+        usleep(END_POLL_MS * 1000);
+    }
 }
 
 int ha_fetch_answers(struct ha_link *link, struct ha_wire_answers_request *request,

@@ -2,6 +2,7 @@
 #ifndef HA_COORDINATOR_HACTL_FETCH_H
 #define HA_COORDINATOR_HACTL_FETCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "proto/wire.h"
@@ -24,6 +25,11 @@ struct ha_status {
 int ha_fetch_status(struct ha_link *link, const char *sweep, const char *cell,
                     struct ha_status **ret_status, struct ha_error *err);
 void ha_status_destroy(struct ha_status *status);
+
+/* Wait until a sweep no longer runs, looking at its head row only.  timeout_ms 0: for
+ * ever.  *ret_done: it ended without gaps.  -ETIMEDOUT when it still runs. */
+int ha_fetch_end(struct ha_link *link, const char *sweep, int64_t timeout_ms, bool *ret_done,
+                 struct ha_error *err);
 
 /* Called for each row; the row lives during the call.  A negative return ends
  * the fetch with it. */

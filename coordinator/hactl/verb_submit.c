@@ -1,6 +1,3 @@
-#include <string.h>
-#include <unistd.h>
-
 #include "common/base/error.h"
 #include "coordinator/hactl/address.h"
 #include "coordinator/hactl/dry_run.h"
@@ -10,30 +7,12 @@
 #include "coordinator/hactl/submission.h"
 #include "coordinator/hactl/verbs.h"
 
-/* Waits until the sweep is no longer running. */
-static int wait_for(struct ha_link *link, const char *name, struct ha_error *err)
-{
-    for (;;) {
-        struct ha_status *status;
-        bool running, done;
-        int r = ha_fetch_status(link, name, "", &status, err);
-
-        if (r < 0)
-            return r;
-        running = strcmp(status->head->sweep.state, "running") == 0;
-        done = strcmp(status->head->sweep.state, "done") == 0;
-        ha_status_destroy(status);
-        if (!running)
-            return done ? HA_EXIT_DONE : HA_EXIT_GAPS;
-        (void)sleep(1);
-    }
-}
-
 static int submit(const struct ha_arguments *arguments, struct ha_grid_input *input,
                   struct ha_error *err)
 {
     struct ha_session *session;
     struct ha_wire_message *reply;
+    bool done = true;
     const char *name;
     int r = ha_submission_name(input, ha_arguments_value(arguments, "name", NULL), &name, err);
 
@@ -48,7 +27,10 @@ static int submit(const struct ha_arguments *arguments, struct ha_grid_input *in
     if (r == 0) {
         ha_submission_print(reply);
         if (ha_arguments_given(arguments, "wait"))
-            r = wait_for(ha_session_link(session), reply->body.submit_reply.name, err);
+            r = ha_fetch_end(ha_session_link(session), reply->body.submit_reply.name, 0, &done,
+                             err);
+        if (r == 0 && !done)
+            r = HA_EXIT_GAPS;
         ha_wire_message_destroy(reply);
     }
     ha_session_close(session);

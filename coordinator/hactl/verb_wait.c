@@ -1,48 +1,25 @@
-#include <string.h>
-#include <unistd.h>
-
-#include "common/base/clock.h"
 #include "common/base/error.h"
 #include "coordinator/hactl/address.h"
 #include "coordinator/hactl/fetch.h"
 #include "coordinator/hactl/verbs.h"
 
-enum { POLL_MS = 500 };
-
 static int run(const struct ha_arguments *arguments, struct ha_error *err)
 {
     struct ha_session *session;
-    int64_t timeout_s, end_ms;
+    int64_t timeout_s;
+    bool done = false;
     int r = ha_arguments_int(arguments, "timeout", 1, 0, &timeout_s, err);
 
     if (r == 0)
         r = ha_session_open(arguments, &session, err);
     if (r < 0)
         return r;
-    end_ms = timeout_s > 0 ? ha_clock_boot_ms() + timeout_s * 1000 : INT64_MAX;
-    for (;;) {
-        struct ha_status *status;
-        bool running, gaps;
-
-        r = ha_fetch_status(ha_session_link(session), ha_arguments_at(arguments, 0, ""), "",
-                            &status, err);
-        if (r < 0)
-            break;
-        running = strcmp(status->head->sweep.state, "running") == 0;
-        gaps = strcmp(status->head->sweep.state, "done") != 0;
-        ha_status_destroy(status);
-        if (!running) {
-            r = gaps ? HA_EXIT_GAPS : HA_EXIT_DONE;
-            break;
-        }
-        if (ha_clock_boot_ms() >= end_ms) {
-            r = HA_EXIT_FAILED;
-            break;
-        }
-        usleep(POLL_MS * 1000);
-    }
+    r = ha_fetch_end(ha_session_link(session), ha_arguments_at(arguments, 0, ""), timeout_s * 1000,
+                     &done, err);
     ha_session_close(session);
-    return r;
+    if (r < 0)
+        return r;
+    return done ? HA_EXIT_DONE : HA_EXIT_GAPS;
 }
 
 static const struct ha_option options[] = {

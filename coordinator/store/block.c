@@ -61,12 +61,3 @@ int ha_store_block_release(struct ha_store *store, int64_t model, struct ha_erro
                       " AND b.answered >= m.open_cells AND w.expanding = 0)",
                       "i", model);
 }
-
-int ha_store_block_ensure(struct ha_store *store, int64_t model, int64_t prompt, int64_t sample,
-                          struct ha_error *err)
-{
-    return ha_db_exec(store, err,
-                      "INSERT INTO block (model, prompt, sample, answered) VALUES (?, ?, ?, 0)"
-                      " ON CONFLICT DO NOTHING",
-                      "iii", model, prompt, sample);
-}

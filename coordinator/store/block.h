@@ -24,10 +24,6 @@ int ha_store_block_close_cell(struct ha_store *store, int64_t model, int64_t res
 int ha_store_block_answered(struct ha_store *store, int64_t model, int64_t prompt, int64_t sample,
                             struct ha_error *err);
 
-/* The block exists, though no open cell may have answered it. */
-int ha_store_block_ensure(struct ha_store *store, int64_t model, int64_t prompt, int64_t sample,
-                          struct ha_error *err);
-
 /* Make the items of every complete block of a model ready.  Nothing while the
  * sweep is still being expanded: not all its cells are known then. */
 int ha_store_block_release(struct ha_store *store, int64_t model, struct ha_error *err);

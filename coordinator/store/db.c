@@ -226,11 +226,6 @@ const char *ha_rows_text(const struct ha_rows *rows, int column)
     return text ? (const char *)text : "";
 }
 
-bool ha_rows_null(const struct ha_rows *rows, int column)
-{
-    return sqlite3_column_type(rows->statement, column) == SQLITE_NULL;
-}
-
 const void *ha_rows_blob(const struct ha_rows *rows, int column, size_t *ret_bytes)
 {
     const void *bytes = sqlite3_column_blob(rows->statement, column);

@@ -69,7 +69,6 @@ void ha_rows_close(struct ha_rows *rows); /* again is legal */
 int64_t ha_rows_int(const struct ha_rows *rows, int column);
 double ha_rows_real(const struct ha_rows *rows, int column);
 const char *ha_rows_text(const struct ha_rows *rows, int column);
-bool ha_rows_null(const struct ha_rows *rows, int column);
 const void *ha_rows_blob(const struct ha_rows *rows, int column, size_t *ret_bytes);
 
 /* One integer of one row.  Returns 1, 0 (no row; *ret_value untouched) or a negative errno. */

@@ -229,13 +229,6 @@ int ha_store_job_cell_each(struct ha_store *store, int64_t job, ha_job_cell_fn f
     return r < 0 ? r : 0;
 }
 
-int ha_store_job_cell_result(struct ha_store *store, int64_t job, int64_t cell, int64_t *ret_result,
-                             struct ha_error *err)
-{
-    return ha_db_int(store, ret_result, err,
-                     "SELECT result FROM job_cell WHERE job = ? AND cell = ?", "ii", job, cell);
-}
-
 int ha_store_job_cell_end(struct ha_store *store, const struct ha_by *by, int64_t job,
                           int64_t result, bool done, const char *reason, struct ha_error *err)
 {

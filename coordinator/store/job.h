@@ -64,10 +64,6 @@ typedef int (*ha_job_cell_fn)(void *context, const struct ha_job_cell_row *row);
 int ha_store_job_cell_each(struct ha_store *store, int64_t job, ha_job_cell_fn fn, void *context,
                            struct ha_error *err);
 
-/* The result that a job's cell works on; 1 or 0. */
-int ha_store_job_cell_result(struct ha_store *store, int64_t job, int64_t cell, int64_t *ret_result,
-                             struct ha_error *err);
-
 /* A cell of the job is final: its outcome, and the state of its result. */
 int ha_store_job_cell_end(struct ha_store *store, const struct ha_by *by, int64_t job,
                           int64_t result, bool done, const char *reason, struct ha_error *err);

@@ -273,15 +273,6 @@ const struct ha_lora *ha_adapter_lora(const struct ha_adapter *adapter, int64_t 
     return &adapter->loras[layer * HA_MODULE_COUNT + module];
 }
 
-bool ha_adapter_has_layer(const struct ha_adapter *adapter, int64_t layer)
-{
-    for (int64_t i = 0; i < adapter->settings.n_layers; i++) {
-        if (adapter->layers[i] == layer)
-            return true;
-    }
-    return false;
-}
-
 int64_t ha_adapter_lowest_layer(const struct ha_adapter *adapter)
 {
     return adapter->layers[0];

@@ -97,9 +97,6 @@ float ha_adapter_scale(const struct ha_adapter *adapter);
 const struct ha_lora *ha_adapter_lora(const struct ha_adapter *adapter, int64_t layer,
                                       enum ha_module module);
 
-/* True if any module of the layer is adapted. */
-bool ha_adapter_has_layer(const struct ha_adapter *adapter, int64_t layer);
-
 /* The lowest adapted layer. */
 int64_t ha_adapter_lowest_layer(const struct ha_adapter *adapter);
 

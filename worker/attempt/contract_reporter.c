@@ -8,21 +8,7 @@
 #include "common/base/buffer.h"
 #include "common/base/error.h"
 #include "common/conf/json.h"
-
-static int write_all(int fd, const char *bytes, size_t size)
-{
-    while (size > 0) {
-        ssize_t n = write(fd, bytes, size);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        bytes += n;
-        size -= (size_t)n;
-    }
-    return 0;
-}
+#include "common/io/file.h"
 
 /* Write one line and end the object; NULL: memory was short. */
 static int put(struct ha_contract_reporter *context, struct ha_json *line, struct ha_error *err)
@@ -35,7 +21,7 @@ static int put(struct ha_contract_reporter *context, struct ha_json *line, struc
     if (!text)
         return ha_error_set(err, ENOMEM, "out of memory for a line to the daemon");
     text[size] = '\n';
-    r = write_all(context->fd, text, size + 1);
+    r = ha_file_write_all(context->fd, text, size + 1);
     free(text);
     return r < 0 ? ha_error_set(err, -r, "the daemon does not take lines: %s", strerror(-r)) : 0;
 }
