@@ -8,17 +8,25 @@
  * with the folder as working directory, in its own process group.  N is the
  * write end of a pipe: the attempt writes one JSON object per line and never
  * blocks on anything else of the daemon.  The other direction is signals:
- * SIGTERM = stop: write a checkpoint, report it, exit HA_ATTEMPT_STOPPED.
+ * SIGTERM = stop: write a checkpoint, report it, exit HA_ATTEMPT_STOPPED.  A
+ * probe takes minutes and has no checkpoint: it just stops.
  * Files that a line names are complete and synced before the line is written
  * and never change afterwards; their paths are relative to the folder.  Texts hold no zero byte:
  * U+FFFD stands for one.
  *
  * Lines (type, then fields):
  *
- *   "phase"     phase ("load", "reference", "step", "evaluate", "generate")
+ *   "phase"     phase ("load", "reference", "step", "evaluate", "probe", "generate")
  *   "progress"  step, steps (of the phase), tokens_per_second
  *   "metric"    cell, step, values {name: number}  (names as TRL logs them)
  *   "answer"    cell, prompt, sample, prompt_text, text, raw, finish, prompt_tokens, tokens
+ *   "probe"     cell, block, layer, layers, module, norm, parameters, pairs: after a
+ *               whole probe, one for each module of each layer and of each block (see
+ *               worker/dpo/probe.h for the definition).  norm: the mean over `pairs`
+ *               pairs of the Frobenius norm of the gradient; parameters: weights under
+ *               it.  layer: from 0, the first of `layers`.  block: "" for one layer, else
+ *               "local", "mid", "global", "full".  module: "q_proj", "k_proj", "v_proj",
+ *               "o_proj", or "all" for the four together
  *   "artifact"  cell (0: whole attempt), kind, name, path, step
  *               (kind: "adapter", "checkpoint", "reference")
  *   "cell"      cell, done (bool), reason, permanent (bool), summary {...}
@@ -26,21 +34,23 @@
  *
  * job.json:
  *
- *   {"kind":     "train" | "generate",
+ *   {"kind":     "train" | "probe" | "generate",
  *    "sweep":    name,
  *    "job":      id,
  *    "model":    {"name", "path", "hub_id" (or ""), "template": "hh" | "chat"},
  *    "data":     {"train": [paths], "eval": [paths]},     below inputs/
- *    "settings": {"data", "train", "generate"},           as common/conf/run_settings.h; what
+ *    "settings": {"data", "train", "probe", "generate"},  as common/conf/run_settings.h; what
  *                                                         the cells have in common
  *    "threads":  n,                                       0: one per core
  *    "backend":  "auto" | "cpu" | "cuda",
  *    "cells":    [{"id", "name",
- *                  "layers":     [ints],                  trained ones; [] for base
+ *                  "layers":     [ints],                  trained ones; [] for base, probe
  *                  "settings":   {...},                   the same form: members that replace
  *                                                         those of the common settings
  *                  "adapter":    folder or null,          generate: below inputs/
  *                  "checkpoint": file or null}],          train: resume from here
+ *                                                         A probe has one cell: its norms
+ *                                                         hold for all cells of the model
  *    "skip_answers": {"CELL ID": [[prompt, sample], ...]}}   answers that are stored already
  */
 #ifndef HA_WORKER_CONTRACT_H
