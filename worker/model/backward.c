@@ -1,4 +1,4 @@
-/* Layers backward over a pack: gradients for LoRA only.
+/* Layers backward over a pack: gradients for LoRA, or the factors of those of frozen weights.
  *
  * Notation: d... is the derivative of the weighted sum of log-probs.  pass->dx
  * (T, H) is the gradient of the residual stream and walks down the layers; W
@@ -20,20 +20,26 @@ struct walk {
     const struct ha_pass *pass;
     struct ha_layer_context context;
     struct ha_pass_kept *kept;
-    float *gradient; /* the adapter's layout */
-    bool go_on;      /* a lower layer is adapted: dx must come out */
+    float *gradient;         /* the adapter's layout */
+    ha_pass_factors factors; /* in place of an adapter: wants those of q, k, v, o; or NULL */
+    void *user;
+    bool go_on; /* a lower layer is asked for: dx must come out */
 };
 
 static const struct ha_lora *lora_of(const struct walk *walk, enum ha_module module)
 {
     const struct ha_lora *lora =
-        ha_adapter_lora(walk->context.adapter, walk->context.layer, module);
+        walk->context.adapter ? ha_adapter_lora(walk->context.adapter, walk->context.layer, module)
+                              : NULL;
 
-    return lora->a.data ? lora : NULL;
+    return lora && lora->a.data ? lora : NULL;
 }
 
-static bool any_lora(const struct walk *walk, enum ha_module first, enum ha_module last)
+/* Has one of these modules a gradient to give? */
+static bool any_asked(const struct walk *walk, enum ha_module first, enum ha_module last)
 {
+    if (walk->factors && first <= HA_MODULE_O)
+        return true;
     for (int module = (int)first; module <= (int)last; module++) {
         if (lora_of(walk, (enum ha_module)module))
             return true;
@@ -65,7 +71,8 @@ static int lora_backward(const struct walk *walk, enum ha_module module, const s
     return r;
 }
 
-/* One linear layer: LoRA gradients if it is adapted, dx if asked for (NULL: not). */
+/* One linear layer: LoRA gradients if it is adapted, factors if someone takes them, dx if asked
+ * for (NULL: not). */
 static int linear_backward(const struct walk *walk, enum ha_module module,
                            const struct ha_matrix *dx, const struct ha_matrix *dy,
                            const struct ha_matrix *x, float beta, struct ha_error *err)
@@ -74,6 +81,8 @@ static int linear_backward(const struct walk *walk, enum ha_module module,
     const struct ha_lora *lora = lora_of(walk, module);
     int r = lora ? lora_backward(walk, module, lora, dy, x, err) : 0;
 
+    if (r == 0 && walk->factors && module <= HA_MODULE_O)
+        r = walk->factors(walk->user, context->layer, module, dy, x, err);
     if (r == 0 && dx)
         r = context->ops->gemm(context->backend, dx, dy, false, &context->weights->linear[module],
                                false, 1.0f, beta, err);
@@ -112,7 +121,7 @@ static int mlp_backward(const struct walk *walk, bool need_dx, struct ha_error *
     struct ha_matrix dup = ha_layer_act(context, walk->kept->up, n, inner);
     struct ha_matrix norm = ha_layer_act(context, pass->norm, n, width);
     struct ha_matrix dnorm = ha_layer_act(context, pass->dnorm, n, width);
-    bool adapted = any_lora(walk, HA_MODULE_GATE, HA_MODULE_UP);
+    bool adapted = any_asked(walk, HA_MODULE_GATE, HA_MODULE_UP);
     int r = 0;
 
     if (lora_of(walk, HA_MODULE_DOWN))
@@ -191,7 +200,7 @@ static int attention_backward(const struct walk *walk, const void *x, struct ha_
     const struct ha_model_config *config = context->config;
     int64_t n = context->n_rows, q_width = config->n_heads * config->head_dim;
     int64_t kv_width = config->n_kv_heads * config->head_dim;
-    bool below = walk->go_on || any_lora(walk, HA_MODULE_Q, HA_MODULE_V);
+    bool below = walk->go_on || any_asked(walk, HA_MODULE_Q, HA_MODULE_V);
     struct ha_matrix dout = ha_layer_act(context, pass->dx, n, config->width);
     struct ha_matrix attention = ha_layer_act(context, walk->kept->attention, n, q_width);
     struct ha_matrix dattention = ha_layer_act(context, pass->dattention, n, q_width);
@@ -207,7 +216,7 @@ static int attention_backward(const struct walk *walk, const void *x, struct ha_
     if (r < 0 || !below)
         return r;
     r = scores_backward(walk, err);
-    if (r == 0 && any_lora(walk, HA_MODULE_Q, HA_MODULE_V))
+    if (r == 0 && any_asked(walk, HA_MODULE_Q, HA_MODULE_V))
         r = ha_layer_norm(context, false, norm.data, NULL, x, err);
     if (r == 0)
         r = linear_backward(walk, HA_MODULE_Q, dx, &dq, &norm, 0.0f, err);
@@ -220,21 +229,13 @@ static int attention_backward(const struct walk *walk, const void *x, struct ha_
     return r;
 }
 
-static int layer_backward(const struct ha_pass *pass, const struct ha_adapter *adapter,
-                          int64_t layer, float *gradient, struct ha_error *err)
+static int layer_backward(struct walk *walk, struct ha_error *err)
 {
-    struct walk walk = {
-        .pass = pass,
-        .context = ha_pass_context(pass, adapter, layer),
-        .kept = ha_pass_kept(pass, layer),
-        .gradient = gradient,
-        .go_on = layer > ha_adapter_lowest_layer(adapter),
-    };
-    bool attention = walk.go_on || any_lora(&walk, HA_MODULE_Q, HA_MODULE_O);
-    int r = mlp_backward(&walk, attention, err);
+    bool attention = walk->go_on || any_asked(walk, HA_MODULE_Q, HA_MODULE_O);
+    int r = mlp_backward(walk, attention, err);
 
     if (r == 0 && attention)
-        r = attention_backward(&walk, ha_pass_x(pass, layer), err);
+        r = attention_backward(walk, ha_pass_x(walk->pass, walk->context.layer), err);
     return r;
 }
 
@@ -257,22 +258,43 @@ static int head_backward(const struct ha_pass *pass, const float *coefficient, s
     return r;
 }
 
-int ha_pass_backward(struct ha_pass *pass, const struct ha_adapter *adapter,
-                     const float *coefficient, float *gradient, struct ha_error *err)
+/* From the head down to layer `lowest`; `walk` says who wants what. */
+static int walk_down(struct ha_pass *pass, const struct ha_adapter *adapter, int64_t lowest,
+                     const float *coefficient, struct walk walk, struct ha_error *err)
 {
-    int64_t lowest = ha_adapter_lowest_layer(adapter);
     int r;
 
     if (!pass->has_gradient)
         return ha_error_set(err, EINVAL, "the head has not kept gradients for a backward pass");
+    pass->has_gradient = false;
+    pass->border = -1;
+    walk.pass = pass;
+    r = head_backward(pass, coefficient, err);
+    for (int64_t layer = pass->config->n_layers - 1; r == 0 && layer >= lowest; layer--) {
+        walk.context = ha_pass_context(pass, adapter, layer);
+        walk.kept = ha_pass_kept(pass, layer);
+        walk.go_on = layer > lowest;
+        r = layer_backward(&walk, err);
+    }
+    return r;
+}
+
+int ha_pass_backward(struct ha_pass *pass, const struct ha_adapter *adapter,
+                     const float *coefficient, float *gradient, struct ha_error *err)
+{
+    int64_t lowest = ha_adapter_lowest_layer(adapter);
+
     if (lowest < pass->limits.lowest_layer)
         return ha_error_set(err, EINVAL,
                             "the adapter's lowest layer %lld keeps no activations in this pass",
                             (long long)lowest);
-    pass->has_gradient = false;
-    pass->border = -1;
-    r = head_backward(pass, coefficient, err);
-    for (int64_t layer = pass->config->n_layers - 1; r == 0 && layer >= lowest; layer--)
-        r = layer_backward(pass, adapter, layer, gradient, err);
-    return r;
+    return walk_down(pass, adapter, lowest, coefficient, (struct walk){.gradient = gradient}, err);
+}
+
+int ha_pass_backward_frozen(struct ha_pass *pass, const float *coefficient, ha_pass_factors factors,
+                            void *user, struct ha_error *err)
+{
+    struct walk walk = {.factors = factors, .user = user};
+
+    return walk_down(pass, NULL, pass->limits.lowest_layer, coefficient, walk, err);
 }

@@ -17,7 +17,8 @@
  * an adapter with B = 0 gives bit for bit what NULL gives.
  *
  * The backward pass ends at the lowest adapted layer; only layers from
- * limits.lowest_layer on keep activations.  Frozen weights have no gradients. */
+ * limits.lowest_layer on keep activations.  Frozen weights have no gradients, but
+ * ha_pass_backward_frozen shows the factors of those of the attention's. */
 #ifndef HA_WORKER_MODEL_MODEL_H
 #define HA_WORKER_MODEL_MODEL_H
 
@@ -119,5 +120,18 @@ int ha_pass_forward(struct ha_pass *pass, const struct ha_pack *pack,
 int ha_pass_backward(struct ha_pass *pass, const struct ha_adapter *adapter,
                      const float *coefficient /* host (n_rows) */, float *gradient,
                      struct ha_error *err);
+
+/* Takes the two factors of the gradient of a frozen weight W (out, in), dW = dy^T x: dy act
+ * (n_tokens, out), the gradient of W x before bias, QK-norm and RoPE, and x act (n_tokens, in).
+ * Both are device memory that is valid during the call; they may be read only. */
+typedef int (*ha_pass_factors)(void *user, int64_t layer, enum ha_module module,
+                               const struct ha_matrix *dy, const struct ha_matrix *x,
+                               struct ha_error *err);
+
+/* ha_pass_backward for the frozen weights of the base model: calls factors for o, q, k, v of every
+ * layer from the last down to limits.lowest_layer.  After a head call with gradient = true over
+ * the same pack and no adapter. */
+int ha_pass_backward_frozen(struct ha_pass *pass, const float *coefficient /* host (n_rows) */,
+                            ha_pass_factors factors, void *user, struct ha_error *err);
 
 #endif
