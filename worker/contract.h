@@ -17,7 +17,9 @@
  * Lines (type, then fields):
  *
  *   "phase"     phase ("load", "reference", "step", "evaluate", "probe", "generate")
- *   "progress"  step, steps (of the phase), tokens_per_second
+ *   "progress"  step, steps (of the phase), tokens_per_second, and where they are counted
+ *               pairs_per_second, flops_per_second, saved (train: the part of the plain
+ *               method's FLOPs that was not needed; see the summary)
  *   "metric"    cell, step, values {name: number}  (names as TRL logs them)
  *   "answer"    cell, prompt, sample, prompt_text, text, raw, finish, prompt_tokens, tokens
  *   "probe"     cell, block, layer, layers, module, norm, parameters, pairs: after a
@@ -28,7 +30,10 @@
  *               "local", "mid", "global", "full".  module: "q_proj", "k_proj", "v_proj",
  *               "o_proj", or "all" for the four together
  *   "artifact"  cell (0: whole attempt), kind, name, path, step
- *               (kind: "adapter", "checkpoint", "reference")
+ *               (kind: "adapter", "checkpoint", "reference").  A reference is the base
+ *               model's log-probs, of cell 0, whose name is its key in hexadecimal: the
+ *               digest of everything its numbers depend on (worker/dpo/reference.h).  A
+ *               later train job of the same model and data takes it as "reference"
  *   "cell"      cell, done (bool), reason, permanent (bool), summary {...}
  *   "error"     text: why the process is about to end with an error code
  *
@@ -43,6 +48,11 @@
  *                                                         the cells have in common
  *    "threads":  n,                                       0: one per core
  *    "backend":  "auto" | "cpu" | "cuda",
+ *    "digests":  file or null,                            cache of files' digests
+ *                                                         (common/io/digest.h)
+ *    "reference": file or null,                           train: below inputs/; one that is
+ *                                                         damaged or has another key is left
+ *                                                         aside, with the reason in the log
  *    "cells":    [{"id", "name",
  *                  "layers":     [ints],                  trained ones; [] for base, probe
  *                  "settings":   {...},                   the same form: members that replace
@@ -52,6 +62,29 @@
  *                                                         A probe has one cell: its norms
  *                                                         hold for all cells of the model
  *    "skip_answers": {"CELL ID": [[prompt, sample], ...]}}   answers that are stored already
+ *
+ * Cells of a train job may have checkpoints of different steps, or none: the job
+ * goes on from the lowest step, and a cell that is further joins when it gets there.
+ *
+ * summary of a trained cell, beside the counts of its pairs and the last eval_...
+ * metrics.  Sums go on from the checkpoint: a step that was repeated counts once.
+ *
+ *   trainable_parameters, steps, precision, backend, plan
+ *   train_seconds_own      forward, backward and optimizer of this cell
+ *   train_seconds_shared   the cell's equal part of the passes that cells share
+ *   seconds                the sum of the two
+ *   load_seconds           of this attempt: model, data, tokenisation
+ *   wall_seconds           of this attempt, from its start to the cell's end
+ *   cells_in_job           that shared the passes
+ *   pairs_trained          pairs of all steps, each epoch anew
+ *   tokens                 tokens of this cell's own passes
+ *   flops                  done for the cell, its part of shared passes included
+ *   flops_plain            8 P + 6 h for each padded token, what the plain method (TRL: policy,
+ *                          reference, recomputation, gradient through all layers; each
+ *                          logical micro-batch padded to its longest sequence) does
+ *   saved                  1 - flops / flops_plain
+ *   bytes_moved            read and written by the matrix products and the attention
+ *   pairs_per_second, tokens_per_second, flops_per_second   over `seconds`
  */
 #ifndef HA_WORKER_CONTRACT_H
 #define HA_WORKER_CONTRACT_H

@@ -55,17 +55,17 @@ static int phase(void *context, const char *name, struct ha_error *err)
     return 0;
 }
 
-static int progress(void *context, int64_t step, int64_t steps, double tokens_per_second,
+static int progress(void *context, const struct ha_reported_progress *progress,
                     struct ha_error *err)
 {
     struct ha_console_reporter *console = context;
     int64_t now = ha_clock_boot_ms();
 
     (void)err;
-    if (now >= console->next_progress_ms || step == steps) {
+    if (now >= console->next_progress_ms || progress->step == progress->steps) {
         console->next_progress_ms = now + PROGRESS_MS;
-        ha_log_info("%lld of %lld, %.0f tokens/s", (long long)step, (long long)steps,
-                    tokens_per_second);
+        ha_log_info("%lld of %lld, %.0f tokens/s", (long long)progress->step,
+                    (long long)progress->steps, progress->tokens_per_second);
     }
     return 0;
 }

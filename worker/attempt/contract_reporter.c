@@ -55,16 +55,27 @@ static int phase(void *context, const char *name, struct ha_error *err)
     return finish(context, line, ha_json_set(line, "phase", ha_json_new_string(name)), err);
 }
 
-static int progress(void *context, int64_t step, int64_t steps, double tokens_per_second,
+static int progress(void *context, const struct ha_reported_progress *progress,
                     struct ha_error *err)
 {
+    const struct {
+        const char *name;
+        double value;
+    } rates[] = {
+        {"pairs_per_second", progress->pairs_per_second},
+        {"flops_per_second", progress->flops_per_second},
+        {"saved", progress->saved},
+    };
     struct ha_json *line = line_of("progress");
-    int r = ha_json_set(line, "step", ha_json_new_int(step));
+    int r = ha_json_set(line, "step", ha_json_new_int(progress->step));
 
     if (r == 0)
-        r = ha_json_set(line, "steps", ha_json_new_int(steps));
+        r = ha_json_set(line, "steps", ha_json_new_int(progress->steps));
     if (r == 0)
-        r = ha_json_set(line, "tokens_per_second", ha_json_new_real(tokens_per_second));
+        r = ha_json_set(line, "tokens_per_second", ha_json_new_real(progress->tokens_per_second));
+    for (size_t i = 0; r == 0 && i < sizeof(rates) / sizeof(rates[0]); i++)
+        if (rates[i].value > 0)
+            r = ha_json_set(line, rates[i].name, ha_json_new_real(rates[i].value));
     return finish(context, line, r, err);
 }
 

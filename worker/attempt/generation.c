@@ -195,12 +195,16 @@ static int on_token(void *context, int64_t request, const int32_t *ids, int64_t 
 static int report_progress(struct work *work, struct ha_error *err)
 {
     int64_t now = ha_clock_boot_ms(), ms = now - work->start_ms;
+    struct ha_reported_progress progress = {
+        .step = work->done,
+        .steps = work->total,
+        .tokens_per_second = ms > 0 ? (double)work->tokens * 1000 / (double)ms : 0,
+    };
 
     if (now < work->next_progress_ms && work->done < work->total)
         return 0;
     work->next_progress_ms = now + PROGRESS_MS;
-    return work->reporter->progress(work->reporter->context, work->done, work->total,
-                                    ms > 0 ? (double)work->tokens * 1000 / (double)ms : 0, err);
+    return work->reporter->progress(work->reporter->context, &progress, err);
 }
 
 static int on_finished(void *context, const struct ha_generate_answer *answer, struct ha_error *err)

@@ -148,6 +148,8 @@ static int read_machine(struct ha_job_spec *spec, struct ha_error *err)
         return ha_error_set(err, EINVAL, "job.json: threads must be 0 to %d", MAX_THREADS);
     spec->threads = (int)threads;
     spec->backend = ha_json_string(ha_json_get(spec->document, "backend"), "auto");
+    spec->digests = optional_text(spec->document, "digests");
+    spec->reference = optional_text(spec->document, "reference");
     return 0;
 }
 

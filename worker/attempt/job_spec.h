@@ -29,6 +29,7 @@ struct ha_job_spec {
     int64_t n_train, n_eval;
     int threads;
     const char *backend;
+    const char *digests, *reference; /* or NULL */
     struct ha_job_cell *cells;
     int64_t n_cells;
 };

@@ -17,6 +17,13 @@ struct ha_reported_metric {
     double value;
 };
 
+/* Of a phase.  What is not counted is 0. */
+struct ha_reported_progress {
+    int64_t step, steps;
+    double tokens_per_second, pairs_per_second, flops_per_second;
+    double saved; /* part of the plain method's FLOPs that was not needed */
+};
+
 struct ha_reported_answer {
     int64_t cell;
     int64_t prompt; /* in the order of the selection, counted from 0 */
@@ -36,7 +43,7 @@ struct ha_reported_answer {
 struct ha_reporter {
     void *context;
     int (*phase)(void *context, const char *phase, struct ha_error *err);
-    int (*progress)(void *context, int64_t step, int64_t steps, double tokens_per_second,
+    int (*progress)(void *context, const struct ha_reported_progress *progress,
                     struct ha_error *err);
     int (*metrics)(void *context, int64_t cell, int64_t step,
                    const struct ha_reported_metric *metrics, int64_t n, struct ha_error *err);

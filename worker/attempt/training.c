@@ -231,6 +231,12 @@ static void on_progress(void *user, const struct ha_dpo_progress *progress)
     struct work *work = user;
     struct ha_error err = {0};
     double seconds = (double)progress->elapsed_ns / 1e9;
+    struct ha_reported_progress reported = {
+        .step = progress->done,
+        .steps = progress->total,
+        .tokens_per_second = seconds > 0 ? (double)progress->tokens / seconds : 0,
+        .flops_per_second = seconds > 0 ? progress->flops / seconds : 0,
+    };
     int r = 0;
 
     if (!work->phase_known || work->phase != progress->phase)
@@ -242,8 +248,7 @@ static void on_progress(void *user, const struct ha_dpo_progress *progress)
         work->flops = progress->flops;
     }
     if (r == 0)
-        r = work->reporter->progress(work->reporter->context, progress->done, progress->total,
-                                     seconds > 0 ? (double)progress->tokens / seconds : 0, &err);
+        r = work->reporter->progress(work->reporter->context, &reported, &err);
     keep_result(work, r, &err);
 }
 

@@ -37,6 +37,7 @@ static int load(const struct parts *p, struct ha_job_spec **ret, struct ha_error
     char *text =
         ha_format("{\"kind\": %s, \"model\": %s, \"data\": %s, \"settings\": %s, "
                   "\"threads\": %s, \"backend\": \"cpu\", \"cells\": %s, "
+                  "\"digests\": null, \"reference\": \"inputs/reference\", "
                   "\"skip_answers\": {\"11\": [[0, 0], [5, 1]]}}",
                   p->kind ? p->kind : good.kind, p->model ? p->model : good.model,
                   p->data ? p->data : good.data, p->settings ? p->settings : good.settings,
@@ -65,6 +66,8 @@ static void every_member_is_read(void **state)
     assert_int_equal(spec->n_eval, 1);
     assert_int_equal(spec->threads, 2);
     assert_string_equal(spec->backend, "cpu");
+    assert_null(spec->digests);
+    assert_string_equal(spec->reference, "inputs/reference");
     assert_int_equal(spec->n_cells, 2);
     assert_int_equal(spec->cells[0].id, 11);
     assert_int_equal(spec->cells[0].n_layers, 2);
