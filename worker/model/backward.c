@@ -6,6 +6,7 @@
  *     u  = s dy B            (T, rank)
  *     dB += s dy^T (A x)     dA += u^T x
  *     dx (+)= dy W + u A
+ * A layer that kept only its input is run forward again first.
  * Norm outputs are computed again from the kept residual stream; the swiglu
  * product likewise where down_proj is adapted.  Gate and up are overwritten by
  * their gradients, pass->inner by that of the product. */
@@ -232,8 +233,10 @@ static int attention_backward(const struct walk *walk, const void *x, struct ha_
 static int layer_backward(struct walk *walk, struct ha_error *err)
 {
     bool attention = walk->go_on || any_asked(walk, HA_MODULE_Q, HA_MODULE_O);
-    int r = mlp_backward(walk, attention, err);
+    int r = ha_pass_recompute(walk->pass, walk->context.adapter, walk->context.layer, err);
 
+    if (r == 0)
+        r = mlp_backward(walk, attention, err);
     if (r == 0 && attention)
         r = attention_backward(walk, ha_pass_x(walk->pass, walk->context.layer), err);
     return r;

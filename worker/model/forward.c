@@ -25,6 +25,22 @@ static int attention_forward(const struct ha_pass *pass, const struct ha_layer_c
     return r;
 }
 
+/* x -> mid, the residual stream after attention, and the norm of mid. */
+static int attention_half(const struct ha_pass *pass, const struct ha_layer_context *context,
+                          struct ha_pass_kept *kept, void *mid, void *x, struct ha_error *err)
+{
+    int r = attention_forward(pass, context, kept, x, err);
+
+    if (r == 0 && mid != x)
+        r = ha_backend_copy(pass->backend, mid, x, ha_pass_act_bytes(pass, pass->config->width),
+                            err);
+    if (r == 0)
+        r = ha_layer_attention_out(context, mid, kept->attention, err);
+    if (r == 0)
+        r = ha_layer_norm(context, true, pass->norm, kept->post_rstd, mid, err);
+    return r;
+}
+
 static int layer_forward(const struct ha_pass *pass, const struct ha_adapter *adapter,
                          int64_t layer, struct ha_error *err)
 {
@@ -34,19 +50,36 @@ static int layer_forward(const struct ha_pass *pass, const struct ha_adapter *ad
     void *x = ha_pass_x(pass, layer), *out = ha_pass_x(pass, layer + 1);
     void *mid = keep ? kept->mid : x;
     size_t bytes = ha_pass_act_bytes(pass, pass->config->width);
-    int r = attention_forward(pass, &context, kept, x, err);
+    int r = attention_half(pass, &context, kept, mid, x, err);
 
-    if (r == 0 && mid != x)
-        r = ha_backend_copy(pass->backend, mid, x, bytes, err);
-    if (r == 0)
-        r = ha_layer_attention_out(&context, mid, kept->attention, err);
-    if (r == 0)
-        r = ha_layer_norm(&context, true, pass->norm, kept->post_rstd, mid, err);
     if (r == 0 && out != mid)
         r = ha_backend_copy(pass->backend, out, mid, bytes, err);
     if (r == 0)
         r = ha_layer_mlp(&context, out, kept->gate, kept->up, pass->inner, pass->norm, err);
     return r;
+}
+
+int ha_pass_recompute(const struct ha_pass *pass, const struct ha_adapter *adapter, int64_t layer,
+                      struct ha_error *err)
+{
+    struct ha_layer_context context = ha_pass_context(pass, adapter, layer);
+    struct ha_pass_kept *kept = ha_pass_kept(pass, layer);
+    struct ha_matrix product =
+        ha_layer_act(&context, pass->inner, context.n_rows, pass->config->inner);
+    int64_t inner = pass->config->inner;
+    void *x = ha_pass_x(pass, layer);
+    int r;
+
+    if (layer >= pass->limits.lowest_layer + pass->limits.recomputed_layers)
+        return 0;
+    r = attention_half(pass, &context, kept, kept->mid, x, err);
+    if (r == 0)
+        r = ha_layer_gate_up(&context, kept->gate, kept->up, pass->norm, err);
+    if (r < 0 || !adapter || !ha_adapter_lora(adapter, layer, HA_MODULE_DOWN)->a.data)
+        return r;
+    r = context.ops->swiglu_forward(context.backend, product.data, kept->gate, kept->up,
+                                    context.n_rows, inner, inner, inner, err);
+    return r < 0 ? r : ha_layer_lora_input(&context, HA_MODULE_DOWN, &product, err);
 }
 
 int ha_pass_layers(struct ha_pass *pass, const struct ha_adapter *adapter, int64_t from, int64_t to,

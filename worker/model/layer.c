@@ -27,19 +27,44 @@ static struct ha_matrix rows_of(const struct ha_matrix *matrix, int64_t begin, i
     return rows;
 }
 
+static const struct ha_lora *lora_of(const struct ha_layer_context *context,
+                                     const struct ha_adapter *adapter, enum ha_module module)
+{
+    const struct ha_lora *lora = adapter ? ha_adapter_lora(adapter, context->layer, module) : NULL;
+
+    return lora && lora->a.data ? lora : NULL;
+}
+
+/* A x, kept for the backward pass. */
+static int lora_input(const struct ha_layer_context *context, const struct ha_lora *lora,
+                      enum ha_module module, const struct ha_matrix *x, struct ha_matrix *ret_ax,
+                      struct ha_error *err)
+{
+    *ret_ax = ha_layer_act(context, context->lora[module], x->rows, lora->a.rows);
+    return context->ops->gemm(context->backend, ret_ax, x, false, &lora->a, true, 1.0f, 0.0f, err);
+}
+
+int ha_layer_lora_input(const struct ha_layer_context *context, enum ha_module module,
+                        const struct ha_matrix *x, struct ha_error *err)
+{
+    const struct ha_lora *lora = lora_of(context, context->adapter, module);
+    struct ha_matrix ax;
+
+    return lora ? lora_input(context, lora, module, x, &ax, err) : 0;
+}
+
 /* out += scale (x A^T) B^T, where the adapter has this module. */
 static int add_lora(const struct ha_layer_context *context, const struct ha_adapter *adapter,
                     enum ha_module module, const struct ha_matrix *out, const struct ha_matrix *x,
                     struct ha_error *err)
 {
-    const struct ha_lora *lora = adapter ? ha_adapter_lora(adapter, context->layer, module) : NULL;
+    const struct ha_lora *lora = lora_of(context, adapter, module);
     struct ha_matrix ax;
     int r;
 
-    if (!lora || !lora->a.data)
+    if (!lora)
         return 0;
-    ax = ha_layer_act(context, context->lora[module], x->rows, lora->a.rows);
-    r = context->ops->gemm(context->backend, &ax, x, false, &lora->a, true, 1.0f, 0.0f, err);
+    r = lora_input(context, lora, module, x, &ax, err);
     if (r == 0)
         r = context->ops->gemm(context->backend, out, &ax, false, &lora->b, true,
                                ha_adapter_scale(adapter), 1.0f, err);
@@ -142,20 +167,30 @@ int ha_layer_attention_out(const struct ha_layer_context *context, void *x, cons
     return ha_layer_linear(context, HA_MODULE_O, &out, &in, 1.0f, err);
 }
 
-int ha_layer_mlp(const struct ha_layer_context *context, void *x, void *gate, void *up, void *inner,
-                 const void *norm, struct ha_error *err)
+int ha_layer_gate_up(const struct ha_layer_context *context, void *gate, void *up, const void *norm,
+                     struct ha_error *err)
 {
     const struct ha_model_config *config = context->config;
     int64_t n = context->n_rows;
     struct ha_matrix in = ha_layer_act(context, norm, n, config->width);
     struct ha_matrix gate_out = ha_layer_act(context, gate, n, config->inner);
     struct ha_matrix up_out = ha_layer_act(context, up, n, config->inner);
-    struct ha_matrix product = ha_layer_act(context, inner, n, config->inner);
-    struct ha_matrix out = ha_layer_act(context, x, n, config->width);
     int r = ha_layer_linear(context, HA_MODULE_GATE, &gate_out, &in, 0.0f, err);
 
     if (r == 0)
         r = ha_layer_linear(context, HA_MODULE_UP, &up_out, &in, 0.0f, err);
+    return r;
+}
+
+int ha_layer_mlp(const struct ha_layer_context *context, void *x, void *gate, void *up, void *inner,
+                 const void *norm, struct ha_error *err)
+{
+    const struct ha_model_config *config = context->config;
+    int64_t n = context->n_rows;
+    struct ha_matrix product = ha_layer_act(context, inner, n, config->inner);
+    struct ha_matrix out = ha_layer_act(context, x, n, config->width);
+    int r = ha_layer_gate_up(context, gate, up, norm, err);
+
     if (r == 0)
         r = context->ops->swiglu_forward(context->backend, inner, gate, up, n, config->inner,
                                          config->inner, config->inner, err);

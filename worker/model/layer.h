@@ -65,6 +65,15 @@ int ha_layer_rotate(const struct ha_layer_context *context, void *q_out, void *k
 int ha_layer_attention_out(const struct ha_layer_context *context, void *x /* act (N, H) += */,
                            const void *attention /* act (N, n_heads * D) */, struct ha_error *err);
 
+/* gate and up of the norm's output. */
+int ha_layer_gate_up(const struct ha_layer_context *context, void *gate /* act (N, inner) */,
+                     void *up /* act (N, inner) */, const void *norm, struct ha_error *err);
+
+/* context->lora[module] = A x, as ha_layer_linear computes it; nothing where the
+ * adapter has no such module. */
+int ha_layer_lora_input(const struct ha_layer_context *context, enum ha_module module,
+                        const struct ha_matrix *x, struct ha_error *err);
+
 /* x += down(silu(gate(norm)) * up(norm)); gate, up and inner act (N, inner) are left filled. */
 int ha_layer_mlp(const struct ha_layer_context *context, void *x /* act (N, H) += */, void *gate,
                  void *up, void *inner, const void *norm, struct ha_error *err);

@@ -17,7 +17,8 @@
  * an adapter with B = 0 gives bit for bit what NULL gives.
  *
  * The backward pass ends at the lowest adapted layer; only layers from
- * limits.lowest_layer on keep activations.  Frozen weights have no gradients, but
+ * limits.lowest_layer on keep activations, or only their input
+ * (limits.recomputed_layers).  Frozen weights have no gradients, but
  * ha_pass_backward_frozen shows the factors of those of the attention's. */
 #ifndef HA_WORKER_MODEL_MODEL_H
 #define HA_WORKER_MODEL_MODEL_H
@@ -60,13 +61,31 @@ struct ha_pass_limits {
     int64_t max_rows;     /* of a pack */
     int64_t max_rank;     /* of an adapter; 0: no adapter */
     int64_t lowest_layer; /* the lowest layer to train; n_layers: no backward pass */
-    bool statistics;      /* entropy, mean logit, arg max of each row */
-    bool logsumexps;      /* with statistics: the two logsumexps too */
+    /* Of the layers from lowest_layer on, the first so many keep only their input and are run
+     * again in the backward pass; the highest never needs it, so at most n_layers -
+     * lowest_layer - 1.  Changes no bit of any result. */
+    int64_t recomputed_layers;
+    bool statistics; /* entropy, mean logit, arg max of each row */
+    bool logsumexps; /* with statistics: the two logsumexps too */
     bool round_logits_bf16;
 };
 
-/* Bytes of the arena that ha_pass_create allocates.  Returns -EOVERFLOW where
- * the sum does not fit, -EINVAL for limits out of range. */
+/* The parts of the arena of a pass. */
+struct ha_pass_sizes {
+    int64_t residual; /* the residual stream: the input of every layer that is trained */
+    int64_t kept;     /* what the backward pass of layers that are not run again reads */
+    int64_t scratch;  /* of the layer in work, forward or backward */
+    int64_t head;     /* rows that are scored: hidden states, gradients, statistics */
+    int64_t total;
+};
+
+/* The arena that ha_pass_create allocates.  Returns -EOVERFLOW where the sum
+ * does not fit, -EINVAL for limits out of range. */
+int ha_pass_plan(const struct ha_model_config *config, enum ha_dtype activation,
+                 const struct ha_pass_limits *limits, struct ha_pass_sizes *ret_sizes,
+                 struct ha_error *err);
+
+/* Its total. */
 int ha_pass_plan_bytes(const struct ha_model_config *config, enum ha_dtype activation,
                        const struct ha_pass_limits *limits, int64_t *ret_bytes,
                        struct ha_error *err);

@@ -11,9 +11,16 @@
 
 enum { LOGIT_ROWS = 16 };
 
-static int64_t kept_layers(const struct ha_pass *pass)
+static int64_t trained_layers(const struct ha_pass *pass)
 {
     return pass->config->n_layers - pass->limits.lowest_layer;
+}
+
+static int64_t kept_sets(const struct ha_pass *pass)
+{
+    int64_t sets = trained_layers(pass) - pass->limits.recomputed_layers;
+
+    return sets > 0 ? sets : 1;
 }
 
 static void lay_out_kept(struct ha_pass *pass, struct ha_arena *arena, struct ha_pass_kept *kept,
@@ -73,20 +80,15 @@ static void lay_out_backward(struct ha_pass *pass, struct ha_arena *arena)
     pass->dlora = ha_arena_take(arena, t, pass->limits.max_rank, act);
 }
 
-/* Every pointer of the arena. */
-static void lay_out(struct ha_pass *pass, struct ha_arena *arena)
+static void lay_out_scratch(struct ha_pass *pass, struct ha_arena *arena)
 {
     const struct ha_model_config *config = pass->config;
-    int64_t t = pass->limits.max_tokens, s = kept_layers(pass);
+    int64_t t = pass->limits.max_tokens;
     size_t act = ha_dtype_bytes(pass->act);
 
     pass->ids = ha_arena_take(arena, t, 1, sizeof(int32_t));
     pass->positions = ha_arena_take(arena, t, 1, sizeof(int32_t));
     pass->targets = ha_arena_take(arena, pass->limits.max_rows, 1, sizeof(int32_t));
-    for (int64_t i = 0; i <= s; i++)
-        pass->x[i] = ha_arena_take(arena, t, config->width, act);
-    for (int64_t i = 0; i < (s > 0 ? s : 1); i++)
-        lay_out_kept(pass, arena, &pass->kept[i], s > 0);
     pass->norm = ha_arena_take(arena, t, config->width, act);
     pass->inner = ha_arena_take(arena, t, config->inner, act);
     if (config->qk_norm) {
@@ -94,9 +96,32 @@ static void lay_out(struct ha_pass *pass, struct ha_arena *arena)
         pass->k_rotated = ha_arena_take(arena, t, config->n_kv_heads * config->head_dim, act);
     }
     pass->final_rstd = ha_arena_take(arena, t, 1, sizeof(float));
-    lay_out_head(pass, arena, s > 0);
-    if (s > 0)
+    if (trained_layers(pass) > 0)
         lay_out_backward(pass, arena);
+}
+
+/* Every pointer of the arena. */
+static void lay_out(struct ha_pass *pass, struct ha_arena *arena, struct ha_pass_sizes *ret_sizes)
+{
+    int64_t s = trained_layers(pass), n_kept = kept_sets(pass);
+    size_t at[4];
+
+    for (int64_t i = 0; i <= s; i++)
+        pass->x[i] = ha_arena_take(arena, pass->limits.max_tokens, pass->config->width,
+                                   ha_dtype_bytes(pass->act));
+    at[0] = arena->bytes;
+    for (int64_t i = 0; i < n_kept; i++)
+        lay_out_kept(pass, arena, &pass->kept[i], s > 0);
+    at[1] = arena->bytes;
+    lay_out_scratch(pass, arena);
+    at[2] = arena->bytes;
+    lay_out_head(pass, arena, s > 0);
+    at[3] = arena->bytes;
+    *ret_sizes = (struct ha_pass_sizes){.residual = (int64_t)at[0],
+                                        .kept = (int64_t)(at[1] - at[0]),
+                                        .scratch = (int64_t)(at[2] - at[1]),
+                                        .head = (int64_t)(at[3] - at[2]),
+                                        .total = (int64_t)at[3]};
 }
 
 /* A pass without an arena: what both the plan and the real one begin with. */
@@ -109,7 +134,8 @@ static int begin_pass(const struct ha_model_config *config, enum ha_dtype activa
 
     if (limits->max_tokens < 1 || limits->max_tokens > INT32_MAX || limits->max_rows < 0 ||
         limits->max_rows > INT32_MAX || limits->max_rank < 0 ||
-        limits->max_rank > HA_ADAPTER_MAX_RANK || limits->lowest_layer < 0 || s < 0)
+        limits->max_rank > HA_ADAPTER_MAX_RANK || limits->lowest_layer < 0 || s < 0 ||
+        limits->recomputed_layers < 0 || limits->recomputed_layers > (s > 0 ? s - 1 : 0))
         return ha_error_set(err, EINVAL, "the limits of a pass are out of range");
     pass = ha_calloc(1, sizeof(*pass));
     if (!pass)
@@ -119,7 +145,7 @@ static int begin_pass(const struct ha_model_config *config, enum ha_dtype activa
     pass->act = activation;
     pass->border = -1;
     pass->x = ha_calloc(s + 1, sizeof(void *));
-    pass->kept = ha_calloc(s > 0 ? s : 1, sizeof(*pass->kept));
+    pass->kept = ha_calloc(kept_sets(pass), sizeof(*pass->kept));
     if (!pass->x || !pass->kept) {
         ha_pass_destroy(pass);
         return ha_error_set(err, ENOMEM, "no memory for a pass");
@@ -128,33 +154,43 @@ static int begin_pass(const struct ha_model_config *config, enum ha_dtype activa
     return 0;
 }
 
-static int measure(struct ha_pass *pass, size_t *ret_bytes, struct ha_error *err)
+static int measure(struct ha_pass *pass, struct ha_pass_sizes *ret_sizes, struct ha_error *err)
 {
     struct ha_arena arena = {0};
+    struct ha_pass_sizes sizes;
 
-    lay_out(pass, &arena);
+    lay_out(pass, &arena, &sizes);
     if (arena.overflow)
         return ha_error_set(err, EOVERFLOW,
                             "a pass of %lld tokens needs more memory than can be addressed",
                             (long long)pass->limits.max_tokens);
-    *ret_bytes = arena.bytes;
+    *ret_sizes = sizes;
     return 0;
+}
+
+int ha_pass_plan(const struct ha_model_config *config, enum ha_dtype activation,
+                 const struct ha_pass_limits *limits, struct ha_pass_sizes *ret_sizes,
+                 struct ha_error *err)
+{
+    struct ha_pass *pass;
+    int r = begin_pass(config, activation, limits, &pass, err);
+
+    if (r < 0)
+        return r;
+    r = measure(pass, ret_sizes, err);
+    ha_pass_destroy(pass);
+    return r;
 }
 
 int ha_pass_plan_bytes(const struct ha_model_config *config, enum ha_dtype activation,
                        const struct ha_pass_limits *limits, int64_t *ret_bytes,
                        struct ha_error *err)
 {
-    struct ha_pass *pass;
-    size_t bytes = 0;
-    int r = begin_pass(config, activation, limits, &pass, err);
+    struct ha_pass_sizes sizes;
+    int r = ha_pass_plan(config, activation, limits, &sizes, err);
 
-    if (r < 0)
-        return r;
-    r = measure(pass, &bytes, err);
     if (r == 0)
-        *ret_bytes = (int64_t)bytes;
-    ha_pass_destroy(pass);
+        *ret_bytes = sizes.total;
     return r;
 }
 
@@ -186,7 +222,7 @@ int ha_pass_create(struct ha_model *model, const struct ha_pass_limits *limits,
     struct ha_backend *backend = ha_model_backend(model);
     struct ha_arena arena = {0};
     struct ha_pass *pass;
-    size_t bytes = 0;
+    struct ha_pass_sizes sizes = {0};
     int r = begin_pass(ha_model_config(model), ha_backend_activation_dtype(backend), limits, &pass,
                        err);
 
@@ -197,15 +233,15 @@ int ha_pass_create(struct ha_model *model, const struct ha_pass_limits *limits,
     pass->ops = ha_backend_ops(backend);
     r = allocate_host(pass, err);
     if (r == 0)
-        r = measure(pass, &bytes, err);
+        r = measure(pass, &sizes, err);
     if (r == 0)
-        r = ha_backend_alloc(backend, bytes, &pass->arena, err);
+        r = ha_backend_alloc(backend, (size_t)sizes.total, &pass->arena, err);
     if (r < 0) {
         ha_pass_destroy(pass);
         return r;
     }
     arena.base = pass->arena;
-    lay_out(pass, &arena);
+    lay_out(pass, &arena, &sizes);
     *ret_pass = pass;
     return 0;
 }
@@ -236,7 +272,7 @@ void *ha_pass_x(const struct ha_pass *pass, int64_t border)
 
 struct ha_pass_kept *ha_pass_kept(const struct ha_pass *pass, int64_t layer)
 {
-    int64_t i = layer - pass->limits.lowest_layer;
+    int64_t i = layer - pass->limits.lowest_layer - pass->limits.recomputed_layers;
 
     return &pass->kept[i > 0 ? i : 0];
 }

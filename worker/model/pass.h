@@ -1,14 +1,17 @@
 /* pass.h - the working memory of a pass, for this folder only
  *
- * One arena, laid out by ha_pass_lay_out.  T = max_tokens, N = max_rows,
- * S = layers that keep activations (n_layers - lowest_layer).
+ * One arena, laid out by lay_out in pass.c.  T = max_tokens, N = max_rows,
+ * S = layers that are trained (n_layers - lowest_layer), R = those of them that
+ * are run again in the backward pass.
  *
  * Residual stream: x[0] serves all layers below lowest_layer in place and then
  * holds the input of layer lowest_layer; x[i + 1] is the output of layer
  * lowest_layer + i; x[S] enters the final norm.
  *
- * Layers below lowest_layer share the kept set of layer lowest_layer as
- * scratch (there is one set even if S = 0). */
+ * There are S - R kept sets (one even if S = 0).  Layers below lowest_layer + R
+ * share the set of layer lowest_layer + R as scratch: that one is the last to run
+ * forward, so it finds its own there, and the others are run again into it when
+ * the backward pass comes to them. */
 #ifndef HA_WORKER_MODEL_PASS_H
 #define HA_WORKER_MODEL_PASS_H
 
@@ -43,7 +46,7 @@ struct ha_pass {
     int32_t *ids, *positions;    /* device (T) */
     int32_t *targets;            /* device (N) */
     void **x;                    /* host (S + 1) of act (T, H) */
-    struct ha_pass_kept *kept;   /* host (max(S, 1)) */
+    struct ha_pass_kept *kept;   /* host (max(S - R, 1)) */
     void *norm;                  /* act (T, H) */
     void *inner;                 /* act (T, inner): silu(gate) * up, then its gradient */
     void *q_rotated, *k_rotated; /* act (T, heads * D); NULL without QK-norm */
@@ -75,6 +78,11 @@ void *ha_pass_x(const struct ha_pass *pass, int64_t border);
 
 /* The kept set that a layer uses. */
 struct ha_pass_kept *ha_pass_kept(const struct ha_pass *pass, int64_t layer);
+
+/* Run a layer again from its input, up to what its backward pass reads, where
+ * its kept set was taken by others (nothing where it was not). */
+int ha_pass_recompute(const struct ha_pass *pass, const struct ha_adapter *adapter, int64_t layer,
+                      struct ha_error *err);
 
 struct ha_layer_context ha_pass_context(const struct ha_pass *pass,
                                         const struct ha_adapter *adapter, int64_t layer);

@@ -46,18 +46,25 @@ static struct ha_pack *make_pack(const struct fixture *fixture, bool share)
     return pack;
 }
 
-static struct ha_pass *make_pass(const struct fixture *fixture, const struct ha_pack *pack,
-                                 int64_t lowest)
+static struct ha_pass *make_recomputing(const struct fixture *fixture, const struct ha_pack *pack,
+                                        int64_t lowest, int64_t recomputed)
 {
     struct ha_pass_limits limits = {.max_tokens = pack->n_tokens + 3,
                                     .max_rows = pack->n_rows + 2,
                                     .max_rank = RANK,
                                     .lowest_layer = lowest,
+                                    .recomputed_layers = recomputed,
                                     .statistics = true};
     struct ha_pass *pass = NULL;
 
     assert_ok(ha_pass_create(fixture->small.model, &limits, &pass, &err));
     return pass;
+}
+
+static struct ha_pass *make_pass(const struct fixture *fixture, const struct ha_pack *pack,
+                                 int64_t lowest)
+{
+    return make_recomputing(fixture, pack, lowest, 0);
 }
 
 static float *copy_logp(const struct ha_pass_rows *rows)
@@ -405,6 +412,47 @@ static void lowest_layer_shortcuts(void **state)
     tear_down(&fixture);
 }
 
+/* Whichever layers are run again, for an adapter that begins at the pass's lowest layer or above
+ * it: the bits of log-probs and gradients are those of a pass that keeps everything. */
+static void recomputing_changes_no_bit(void **state)
+{
+    static const uint32_t modules[] = {ALL_MODULES, 0xf, 1u << HA_MODULE_DOWN, 1u << HA_MODULE_V};
+
+    (void)state;
+    for (int i = 0; i < 12; i++) {
+        struct fixture fixture;
+        struct ha_adapter *adapter;
+        struct ha_pack *pack;
+        struct ha_pass *pass;
+        float *coefficient, *kept;
+        int64_t first = i % 3;
+
+        set_up(&fixture, (enum ha_model_family)(i / 4), 2);
+        pack = make_pack(&fixture, true);
+        coefficient = coefficients(pack);
+        adapter = random_adapter(fixture.backend, &fixture.small.config, first, 3, modules[i % 4],
+                                 RANK, 0.3f, 5);
+        pass = make_pass(&fixture, pack, first);
+        kept = gradient_of(&fixture, pass, pack, adapter, coefficient);
+        ha_pass_destroy(pass);
+        for (int64_t lowest = 0; lowest <= first; lowest++)
+            for (int64_t recomputed = 0; recomputed < 4 - lowest; recomputed++) {
+                float *gradient;
+
+                pass = make_recomputing(&fixture, pack, lowest, recomputed);
+                gradient = gradient_of(&fixture, pass, pack, adapter, coefficient);
+                assert_same(gradient, kept, ha_adapter_n_params(adapter));
+                free(gradient);
+                ha_pass_destroy(pass);
+            }
+        free(kept);
+        ha_adapter_destroy(adapter);
+        free(coefficient);
+        ha_pack_destroy(pack);
+        tear_down(&fixture);
+    }
+}
+
 static void threads_change_no_bit(void **state)
 {
     float *gradient[3];
@@ -449,11 +497,15 @@ static void plan_is_what_is_allocated(void **state)
                                         .max_rows = 40,
                                         .max_rank = RANK,
                                         .lowest_layer = lowest,
+                                        .recomputed_layers = lowest < 4 ? (3 - lowest) / 2 : 0,
                                         .statistics = lowest % 2};
         int64_t before = ha_backend_allocated_bytes(fixture.backend), bytes = 0;
+        struct ha_pass_sizes sizes;
         struct ha_pass *pass = NULL;
 
         assert_ok(ha_pass_plan_bytes(&fixture.small.config, HA_DTYPE_F32, &limits, &bytes, &err));
+        assert_ok(ha_pass_plan(&fixture.small.config, HA_DTYPE_F32, &limits, &sizes, &err));
+        assert_int_equal(sizes.residual + sizes.kept + sizes.scratch + sizes.head, bytes);
         assert_ok(ha_pass_create(fixture.small.model, &limits, &pass, &err));
         assert_int_equal(ha_backend_allocated_bytes(fixture.backend) - before, bytes);
         ha_pass_destroy(pass);
@@ -473,12 +525,21 @@ static void plans_of_real_sizes(void **state)
                                      .vocab = 128256};
     struct ha_pass_limits limits = {
         .max_tokens = 6768, .max_rows = 3216, .max_rank = 16, .statistics = true};
-    int64_t bytes = 0;
+    int64_t bytes = 0, kept;
 
     (void)state;
     assert_ok(ha_pass_plan_bytes(&config, HA_DTYPE_BF16, &limits, &bytes, &err));
     /* gpu.md 2.4 (f): 20 to 24 GB for a whole 24-pair step. */
     assert_true(bytes > INT64_C(19) << 30 && bytes < INT64_C(25) << 30);
+    /* Each layer that is run again takes 84 KiB and a little off each token. */
+    limits.recomputed_layers = 31;
+    kept = bytes;
+    assert_ok(ha_pass_plan_bytes(&config, HA_DTYPE_BF16, &limits, &bytes, &err));
+    assert_true(kept - bytes > 31 * 6768 * (INT64_C(84) << 10));
+    assert_true(kept - bytes < 31 * 6768 * (INT64_C(86) << 10));
+    limits.recomputed_layers = 32;
+    assert_int_equal(ha_pass_plan_bytes(&config, HA_DTYPE_BF16, &limits, &bytes, NULL), -EINVAL);
+    limits.recomputed_layers = 0;
     limits.max_tokens = INT32_MAX;
     limits.max_rows = INT32_MAX;
     assert_ok(ha_pass_plan_bytes(&config, HA_DTYPE_F32, &limits, &bytes, &err));
@@ -568,6 +629,7 @@ int main(void)
         cmocka_unit_test(shared_prompt_equals_separate),
         cmocka_unit_test(gradients_match_differences),
         cmocka_unit_test(lowest_layer_shortcuts),
+        cmocka_unit_test(recomputing_changes_no_bit),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(plan_is_what_is_allocated),
         cmocka_unit_test(plans_of_real_sizes),
