@@ -273,3 +273,8 @@ double ha_backend_flops(const struct ha_backend *backend)
 {
     return backend->flops;
 }
+
+double ha_backend_bytes_moved(const struct ha_backend *backend)
+{
+    return backend->bytes_moved;
+}

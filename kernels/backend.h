@@ -84,4 +84,8 @@ int64_t ha_backend_peak_bytes(const struct ha_backend *backend);
 /* Floating-point operations done by ha_ops calls so far (2 per multiply-add). */
 double ha_backend_flops(const struct ha_backend *backend);
 
+/* Bytes that their matrix products and attention have read and written so far,
+ * each operand once. */
+double ha_backend_bytes_moved(const struct ha_backend *backend);
+
 #endif

@@ -15,7 +15,7 @@
 #include "kernels/backend.h"
 
 /* Raised whenever backend.h, ops.h or this header changes what a module sees. */
-enum { HA_BACKEND_API_VERSION = 1 };
+enum { HA_BACKEND_API_VERSION = 2 };
 
 #define HA_BACKEND_CUDA_MODULE "ha-kernels-cuda.so"
 #define HA_BACKEND_CUDA_SYMBOL "ha_backend_cuda_open"
@@ -50,7 +50,7 @@ struct ha_backend {
     char fingerprint[HA_BACKEND_TEXT_BYTES];
     int64_t memory_limit; /* bytes; 0 = none */
     int64_t allocated_bytes, peak_bytes;
-    double flops;
+    double flops, bytes_moved;
 };
 
 /* Count bytes as allocated, if the limit allows it.  Returns 0 or -ENOMEM with

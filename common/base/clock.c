@@ -21,6 +21,11 @@ int64_t ha_clock_boot_ns(void)
     return read_ns(CLOCK_BOOTTIME);
 }
 
+int64_t ha_clock_work_ns(void)
+{
+    return read_ns(CLOCK_MONOTONIC);
+}
+
 int64_t ha_clock_wall_ms(void)
 {
     return read_ns(CLOCK_REALTIME) / 1000000;

@@ -1,7 +1,8 @@
-/* clock.h - the two clocks of the project
+/* clock.h - the clocks of the project
  *
  * Deadlines and durations use boot time: it does not jump and goes on while
- * the machine sleeps.  Wall time is for people and for rows of the database. */
+ * the machine sleeps.  How long work took is told by the monotonic clock, which
+ * stands still meanwhile.  Wall time is for people and for rows of the database. */
 #ifndef HA_COMMON_BASE_CLOCK_H
 #define HA_COMMON_BASE_CLOCK_H
 
@@ -9,6 +10,7 @@
 
 int64_t ha_clock_boot_ms(void); /* CLOCK_BOOTTIME */
 int64_t ha_clock_boot_ns(void);
+int64_t ha_clock_work_ns(void); /* CLOCK_MONOTONIC */
 int64_t ha_clock_wall_ms(void); /* Unix time */
 
 enum { HA_CLOCK_STAMP_BYTES = 32 };

@@ -77,6 +77,12 @@ double ha_attention_pairs(const struct ha_attention *shape)
     return pairs;
 }
 
+double ha_attention_bytes(const struct ha_attention *shape)
+{
+    return 2.0 * (double)shape->n_tokens * (double)(shape->n_heads + shape->n_kv_heads) *
+           (double)shape->head_dim * sizeof(float);
+}
+
 struct forward {
     const struct ha_attention *shape;
     const float *q, *k, *v;
@@ -300,5 +306,6 @@ int ha_cpu_op_attention_forward(struct ha_backend *backend, void *out, float *lo
     ha_cpu_for_tiles(cpu, n_tiles * shape->n_kv_heads, flops / 2.0, do_tile, &f);
     free(tiles);
     backend->flops += flops;
+    backend->bytes_moved += ha_attention_bytes(shape);
     return 0;
 }

@@ -17,4 +17,7 @@ int ha_attention_check(const struct ha_attention *shape, struct ha_error *err);
 /* (query, key) pairs of one head. */
 double ha_attention_pairs(const struct ha_attention *shape);
 
+/* Of q, k, v and the output. */
+double ha_attention_bytes(const struct ha_attention *shape);
+
 #endif

@@ -279,5 +279,7 @@ int ha_cpu_op_attention_backward(struct ha_backend *backend, void *dq, void *dk,
     ha_cpu_for_tiles(cpu, shape->n_segments * shape->n_kv_heads, flops / 2.0, do_family, &b);
     free(family);
     backend->flops += flops;
+    /* All four and the gradient of each. */
+    backend->bytes_moved += 2.0 * ha_attention_bytes(shape);
     return 0;
 }

@@ -74,5 +74,8 @@ int ha_cpu_op_decode_attention(struct ha_backend *backend, void *out, const void
     ha_cpu_for_tiles(cpu, shape->n_rows * shape->n_kv_heads, flops, do_row,
                      &(struct decode){&cpu->leaf, shape, out, q});
     backend->flops += flops;
+    backend->bytes_moved +=
+        2.0 * (double)shape->head_dim * sizeof(float) *
+        ((double)shape->n_kv_heads * pairs + (double)shape->n_heads * (double)shape->n_rows);
     return 0;
 }

@@ -186,6 +186,15 @@ static int check(const struct product *p, struct ha_error *err)
     return 0;
 }
 
+static double bytes_of(const struct product *p)
+{
+    double c_times = p->beta == 0.0f ? 1.0 : 2.0;
+
+    return (double)p->rows * (double)p->depth * (double)ha_dtype_bytes(p->a->dtype) +
+           (double)p->depth * (double)p->cols * (double)ha_dtype_bytes(p->b->dtype) +
+           c_times * (double)p->rows * (double)p->cols * (double)ha_dtype_bytes(p->c->dtype);
+}
+
 int ha_cpu_op_gemm(struct ha_backend *backend, const struct ha_matrix *c, const struct ha_matrix *a,
                    bool transpose_a, const struct ha_matrix *b, bool transpose_b, float alpha,
                    float beta, struct ha_error *err)
@@ -229,5 +238,6 @@ int ha_cpu_op_gemm(struct ha_backend *backend, const struct ha_matrix *c, const 
         }
     }
     backend->flops += 2.0 * (double)p.rows * (double)p.cols * (double)p.depth;
+    backend->bytes_moved += bytes_of(&p);
     return 0;
 }

@@ -233,6 +233,7 @@ static void empty_and_wrong_shapes(void **state)
         struct ha_matrix a = matrix_of(x, HA_DTYPE_F32, 2, 3, 3);
         struct ha_matrix half = matrix_of(y, HA_DTYPE_BF16, 2, 2, 2);
         double before = ha_backend_flops(variants[v].backend);
+        double moved = ha_backend_bytes_moved(variants[v].backend);
 
         y[0] = 3.0f;
         assert_ok(variants[v].ops->gemm(variants[v].backend, &c, &none, false, &none_b, false, 1.0f,
@@ -249,6 +250,8 @@ static void empty_and_wrong_shapes(void **state)
             variants[v].ops->gemm(variants[v].backend, &c, &a, false, &a, true, 1.0f, 0.0f, &err));
         assert_true(y[0] == 14.0f && y[1] == 32.0f && y[3] == 77.0f);
         assert_true(ha_backend_flops(variants[v].backend) - before == 24.0);
+        /* c read and written; a, b and c once. */
+        assert_true(ha_backend_bytes_moved(variants[v].backend) - moved == 32.0 + 64.0);
     }
     variants_close(variants, n);
 }
