@@ -43,3 +43,24 @@ int ha_dpo_micro_loss(struct ha_dpo_trainer *trainer, const struct ha_dpo_loss_s
         results[i].loss = trainer->micro_losses[i];
     return r;
 }
+
+static void side_coefficients(const struct ha_dpo_loss_settings *settings, double weight,
+                              double slope, double plain_slope, const struct ha_pack_rows *rows,
+                              int64_t shared, float *coefficient)
+{
+    for (int64_t i = 0; i < rows->count; i++)
+        coefficient[rows->begin + i] =
+            (float)(weight * ha_dpo_row_slope(settings, slope, plain_slope, i, shared));
+}
+
+void ha_dpo_pair_coefficients(const struct ha_dpo_loss_settings *settings,
+                              const struct ha_dpo_pair_loss *loss, double weight,
+                              const struct ha_pack *pack, int64_t i, float *coefficient)
+{
+    const struct ha_pack_rows *chosen = &pack->chosen[i], *rejected = &pack->rejected[i];
+    int64_t shared = chosen->count < rejected->count ? chosen->count : rejected->count;
+
+    side_coefficients(settings, weight, loss->dchosen, loss->dplain_chosen, chosen, shared,
+                      coefficient);
+    side_coefficients(settings, weight, loss->drejected, 0, rejected, shared, coefficient);
+}

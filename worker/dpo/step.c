@@ -64,32 +64,15 @@ static int pack_losses(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *
     return r;
 }
 
-/* One coefficient for each row of one side. */
-static void side_coefficients(struct ha_dpo_trainer *trainer,
-                              const struct ha_dpo_loss_settings *settings, double weight,
-                              double slope, double plain_slope, const struct ha_pack_rows *rows,
-                              int64_t shared)
-{
-    for (int64_t i = 0; i < rows->count; i++)
-        trainer->coefficient[rows->begin + i] =
-            (float)(weight * ha_dpo_row_slope(settings, slope, plain_slope, i, shared));
-}
-
 static void pack_coefficients(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
                               const struct ha_window *window, int64_t first,
                               const struct ha_pack *pack)
 {
-    const struct ha_dpo_loss_settings *settings = &cell->settings.loss;
-
     for (int64_t i = 0; i < pack->n_pairs; i++) {
         const struct ha_dpo_pair_loss *loss = &cell->results[first + i - window->first].loss;
-        const struct ha_pack_rows *chosen = &pack->chosen[i], *rejected = &pack->rejected[i];
         double weight = micro_of(&trainer->train, window, first + i).weight;
-        int64_t shared = chosen->count < rejected->count ? chosen->count : rejected->count;
 
-        side_coefficients(trainer, settings, weight, loss->dchosen, loss->dplain_chosen, chosen,
-                          shared);
-        side_coefficients(trainer, settings, weight, loss->drejected, 0, rejected, shared);
+        ha_dpo_pair_coefficients(&cell->settings.loss, loss, weight, pack, i, trainer->coefficient);
         if (!isfinite(loss->value) && !cell->outcome)
             ha_dpo_end_cell(cell, "the loss of step %lld is not finite (%g)",
                             (long long)trainer->step + 1, loss->value);

@@ -3,6 +3,7 @@
  * trainer.c  create, destroy, run
  * step.c     one optimizer step of all cells
  * micro.c    losses of a logical micro-batch
+ * probe.c    the gradient's norms of frozen weights, without a trainer
  * score.c    references, evaluation, and scoring without a trainer
  * state.c    checkpoints and reference files */
 #ifndef HA_WORKER_DPO_WORK_H
@@ -90,6 +91,11 @@ void ha_dpo_take_pair(const struct ha_pass_rows *rows, const struct ha_pack *pac
 int ha_dpo_micro_loss(struct ha_dpo_trainer *trainer, const struct ha_dpo_loss_settings *settings,
                       const struct ha_dpo_packs *packs, const struct ha_micro *micro, int64_t first,
                       int64_t end, struct ha_dpo_pair_result *results, struct ha_error *err);
+
+/* coefficient[row] (=) = weight * d loss / d log p of the rows of a pack's pair i. */
+void ha_dpo_pair_coefficients(const struct ha_dpo_loss_settings *settings,
+                              const struct ha_dpo_pair_loss *loss, double weight,
+                              const struct ha_pack *pack, int64_t i, float *coefficient);
 
 /* Gradients of window `window` of the current epoch for every cell, into its
  * zeroed gradient block, and results.  -EINTR when stopped between packs. */

@@ -13,6 +13,7 @@
 #include "common/base/path.h"
 #include "common/io/file.h"
 #include "kernels/cpu/cpu.h"
+#include "tests/unit/dpo/pair_sets.h"
 #include "worker/dpo/score.h"
 #include "worker/dpo/work.h"
 
@@ -30,24 +31,6 @@ static int remove_dir(void **state)
 {
     (void)state;
     return ha_path_remove_tree(dir, NULL);
-}
-
-static struct ha_pair_set random_set(int64_t n, uint64_t seed)
-{
-    struct ha_pair_set set = {.n_pairs = n};
-    int32_t *ids;
-    struct ha_pack_pair *pairs = random_pairs(n, VOCAB, seed, &ids);
-
-    set.ids = ids;
-    set.offset = ha_calloc(3 * n + 1, sizeof(int64_t));
-    assert_non_null(set.offset);
-    for (int64_t i = 0; i < n; i++) {
-        set.offset[3 * i + 1] = set.offset[3 * i] + pairs[i].n_prompt;
-        set.offset[3 * i + 2] = set.offset[3 * i + 1] + pairs[i].n_chosen;
-        set.offset[3 * i + 3] = set.offset[3 * i + 2] + pairs[i].n_rejected;
-    }
-    free(pairs);
-    return set;
 }
 
 struct fixture {
@@ -70,8 +53,8 @@ static void set_up_on(struct fixture *fixture, struct ha_backend *backend)
     memset(fixture, 0, sizeof(*fixture));
     fixture->backend = backend;
     small_model_open(&fixture->small, fixture->backend, &config, HA_DTYPE_BF16, 7);
-    fixture->train = random_set(N_TRAIN, 21);
-    fixture->eval = random_set(N_EVAL, 22);
+    fixture->train = random_pair_set(N_TRAIN, VOCAB, 21);
+    fixture->eval = random_pair_set(N_EVAL, VOCAB, 22);
     ha_dpo_job_defaults(&fixture->job);
     fixture->job.train = &fixture->train;
     fixture->job.eval = &fixture->eval;
@@ -93,10 +76,8 @@ static void tear_down(struct fixture *fixture)
 {
     small_model_close(&fixture->small);
     ha_backend_close(fixture->backend);
-    free(fixture->train.ids);
-    free(fixture->train.offset);
-    free(fixture->eval.ids);
-    free(fixture->eval.offset);
+    clear_pair_set(&fixture->train);
+    clear_pair_set(&fixture->eval);
 }
 
 static struct ha_adapter *make_adapter(const struct fixture *fixture, int64_t first, int64_t last)
