@@ -114,11 +114,14 @@ static int64_t query_elements(const struct ha_attention *shape)
     return HA_ATTENTION_QUERIES * shape->head_dim;
 }
 
-static int64_t forward_scratch_elements(const struct forward *f)
+int64_t ha_attention_forward_elements(const struct ha_leaf *leaf, int64_t n_heads,
+                                      int64_t n_kv_heads, int64_t head_dim)
 {
-    return HA_ATTENTION_KEYS * (f->shape->head_dim + f->width) +
-           f->group * query_elements(f->shape) + 2 * HA_ATTENTION_QUERIES * HA_ATTENTION_KEYS +
-           2 * f->group * HA_ATTENTION_QUERIES;
+    int64_t group = n_heads / n_kv_heads;
+
+    return HA_ATTENTION_KEYS * (head_dim + ha_gemm_packed(head_dim, leaf->nr, 1)) +
+           group * HA_ATTENTION_QUERIES * head_dim + 2 * HA_ATTENTION_QUERIES * HA_ATTENTION_KEYS +
+           2 * group * HA_ATTENTION_QUERIES;
 }
 
 static struct forward_scratch forward_scratch_of(const struct forward *f, float *memory)
@@ -287,7 +290,7 @@ int ha_cpu_op_attention_forward(struct ha_backend *backend, void *out, float *lo
                         .out = out,
                         .logsumexp = logsumexp};
     struct tile *tiles;
-    int64_t n_tiles = 0;
+    int64_t n_tiles = 0, elements;
     double flops;
     int rc = ha_attention_check(shape, err);
 
@@ -296,7 +299,9 @@ int ha_cpu_op_attention_forward(struct ha_backend *backend, void *out, float *lo
     f.group = shape->n_heads / shape->n_kv_heads;
     f.width = ha_gemm_packed(shape->head_dim, cpu->leaf.nr, 1);
     flops = 4.0 * (double)shape->head_dim * (double)shape->n_heads * ha_attention_pairs(shape);
-    rc = ha_cpu_scratch(cpu, 0, (size_t)forward_scratch_elements(&f) * sizeof(float), err);
+    elements = ha_attention_forward_elements(&cpu->leaf, shape->n_heads, shape->n_kv_heads,
+                                             shape->head_dim);
+    rc = ha_cpu_scratch(cpu, 0, (size_t)elements * sizeof(float), err);
     if (rc < 0)
         return rc;
     tiles = list_tiles(shape, &n_tiles);

@@ -14,6 +14,11 @@ enum {
  * inside one earlier segment.  Returns 0 or -EINVAL. */
 int ha_attention_check(const struct ha_attention *shape, struct ha_error *err);
 
+/* f32 elements of scratch of one thread. */
+int64_t ha_attention_forward_elements(const struct ha_leaf *leaf, int64_t n_heads,
+                                      int64_t n_kv_heads, int64_t head_dim);
+int64_t ha_attention_backward_elements(const struct ha_leaf *leaf, int64_t head_dim);
+
 /* (query, key) pairs of one head. */
 double ha_attention_pairs(const struct ha_attention *shape);
 

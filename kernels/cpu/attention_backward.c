@@ -37,14 +37,14 @@ struct backward_scratch {
     float *packed; /* p^T, ds^T, ds as rows */
 };
 
-static int64_t backward_scratch_elements(const struct backward *b)
+int64_t ha_attention_backward_elements(const struct ha_leaf *leaf, int64_t head_dim)
 {
-    int64_t width = b->shape->head_dim;
+    int64_t width = ha_gemm_packed(head_dim, leaf->nr, 1);
     int64_t square = HA_ATTENTION_QUERIES * HA_ATTENTION_KEYS;
 
-    return HA_ATTENTION_KEYS * (2 * width + b->width) +
-           2 * HA_ATTENTION_QUERIES * (width + b->width) + 2 * square +
-           ha_gemm_packed(HA_ATTENTION_KEYS, b->leaf->mr, HA_ATTENTION_QUERIES);
+    return HA_ATTENTION_KEYS * (2 * head_dim + width) +
+           2 * HA_ATTENTION_QUERIES * (head_dim + width) + 2 * square +
+           ha_gemm_packed(HA_ATTENTION_KEYS, leaf->mr, HA_ATTENTION_QUERIES);
 }
 
 static struct backward_scratch backward_scratch_of(const struct backward *b, float *memory)
@@ -259,7 +259,7 @@ int ha_cpu_op_attention_backward(struct ha_backend *backend, void *dq, void *dk,
                          .dq = dq,
                          .dk = dk,
                          .dv = dv};
-    int64_t *family;
+    int64_t *family, elements;
     double flops;
     int rc = ha_attention_check(shape, err);
 
@@ -268,7 +268,8 @@ int ha_cpu_op_attention_backward(struct ha_backend *backend, void *dq, void *dk,
     b.group = shape->n_heads / shape->n_kv_heads;
     b.width = ha_gemm_packed(shape->head_dim, cpu->leaf.nr, 1);
     flops = 10.0 * (double)shape->head_dim * (double)shape->n_heads * ha_attention_pairs(shape);
-    rc = ha_cpu_scratch(cpu, 0, (size_t)backward_scratch_elements(&b) * sizeof(float), err);
+    elements = ha_attention_backward_elements(&cpu->leaf, shape->head_dim);
+    rc = ha_cpu_scratch(cpu, 0, (size_t)elements * sizeof(float), err);
     if (rc < 0)
         return rc;
     family = ha_calloc(shape->n_segments, sizeof(*family));

@@ -2,12 +2,10 @@
 
 #include <limits.h>
 #include <sched.h>
-#include <stdbool.h>
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
-#define CGROUP_ROOT "/sys/fs/cgroup"
+#include "common/base/cgroup.h"
 
 int ha_cpu_quota_parse(const char *text)
 {
@@ -19,66 +17,31 @@ int ha_cpu_quota_parse(const char *text)
     return cores > INT_MAX ? 0 : (int)cores;
 }
 
-/* The first line of a small file. */
-static bool read_line(const char *path, char *line, int size)
-{
-    FILE *file = fopen(path, "re");
-    bool ok = file && fgets(line, size, file);
-
-    if (file)
-        fclose(file);
-    if (ok)
-        line[strcspn(line, "\n")] = '\0';
-    return ok;
-}
-
-/* The path of this process's group in version 2: the line "0::PATH". */
-static bool own_group(char *path, int size)
-{
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    bool found = false;
-
-    while (file && !found && fgets(path, size, file))
-        found = strncmp(path, "0::/", 4) == 0;
-    if (file)
-        fclose(file);
-    if (!found)
-        return false;
-    path[strcspn(path, "\n")] = '\0';
-    memmove(path, path + 3, strlen(path + 3) + 1);
-    return true;
-}
-
 static int tighter(int limit, int quota)
 {
     return quota > 0 && quota < limit ? quota : limit;
 }
 
+static void take_quota(void *user, const char *line)
+{
+    int *limit = user;
+
+    *limit = tighter(*limit, ha_cpu_quota_parse(line));
+}
+
 /* The tightest quota of the group and its parents. */
 static int version_2(int limit)
 {
-    char group[PATH_MAX], path[PATH_MAX + 64], line[128];
-
-    if (!own_group(group, sizeof(group)))
-        return limit;
-    for (;;) {
-        char *slash = strrchr(group, '/');
-
-        (void)snprintf(path, sizeof(path), CGROUP_ROOT "%s/cpu.max", group);
-        if (read_line(path, line, sizeof(line)))
-            limit = tighter(limit, ha_cpu_quota_parse(line));
-        if (!slash)
-            return limit;
-        *slash = '\0';
-    }
+    ha_cgroup_lines("cpu.max", take_quota, &limit);
+    return limit;
 }
 
 static int version_1(int limit)
 {
     char quota[64], period[64], both[160];
 
-    if (!read_line(CGROUP_ROOT "/cpu/cpu.cfs_quota_us", quota, sizeof(quota)) ||
-        !read_line(CGROUP_ROOT "/cpu/cpu.cfs_period_us", period, sizeof(period)))
+    if (!ha_first_line(HA_CGROUP_ROOT "/cpu/cpu.cfs_quota_us", quota, sizeof(quota)) ||
+        !ha_first_line(HA_CGROUP_ROOT "/cpu/cpu.cfs_period_us", period, sizeof(period)))
         return limit;
     (void)snprintf(both, sizeof(both), "%s %s", quota, period);
     return tighter(limit, ha_cpu_quota_parse(both));

@@ -147,7 +147,7 @@ static const struct ha_ops ops = {
 static int grow_scratch(struct ha_cpu *cpu, char **memory, size_t *held, size_t wanted,
                         int64_t copies, struct ha_error *err)
 {
-    size_t rounded = (wanted + 4095) / 4096 * 4096;
+    size_t rounded = (size_t)ha_cpu_scratch_rounded((int64_t)wanted);
     char *grown;
     int rc;
 
@@ -160,7 +160,7 @@ static int grow_scratch(struct ha_cpu *cpu, char **memory, size_t *held, size_t 
     rc = ha_backend_reserve(&cpu->base, rounded * (size_t)copies, err);
     if (rc < 0)
         return ha_error_prefix(err, "scratch memory");
-    grown = aligned_alloc(4096, rounded * (size_t)copies);
+    grown = aligned_alloc(HA_CPU_SCRATCH_PAGE, rounded * (size_t)copies);
     if (!grown) {
         ha_backend_unreserve(&cpu->base, rounded * (size_t)copies);
         return ha_error_set(err, ENOMEM, "no memory for %zu bytes of scratch",

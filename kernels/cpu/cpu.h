@@ -32,6 +32,8 @@ struct ha_cpu {
 /* Raised when a change of the code changes bits of any result. */
 enum { HA_CPU_NUMERICS = 1 };
 
+enum { HA_CPU_SCRATCH_PAGE = 4096 };
+
 static inline struct ha_cpu *ha_cpu_of(struct ha_backend *backend)
 {
     return (struct ha_cpu *)backend;
@@ -60,6 +62,18 @@ int ha_cpu_scratch(struct ha_cpu *cpu, size_t shared_bytes, size_t per_thread_by
                    struct ha_error *err);
 
 int ha_cpu_work(struct ha_cpu *cpu, size_t bytes, struct ha_error *err);
+
+/* What scratch of so many bytes takes. */
+static inline int64_t ha_cpu_scratch_rounded(int64_t bytes)
+{
+    return (bytes + HA_CPU_SCRATCH_PAGE - 1) / HA_CPU_SCRATCH_PAGE * HA_CPU_SCRATCH_PAGE;
+}
+
+/* Rows of logits that the head holds at once, for n_rows of them. */
+int64_t ha_cpu_head_chunk(const struct ha_leaf *leaf, int64_t vocabulary, int64_t n_rows);
+
+/* Bytes of `work` that sum_of_squares takes for n values. */
+int64_t ha_cpu_squares_bytes(int64_t n);
 
 /* ha_cpu_open with a given instruction set (NULL: the best): for tests. */
 int ha_cpu_open_with(const struct ha_backend_options *options, const char *leaf_name,

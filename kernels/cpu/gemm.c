@@ -1,7 +1,7 @@
 /* gemm.c - the matrix product for any transposition and weight type
  *
  * For each chunk of rows and each group of depth slices: all of a's part is
- * packed once, by all threads; then tiles of c (TILE_ROWS x TILE_COLS, or all
+ * packed once, by all threads; then tiles of c (TILE_ROWS x HA_GEMM_TILE_COLS, or all
  * rows where columns alone make enough tiles) pack their part of b, which turns
  * bf16 into f32 on the way, and multiply.  No weight is ever held in f32 beyond
  * one tile's slice. */
@@ -13,15 +13,12 @@
 #include "common/base/error.h"
 
 enum {
-    TILE_COLS = 128, /* a multiple of every nr */
     TILE_ROWS = 480, /* a multiple of every mr; with DEPTH it fits a second-level cache */
     CHUNK_ROWS = 8 * TILE_ROWS,
     ENOUGH_TILES = 64,
     PANELS = 8,     /* of a, packed by one thread at a time */
     PACK_WORK = 16, /* multiply-adds that packing one element is worth */
 };
-
-#define PACKED_A_BYTES ((int64_t)4 << 20)
 
 void ha_gemm_pack_a(const struct ha_leaf *leaf, float *out, const float *a, int64_t stride,
                     bool transpose, int64_t rows, int64_t depth)
@@ -105,7 +102,7 @@ static void pack_panel(const struct product *p, int64_t slice, int64_t panel, fl
 static void multiply_tile(const struct product *p, int64_t row, int64_t col, float *packed_b)
 {
     int64_t rows = ha_cpu_min(p->tile_rows, p->chunk_rows - row);
-    int64_t cols = ha_cpu_min(TILE_COLS, p->cols - col);
+    int64_t cols = ha_cpu_min(HA_GEMM_TILE_COLS, p->cols - col);
     float *c = (float *)p->c->data + (p->row0 + row) * p->c->stride + col;
 
     for (int64_t s = 0; s < p->n_slices; s++) {
@@ -143,7 +140,8 @@ static void product_tile(const void *context, int64_t tile, void *scratch)
 {
     const struct product *p = context;
 
-    multiply_tile(p, tile % row_tiles(p) * p->tile_rows, tile / row_tiles(p) * TILE_COLS, scratch);
+    multiply_tile(p, tile % row_tiles(p) * p->tile_rows, tile / row_tiles(p) * HA_GEMM_TILE_COLS,
+                  scratch);
 }
 
 static void multiply_group(struct ha_cpu *cpu, const struct product *p)
@@ -152,7 +150,7 @@ static void multiply_group(struct ha_cpu *cpu, const struct product *p)
     double area = (double)p->chunk_rows * (double)ha_cpu_min(p->n_slices * HA_GEMM_DEPTH, p->depth);
 
     ha_cpu_for_tiles(cpu, panel_tiles * p->n_slices, area * PACK_WORK, pack_tile, p);
-    ha_cpu_for_tiles(cpu, row_tiles(p) * ha_cpu_ceil_div(p->cols, TILE_COLS),
+    ha_cpu_for_tiles(cpu, row_tiles(p) * ha_cpu_ceil_div(p->cols, HA_GEMM_TILE_COLS),
                      area * (double)p->cols, product_tile, p);
 }
 
@@ -211,6 +209,7 @@ int ha_cpu_op_gemm(struct ha_backend *backend, const struct ha_matrix *c, const 
                         .depth = transpose_a ? a->rows : a->cols,
                         .alpha = alpha,
                         .beta = beta};
+    /* A slice of CHUNK_ROWS fits HA_GEMM_SHARED_BYTES. */
     int64_t slices = ha_cpu_ceil_div(p.depth, HA_GEMM_DEPTH), slice_elements, group;
     int rc = check(&p, err);
 
@@ -222,16 +221,17 @@ int ha_cpu_op_gemm(struct ha_backend *backend, const struct ha_matrix *c, const 
     }
     slice_elements = ha_gemm_packed(ha_cpu_min(p.rows, CHUNK_ROWS), cpu->leaf.mr,
                                     ha_cpu_min(p.depth, HA_GEMM_DEPTH));
-    group = PACKED_A_BYTES / (slice_elements * (int64_t)sizeof(float));
+    group = HA_GEMM_SHARED_BYTES / (slice_elements * (int64_t)sizeof(float));
     group = ha_cpu_min(group > 0 ? group : 1, slices);
     rc = ha_cpu_scratch(cpu, (size_t)(group * slice_elements) * sizeof(float),
-                        (size_t)(TILE_COLS * HA_GEMM_DEPTH) * sizeof(float), err);
+                        HA_GEMM_THREAD_ELEMENTS * sizeof(float), err);
     if (rc < 0)
         return rc;
     p.packed_a = (float *)(void *)cpu->shared;
     for (p.row0 = 0; p.row0 < p.rows; p.row0 += CHUNK_ROWS) {
         p.chunk_rows = ha_cpu_min(CHUNK_ROWS, p.rows - p.row0);
-        p.tile_rows = ha_cpu_ceil_div(p.cols, TILE_COLS) >= ENOUGH_TILES ? CHUNK_ROWS : TILE_ROWS;
+        p.tile_rows =
+            ha_cpu_ceil_div(p.cols, HA_GEMM_TILE_COLS) >= ENOUGH_TILES ? CHUNK_ROWS : TILE_ROWS;
         for (p.slice0 = 0; p.slice0 < slices; p.slice0 += group) {
             p.n_slices = ha_cpu_min(group, slices - p.slice0);
             multiply_group(cpu, &p);

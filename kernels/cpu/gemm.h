@@ -9,7 +9,12 @@
 
 #include "kernels/cpu/cpu.h"
 
-enum { HA_GEMM_DEPTH = 256 };
+enum {
+    HA_GEMM_DEPTH = 256,
+    HA_GEMM_TILE_COLS = 128, /* a multiple of every nr */
+    HA_GEMM_THREAD_ELEMENTS = HA_GEMM_TILE_COLS * HA_GEMM_DEPTH,
+    HA_GEMM_SHARED_BYTES = 4 << 20, /* of packed rows, at most */
+};
 
 /* Elements of a packed operand: rows (columns) are filled up to whole panels. */
 static inline int64_t ha_gemm_packed(int64_t rows, int64_t panel, int64_t depth)

@@ -97,14 +97,14 @@ static struct ha_matrix view(const void *data, int64_t rows, int64_t cols, int64
     return (struct ha_matrix){pointer.kept, HA_DTYPE_F32, rows, cols, stride};
 }
 
-/* Rows of logits that fit the bound, in whole register tiles. */
-static int64_t chunk_rows(const struct ha_cpu *cpu, const struct ha_head *head)
+/* Whole register tiles. */
+int64_t ha_cpu_head_chunk(const struct ha_leaf *leaf, int64_t vocabulary, int64_t n_rows)
 {
-    int64_t rows = CHUNK_BYTES / (head->weight.rows * (int64_t)sizeof(float));
+    int64_t rows = CHUNK_BYTES / (vocabulary * (int64_t)sizeof(float));
 
-    if (rows > cpu->leaf.mr)
-        rows = rows / cpu->leaf.mr * cpu->leaf.mr;
-    return ha_cpu_min(rows > 0 ? rows : 1, head->n_rows);
+    if (rows > leaf->mr)
+        rows = rows / leaf->mr * leaf->mr;
+    return ha_cpu_min(rows > 0 ? rows : 1, n_rows);
 }
 
 int ha_cpu_op_head(struct ha_backend *backend, const struct ha_head *head, struct ha_error *err)
@@ -115,7 +115,7 @@ int ha_cpu_op_head(struct ha_backend *backend, const struct ha_head *head, struc
 
     if (rc < 0 || head->n_rows == 0)
         return rc;
-    chunk = chunk_rows(cpu, head);
+    chunk = ha_cpu_head_chunk(&cpu->leaf, vocabulary, head->n_rows);
     rc = ha_cpu_work(cpu, (size_t)(chunk * vocabulary) * sizeof(float), err);
     for (int64_t row = 0; rc == 0 && row < head->n_rows; row += chunk) {
         int64_t n = ha_cpu_min(chunk, head->n_rows - row);

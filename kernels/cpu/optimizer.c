@@ -24,13 +24,18 @@ static void sum_tile(const void *context, int64_t tile, void *scratch)
         s->leaf->sum_of_squares(s->x + tile * TILE, ha_cpu_min(TILE, s->n - tile * TILE));
 }
 
+int64_t ha_cpu_squares_bytes(int64_t n)
+{
+    return ha_cpu_ceil_div(n, TILE) * (int64_t)sizeof(double);
+}
+
 int ha_cpu_op_sum_of_squares(struct ha_backend *backend, double *sum, const float *x, int64_t n,
                              struct ha_error *err)
 {
     struct ha_cpu *cpu = ha_cpu_of(backend);
     int64_t tiles = ha_cpu_ceil_div(n, TILE);
     double *part, total = 0.0;
-    int rc = ha_cpu_work(cpu, (size_t)tiles * sizeof(double), err);
+    int rc = ha_cpu_work(cpu, (size_t)ha_cpu_squares_bytes(n), err);
 
     if (rc < 0)
         return rc;

@@ -1,0 +1,26 @@
+/* scratch.h - memory that operations take beside their operands, by arithmetic
+ *
+ * What a backend holds for itself, before one is opened: for a plan of the
+ * memory of a run. */
+#ifndef HA_KERNELS_SCRATCH_H
+#define HA_KERNELS_SCRATCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The largest calls of a run; what is 0 does not happen. */
+struct ha_scratch_shape {
+    int threads;       /* 0: one per core */
+    int64_t head_rows; /* of a call of head */
+    int64_t vocab;     /* with head_rows */
+    bool attention;    /* forward, over packs */
+    bool backward;     /* of it */
+    int64_t n_heads, n_kv_heads, head_dim;
+    int64_t decode_length; /* keys of a call of decode_attention */
+    int64_t n_params;      /* of the largest sum_of_squares */
+};
+
+/* Bytes that the CPU backend allocates for itself at most. */
+int64_t ha_cpu_scratch_bytes(const struct ha_scratch_shape *shape);
+
+#endif
