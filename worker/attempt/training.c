@@ -14,6 +14,7 @@
 #include "common/conf/loss_rules.h"
 #include "worker/adapter/adapter.h"
 #include "worker/attempt/cell_adapter.h"
+#include "worker/attempt/loss_settings.h"
 #include "worker/attempt/pair_files.h"
 #include "worker/dpo/trainer.h"
 
@@ -111,28 +112,6 @@ static int check_common(const struct ha_training *training, struct ha_error *err
 
 /* ---- adapters and trainer ----------------------------------------------------- */
 
-static int make_loss(const struct ha_sweep_train *train, struct ha_dpo_loss_settings *loss,
-                     struct ha_error *err)
-{
-    int r = ha_loss_rules_check(train, err);
-
-    if (r < 0)
-        return r;
-    loss->n_terms = train->loss.count;
-    for (int64_t i = 0; r == 0 && i < train->loss.count; i++) {
-        loss->terms[i].weight =
-            train->loss_weights.count > 0 ? strtod(train->loss_weights.items[i], NULL) : 1;
-        r = ha_dpo_loss_parse(train->loss.items[i], &loss->terms[i].kind, err);
-    }
-    loss->beta = train->beta;
-    loss->label_smoothing = train->label_smoothing;
-    loss->f_alpha = train->f_alpha;
-    loss->discopop_tau = train->discopop_tau;
-    loss->ld_alpha = train->ld_alpha;
-    loss->use_weighting = train->use_weighting;
-    return r < 0 ? r : ha_dpo_divergence_parse(train->f_divergence, &loss->divergence, err);
-}
-
 static int make_cell(struct work *work, int64_t i, struct ha_error *err)
 {
     const struct ha_training_cell *cell = &work->training->cells[i];
@@ -154,7 +133,7 @@ static int make_cell(struct work *work, int64_t i, struct ha_error *err)
     dpo->max_grad_norm = train->max_grad_norm;
     if (ha_loss_rules_warning(train))
         ha_log_warning("cell %s: %s", cell->name, ha_loss_rules_warning(train));
-    return make_loss(train, &dpo->loss, err);
+    return ha_loss_settings_read(train, &dpo->loss, err);
 }
 
 static struct ha_dpo_job job_of(const struct work *work)
