@@ -1,0 +1,178 @@
+"""DPO on the CPU by ha-attempt and by TRL + PEFT, both in one run.
+
+Both sides: one model in the same dtype, the same pairs in the same order, the same initial adapter,
+batches of 6 x 4, the loss logged at every step, the same number of threads. Loading and tokenisation
+are not counted. Every strategy is a training of its own for TRL; ours trains them in one job.
+
+TRL's rows: the paper's settings in fp32 and in bf16 (gradient checkpointing, as TRL does by default),
+and tuned: length-sorted batches, cached references, no checkpointing, the faster dtype. The ratio is
+against the faster of the first two. Beside the wall clock stands processor time, which other work on
+the machine disturbs less; the ratio is of that where --by processor is given.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+from small_model import make_model, make_tokenizer, read_pairs
+
+HERE = pathlib.Path(__file__).resolve().parent
+LOSS_LIMIT = 1e-3      # of the mean loss of a step, fp32 against fp32
+SETTINGS = {"train": {"learning_rate": 1e-5, "beta": 0.1, "weight_decay": 0.01, "batch_size": 6,
+                      "gradient_accumulation": 4, "epochs": 1, "lora_rank": 16, "lora_alpha": 32,
+                      "max_length": 2048, "init_seed": 42, "precision": "fp32"},
+            "data": {"seed": 42}}
+
+
+def blocks(count):
+    """Layers of every strategy, as the paper's Table 4 cuts them."""
+    third, rest = divmod(count, 3)
+    first = third + (rest > 0)
+    second = first + third + (rest > 1)
+    return {"local": range(first), "mid": range(first, second), "global": range(second, count),
+            "full": range(count)}
+
+
+class Bench:
+    def __init__(self, args, scratch):
+        self.args, self.scratch = args, pathlib.Path(scratch)
+        self.model = self.scratch / "model"
+        pairs = read_pairs(args.data)
+        tokenizer = make_tokenizer(pairs)
+        model = make_model(tokenizer)
+        model.save_pretrained(self.model)
+        tokenizer.save_pretrained(self.model)
+        self.layers = blocks(model.config.num_hidden_layers)
+        matrices = sum(weight.numel() for name, weight in model.named_parameters()
+                       if weight.ndim == 2 and "embed" not in name)
+        head = model.lm_head.weight.numel()
+        print(f"model: {sum(w.numel() for w in model.parameters()) / 1e6:.1f}M parameters, vocabulary "
+              f"{model.config.vocab_size}, head {100 * head / matrices:.0f} % of the matrices; "
+              f"{args.pairs} pairs of {args.data.name}; {args.threads} threads", flush=True)
+
+    # ---- ours ----
+
+    def initial_adapter(self, strategy):
+        """What our training starts from: A as drawn, B = 0, written by a step at rate 0."""
+        out = self.scratch / f"start-{strategy}"
+        layers = self.layers[strategy]
+        subprocess.run(
+            [self.args.program, "train", "--model", self.model, "--strategy",
+             f"{layers[0]}-{layers[-1]}", "--data", self.args.data, "--out", out,
+             "--set", "train.learning_rate=0", "--set", "data.train_samples=1",
+             "--set", "train.init_seed=42"], check=True, capture_output=True)
+        return out
+
+    def ours(self, strategies, name="job", **train):
+        """Wall and processor seconds from the end of loading, and the losses per strategy."""
+        folder = self.scratch / name
+        folder.mkdir()
+        settings = {"data": {**SETTINGS["data"], "train_samples": self.args.pairs},
+                    "train": {**SETTINGS["train"], **train}}
+        job = {"kind": "train", "sweep": "bench", "job": 1,
+               "model": {"name": "bench", "path": str(self.model), "template": "hh"},
+               "data": {"train": [str(self.args.data)], "eval": []}, "settings": settings,
+               "threads": self.args.threads, "backend": "cpu",
+               "cells": [{"id": index + 1, "name": strategy, "layers": list(self.layers[strategy]),
+                          "adapter": None, "checkpoint": None}
+                         for index, strategy in enumerate(strategies)]}
+        (folder / "job.json").write_text(json.dumps(job))
+        reader, writer = os.pipe()
+        child = subprocess.Popen([self.args.program, "job", "--dir", folder, "--contract-fd",
+                                  str(writer)], pass_fds=[writer], stderr=subprocess.PIPE,
+                                 cwd=folder)
+        os.close(writer)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start, losses = None, {}
+        with os.fdopen(reader) as lines:
+            for line in map(json.loads, lines):
+                if start is None and line["type"] == "phase" and line["phase"] != "load":
+                    start = time.perf_counter(), processor_seconds(child.pid)
+                if line["type"] == "metric" and "loss" in line["values"]:
+                    losses.setdefault(strategies[line["cell"] - 1], []).append(
+                        line["values"]["loss"])
+        said = child.communicate()[1].decode()
+        if child.returncode != 0:
+            sys.exit(f"ha-attempt: {said.strip().splitlines()[-1]}")
+        wall = time.perf_counter() - start[0]
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return wall, used - start[1], losses
+
+    # ---- TRL ----
+
+    def trl(self, strategies, form, dtype):
+        """Seconds of one training after the other; the cached references count once."""
+        wall = processor = 0.0
+        losses = {}
+        for index, strategy in enumerate(strategies):
+            out = subprocess.run(
+                [sys.executable, HERE / "dpo_trl.py", "--model", self.model, "--data",
+                 self.args.data, "--pairs", str(self.args.pairs), "--adapter",
+                 self.initial_adapter(strategy), "--form", form, "--dtype", dtype, "--threads",
+                 str(self.args.threads)], check=True, capture_output=True, text=True).stdout
+            said = json.loads(out.splitlines()[-1])
+            wall += said["wall"] + (said["reference_wall"] if index == 0 else 0)
+            processor += said["processor"] + (said["reference_processor"] if index == 0 else 0)
+            losses[strategy] = said["losses"]
+        return wall, processor, losses
+
+
+def processor_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def check_losses(mine, theirs):
+    """Both sides did the same training, or the comparison means nothing."""
+    for strategy, losses in theirs.items():
+        if len(mine[strategy]) != len(losses):
+            sys.exit(f"{strategy}: {len(mine[strategy])} steps, TRL made {len(losses)}")
+        gap = max(abs(a - b) for a, b in zip(mine[strategy], losses, strict=True))
+        print(f"  {strategy}: losses of {len(losses)} steps agree to {gap:.1e}", flush=True)
+        if not gap < LOSS_LIMIT:
+            sys.exit(f"{strategy}: the two sides did not train alike")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--program", type=pathlib.Path, required=True, help="ha-attempt")
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="hh-rlhf JSON Lines")
+    parser.add_argument("--strategies", required=True, help="full, or local,mid,global,full")
+    parser.add_argument("--pairs", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--by", choices=["wall", "processor"], default="wall")
+    args = parser.parse_args()
+    args.program, args.data = args.program.resolve(), args.data.resolve()
+    strategies = args.strategies.split(",")
+    with tempfile.TemporaryDirectory(prefix="ha-bench-") as scratch:
+        bench = Bench(args, scratch)
+        print(f"{'':34} {'wall s':>9} {'proc. s':>9} {'pairs/s':>9} {'times ours':>11}")
+        ours = bench.ours(strategies)
+        at = 0 if args.by == "wall" else 1
+        total = args.pairs * len(strategies)
+
+        def row(label, result):
+            print(f"{label:34} {result[0]:9.1f} {result[1]:9.1f} {total / result[at]:9.2f} "
+                  f"{result[at] / ours[at]:11.2f}", flush=True)
+            return result
+        row(f"ours, {len(strategies)} in one job, fp32" if len(strategies) > 1 else "ours, fp32",
+            ours)
+        paper = {dtype: row(f"TRL, the paper's settings, {dtype}", bench.trl(strategies, "paper", dtype))
+                 for dtype in ("fp32", "bf16")}
+        best = min(paper, key=lambda dtype: paper[dtype][at])
+        tuned = row(f"TRL tuned, {best}", bench.trl(strategies, "tuned", best))
+        check_losses(ours[2], paper["fp32"][2])
+    print(f"against TRL tuned: {tuned[at] / ours[at]:.2f}")
+    print(f"{args.name} ratio {paper[best][at] / ours[at]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""One DPO training by TRL + PEFT, for dpo_compare.py: prints one JSON line with its times and losses.
+
+Timed is Trainer.train() and, in the tuned form, TRL's own pass for the cached references. Loading,
+tokenisation and the start of the process are not.
+"""
+
+import argparse
+import json
+import logging
+import pathlib
+import tempfile
+import time
+
+import datasets
+import torch
+import transformers
+from peft import LoraConfig, set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, PrinterCallback
+from trl import DPOConfig, DPOTrainer
+
+from small_model import read_pairs
+
+SEED = 42
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+datasets.disable_progress_bars()
+logging.getLogger("trl").setLevel(logging.ERROR)
+
+
+class Clock:
+    """Wall and processor seconds of what runs inside."""
+
+    def __init__(self):
+        self.wall = self.processor = 0.0
+
+    def __enter__(self):
+        self.start = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_):
+        self.wall += time.perf_counter() - self.start[0]
+        self.processor += time.process_time() - self.start[1]
+
+
+class TimedTrainer(DPOTrainer):
+    references = Clock()
+
+    def _precompute_ref_logps(self, *args, **kwargs):
+        with self.references:
+            return super()._precompute_ref_logps(*args, **kwargs)
+
+
+def by_length(rows, tokenizer):
+    """Longest first: neighbours need the least padding, and memory shows its peak at once."""
+    def length(row):
+        return max(len(tokenizer(row[side])["input_ids"]) for side in ("chosen", "rejected"))
+    return sorted(rows, key=length, reverse=True)
+
+
+def settings_of(form, dtype):
+    settings = {"gradient_checkpointing": True, "bf16": dtype == "bf16"}
+    if form == "tuned":
+        settings |= {"gradient_checkpointing": False, "precompute_ref_log_probs": True,
+                     "train_sampling_strategy": "sequential"}
+    return settings
+
+
+def make_trainer(args, scratch):
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(args.model)
+    rows = datasets.Dataset.from_list(read_pairs(args.data)).shuffle(seed=SEED)
+    rows = rows.select(range(args.pairs)).to_list()
+    if args.form == "tuned":
+        rows = by_length(rows, tokenizer)
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    adapter = json.loads((args.adapter / "adapter_config.json").read_text())
+    config = DPOConfig(
+        output_dir=scratch, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True,
+        dataloader_pin_memory=False, logging_steps=1, per_device_train_batch_size=6,
+        gradient_accumulation_steps=4, num_train_epochs=1.0, learning_rate=1e-5, beta=0.1,
+        weight_decay=0.01, lr_scheduler_type="linear", max_grad_norm=1.0, max_length=2048, seed=SEED,
+        **settings_of(args.form, args.dtype))
+    trainer = TimedTrainer(
+        model=model, args=config, train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=adapter["r"], lora_alpha=adapter["lora_alpha"], lora_dropout=0.05,
+                               bias="none", task_type="CAUSAL_LM",
+                               target_modules=adapter["target_modules"],
+                               layers_to_transform=adapter["layers_to_transform"]))
+    set_peft_model_state_dict(trainer.model, load_file(args.adapter / "adapter_model.safetensors"))
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=pathlib.Path, required=True)
+    parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--pairs", type=int, required=True)
+    parser.add_argument("--adapter", type=pathlib.Path, required=True,
+                        help="PEFT folder to start from")
+    parser.add_argument("--form", choices=["paper", "tuned"], required=True)
+    parser.add_argument("--dtype", choices=["fp32", "bf16"], required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    datasets.disable_caching()
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = make_trainer(args, scratch)
+        training = Clock()
+        with training:
+            trainer.train()
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    print(json.dumps({"wall": training.wall, "processor": training.processor,
+                      "reference_wall": trainer.references.wall,
+                      "reference_processor": trainer.references.processor, "losses": losses}))
+
+
+if __name__ == "__main__":
+    main()
