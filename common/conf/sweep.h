@@ -88,7 +88,7 @@ struct ha_sweep_generate { /* [generate] */
     double temperature, top_p;
     int64_t top_k;
     double repetition_penalty;
-    int64_t max_new_tokens;
+    int64_t max_new_tokens, min_new_tokens;
     struct ha_text_list stop;
     char *settings; /* "ours" | "model" */
     int64_t seed, samples;

@@ -114,20 +114,23 @@ bool ha_sweep_generate_greedy(const struct ha_sweep_generate *generate)
 struct ha_json *ha_sweep_generate_json(const struct ha_sweep_generate *generate, unsigned reads)
 {
     const struct ha_section *section = &ha_sweep_generate_section;
-    bool model = strcmp(generate->settings, "model") == 0;
-    struct ha_json *json = ha_json_new_object();
+    struct ha_json *all = ha_section_json(section, generate, reads), *json, *member;
+    const char *key;
+    void *at = NULL;
 
-    for (int64_t i = 0; json && i < section->count; i++) {
-        const struct ha_setting *row = &section->rows[i];
+    if (!all || strcmp(generate->settings, "model") != 0)
+        return all;
+    json = ha_json_new_object();
+    while (json && ha_json_next(all, &at, &key, &member)) {
+        const struct ha_setting *row = ha_section_find(section, key);
 
-        if ((reads && !(row->reads & reads)) ||
-            (model && !ha_section_given(section, row, generate)))
-            continue;
-        if (ha_json_set(json, row->key, ha_setting_json(row, generate)) < 0) {
+        if (ha_section_given(section, row, generate) &&
+            ha_json_set(json, key, ha_setting_json(row, generate)) < 0) {
             ha_json_destroy(json);
-            return NULL;
+            json = NULL;
         }
     }
+    ha_json_destroy(all);
     return json;
 }
 

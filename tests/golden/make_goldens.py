@@ -18,7 +18,7 @@ os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELIS
 import datasets  # noqa: E402
 import torch  # noqa: E402
 
-from oracle import cases, dpo, forward, losses, random_order, text  # noqa: E402
+from oracle import cases, dpo, forward, losses, processors, random_order, text  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -64,6 +64,7 @@ def main():
         make_family(family, args.output / family)
     if not args.family:
         random_order.make(args.output)
+        processors.make(args.output)
         print("losses:", flush=True)
         losses.make(MODELS, args.output)
 

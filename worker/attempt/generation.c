@@ -119,7 +119,8 @@ static int read_settings(struct work *work, struct ha_error *err)
         .sampler = {.temperature = generate->temperature,
                     .top_k = generate->top_k,
                     .top_p = generate->top_p,
-                    .repetition_penalty = generate->repetition_penalty},
+                    .repetition_penalty = generate->repetition_penalty,
+                    .min_new_tokens = generate->min_new_tokens},
         .seed = (uint64_t)generate->seed,
         .max_new_tokens = generate->max_new_tokens,
         .eos = work->eos,
@@ -187,6 +188,8 @@ static int on_token(void *context, int64_t request, const int32_t *ids, int64_t 
     if (r < 0)
         return r;
     work->tokens++;
+    if (n < work->settings.sampler.min_new_tokens)
+        return 0;
     before = before > reach ? before - reach : 0;
     return ha_answer_stop(ha_buffer_text(&making->text), making->text.size, before, work->stops,
                           work->n_stops) < making->text.size;

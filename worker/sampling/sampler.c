@@ -10,18 +10,12 @@
 #include "common/base/memory.h"
 #include "common/base/rng_philox.h"
 
-struct candidate {
-    float logit;
-    int32_t id;
-    double weight; /* exp(logit - largest) */
-};
-
 struct ha_sampler {
     int64_t vocab;
-    uint8_t *seen;                /* (vocab): ids already penalised; zero between calls */
-    float *values;                /* (vocab) scratch of the selection */
-    struct candidate *candidates; /* (vocab), by id */
-    struct candidate *sorted;     /* (vocab) scratch of top_p */
+    uint8_t *seen; /* (vocab): ids already penalised; zero between calls */
+    float *values; /* (vocab) scratch of the selection */
+    struct ha_sampler_candidate *candidates; /* (vocab), by id */
+    struct ha_sampler_candidate *sorted;     /* (vocab) scratch of top_p */
 };
 
 int ha_sampler_settings_check(const struct ha_sampler_settings *settings, struct ha_error *err)
@@ -131,44 +125,58 @@ static int64_t collect(struct ha_sampler *sampler, const float *logits, float lo
 
     for (int64_t id = 0; id < sampler->vocab; id++)
         if (logits[id] >= lowest && logits[id] > -INFINITY)
-            sampler->candidates[n++] =
-                (struct candidate){logits[id], (int32_t)id, exp((double)(logits[id] - largest))};
+            sampler->candidates[n++] = (struct ha_sampler_candidate){
+                logits[id], (int32_t)id, exp((double)(logits[id] - largest))};
     return n;
 }
 
 /* Ascending by logit, then by id: the order of a stable ascending sort. */
 static int compare(const void *a, const void *b)
 {
-    const struct candidate *x = a, *y = b;
+    const struct ha_sampler_candidate *x = a, *y = b;
 
     if (x->logit != y->logit)
         return x->logit < y->logit ? -1 : 1;
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
+static double total_of(const struct ha_sampler_candidate *candidates, int64_t n)
+{
+    double total = 0.0;
+
+    for (int64_t i = 0; i < n; i++)
+        total += candidates[i].weight;
+    return total;
+}
+
 /* Drop the least likely candidates while their sum stays within 1 - top_p.  Those
- * with no more than an n-th of that each go without being sorted. */
+ * with no more than an n-th of that each go without being sorted.
+ *
+ * Transformers compares f32 sums of f32 probabilities with an f32 limit.  So does
+ * this: ten equal logits with top_p = 0.9 lose one there, though 1 - 0.9 < 0.1. */
 static int64_t cut_tail(struct ha_sampler *sampler, int64_t n, double top_p)
 {
-    struct candidate *candidates = sampler->candidates, best = candidates[0], cut;
-    double total = 0.0, dropped = 0.0, limit, small;
+    struct ha_sampler_candidate *candidates = sampler->candidates, best = candidates[0], cut;
+    double total = total_of(candidates, n), limit = 1.0 - top_p, dropped = 0.0;
     int64_t n_sorted = 0, first = 0, kept = 0;
 
-    for (int64_t i = 0; i < n; i++) {
-        total += candidates[i].weight;
+    for (int64_t i = 1; i < n; i++)
         if (compare(&candidates[i], &best) > 0)
             best = candidates[i];
-    }
-    limit = (1.0 - top_p) * total;
-    small = limit / (double)n;
-    for (int64_t i = 0; i < n; i++)
-        if (candidates[i].weight <= small && candidates[i].id != best.id)
-            dropped += candidates[i].weight;
+    for (int64_t i = 0; i < n; i++) {
+        double share = (double)(float)(candidates[i].weight / total);
+
+        if (share <= limit / (double)n && candidates[i].id != best.id)
+            dropped += share;
         else
             sampler->sorted[n_sorted++] = candidates[i];
+    }
     qsort(sampler->sorted, (size_t)n_sorted, sizeof(*sampler->sorted), compare);
-    while (first < n_sorted - 1 && dropped + sampler->sorted[first].weight <= limit)
-        dropped += sampler->sorted[first++].weight;
+    for (; first < n_sorted - 1; first++) {
+        dropped += (double)(float)(sampler->sorted[first].weight / total);
+        if ((float)dropped > (float)limit)
+            break;
+    }
     cut = sampler->sorted[first];
     for (int64_t i = 0; i < n; i++)
         if (compare(&candidates[i], &cut) >= 0)
@@ -177,12 +185,10 @@ static int64_t cut_tail(struct ha_sampler *sampler, int64_t n, double top_p)
 }
 
 /* The first candidate whose cumulative weight exceeds u of the total. */
-static int32_t draw(const struct candidate *candidates, int64_t n, double u)
+static int32_t draw(const struct ha_sampler_candidate *candidates, int64_t n, double u)
 {
-    double total = 0.0, sum = 0.0;
+    double total = total_of(candidates, n), sum = 0.0;
 
-    for (int64_t i = 0; i < n; i++)
-        total += candidates[i].weight;
     for (int64_t i = 0; i < n - 1; i++) {
         sum += candidates[i].weight;
         if (sum > u * total)
@@ -208,8 +214,9 @@ static int32_t first_largest(const float *logits, int64_t vocab)
     return best;
 }
 
-static int32_t sample(struct ha_sampler *sampler, const struct ha_sampler_settings *settings,
-                      const struct ha_sampler_place *place, float *logits, int32_t best)
+/* Temperature, top_k and top_p: the number of candidates that are left. */
+static int64_t shape(struct ha_sampler *sampler, const struct ha_sampler_settings *settings,
+                     float *logits, int32_t best)
 {
     float lowest = -INFINITY;
     int64_t n;
@@ -222,16 +229,13 @@ static int32_t sample(struct ha_sampler *sampler, const struct ha_sampler_settin
         lowest = kth_largest(sampler->values, sampler->vocab, settings->top_k);
     }
     n = collect(sampler, logits, lowest, logits[best]);
-    if (settings->top_p < 1.0)
-        n = cut_tail(sampler, n, settings->top_p);
-    return draw(
-        sampler->candidates, n,
-        ha_philox_uniform(place->seed, HA_PHILOX_SAMPLING, place->prompt, (uint32_t)place->n_new));
+    return settings->top_p < 1.0 ? cut_tail(sampler, n, settings->top_p) : n;
 }
 
-int ha_sampler_pick(struct ha_sampler *sampler, const struct ha_sampler_settings *settings,
-                    const struct ha_sampler_place *place, float *logits, int32_t *ret_token,
-                    struct ha_error *err)
+int ha_sampler_distribution(struct ha_sampler *sampler, const struct ha_sampler_settings *settings,
+                            const struct ha_sampler_place *place, float *logits,
+                            const struct ha_sampler_candidate **ret_candidates,
+                            int64_t *ret_n_candidates, struct ha_error *err)
 {
     int32_t best;
 
@@ -250,7 +254,28 @@ int ha_sampler_pick(struct ha_sampler *sampler, const struct ha_sampler_settings
                             "the logits of new token %lld are not finite numbers: the model or "
                             "its adapter has diverged",
                             (long long)place->n_new);
-    *ret_token =
-        settings->temperature > 0.0 ? sample(sampler, settings, place, logits, best) : best;
+    if (settings->temperature > 0.0) {
+        *ret_n_candidates = shape(sampler, settings, logits, best);
+    } else {
+        sampler->candidates[0] = (struct ha_sampler_candidate){logits[best], best, 1.0};
+        *ret_n_candidates = 1;
+    }
+    *ret_candidates = sampler->candidates;
+    return 0;
+}
+
+int ha_sampler_pick(struct ha_sampler *sampler, const struct ha_sampler_settings *settings,
+                    const struct ha_sampler_place *place, float *logits, int32_t *ret_token,
+                    struct ha_error *err)
+{
+    const struct ha_sampler_candidate *candidates;
+    int64_t n;
+    int r = ha_sampler_distribution(sampler, settings, place, logits, &candidates, &n, err);
+
+    if (r < 0)
+        return r;
+    *ret_token = draw(
+        candidates, n,
+        ha_philox_uniform(place->seed, HA_PHILOX_SAMPLING, place->prompt, (uint32_t)place->n_new));
     return 0;
 }

@@ -42,8 +42,23 @@ struct ha_sampler;
 int ha_sampler_create(int64_t vocab, struct ha_sampler **ret_sampler, struct ha_error *err);
 void ha_sampler_destroy(struct ha_sampler *sampler);
 
-/* Choose a token; logits (vocab) are changed.  Returns 0, or -EDOM when the
- * logits hold a NaN or nothing that can be drawn (a diverged model). */
+/* A token that may be drawn. */
+struct ha_sampler_candidate {
+    float logit; /* after the settings */
+    int32_t id;
+    double weight; /* its probability is its share of the sum of weights */
+};
+
+/* What the settings leave of the logits, in the order of ids (greedy: one
+ * candidate); valid until the sampler is used again.  logits (vocab) are changed.
+ * Returns 0, or -EDOM when the logits hold a NaN or nothing that can be drawn (a
+ * diverged model). */
+int ha_sampler_distribution(struct ha_sampler *sampler, const struct ha_sampler_settings *settings,
+                            const struct ha_sampler_place *place, float *logits,
+                            const struct ha_sampler_candidate **ret_candidates,
+                            int64_t *ret_n_candidates, struct ha_error *err);
+
+/* Draw a token from that distribution. */
 int ha_sampler_pick(struct ha_sampler *sampler, const struct ha_sampler_settings *settings,
                     const struct ha_sampler_place *place, float *logits, int32_t *ret_token,
                     struct ha_error *err);
