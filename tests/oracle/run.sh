@@ -4,7 +4,7 @@
 #
 #   sh tests/oracle/run.sh                 everything
 #   sh tests/oracle/run.sh CHECK ...       some of: tokenize forward adapters merge dpo losses
-#                                          generate
+#                                          processors generate
 #
 # HA_BUILD          folder with the programs (default: build/test, built if it is not there)
 # HA_ORACLE_PYTHON  a Python that has the oracles; without it they are installed into build-oracle/
@@ -16,7 +16,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 root=$(pwd)
 requirements=$root/tests/golden/requirements.txt
-checks=${*:-tokenize forward adapters merge dpo losses generate}
+checks=${*:-tokenize forward adapters merge dpo losses processors generate}
 
 fail() {
     echo "run.sh: $1" >&2
@@ -40,11 +40,10 @@ fi
     fail "$python does not have the pinned oracles; nothing was compared"
 
 build=${HA_BUILD:-$root/build/test}
-if [ ! -x "$build/ha-attempt" ]; then
-    [ -f "$build/build.ninja" ] || meson setup "$build" "$root" >/dev/null ||
-        fail "meson could not set up $build"
-    ninja -C "$build" ha-attempt >/dev/null || fail "ha-attempt could not be built"
-fi
+[ -f "$build/build.ninja" ] || meson setup "$build" "$root" >/dev/null ||
+    fail "meson could not set up $build"
+ninja -C "$build" ha-attempt tests/oracle/next_token >/dev/null ||
+    fail "ha-attempt and its helper could not be built in $build"
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/ha-oracle-XXXXXX") || exit 1
 trap 'rm -rf "$scratch"' EXIT

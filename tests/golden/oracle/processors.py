@@ -1,4 +1,7 @@
-"""The next-token distribution after Transformers' logits processors and warpers, in its order."""
+"""The next-token distribution after Transformers' logits processors and warpers, in its order.
+
+The softmax in the end is taken in fp64: over 25,000 tokens that of fp32 sums to 1.00001.
+"""
 
 import functools
 import random
@@ -34,12 +37,12 @@ def processors(case, prompt_length):
 
 
 def distribution(case, logits):
-    """(probabilities, the ids among which a sort chose): `logits` is one row in fp32."""
+    """(probabilities, the ids among which a sort chose) for one row of logits."""
     chain, greedy = processors(case, len(case["ids"]) - case["new"])
     ids = torch.tensor([case["ids"]], dtype=torch.long).reshape(1, -1)
     scores = chain(ids, logits.clone()[None])[0]
     if greedy:
-        return torch.nn.functional.one_hot(scores.argmax(), len(scores)).float(), []
+        return torch.nn.functional.one_hot(scores.argmax(), len(scores)).double(), []
     # top_p cuts a sorted list: which of equal values go is up to the sort.
     before = [processor for processor in chain if type(processor).__name__ != "TopPLogitsWarper"]
     uncut = logits.clone()[None]
@@ -50,7 +53,7 @@ def distribution(case, logits):
     tied = []
     if gone.any() and uncut[0][gone].max() == uncut[0][kept].min():
         tied = (uncut[0] == uncut[0][gone].max()).nonzero()[:, 0].tolist()
-    return scores.softmax(-1), tied
+    return scores.double().softmax(-1), tied
 
 
 def draw_settings(draw):
