@@ -10,6 +10,7 @@
 
 #include "common/base/error.h"
 #include "common/base/memory.h"
+#include "common/base/memory_use.h"
 #include "common/conf/json.h"
 #include "common/conf/settings_value.h"
 
@@ -145,7 +146,15 @@ static int check_text(const struct ha_setting *row, const struct ha_setting_valu
     if (value->type != HA_TOML_STRING)
         return ha_error_set(err, EINVAL, "must be a string, not %s",
                             ha_setting_value_show(value, shown, sizeof(shown)));
-    return value->binary ? ha_error_set(err, EINVAL, "must not hold a zero byte") : 0;
+    if (value->binary)
+        return ha_error_set(err, EINVAL, "must not hold a zero byte");
+    if (row->memory && !(row->otherwise && strcmp(value->text, row->otherwise) == 0) &&
+        ha_memory_parse("", value->text, &(int64_t){0}, NULL) < 0)
+        return ha_error_set(err, EINVAL,
+                            "must be an amount of memory (\"24GiB\", \"512MiB\"), "
+                            "not %s",
+                            ha_setting_value_show(value, shown, sizeof(shown)));
+    return 0;
 }
 
 /* "90s", "10m", "2h", "1d" or a plain number of seconds. */

@@ -62,6 +62,7 @@ struct ha_setting {
     unsigned reads;                /* HA_READ_... */
     bool required;                 /* must be given */
     bool single;  /* a list that may be one item written bare, and is written so: "a" is ["a"] */
+    bool memory;  /* a text that is an amount of memory (ha_memory_parse), or its default */
     bool numbers; /* a list of numbers, kept as ha_real_text writes them; range as above */
     bool late;    /* came when results had keys already: its default stays out of stage keys, so
                      that they keep their names.  otherwise is then as ha_section_text writes it */

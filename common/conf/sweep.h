@@ -77,7 +77,9 @@ struct ha_sweep_train { /* [train] */
     double lora_alpha, lora_dropout;
     bool disable_dropout;
     struct ha_text_list target_modules;
-    int64_t tokens_per_microbatch;
+    int64_t tokens_per_microbatch; /* 0: picked for plan_memory */
+    char *plan_memory;             /* an amount, or NULL */
+    char *memory_limit;            /* an amount, or "auto" */
     int64_t init_seed, order_seed, dropout_seed;
     int64_t eval_steps;         /* 0: at the end only */
     int64_t checkpoint_every_s; /* key "checkpoint_every" */

@@ -12,6 +12,7 @@
 #include "coordinator/hactl/grid_input.h"
 #include "coordinator/hactl/judge_preview.h"
 #include "coordinator/hactl/output.h"
+#include "coordinator/hactl/plan_preview.h"
 #include "coordinator/report/table.h"
 
 /* "0-10" of a built-in block; "-" for none. */
@@ -118,62 +119,21 @@ static int print_counts(const struct ha_grid_input *input, struct ha_error *err)
     return ha_output_text(&out, err);
 }
 
-/* Trainable parameters, memory and FLOPs of the models whose files are here, as
- * ha-attempt plans them. */
-static struct ha_table *plans_table(const struct ha_grid_input *input)
-{
-    struct ha_table *table = ha_table_create("Plan of each model and built-in strategy");
-
-    ha_table_column_text(table, "Model");
-    ha_table_column_text(table, "Strategy");
-    ha_table_column_text(table, "Layers");
-    ha_table_column_number(table, "Trainable");
-    ha_table_column_number(table, "% of model");
-    ha_table_column_number(table, "Memory MiB");
-    ha_table_column_number(table, "TFLOP per pair");
-    for (int64_t i = 0; i < input->sweep->model_count; i++) {
-        const struct ha_json *plan = input->models[i].plan, *strategies;
-        double parameters = ha_json_real(ha_json_get(plan, "parameters"), 0);
-        struct ha_json *one;
-        const char *name;
-        void *at = NULL;
-
-        strategies = ha_json_get(plan, "strategies");
-        while (ha_json_next(strategies, &at, &name, &one)) {
-            int64_t trainable = ha_json_int(ha_json_get(one, "trainable_parameters"), 0);
-
-            ha_table_text(table, input->sweep->models[i].name);
-            ha_table_text(table, name);
-            ha_table_text(table, ha_json_string(ha_json_get(one, "layers"), ""));
-            ha_table_format(table, "%lld", (long long)trainable);
-            ha_table_real(table, parameters > 0 ? 100 * (double)trainable / parameters : 0, 3);
-            ha_table_real(table, ha_json_real(ha_json_get(one, "memory_bytes"), 0) / (1 << 20), 0);
-            ha_table_real(table,
-                          (ha_json_real(ha_json_get(one, "forward_flops_per_pair"), 0) +
-                           ha_json_real(ha_json_get(one, "backward_flops_per_pair"), 0)) /
-                              1e12,
-                          4);
-        }
-    }
-    ha_table_note(table,
-                  "At the default rank and length, on the CPU backend, where weights are read "
-                  "from the mapped file; ha-attempt plan --set shows others.");
-    return table;
-}
-
 /* Nothing where no model's files are here. */
-static int print_plans(const struct ha_grid_input *input, struct ha_error *err)
+static int print_plans(const struct ha_grid_input *input, const char *gpu_memory,
+                       struct ha_error *err)
 {
-    struct ha_table *table = plans_table(input);
-    int r;
+    struct ha_table *table;
+    int r = ha_plan_preview_table(input, gpu_memory, &table, err);
 
-    if (ha_table_rows(table) == 0) {
-        ha_table_destroy(table);
-        return 0;
+    if (r == 0 && ha_table_rows(table) > 0) {
+        r = ha_output_table(table, HA_OUTPUT_PLAIN, err);
+        if (r == 0)
+            puts("");
+        return r;
     }
-    r = ha_output_table(table, HA_OUTPUT_PLAIN, err);
     if (r == 0)
-        puts("");
+        ha_table_destroy(table);
     return r;
 }
 
@@ -227,7 +187,8 @@ static void print_warnings(const struct ha_grid_input *input)
         printf("warning, %lld cells: %s\n\n", (long long)count, said);
 }
 
-int ha_dry_run_print(const struct ha_grid_input *input, struct ha_error *err)
+int ha_dry_run_print(const struct ha_grid_input *input, const char *gpu_memory,
+                     struct ha_error *err)
 {
     struct ha_buffer settings;
     int r = print_counts(input, err);
@@ -243,7 +204,7 @@ int ha_dry_run_print(const struct ha_grid_input *input, struct ha_error *err)
     if (r == 0)
         puts("");
     if (r == 0)
-        r = print_plans(input, err);
+        r = print_plans(input, gpu_memory, err);
     if (r < 0)
         return r;
     ha_buffer_init(&settings, 0);
@@ -265,6 +226,24 @@ static int add_previews(struct ha_json *previews, const struct ha_grid_input *in
 
         r = ha_judge_preview(&input->sweep->judges[i], &preview, err);
         if (r == 0 && ha_json_append(previews, preview) < 0)
+            r = ha_error_set(err, ENOMEM, "hactl: out of memory");
+    }
+    return r;
+}
+
+/* {MODEL: what ha-attempt plan says}, of the models whose files are here. */
+static int add_plans(struct ha_json *plans, const struct ha_grid_input *input,
+                     const char *gpu_memory, struct ha_error *err)
+{
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < input->sweep->model_count; i++) {
+        struct ha_json *plan;
+
+        if (!input->models[i].dir)
+            continue;
+        r = ha_plan_preview(input, i, gpu_memory, &plan, err);
+        if (r == 0 && ha_json_set(plans, input->sweep->models[i].name, plan) < 0)
             r = ha_error_set(err, ENOMEM, "hactl: out of memory");
     }
     return r;
@@ -292,14 +271,14 @@ static int add_cells(struct ha_json *cells, const struct ha_grid_input *input)
     return r;
 }
 
-int ha_dry_run_json(const struct ha_grid_input *input, struct ha_error *err)
+int ha_dry_run_json(const struct ha_grid_input *input, const char *gpu_memory, struct ha_error *err)
 {
     struct ha_json *json = ha_json_new_object(), *cells = ha_json_new_array();
-    struct ha_json *previews = ha_json_new_array();
+    struct ha_json *previews = ha_json_new_array(), *plans = ha_json_new_object();
     struct counts n = count(input);
     int r = ha_json_set(json, "cells", cells);
 
-    if (ha_json_set(json, "judge_requests", previews) < 0)
+    if (ha_json_set(json, "judge_requests", previews) < 0 || ha_json_set(json, "plans", plans) < 0)
         r = -ENOMEM;
 
     if (r == 0)
@@ -319,6 +298,8 @@ int ha_dry_run_json(const struct ha_grid_input *input, struct ha_error *err)
         return ha_error_set(err, ENOMEM, "hactl: out of memory");
     }
     r = add_previews(previews, input, err);
+    if (r == 0)
+        r = add_plans(plans, input, gpu_memory, err);
     if (r < 0) {
         ha_json_destroy(json);
         return r;

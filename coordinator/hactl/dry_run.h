@@ -5,11 +5,14 @@
 struct ha_error;
 struct ha_grid_input;
 
-/* Print the cells, the blocks of each model, jobs and counts, and every setting
- * with the source of its value. */
-int ha_dry_run_print(const struct ha_grid_input *input, struct ha_error *err);
+/* Print the cells, the blocks of each model, jobs and counts, memory and FLOPs on
+ * the CPU and on a GPU of this memory ("24GiB"), and every setting with the
+ * source of its value. */
+int ha_dry_run_print(const struct ha_grid_input *input, const char *gpu_memory,
+                     struct ha_error *err);
 
 /* The same as one JSON object. */
-int ha_dry_run_json(const struct ha_grid_input *input, struct ha_error *err);
+int ha_dry_run_json(const struct ha_grid_input *input, const char *gpu_memory,
+                    struct ha_error *err);
 
 #endif

@@ -39,6 +39,7 @@ static int submit(const struct ha_arguments *arguments, struct ha_grid_input *in
 
 static int run(const struct ha_arguments *arguments, struct ha_error *err)
 {
+    const char *gpu_memory = ha_arguments_value(arguments, "gpu-memory", "24GiB");
     bool dry = ha_arguments_given(arguments, "dry-run");
     struct ha_grid_input *input;
     const char *const *overrides;
@@ -50,9 +51,9 @@ static int run(const struct ha_arguments *arguments, struct ha_error *err)
     if (r < 0)
         return r;
     if (dry && ha_arguments_given(arguments, "json"))
-        r = ha_dry_run_json(input, err);
+        r = ha_dry_run_json(input, gpu_memory, err);
     else if (dry)
-        r = ha_dry_run_print(input, err);
+        r = ha_dry_run_print(input, gpu_memory, err);
     else
         r = submit(arguments, input, err);
     ha_grid_input_destroy(input);
@@ -61,6 +62,7 @@ static int run(const struct ha_arguments *arguments, struct ha_error *err)
 
 static const struct ha_option options[] = {
     {"dry-run", NULL, "print what it would do; needs no coordinator"},
+    {"gpu-memory", "SIZE", "with --dry-run: plan for a GPU of so much memory (default: 24GiB)"},
     {"set", "KEY=VALUE", "another value than the grid's (train.beta=0.5); repeatable"},
     {"name", "NAME", "another name than the grid's"},
     {"extend", NULL,

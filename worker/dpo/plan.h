@@ -1,7 +1,24 @@
-/* plan.h - what a training job needs, by arithmetic, before anything runs */
+/* plan.h - the memory of a training job, by arithmetic, before anything runs
+ *
+ * A job trains one or several cells of one model, in lock-step if several.  What
+ * it allocates is the sum of the parts below; everything is laid out before the
+ * first step and nothing grows after it.
+ *
+ * On the CPU the frozen weights are read where the files are mapped: no copy of
+ * them is ever made, in any type, so they are no part of the plan (a product
+ * widens a tile at a time, which is in KERNELS).  On a GPU they are held once, in
+ * bf16: they stream from the mapped files through one pinned staging buffer into
+ * place, a layer at a time, q, k, v into one matrix and gate and up into another,
+ * each with columns for s B of the adapter in work (performance reference, 3.4);
+ * nothing is ever there twice.
+ *
+ * What changes no bit of any result may depend on the memory: how many layers
+ * are run again in the backward pass.  The batch plan may not: it depends on
+ * settings alone, the stated limit among them. */
 #ifndef HA_WORKER_DPO_PLAN_H
 #define HA_WORKER_DPO_PLAN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "worker/adapter/adapter.h"
@@ -9,32 +26,87 @@
 
 struct ha_error;
 
+enum { HA_DPO_MAX_CELLS = 1024 }; /* of one job */
+
+/* What trains. */
+struct ha_dpo_device {
+    bool gpu;             /* weights and activations in bf16 in its own memory */
+    int threads;          /* of the CPU backend; 0: one per core */
+    int64_t memory_bytes; /* that may be used; 0: no limit */
+};
+
+enum ha_dpo_part {
+    HA_DPO_WEIGHTS,  /* frozen, with the LoRA columns; 0 on the CPU */
+    HA_DPO_RESIDUAL, /* activations: the input of every trained layer */
+    HA_DPO_KEPT,     /* activations: what the backward pass reads, of layers not run again */
+    HA_DPO_WORK,     /* of the layer in work, forward and backward */
+    HA_DPO_HEAD,     /* of the scored rows */
+    HA_DPO_BORDERS,  /* lock-step: hidden states where cells begin */
+    HA_DPO_KERNELS,  /* a chunk of logits, scratch of products and attention, rotary table */
+    HA_DPO_ADAPTERS, /* f32 masters; a reference adapter */
+    HA_DPO_GRADIENTS,
+    HA_DPO_MOMENTS,
+    HA_DPO_CHECKPOINT, /* host: one cell's state on its way to a file */
+    HA_DPO_DATA,       /* host: token ids, order, references, results */
+    HA_DPO_PROGRAM,    /* host: program, threads, tokenizer */
+    HA_DPO_MARGIN,     /* GPU: 5 % for what the driver and its allocator take */
+    HA_DPO_PARTS
+};
+
+/* "weights", "kept_activations", ... as in JSON; for people. */
+const char *ha_dpo_part_name(enum ha_dpo_part part);
+const char *ha_dpo_part_text(enum ha_dpo_part part);
+
+/* True for what stays on the host beside a GPU. */
+bool ha_dpo_part_of_host(enum ha_dpo_part part);
+
 struct ha_dpo_plan_request {
     const struct ha_model_config *config;
-    const struct ha_adapter_settings *adapter;
-    enum ha_dtype activation; /* of the backend that will run it */
-    int64_t weight_bytes;     /* as stored; 0: 2 bytes a parameter */
-    bool weights_mapped;      /* the backend reads the mapped file (CPU): no copy is counted */
-    /* Of a pack: tokens and rows at most, and mean lengths of a pair for the FLOPs. */
+    struct ha_dpo_device device;
+    const struct ha_adapter_settings *adapters; /* (n_adapters) of the job's cells; at least one */
+    int64_t n_adapters;
+    int64_t reference_rank; /* of a reference adapter like the first one; 0: none */
+    int64_t stored_bytes;   /* of the weights as they lie in files; 0: 2 bytes a parameter */
+    /* Of the largest pack; ha_dpo_plan_worst_pack before the data is read. */
     int64_t max_tokens, max_rows;
-    double prompt_tokens, chosen_tokens, rejected_tokens;
-    bool share_prompt;
+    int64_t max_positions; /* tokens of the longest sequence */
+    /* Data: pairs, held-out pairs, ids of both, pairs of an optimizer step. */
+    int64_t n_train, n_eval, n_ids, n_window;
 };
 
 struct ha_dpo_plan {
     int64_t n_params;    /* of the model */
-    int64_t n_trainable; /* LoRA values */
+    int64_t n_trainable; /* LoRA values of all cells */
     int64_t lowest_layer;
-    int64_t weight_bytes;
-    int64_t adapter_bytes; /* masters, gradient, two moments */
-    int64_t pass_bytes;    /* activations and scratch */
-    int64_t total_bytes;
-    double forward_flops;   /* per pair, head included */
-    double backward_flops;  /* per pair */
-    double reference_flops; /* per pair, once per job */
+    int64_t recomputed_layers; /* as ha_pass_limits has it: the fewest that fit */
+    int64_t part[HA_DPO_PARTS];
+    int64_t total_bytes;  /* on the device that trains: all parts, on a GPU without the host's */
+    int64_t host_bytes;   /* GPU: of the host, with the staging buffer */
+    int64_t mapped_bytes; /* files that are read where they are mapped: page cache, not memory */
+    int64_t memory_bytes; /* the request's */
+    bool fits;
 };
 
+/* The largest pack that data of this length can need: two sides that share
+ * nothing, or the token budget. */
+void ha_dpo_plan_worst_pack(int64_t max_length, int64_t tokens_per_microbatch,
+                            struct ha_dpo_plan_request *request);
+
+/* Where it does not fit with any number of layers run again, the plan is the one
+ * with all of them and fits is false.  Returns 0, -EINVAL for an adapter or sizes
+ * out of range, -EOVERFLOW, -ENOMEM. */
 int ha_dpo_plan_make(const struct ha_dpo_plan_request *request, struct ha_dpo_plan *ret_plan,
                      struct ha_error *err);
+
+/* 0 for a plan that fits; else -EFBIG with needed, available and what to lower.
+ * limit says where the limit comes from: "train.memory_limit". */
+int ha_dpo_plan_check(const struct ha_dpo_plan *plan, const char *limit, struct ha_error *err);
+
+/* train.tokens_per_microbatch for "automatic": the most of 1024, 2048, ... 16384
+ * with which one cell that trains every layer at rank 16 keeps all activations
+ * within device->memory_bytes, at least 1024; 4096 where there is no limit.  A
+ * function of model and settings: it is the same whatever cells share a job. */
+int ha_dpo_plan_tokens(const struct ha_model_config *config, const struct ha_dpo_device *device,
+                       int64_t max_length, int64_t *ret_tokens, struct ha_error *err);
 
 #endif

@@ -105,6 +105,12 @@ static void refuses_bad_values(void **state)
     refused(MINIMAL "[train]\ncheckpoint_every = \"soon\"\n",
             "grid.toml:7: train.checkpoint_every must be a duration (\"90s\", \"10m\", \"2h\", "
             "\"1d\" or seconds) from 1 to 864000, not \"soon\"");
+    refused(MINIMAL "[train]\nmemory_limit = \"24 gigs\"\n",
+            "grid.toml:7: train.memory_limit must be an amount of memory (\"24GiB\", \"512MiB\"), "
+            "not \"24 gigs\"");
+    refused(MINIMAL "[train]\nplan_memory = \"auto\"\n",
+            "grid.toml:7: train.plan_memory must be an amount of memory (\"24GiB\", \"512MiB\"), "
+            "not \"auto\"");
     refused(MINIMAL "[generate]\nstop = \"x\"\n",
             "grid.toml:7: generate.stop must be an array of strings, not \"x\"");
     refused(MINIMAL "[generate]\nstop = [\"a\", 1]\n",

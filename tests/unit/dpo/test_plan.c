@@ -1,100 +1,79 @@
-/* Parameters, FLOPs and memory of the paper's models by arithmetic, against
- * the tables of the performance reference (gpu.md 2.2, 2.5). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
+/* Parameters, FLOPs and memory of the paper's models by arithmetic, against the
+ * tables of the performance reference (gpu.md 2.2, 2.4, 2.5), and against what
+ * the CPU backend counts and allocates. */
+#include "tests/unit/model/support.h"
 
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "common/base/memory.h"
+#include "worker/dpo/flops.h"
 #include "worker/dpo/plan.h"
 
+#define GIB ((int64_t)1 << 30)
 #define QKVO 0xfu
 
-/* Mixed hh-rlhf lengths: 282 tokens shared, 134 of them answers; Llama-2 331 and 152. */
-static const struct {
-    struct ha_model_config config;
-    double trainable, prompt, answers;
-    double reference, full; /* TFLOP a pair; full: forward + backward */
-    int64_t mid_start;
-} models[] = {
-    {{.n_layers = 32,
-      .width = 4096,
-      .inner = 11008,
-      .n_heads = 32,
-      .n_kv_heads = 32,
-      .head_dim = 128,
-      .vocab = 32000},
-     16.8e6,
-     179,
-     152,
-     4.38,
-     8.82,
-     11},
-    {{.n_layers = 32,
-      .width = 4096,
-      .inner = 14336,
-      .n_heads = 32,
-      .n_kv_heads = 8,
-      .head_dim = 128,
-      .vocab = 128256},
-     13.6e6,
-     148,
-     134,
-     4.11,
-     8.29,
-     11},
-    {{.n_layers = 28,
-      .width = 3584,
-      .inner = 18944,
-      .n_heads = 28,
-      .n_kv_heads = 4,
-      .head_dim = 128,
-      .vocab = 152064},
-     10.1e6,
-     148,
-     134,
-     3.86,
-     7.76,
-     10},
-    {{.n_layers = 36,
-      .width = 4096,
-      .inner = 12288,
-      .n_heads = 32,
-      .n_kv_heads = 8,
-      .head_dim = 128,
-      .vocab = 151936},
-     15.3e6,
-     148,
-     134,
-     4.13,
-     8.31,
-     12},
+enum { LLAMA_2, LLAMA_31, QWEN_25, QWEN_3, N_MODELS };
+
+static const struct ha_model_config configs[N_MODELS] = {
+    {.n_layers = 32,
+     .width = 4096,
+     .inner = 11008,
+     .n_heads = 32,
+     .n_kv_heads = 32,
+     .head_dim = 128,
+     .vocab = 32000},
+    {.n_layers = 32,
+     .width = 4096,
+     .inner = 14336,
+     .n_heads = 32,
+     .n_kv_heads = 8,
+     .head_dim = 128,
+     .vocab = 128256},
+    {.n_layers = 28,
+     .width = 3584,
+     .inner = 18944,
+     .n_heads = 28,
+     .n_kv_heads = 4,
+     .head_dim = 128,
+     .vocab = 152064,
+     .qkv_bias = true},
+    {.n_layers = 36,
+     .width = 4096,
+     .inner = 12288,
+     .n_heads = 32,
+     .n_kv_heads = 8,
+     .head_dim = 128,
+     .vocab = 151936,
+     .qk_norm = true},
 };
 
-static struct ha_dpo_plan plan_of(size_t model, int64_t first, int64_t max_tokens)
-{
-    int64_t layers[64];
-    struct ha_adapter_settings adapter = {
-        .rank = 16, .alpha = 32, .modules = QKVO, .layers = layers};
-    struct ha_dpo_plan_request request = {
-        .config = &models[model].config,
-        .adapter = &adapter,
-        .activation = HA_DTYPE_BF16,
-        .max_tokens = max_tokens,
-        .max_rows = max_tokens / 2,
-        .prompt_tokens = models[model].prompt,
-        .chosen_tokens = models[model].answers / 2,
-        .rejected_tokens = models[model].answers / 2,
-        .share_prompt = true,
-    };
-    struct ha_dpo_plan plan;
+/* Thirds as the table has them: ends rounded to the nearest layer.  (The paper's
+ * own blocks give the remainder to the lower ones.) */
+static const struct {
+    int64_t mid, global;
+    double parameters, trainable;                                /* 2.2 */
+    double trl, base, local, mid_flops, global_flops, full, sum; /* 2.5, TFLOP a pair */
+} table[N_MODELS] = {
+    {11, 21, 6.74e9, 16.8e6, 68.1, 4.38, 8.80, 5.79, 3.06, 8.82, 30.9},
+    {11, 21, 8.03e9, 13.6e6, 65.5, 4.11, 8.27, 5.52, 3.02, 8.29, 29.2},
+    {9, 19, 7.62e9, 10.1e6, 61.4, 3.86, 7.74, 5.35, 2.69, 7.76, 27.4},
+    {12, 24, 8.19e9, 15.3e6, 66.0, 4.13, 8.30, 5.64, 2.99, 8.32, 29.4},
+};
 
-    for (int64_t i = first; i < models[model].config.n_layers; i++)
-        layers[adapter.n_layers++] = i;
-    assert_int_equal(ha_dpo_plan_make(&request, &plan, NULL), 0);
-    return plan;
+static int64_t layer_numbers[64];
+
+static struct ha_adapter_settings layers(int64_t first, int64_t end)
+{
+    for (int64_t i = 0; i < 64; i++)
+        layer_numbers[i] = i;
+    return (struct ha_adapter_settings){.rank = 16,
+                                        .alpha = 32,
+                                        .modules = QKVO,
+                                        .layers = layer_numbers + first,
+                                        .n_layers = end - first};
 }
 
 static void near(double got, double want, double share)
@@ -103,48 +82,317 @@ static void near(double got, double want, double share)
         fail_msg("%g is not within %g of %g", got, share, want);
 }
 
-static void published_figures(void **state)
+static struct ha_dpo_flops flops_of(int model, const struct ha_adapter_settings *adapter)
+{
+    struct ha_dpo_lengths lengths = ha_dpo_hh_lengths(&configs[model]);
+    struct ha_dpo_flops flops;
+
+    ha_dpo_flops_of_pair(&configs[model], adapter, &lengths, true, 0, &flops);
+    return flops;
+}
+
+/* What one more cell costs in lock-step. */
+static double own(const struct ha_dpo_flops *flops)
+{
+    return (flops->forward - flops->below + flops->backward) / 1e12;
+}
+
+static void published_flops(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
-        struct ha_dpo_plan full = plan_of(i, 0, 6768), mid = plan_of(i, models[i].mid_start, 6768);
-        double layers = (double)models[i].config.n_layers, skipped = (double)models[i].mid_start;
+    for (int i = 0; i < N_MODELS; i++) {
+        int64_t n = configs[i].n_layers;
+        struct ha_adapter_settings blocks[] = {layers(0, table[i].mid),
+                                               layers(table[i].mid, table[i].global),
+                                               layers(table[i].global, n), layers(0, n)};
+        double want[] = {table[i].local, table[i].mid_flops, table[i].global_flops, table[i].full};
+        struct ha_dpo_lengths lengths = ha_dpo_hh_lengths(&configs[i]);
+        struct ha_dpo_flops flops = flops_of(i, &blocks[3]);
+        double sum = flops.reference / 1e12;
 
-        near((double)full.n_trainable, models[i].trainable, 0.01);
-        near(full.reference_flops / 1e12, models[i].reference, 0.03);
-        near((full.forward_flops + full.backward_flops) / 1e12, models[i].full, 0.03);
-        near(mid.backward_flops, full.backward_flops * (layers - skipped) / layers, 0.05);
-        assert_int_equal(mid.lowest_layer, models[i].mid_start);
-        assert_true(mid.pass_bytes < full.pass_bytes);
-        assert_int_equal(full.weight_bytes, 2 * full.n_params);
-        assert_int_equal(full.adapter_bytes, 16 * full.n_trainable);
-        assert_int_equal(full.total_bytes,
-                         full.pass_bytes + full.adapter_bytes + full.weight_bytes);
+        near((double)ha_model_config_n_params(&configs[i]), table[i].parameters, 0.01);
+        near(flops.reference / 1e12, table[i].base, 0.02);
+        for (int k = 0; k < 4; k++) {
+            flops = flops_of(i, &blocks[k]);
+            near(own(&flops), want[k], 0.02);
+            near(ha_dpo_flops_of_trl(&configs[i], &blocks[k], &lengths) / 1e12, table[i].trl, 0.02);
+            sum += own(&flops);
+        }
+        near(sum, table[i].sum, 0.02);
     }
 }
 
+/* Alone, with cached references: 8.3, 6.9 and 5.6 TFLOP a pair (gpu.md 2.5, last lines). */
+static void published_flops_alone(void **state)
+{
+    struct ha_adapter_settings blocks[] = {layers(0, 32), layers(11, 21), layers(21, 32)};
+    static const double want[] = {8.3, 6.9, 5.6};
+
+    (void)state;
+    for (int k = 0; k < 3; k++) {
+        struct ha_dpo_flops flops = flops_of(LLAMA_31, &blocks[k]);
+
+        near((flops.forward + flops.backward) / 1e12, want[k], 0.02);
+    }
+}
+
+/* ---- against the CPU backend ---- */
+
+static double counted(const struct small_model *small, struct ha_pass *pass,
+                      const struct ha_pack *pack, const struct ha_adapter *adapter, bool backward)
+{
+    int64_t n = adapter ? ha_adapter_n_params(adapter) : 1;
+    float *coefficient = ha_calloc(pack->n_rows, sizeof(float));
+    double before = ha_backend_flops(small->backend);
+    struct ha_pass_rows rows;
+    void *gradient = NULL;
+
+    assert_non_null(coefficient);
+    assert_ok(ha_backend_alloc(small->backend, (size_t)n * sizeof(float), &gradient, &err));
+    assert_ok(ha_pass_forward(pass, pack, adapter, backward, &rows, &err));
+    if (backward)
+        assert_ok(ha_pass_backward(pass, adapter, coefficient, gradient, &err));
+    ha_backend_free(small->backend, gradient);
+    free(coefficient);
+    return ha_backend_flops(small->backend) - before;
+}
+
+static void check_counts(struct ha_backend *backend, enum ha_model_family family, uint32_t modules,
+                         int64_t first, bool shared)
+{
+    static const int32_t ids[40] = {1, 2, 3};
+    struct ha_pack_pair pair = {ids, ids + 11, ids + 18, 11, 7, 9};
+    struct ha_dpo_lengths lengths = {11, 7, 9, 0};
+    struct ha_model_config config = small_config(family);
+    struct ha_adapter *adapter = random_adapter(backend, &config, first, 3, modules, 3, 0.1f, 5);
+    struct small_model small;
+    struct ha_pack *pack = NULL;
+
+    small_model_open(&small, backend, &config, HA_DTYPE_F32, 7);
+    assert_ok(ha_pack_create_pairs(&pair, NULL, 1, shared, &pack, &err));
+    for (int64_t recomputed = 0; recomputed < 4 - first; recomputed++) {
+        struct ha_pass_limits limits = {.max_tokens = pack->n_tokens,
+                                        .max_rows = pack->n_rows,
+                                        .max_rank = 3,
+                                        .lowest_layer = first,
+                                        .recomputed_layers = recomputed};
+        struct ha_dpo_flops flops;
+        struct ha_pass *pass = NULL;
+
+        ha_dpo_flops_of_pair(&config, ha_adapter_settings(adapter), &lengths, shared,
+                             first + recomputed, &flops);
+        assert_ok(ha_pass_create(small.model, &limits, &pass, &err));
+        assert_true(counted(&small, pass, pack, NULL, false) == flops.reference);
+        assert_true(counted(&small, pass, pack, adapter, false) == flops.forward);
+        assert_true(counted(&small, pass, pack, adapter, true) ==
+                    flops.forward + flops.backward + flops.recompute);
+        ha_pass_destroy(pass);
+    }
+    ha_pack_destroy(pack);
+    small_model_close(&small);
+    ha_adapter_destroy(adapter);
+}
+
+/* Every module alone and all together, from each layer on: the arithmetic is what the backend
+ * counts, to the last operation. */
+static void flops_are_what_is_counted(void **state)
+{
+    struct ha_backend *backend = open_cpu(1);
+
+    (void)state;
+    for (int module = 0; module <= HA_MODULE_COUNT; module++) {
+        uint32_t modules = module < HA_MODULE_COUNT ? 1u << module : (1u << HA_MODULE_COUNT) - 1;
+
+        check_counts(backend, (enum ha_model_family)(module % 3), modules, module % 4,
+                     module % 2 == 0);
+        check_counts(backend, (enum ha_model_family)(module % 3), modules, 0, true);
+    }
+    ha_backend_close(backend);
+}
+
+/* ---- memory ---- */
+
+static struct ha_dpo_plan plan_of(int model, const struct ha_adapter_settings *adapters, int64_t n,
+                                  struct ha_dpo_device device, int64_t tokens)
+{
+    struct ha_dpo_plan_request request = {.config = &configs[model],
+                                          .device = device,
+                                          .adapters = adapters,
+                                          .n_adapters = n,
+                                          .n_train = 10000,
+                                          .n_eval = 1000,
+                                          .n_ids = 11000 * 400,
+                                          .n_window = 24};
+    struct ha_dpo_plan plan;
+
+    ha_dpo_plan_worst_pack(2048, tokens, &request);
+    assert_ok(ha_dpo_plan_make(&request, &plan, &err));
+    return plan;
+}
+
+static int64_t sum_of(const struct ha_dpo_plan *plan, bool host)
+{
+    int64_t sum = 0;
+
+    for (int i = 0; i < HA_DPO_PARTS; i++)
+        sum += ha_dpo_part_of_host((enum ha_dpo_part)i) == host ? plan->part[i] : 0;
+    return sum;
+}
+
+/* A 24 GB card trains every layer of an 8B model with two answers of 2,048 tokens that share
+ * nothing, at 18.2 GiB (ENGINE.md, numbers to reach). */
+static void small_card(void **state)
+{
+    struct ha_adapter_settings full = layers(0, 32);
+    struct ha_dpo_device device = {.gpu = true, .memory_bytes = 24 * GIB};
+    struct ha_dpo_plan plan = plan_of(LLAMA_31, &full, 1, device, 4096), least;
+    int64_t left;
+
+    (void)state;
+    assert_true(plan.fits && plan.recomputed_layers > 0 && plan.recomputed_layers < 31);
+    /* One layer less would not fit, one more would waste room. */
+    left = plan.memory_bytes - plan.total_bytes;
+    assert_true(left >= 0 && left < plan.part[HA_DPO_KEPT] / (32 - plan.recomputed_layers) * 2);
+    device.memory_bytes = 1;
+    least = plan_of(LLAMA_31, &full, 1, device, 4096);
+    assert_false(least.fits);
+    assert_int_equal(least.recomputed_layers, 31);
+    near((double)least.total_bytes / (double)GIB, 18.2, 0.02);
+    /* Weights are there once. */
+    near((double)least.part[HA_DPO_WEIGHTS], 2 * 8.03e9, 0.01);
+    assert_int_equal(sum_of(&plan, false), plan.total_bytes);
+    assert_true(plan.host_bytes > sum_of(&plan, true));
+}
+
+/* The four strategies and their reference in lock-step, a whole step of 24 pairs in one pack:
+ * at most 50 GB (gpu.md 2.4 (g)). */
+static void lock_step(void **state)
+{
+    struct ha_adapter_settings cells[] = {layers(0, 11), layers(11, 22), layers(22, 32),
+                                          layers(0, 32)};
+    struct ha_dpo_device device = {.gpu = true};
+
+    (void)state;
+    for (int i = 0; i < N_MODELS; i++) {
+        int64_t n = configs[i].n_layers;
+        struct ha_dpo_plan together, alone;
+
+        cells[2].n_layers = n - 22;
+        cells[3].n_layers = n;
+        together = plan_of(i, cells, 4, device, 6768);
+        alone = plan_of(i, &cells[3], 1, device, 6768);
+        assert_true(together.fits && together.recomputed_layers == 0);
+        assert_true((double)together.total_bytes <= 50e9);
+        assert_int_equal(together.lowest_layer, 0);
+        assert_int_equal(together.part[HA_DPO_KEPT], alone.part[HA_DPO_KEPT]);
+        assert_int_equal(together.part[HA_DPO_BORDERS], 2 * 6768 * 2 * configs[i].width);
+        assert_int_equal(alone.part[HA_DPO_BORDERS], 0);
+        assert_int_equal(together.part[HA_DPO_MOMENTS], 8 * together.n_trainable);
+        assert_int_equal(together.part[HA_DPO_GRADIENTS], 4 * together.n_trainable);
+        near((double)alone.n_trainable, table[i].trainable, 0.01);
+    }
+}
+
+/* On the CPU no byte of the weights is copied. */
+static void on_the_cpu(void **state)
+{
+    struct ha_adapter_settings global = layers(22, 32);
+    struct ha_dpo_device device = {.threads = 2};
+    struct ha_dpo_plan plan = plan_of(LLAMA_31, &global, 1, device, 4096);
+
+    (void)state;
+    assert_int_equal(plan.part[HA_DPO_WEIGHTS], 0);
+    assert_int_equal(plan.part[HA_DPO_MARGIN], 0);
+    assert_int_equal(plan.mapped_bytes, 2 * plan.n_params);
+    assert_int_equal(plan.host_bytes, 0);
+    assert_int_equal(sum_of(&plan, false) + sum_of(&plan, true), plan.total_bytes);
+    /* Ten layers in f32 and no logits beyond a chunk. */
+    assert_true(plan.total_bytes < 12 * GIB);
+    assert_true(plan.part[HA_DPO_KERNELS] < 80 << 20);
+}
+
+static void refusals(void **state)
+{
+    struct ha_adapter_settings full = layers(0, 32);
+    struct ha_dpo_device device = {.gpu = true, .memory_bytes = 16 * GIB};
+    struct ha_dpo_plan plan = plan_of(LLAMA_31, &full, 1, device, 4096);
+    struct ha_error err;
+
+    (void)state;
+    assert_int_equal(ha_dpo_plan_check(&plan, "train.memory_limit", &err), -EFBIG);
+    assert_non_null(strstr(ha_error_text(&err), "18."));
+    assert_non_null(strstr(ha_error_text(&err), "16.0 GiB"));
+    assert_non_null(strstr(ha_error_text(&err), "train.max_length"));
+    assert_non_null(strstr(ha_error_text(&err), "(train.memory_limit)"));
+    device.memory_bytes = 80 * GIB;
+    plan = plan_of(LLAMA_31, &full, 1, device, 4096);
+    assert_int_equal(plan.recomputed_layers, 0);
+    assert_int_equal(ha_dpo_plan_check(&plan, "train.memory_limit", &err), 0);
+}
+
+/* Sizes that no machine has are refused or added up right, never wrapped. */
 static void impossible_plans(void **state)
 {
     int64_t layer = 40;
     struct ha_adapter_settings adapter = {
         .rank = 16, .alpha = 32, .modules = QKVO, .layers = &layer, .n_layers = 1};
-    struct ha_dpo_plan_request request = {.config = &models[0].config, .adapter = &adapter};
+    struct ha_dpo_plan_request request = {
+        .config = &configs[QWEN_25], .adapters = &adapter, .n_adapters = 1};
     struct ha_dpo_plan plan;
 
     (void)state;
     assert_int_equal(ha_dpo_plan_make(&request, &plan, NULL), -EINVAL);
     layer = 3;
+    assert_int_equal(ha_dpo_plan_make(&request, &plan, NULL), 0);
+    request.n_adapters = 0;
+    assert_int_equal(ha_dpo_plan_make(&request, &plan, NULL), -EINVAL);
+    request.n_adapters = 1;
     request.max_tokens = INT64_MAX;
     assert_int_equal(ha_dpo_plan_make(&request, &plan, NULL), -EINVAL);
-    request.max_tokens = 0;
-    assert_int_equal(ha_dpo_plan_make(&request, &plan, NULL), 0);
+    request.max_tokens = request.max_rows = request.n_train = INT32_MAX;
+    request.n_ids = INT64_C(1) << 40;
+    for (int gpu = 0; gpu < 2; gpu++) {
+        request.device = (struct ha_dpo_device){.gpu = gpu, .threads = 64, .memory_bytes = GIB};
+        assert_int_equal(ha_dpo_plan_make(&request, &plan, NULL), 0);
+        assert_true(!plan.fits && plan.total_bytes > INT64_C(1) << 45);
+        for (int i = 0; i < HA_DPO_PARTS; i++)
+            assert_true(plan.part[i] >= 0 && plan.part[i] <= plan.total_bytes + plan.host_bytes);
+    }
+}
+
+static void token_budget(void **state)
+{
+    struct ha_dpo_device device = {.gpu = true};
+    int64_t tokens = 0, before = 0;
+
+    (void)state;
+    assert_ok(ha_dpo_plan_tokens(&configs[LLAMA_31], &device, 2048, &tokens, &err));
+    assert_int_equal(tokens, 4096);
+    for (int64_t gib = 16; gib <= 160; gib += 8) {
+        device.memory_bytes = gib * GIB;
+        device.threads = (int)gib;
+        assert_ok(ha_dpo_plan_tokens(&configs[LLAMA_31], &device, 2048, &tokens, &err));
+        assert_true(tokens >= before && tokens >= 1024 && tokens <= 16384);
+        before = tokens;
+    }
+    assert_int_equal(tokens, 16384);
+    device.memory_bytes = 24 * GIB;
+    assert_ok(ha_dpo_plan_tokens(&configs[LLAMA_31], &device, 2048, &tokens, &err));
+    assert_int_equal(tokens, 1024);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(published_figures),
+        cmocka_unit_test(published_flops),
+        cmocka_unit_test(published_flops_alone),
+        cmocka_unit_test(flops_are_what_is_counted),
+        cmocka_unit_test(small_card),
+        cmocka_unit_test(lock_step),
+        cmocka_unit_test(on_the_cpu),
+        cmocka_unit_test(refusals),
         cmocka_unit_test(impossible_plans),
+        cmocka_unit_test(token_budget),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

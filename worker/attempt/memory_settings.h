@@ -1,0 +1,23 @@
+/* memory_settings.h - what the settings say about memory, as bytes and tokens */
+#ifndef HA_WORKER_ATTEMPT_MEMORY_SETTINGS_H
+#define HA_WORKER_ATTEMPT_MEMORY_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/conf/run_settings.h"
+#include "worker/model/config.h"
+
+struct ha_error;
+
+/* train.memory_limit; "auto" is 90 % of what this process may use of the machine,
+ * never what is free, and 0 (no limit) for a GPU's own memory. */
+int ha_memory_limit(const struct ha_run_settings *settings, bool gpu, int64_t *ret_bytes,
+                    struct ha_error *err);
+
+/* train.tokens_per_microbatch, picked where it is 0 for train.plan_memory: by
+ * settings, model and kind of device alone. */
+int ha_token_budget(const struct ha_model_config *config, const struct ha_run_settings *settings,
+                    bool gpu, int64_t *ret_tokens, struct ha_error *err);
+
+#endif

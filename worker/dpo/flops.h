@@ -1,0 +1,47 @@
+/* flops.h - floating-point operations of a pair, by arithmetic
+ *
+ * Two per multiply-add of products and attention, as ha_backend_flops counts
+ * them: for a pair of its own pack both agree to the last operation.  Lengths
+ * may be means. */
+#ifndef HA_WORKER_DPO_FLOPS_H
+#define HA_WORKER_DPO_FLOPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "worker/adapter/adapter.h"
+#include "worker/model/config.h"
+
+/* Tokens of a pair.  padded: what TRL computes for it, both rows filled up to
+ * the longest of their batch. */
+struct ha_dpo_lengths {
+    double prompt, chosen, rejected, padded;
+};
+
+/* Mean lengths of a random pair of hh-rlhf, all four subsets (performance
+ * reference, 2.1): with Llama-2's vocabulary, or one of 128 thousand ids. */
+struct ha_dpo_lengths ha_dpo_hh_lengths(const struct ha_model_config *config);
+
+struct ha_dpo_flops {
+    double reference; /* base model, forward with the head: once for all cells */
+    double below;     /* of it: the layers below the lowest trained one */
+    double forward;   /* of the cell, all layers and the head */
+    double backward;
+    double recompute; /* of layers that are run again */
+};
+
+/* shared: the prompt is computed once.  Layers below `kept_from` are run again in
+ * the backward pass (ha_pass_limits.recomputed_layers; 0: none). */
+void ha_dpo_flops_of_pair(const struct ha_model_config *config,
+                          const struct ha_adapter_settings *adapter,
+                          const struct ha_dpo_lengths *lengths, bool shared, int64_t kept_from,
+                          struct ha_dpo_flops *ret_flops);
+
+/* TRL with gradient checkpointing, whatever the strategy: forward of policy and
+ * reference, forward again and gradients through all layers, for every padded
+ * token, the head three times over all of them. */
+double ha_dpo_flops_of_trl(const struct ha_model_config *config,
+                           const struct ha_adapter_settings *adapter,
+                           const struct ha_dpo_lengths *lengths);
+
+#endif
