@@ -11,6 +11,7 @@ the machine disturbs less; the ratio is of that where --by processor is given.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -37,6 +38,19 @@ def blocks(count):
     second = first + third + (rest > 1)
     return {"local": range(first), "mid": range(first, second), "global": range(second, count),
             "full": range(count)}
+
+
+@dataclasses.dataclass
+class Result:
+    """Seconds, the loss of every step per strategy, and the operations counted (ours)."""
+
+    wall: float
+    processor: float
+    losses: dict
+    flops: float = 0.0
+
+    def seconds(self, by):
+        return self.wall if by == "wall" else self.processor
 
 
 class Bench:
@@ -70,7 +84,7 @@ class Bench:
         return out
 
     def ours(self, strategies, name="job", **train):
-        """Wall and processor seconds from the end of loading, and the losses per strategy."""
+        """A job from the end of loading on."""
         folder = self.scratch / name
         folder.mkdir()
         settings = {"data": {**SETTINGS["data"], "train_samples": self.args.pairs},
@@ -89,7 +103,7 @@ class Bench:
                                  cwd=folder)
         os.close(writer)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        start, losses = None, {}
+        start, losses, flops = None, {}, 0.0
         with os.fdopen(reader) as lines:
             for line in map(json.loads, lines):
                 if start is None and line["type"] == "phase" and line["phase"] != "load":
@@ -97,13 +111,15 @@ class Bench:
                 if line["type"] == "metric" and "loss" in line["values"]:
                     losses.setdefault(strategies[line["cell"] - 1], []).append(
                         line["values"]["loss"])
+                if line["type"] == "cell":
+                    flops += line["summary"]["flops"]
         said = child.communicate()[1].decode()
         if child.returncode != 0:
             sys.exit(f"ha-attempt: {said.strip().splitlines()[-1]}")
         wall = time.perf_counter() - start[0]
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return wall, used - start[1], losses
+        return Result(wall, used - start[1], losses, flops)
 
     # ---- TRL ----
 
@@ -121,7 +137,7 @@ class Bench:
             wall += said["wall"] + (said["reference_wall"] if index == 0 else 0)
             processor += said["processor"] + (said["reference_processor"] if index == 0 else 0)
             losses[strategy] = said["losses"]
-        return wall, processor, losses
+        return Result(wall, processor, losses)
 
 
 def processor_seconds(pid):
@@ -156,22 +172,23 @@ def main():
         bench = Bench(args, scratch)
         print(f"{'':34} {'wall s':>9} {'proc. s':>9} {'pairs/s':>9} {'times ours':>11}")
         ours = bench.ours(strategies)
-        at = 0 if args.by == "wall" else 1
+        base = ours.seconds(args.by)
         total = args.pairs * len(strategies)
 
         def row(label, result):
-            print(f"{label:34} {result[0]:9.1f} {result[1]:9.1f} {total / result[at]:9.2f} "
-                  f"{result[at] / ours[at]:11.2f}", flush=True)
+            seconds = result.seconds(args.by)
+            print(f"{label:34} {result.wall:9.1f} {result.processor:9.1f} {total / seconds:9.2f} "
+                  f"{seconds / base:11.2f}", flush=True)
             return result
         row(f"ours, {len(strategies)} in one job, fp32" if len(strategies) > 1 else "ours, fp32",
             ours)
         paper = {dtype: row(f"TRL, the paper's settings, {dtype}", bench.trl(strategies, "paper", dtype))
                  for dtype in ("fp32", "bf16")}
-        best = min(paper, key=lambda dtype: paper[dtype][at])
+        best = min(paper, key=lambda dtype: paper[dtype].seconds(args.by))
         tuned = row(f"TRL tuned, {best}", bench.trl(strategies, "tuned", best))
-        check_losses(ours[2], paper["fp32"][2])
-    print(f"against TRL tuned: {tuned[at] / ours[at]:.2f}")
-    print(f"{args.name} ratio {paper[best][at] / ours[at]:.2f}")
+        check_losses(ours.losses, paper["fp32"].losses)
+    print(f"against TRL tuned: {tuned.seconds(args.by) / base:.2f}")
+    print(f"{args.name} ratio {paper[best].seconds(args.by) / base:.2f}")
 
 
 if __name__ == "__main__":
