@@ -15,8 +15,8 @@ STRATEGIES = ["local", "mid", "global", "full"]
 
 
 def adapters(folder):
-    """{the last folder's name: bytes} of what a job made."""
-    return {path.parent.name: path.read_bytes()
+    """{path: bytes} of what a job made."""
+    return {str(path.relative_to(folder)): path.read_bytes()
             for path in folder.rglob("adapter_model.safetensors")}
 
 
