@@ -159,7 +159,7 @@ static void add_norms(const struct probe *probe)
 static int check(const struct ha_dpo_probe_settings *settings, int64_t n_layers,
                  const struct ha_pair_set *pairs, struct ha_error *err)
 {
-    if (settings->pairs < 1 || settings->n_ranges < 0)
+    if (settings->pairs < 1 || settings->n_ranges < 0 || settings->memory_bytes < 0)
         return ha_error_set(err, EINVAL, "a probe takes at least one pair");
     if (pairs->n_pairs < 1)
         return ha_error_set(err, EINVAL, "there are no pairs to probe with");
@@ -203,6 +203,31 @@ static int make_result(struct probe *probe, struct ha_error *err)
     return 0;
 }
 
+/* Sets as few layers to run again as the memory asks for. */
+static int fit_pass(struct probe *probe, struct ha_pass_limits *limits, struct ha_error *err)
+{
+    enum ha_dtype act = ha_backend_activation_dtype(probe->backend);
+    int64_t most = probe->settings->memory_bytes, bytes = 0;
+
+    for (limits->recomputed_layers = 0; limits->recomputed_layers < probe->geometry.n_layers;
+         limits->recomputed_layers++) {
+        int r = ha_pass_plan_bytes(ha_model_config(probe->model), act, limits, &bytes, err);
+
+        if (r < 0)
+            return r;
+        if (most == 0 || bytes <= most) {
+            probe->result->pass_bytes = bytes;
+            probe->result->recomputed_layers = limits->recomputed_layers;
+            return 0;
+        }
+    }
+    return ha_error_set(err, ENOMEM,
+                        "a pair of %lld tokens needs %lld MiB for activations and there are %lld; "
+                        "a smaller train.max_length needs less",
+                        (long long)limits->max_tokens, (long long)(bytes >> 20),
+                        (long long)(most >> 20));
+}
+
 /* One pair a pack: a pack's size is its longest pair's. */
 static int make_pass(struct probe *probe, struct ha_error *err)
 {
@@ -221,9 +246,7 @@ static int make_pass(struct probe *probe, struct ha_error *err)
         limits.max_tokens = tokens > limits.max_tokens ? tokens : limits.max_tokens;
         limits.max_rows = rows > limits.max_rows ? rows : limits.max_rows;
     }
-    r = ha_pass_plan_bytes(ha_model_config(probe->model),
-                           ha_backend_activation_dtype(probe->backend), &limits,
-                           &probe->result->pass_bytes, err);
+    r = fit_pass(probe, &limits, err);
     if (r == 0)
         r = ha_pass_create(probe->model, &limits, &probe->pass, err);
     if (r < 0)
@@ -271,7 +294,7 @@ static int run_pairs(struct probe *probe, ha_dpo_probe_progress progress, void *
                      const volatile sig_atomic_t *stop, struct ha_error *err)
 {
     struct ha_dpo_probe_result *result = probe->result;
-    int64_t start_ns = ha_clock_boot_ns();
+    int64_t start_ns = ha_clock_work_ns();
     double start_flops = ha_backend_flops(probe->backend);
     int r = 0;
 
@@ -282,7 +305,7 @@ static int run_pairs(struct probe *probe, ha_dpo_probe_progress progress, void *
         if (r < 0)
             break;
         add_norms(probe);
-        result->elapsed_ns = ha_clock_boot_ns() - start_ns;
+        result->elapsed_ns = ha_clock_work_ns() - start_ns;
         if (progress)
             r = progress(user, pair + 1, result->n_pairs, result->n_tokens, result->elapsed_ns,
                          err);

@@ -329,6 +329,36 @@ static void shared_prompts_threads_and_types(void **state)
     }
 }
 
+/* With less memory layers run again, and no bit changes. */
+static void memory_is_kept_to(void **state)
+{
+    struct ha_dpo_probe_result *wide, *narrow = NULL, *none = NULL;
+    struct ha_error err = {0};
+    struct fixture fixture;
+
+    (void)state;
+    set_up(&fixture, HA_FAMILY_QWEN3, HA_DTYPE_F32, 1);
+    wide = probe(&fixture);
+    assert_int_equal(wide->recomputed_layers, 0);
+    for (int64_t layers = 1; layers < 4; layers++) {
+        fixture.settings.memory_bytes = (narrow ? narrow : wide)->pass_bytes - 1;
+        ha_dpo_probe_result_destroy(narrow);
+        narrow = probe(&fixture);
+        assert_int_equal(narrow->recomputed_layers, layers);
+        assert_true(narrow->pass_bytes <= fixture.settings.memory_bytes);
+        compare(narrow, wide, 0);
+    }
+    fixture.settings.memory_bytes = narrow->pass_bytes - 1;
+    assert_int_equal(ha_dpo_probe(fixture.small.model, &fixture.set, &fixture.settings, NULL, NULL,
+                                  NULL, &none, &err),
+                     -ENOMEM);
+    assert_non_null(strstr(ha_error_text(&err), "train.max_length"));
+    assert_null(none);
+    ha_dpo_probe_result_destroy(narrow);
+    ha_dpo_probe_result_destroy(wide);
+    tear_down(&fixture);
+}
+
 /* At the reference a loss's slope is a number of the loss alone; norms go by it. */
 static void losses_differ_by_their_slope(void **state)
 {
@@ -452,6 +482,7 @@ int main(void)
         cmocka_unit_test(parameters_are_counted),
         cmocka_unit_test(first_pairs_are_taken),
         cmocka_unit_test(shared_prompts_threads_and_types),
+        cmocka_unit_test(memory_is_kept_to),
         cmocka_unit_test(losses_differ_by_their_slope),
         cmocka_unit_test(every_loss_has_norms),
         cmocka_unit_test(stops_and_refusals),
