@@ -18,7 +18,8 @@ os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELIS
 import datasets  # noqa: E402
 import torch  # noqa: E402
 
-from oracle import cases, dpo, forward, losses, processors, random_order, text  # noqa: E402
+from oracle import (cases, dpo, forward, losses, probe, processors, random_order,  # noqa: E402
+                    text)
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -48,6 +49,7 @@ def make_family(family, out_dir):
     text.make(MODELS / family, out_dir)
     forward.make(MODELS / family, out_dir)
     dpo.make(MODELS / family, family, out_dir)
+    probe.make(MODELS / family, family, out_dir)
 
 
 def main():

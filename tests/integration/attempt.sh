@@ -18,7 +18,7 @@ status() {
 
 # ---- the command line -----------------------------------------------------------
 
-for command in tokenize score train generate plan job backend merge; do
+for command in tokenize score train probe generate plan job backend merge; do
     ha-attempt $command --help >help.txt 2>&1 && grep -q "^example: .*ha-attempt $command " help.txt
     equal "$command --help shows an example" $? 0
 done
@@ -385,6 +385,50 @@ train_job 's|"name": "demo/mid"|&, "checkpoint": "inputs/train.jsonl"|; /demo\/f
 equal "a checkpoint that is none is left aside" $? 0
 check "and training begins anew" cmp whole/adapter_model.safetensors anew/out/21/adapter/adapter_model.safetensors
 
+probe_job() { # pairs that training selects
+    cat <<JSON
+{"kind": "probe", "sweep": "test", "job": 9, "threads": 1, "backend": "cpu",
+ "model": {"name": "demo", "path": "$MODEL", "hub_id": "", "template": "hh"},
+ "data": {"train": ["inputs/train.jsonl"], "eval": []},
+ "settings": {"data": {"train_samples": $1}, "train": {"beta": 0.2}},
+ "cells": [{"id": 41, "name": "demo", "layers": []}], "skip_answers": {}}
+JSON
+}
+
+probe_job 7 | job probed
+equal "a job probes" $? 0
+# shellcheck disable=SC2086
+check "probe by hand" eval 'ha-attempt probe --model "$MODEL" --data "$PAIRS" --json \
+    --set data.train_samples=7 --set train.beta=0.2 $ONE >probed.json'
+check "with the norms of a probe by hand, per layer and block" python3 - <<'PYTHON'
+import json
+hand = json.load(open("probed.json"))
+lines = [json.loads(line) for line in open("probed.lines")]
+rows = [line for line in lines if line["type"] == "probe"]
+keys = ["block", "layer", "layers", "module", "norm", "parameters"]
+assert [[row[key] for key in keys] for row in rows] == \
+       [[norm[key] for key in keys] for norm in hand["norms"]]
+assert all(row["cell"] == 41 and row["pairs"] == hand["pairs"] == 7 for row in rows)
+blocks = [(row["block"], row["layer"], row["layers"]) for row in rows if row["module"] == "all"]
+assert blocks == [("", layer, 1) for layer in range(7)] + \
+       [("local", 0, 3), ("mid", 3, 2), ("global", 5, 2), ("full", 0, 7)], blocks
+assert all(row["norm"] > 0 and row["parameters"] > 0 for row in rows)
+assert lines[-1]["type"] == "cell" and lines[-1]["done"], lines[-1]
+assert lines[-1]["summary"]["pairs_probed"] == 7
+PYTHON
+ha-attempt probe --model "$MODEL" --data "$PAIRS" --pairs 3 2>probe.log >probe.txt
+equal "probe prints a table" "$(grep -c '%$' probe.txt)" 7
+mkdir -p unprobed/inputs
+cp "$PAIRS" unprobed/inputs/train.jsonl
+probe_job 0 >unprobed/job.json
+(exec ha-attempt job --dir unprobed --contract-fd 3 3>unprobed.lines 2>unprobed.log) &
+pid=$!
+until_true 20 grep -q '"type":"progress"' unprobed.lines
+kill -TERM $pid
+wait $pid
+equal "SIGTERM ends a probe with exit code 75" $? 75
+equal "and no norm" "$(grep -c '"type":"probe"' unprobed.lines)" 0
+
 mkdir -p answered/inputs
 cp -r whole answered/inputs/adapter
 job answered <<JSON
@@ -416,7 +460,7 @@ refused() { # name, code, text, sed expression
     tail -n 1 refused.lines | grep '"type":"error"' | grep -q -e "$3"
     equal "$1: the last line says why" $? 0
 }
-refused "a job of another kind" 78 'neither train nor generate' 's|"kind": "train"|"kind": "judge"|'
+refused "a job of another kind" 78 'neither train, probe nor generate' 's|"kind": "train"|"kind": "judge"|'
 refused "a template that is not built" 78 'not built yet' 's|"template": "hh"|"template": "chat"|'
 refused "cells that differ in what they share" 78 'train.epochs' 's|"beta": 0.5|"epochs": 2|'
 refused "a model that is not there" 1 '/nowhere/' "s|$MODEL|/nowhere|"

@@ -4,7 +4,7 @@
 #
 #   sh tests/oracle/run.sh                 everything
 #   sh tests/oracle/run.sh CHECK ...       some of: tokenize forward adapters merge dpo losses
-#                                          processors generate
+#                                          probe processors generate
 #
 # HA_BUILD          folder with the programs (default: build/test, built if it is not there)
 # HA_ORACLE_PYTHON  a Python that has the oracles; without it they are installed into build-oracle/
@@ -16,7 +16,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 root=$(pwd)
 requirements=$root/tests/golden/requirements.txt
-checks=${*:-tokenize forward adapters merge dpo losses processors generate}
+checks=${*:-tokenize forward adapters merge dpo losses probe processors generate}
 
 fail() {
     echo "run.sh: $1" >&2

@@ -14,6 +14,7 @@
 #include "worker/attempt/generation.h"
 #include "worker/attempt/job_spec.h"
 #include "worker/attempt/outcome.h"
+#include "worker/attempt/probing.h"
 #include "worker/attempt/training.h"
 #include "worker/contract.h"
 
@@ -92,6 +93,34 @@ static int generate(const struct ha_job_spec *spec, const struct ha_reporter *re
     return r;
 }
 
+static int probe(const struct ha_job_spec *spec, const struct ha_reporter *reporter,
+                 struct ha_error *err)
+{
+    struct ha_probing probing = {.engine = engine_of(spec),
+                                 .prompt_template = spec->prompt_template,
+                                 .train = spec->train,
+                                 .n_train = spec->n_train,
+                                 .cell = spec->cells[0].id,
+                                 .pairs = spec->probe_pairs,
+                                 .settings = spec->cells[0].settings};
+
+    return ha_probing_run(&probing, reporter, &ha_attempt_stop, err);
+}
+
+static int run_job(const struct ha_job_spec *spec, const struct ha_reporter *reporter,
+                   struct ha_error *err)
+{
+    switch (spec->kind) {
+    case HA_JOB_TRAIN:
+        return train(spec, reporter, err);
+    case HA_JOB_PROBE:
+        return probe(spec, reporter, err);
+    case HA_JOB_GENERATE:
+        break;
+    }
+    return generate(spec, reporter, err);
+}
+
 static int run(const struct ha_call *call, struct ha_error *err)
 {
     const char *dir = ha_arguments_value(call->arguments, "dir", ".");
@@ -112,7 +141,7 @@ static int run(const struct ha_call *call, struct ha_error *err)
     reporter = ha_contract_reporter(&context);
     r = ha_job_spec_load(HA_ATTEMPT_SPEC_FILE, &spec, err);
     if (r == 0) {
-        r = spec->trains ? train(spec, &reporter, err) : generate(spec, &reporter, err);
+        r = run_job(spec, &reporter, err);
         ha_job_spec_destroy(spec);
     }
     if (r == 0)

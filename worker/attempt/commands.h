@@ -29,7 +29,7 @@ struct ha_subcommand {
 
 extern const struct ha_subcommand ha_subcommand_tokenize, ha_subcommand_score, ha_subcommand_train,
     ha_subcommand_generate, ha_subcommand_merge, ha_subcommand_plan, ha_subcommand_backend,
-    ha_subcommand_job;
+    ha_subcommand_probe, ha_subcommand_job;
 
 /* Set by SIGTERM and SIGINT: stop after a checkpoint. */
 extern volatile sig_atomic_t ha_attempt_stop;

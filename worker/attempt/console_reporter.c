@@ -9,6 +9,7 @@
 #include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "common/base/memory.h"
 #include "common/conf/json.h"
 
 enum { PROGRESS_MS = 2000 };
@@ -118,6 +119,17 @@ static int answer(void *context, const struct ha_reported_answer *a, struct ha_e
     return put(console->answers, console->answers_path, line, r, err);
 }
 
+static int norm(void *context, const struct ha_reported_norm *reported, struct ha_error *err)
+{
+    struct ha_console_reporter *console = context;
+
+    if (ha_grow((void **)&console->norms, &console->norm_capacity, console->n_norms + 1,
+                sizeof(*console->norms)) < 0)
+        return ha_error_set(err, ENOMEM, "out of memory");
+    console->norms[console->n_norms++] = *reported;
+    return 0;
+}
+
 static int artifact(void *context, int64_t cell, const char *kind, const char *name,
                     const char *path, int64_t step, struct ha_error *err)
 {
@@ -173,6 +185,9 @@ static int close_file(FILE *file, const char *path, int r, struct ha_error *err)
 
 int ha_console_reporter_close(struct ha_console_reporter *context, int r, struct ha_error *err)
 {
+    free(context->norms);
+    context->norms = NULL;
+    context->n_norms = context->norm_capacity = 0;
     r = close_file(context->metrics, context->metrics_path, r, err);
     return close_file(context->answers, context->answers_path, r, err);
 }
@@ -184,6 +199,7 @@ struct ha_reporter ha_console_reporter(struct ha_console_reporter *context)
                                 .progress = progress,
                                 .metrics = metrics,
                                 .answer = answer,
+                                .norm = norm,
                                 .artifact = artifact,
                                 .cell = cell};
 }

@@ -1,7 +1,7 @@
 /* console_reporter.h - the reporter of commands that a person runs
  *
  * Phases and progress go to standard error, metrics and answers as JSON Lines to
- * the files that were asked for. */
+ * the files that were asked for; norms are kept for the caller. */
 #ifndef HA_WORKER_ATTEMPT_CONSOLE_REPORTER_H
 #define HA_WORKER_ATTEMPT_CONSOLE_REPORTER_H
 
@@ -20,7 +20,9 @@ struct ha_console_reporter {
     FILE *metrics, *answers;
     const char *const *names; /* names[cell - 1] is put into answers as "adapter"; may be NULL */
     int64_t next_progress_ms;
-    bool failed; /* a cell has failed */
+    bool failed;                    /* a cell has failed */
+    struct ha_reported_norm *norms; /* all of them, for the caller; until it is closed */
+    int64_t n_norms, norm_capacity;
 };
 
 int ha_console_reporter_open(struct ha_console_reporter *context, struct ha_error *err);

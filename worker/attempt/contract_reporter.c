@@ -137,6 +137,28 @@ static int answer(void *context, const struct ha_reported_answer *a, struct ha_e
     return finish(context, line, r, err);
 }
 
+static int norm(void *context, const struct ha_reported_norm *n, struct ha_error *err)
+{
+    struct ha_json *line = line_of("probe");
+    int r = ha_json_set(line, "cell", ha_json_new_int(n->cell));
+
+    if (r == 0)
+        r = ha_json_set(line, "block", ha_json_new_string(n->block));
+    if (r == 0)
+        r = ha_json_set(line, "layer", ha_json_new_int(n->layer));
+    if (r == 0)
+        r = ha_json_set(line, "layers", ha_json_new_int(n->layers));
+    if (r == 0)
+        r = ha_json_set(line, "module", ha_json_new_string(n->module));
+    if (r == 0)
+        r = ha_json_set(line, "norm", ha_json_new_real(n->norm));
+    if (r == 0)
+        r = ha_json_set(line, "parameters", ha_json_new_int(n->parameters));
+    if (r == 0)
+        r = ha_json_set(line, "pairs", ha_json_new_int(n->pairs));
+    return finish(context, line, r, err);
+}
+
 static int artifact(void *context, int64_t cell, const char *kind, const char *name,
                     const char *path, int64_t step, struct ha_error *err)
 {
@@ -178,6 +200,7 @@ struct ha_reporter ha_contract_reporter(struct ha_contract_reporter *context)
                                 .progress = progress,
                                 .metrics = metrics,
                                 .answer = answer,
+                                .norm = norm,
                                 .artifact = artifact,
                                 .cell = cell};
 }

@@ -8,6 +8,7 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "common/conf/json.h"
+#include "worker/attempt/probing.h"
 
 enum { LIMIT_BYTES = 64 << 20, MAX_LAYERS = 1024, MAX_THREADS = 4096 };
 
@@ -111,7 +112,7 @@ static int read_cell(const struct ha_job_spec *spec, const struct ha_json *json,
     r = read_text(json, "name", &cell->name, err);
     if (r == 0)
         r = read_layers(ha_json_get(json, "layers"), cell, err);
-    if (r == 0 && spec->trains && cell->n_layers == 0)
+    if (r == 0 && spec->kind == HA_JOB_TRAIN && cell->n_layers == 0)
         r = ha_error_set(err, EINVAL, "job.json: %s trains no layer", cell->name);
     if (r == 0)
         r = read_skip(ha_json_get(spec->document, "skip_answers"), cell, err);
@@ -153,18 +154,47 @@ static int read_machine(struct ha_job_spec *spec, struct ha_error *err)
     return 0;
 }
 
+static int parse_kind(const char *name, enum ha_job_kind *ret_kind, struct ha_error *err)
+{
+    static const char *const names[] = {
+        [HA_JOB_TRAIN] = "train", [HA_JOB_PROBE] = "probe", [HA_JOB_GENERATE] = "generate"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(names[i], name) == 0) {
+            *ret_kind = (enum ha_job_kind)i;
+            return 0;
+        }
+    }
+    return ha_error_set(err, EINVAL, "job.json: kind '%s' is neither train, probe nor generate",
+                        name);
+}
+
+static int read_probe(struct ha_job_spec *spec, struct ha_error *err)
+{
+    const struct ha_json *probe = ha_json_get(ha_json_get(spec->document, "settings"), "probe");
+
+    spec->probe_pairs = ha_json_int(ha_json_get(probe, "pairs"), HA_PROBE_PAIRS);
+    if (spec->probe_pairs < 1)
+        return ha_error_set(err, EINVAL, "job.json: probe.pairs must be at least 1");
+    if (spec->n_cells != 1)
+        return ha_error_set(err, EINVAL, "job.json: a probe has one cell, not %lld",
+                            (long long)spec->n_cells);
+    return 0;
+}
+
 static int read_spec(struct ha_job_spec *spec, struct ha_error *err)
 {
     const struct ha_json *model = ha_json_get(spec->document, "model");
     const struct ha_json *data = ha_json_get(spec->document, "data");
+    bool generates;
     const char *kind;
     int r = read_text(spec->document, "kind", &kind, err);
 
     if (r < 0)
         return r;
-    spec->trains = strcmp(kind, "train") == 0;
-    if (!spec->trains && strcmp(kind, "generate") != 0)
-        return ha_error_set(err, EINVAL, "job.json: kind '%s' is neither train nor generate", kind);
+    r = parse_kind(kind, &spec->kind, err);
+    if (r < 0)
+        return r;
     spec->hub_id = optional_text(model, "hub_id");
     spec->prompt_template = ha_json_string(ha_json_get(model, "template"), "hh");
     r = read_text(model, "path", &spec->model_path, err);
@@ -174,11 +204,14 @@ static int read_spec(struct ha_job_spec *spec, struct ha_error *err)
         r = read_paths(data, "train", &spec->train, &spec->n_train, err);
     if (r == 0)
         r = read_paths(data, "eval", &spec->eval, &spec->n_eval, err);
-    if (r == 0 && (spec->trains ? spec->n_train : spec->n_eval) == 0)
-        r = missing(spec->trains ? "data.train" : "data.eval", err);
+    generates = spec->kind == HA_JOB_GENERATE;
+    if (r == 0 && (generates ? spec->n_eval : spec->n_train) == 0)
+        r = missing(generates ? "data.eval" : "data.train", err);
     if (r == 0 && !ha_json_is(ha_json_get(spec->document, "settings"), HA_JSON_OBJECT))
         r = missing("settings", err);
-    return r < 0 ? r : read_cells(spec, err);
+    if (r == 0)
+        r = read_cells(spec, err);
+    return r < 0 || spec->kind != HA_JOB_PROBE ? r : read_probe(spec, err);
 }
 
 int ha_job_spec_load(const char *path, struct ha_job_spec **ret_spec, struct ha_error *err)

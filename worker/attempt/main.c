@@ -12,8 +12,9 @@
 #include "worker/contract.h"
 
 static const struct ha_subcommand *const commands[] = {
-    &ha_subcommand_tokenize, &ha_subcommand_score, &ha_subcommand_train,   &ha_subcommand_generate,
-    &ha_subcommand_merge,    &ha_subcommand_plan,  &ha_subcommand_backend, &ha_subcommand_job,
+    &ha_subcommand_tokenize, &ha_subcommand_score,    &ha_subcommand_train,
+    &ha_subcommand_probe,    &ha_subcommand_generate, &ha_subcommand_merge,
+    &ha_subcommand_plan,     &ha_subcommand_backend,  &ha_subcommand_job,
 };
 
 enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };

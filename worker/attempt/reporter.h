@@ -1,6 +1,6 @@
 /* reporter.h - where an attempt tells what happens
  *
- * Training and generation speak to this interface; contract_reporter.c writes
+ * Training, probing and generation speak to this interface; contract_reporter.c writes
  * it to the daemon's pipe, console_reporter.c to the terminal and files of a person. */
 #ifndef HA_WORKER_ATTEMPT_REPORTER_H
 #define HA_WORKER_ATTEMPT_REPORTER_H
@@ -39,6 +39,16 @@ struct ha_reported_answer {
     int64_t prompt_tokens, tokens;
 };
 
+/* A mean of norms over the pairs of a probe; worker/contract.h, line "probe". */
+struct ha_reported_norm {
+    int64_t cell;
+    const char *block; /* static; "" for one layer */
+    int64_t layer, layers;
+    const char *module; /* static */
+    double norm;
+    int64_t parameters, pairs;
+};
+
 /* Every call returns 0 or a negative errno that ends the attempt. */
 struct ha_reporter {
     void *context;
@@ -48,6 +58,7 @@ struct ha_reporter {
     int (*metrics)(void *context, int64_t cell, int64_t step,
                    const struct ha_reported_metric *metrics, int64_t n, struct ha_error *err);
     int (*answer)(void *context, const struct ha_reported_answer *answer, struct ha_error *err);
+    int (*norm)(void *context, const struct ha_reported_norm *norm, struct ha_error *err);
     /* The file is complete and synced, and never changes. */
     int (*artifact)(void *context, int64_t cell, const char *kind, const char *name,
                     const char *path, int64_t step, struct ha_error *err);

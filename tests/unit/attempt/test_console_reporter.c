@@ -121,6 +121,22 @@ static void answers_name_their_adapter(void **state)
           "\"text\":\"a\",\"raw\":\" a\",\"finish\":\"eos\",\"prompt_tokens\":1,\"tokens\":1}\n");
 }
 
+static void norms_are_kept(void **state)
+{
+    struct ha_console_reporter console = {0};
+    struct ha_reporter reporter = ha_console_reporter(&console);
+    struct ha_reported_norm norm = {.block = "", .module = "q_proj", .layers = 1};
+
+    (void)state;
+    for (norm.layer = 0; norm.layer < 100; norm.layer++)
+        assert_int_equal(reporter.norm(reporter.context, &norm, NULL), 0);
+    assert_int_equal(console.n_norms, 100);
+    assert_int_equal(console.norms[99].layer, 99);
+    assert_string_equal(console.norms[0].module, "q_proj");
+    assert_int_equal(ha_console_reporter_close(&console, 0, NULL), 0);
+    assert_null(console.norms);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +144,7 @@ int main(void)
                                         remove_file),
         cmocka_unit_test_setup_teardown(resumed_work_adds, make_file, remove_file),
         cmocka_unit_test(a_full_disk_is_named),
+        cmocka_unit_test(norms_are_kept),
         cmocka_unit_test_setup_teardown(answers_name_their_adapter, make_file, remove_file),
     };
 

@@ -57,7 +57,7 @@ static void every_member_is_read(void **state)
 
     (void)state;
     assert_int_equal(load(&(struct parts){0}, &spec, NULL), 0);
-    assert_true(spec->trains);
+    assert_int_equal(spec->kind, HA_JOB_TRAIN);
     assert_string_equal(spec->model_path, "/models/m");
     assert_null(spec->hub_id);
     assert_string_equal(spec->prompt_template, "hh");
@@ -108,11 +108,26 @@ static void generation_needs_no_layers(void **state)
 
     (void)state;
     assert_int_equal(load(&parts, &spec, NULL), 0);
-    assert_false(spec->trains);
+    assert_int_equal(spec->kind, HA_JOB_GENERATE);
     assert_string_equal(spec->hub_id, "org/m");
     assert_string_equal(spec->prompt_template, "hh");
     assert_int_equal(spec->cells[0].n_layers, 0);
     assert_string_equal(spec->cells[0].adapter, "inputs/1");
+    ha_job_spec_destroy(spec);
+}
+
+static void a_probe_has_one_cell_and_no_layers(void **state)
+{
+    const struct parts parts = {
+        .kind = "\"probe\"", .cells = "[{\"id\": 3, \"name\": \"m\", \"layers\": []}]"};
+    struct ha_job_spec *spec = NULL;
+
+    (void)state;
+    assert_int_equal(load(&parts, &spec, NULL), 0);
+    assert_int_equal(spec->kind, HA_JOB_PROBE);
+    assert_int_equal(spec->probe_pairs, 256);
+    assert_int_equal(spec->cells[0].id, 3);
+    assert_int_equal(spec->cells[0].n_layers, 0);
     ha_job_spec_destroy(spec);
 }
 
@@ -123,12 +138,14 @@ static void mistakes_are_named(void **state)
         const char *text;
     } cases[] = {
         {{.kind = "1"}, "kind"},
-        {{.kind = "\"judge\""}, "neither train nor generate"},
+        {{.kind = "\"judge\""}, "neither train, probe nor generate"},
         {{.model = "{}"}, "path"},
         {{.model = "[]"}, "path"},
         {{.data = "{\"train\": [1]}"}, "train"},
         {{.data = "{\"train\": \"a\"}"}, "train"},
         {{.data = "{}"}, "data.train"},
+        {{.kind = "\"probe\""}, "one cell, not 2"},
+        {{.kind = "\"probe\"", .data = "{\"eval\": [\"a\"]}"}, "data.train"},
         {{.kind = "\"generate\"", .data = "{\"train\": [\"a\"]}"}, "data.eval"},
         {{.settings = "null"}, "settings"},
         {{.settings = "{\"train\": {\"betta\": 1}}"}, "betta"},
@@ -196,6 +213,7 @@ int main(void)
         cmocka_unit_test(every_member_is_read),
         cmocka_unit_test(a_cells_settings_lie_over_the_common_ones),
         cmocka_unit_test(generation_needs_no_layers),
+        cmocka_unit_test(a_probe_has_one_cell_and_no_layers),
         cmocka_unit_test(mistakes_are_named),
         cmocka_unit_test(files_that_are_no_spec),
     };

@@ -9,6 +9,7 @@
 
 #include "common/base/memory.h"
 #include "tests/unit/dpo/loss_settings.h"
+#include "worker/dpo/probe.h"
 #include "worker/dpo/work.h"
 
 /* ENGINE.md, numerics 1.  A limit is widened to the oracle's own fp32-fp64 gap
@@ -19,6 +20,7 @@
 #define DA_LIMIT 5e-5
 #define CHANGE_B_LIMIT 1e-4
 #define CHANGE_A_LIMIT 1e-3
+#define PROBE_LIMIT 1e-4
 
 struct golden {
     const char *family;
@@ -627,12 +629,88 @@ static void losses_agree(void **state)
     OF_FAMILY(test, "llama-2-demo"), OF_FAMILY(test, "llama-3.1-demo"),                            \
         OF_FAMILY(test, "qwen2.5-demo"), OF_FAMILY(test, "qwen3-demo")
 
+/* ---- norms of frozen weights' gradients ---- */
+
+static const struct ha_dpo_probe_norms *norms_at(const struct ha_dpo_probe_result *result,
+                                                 const char *block, int64_t layer)
+{
+    static const char *const names[] = {"local", "mid", "global", "full"};
+    int64_t n_layers = result->n_norms - 4;
+
+    for (int64_t i = 0; block[0] && i < 4; i++)
+        if (strcmp(names[i], block) == 0)
+            return &result->norms[n_layers + i];
+    return &result->norms[layer];
+}
+
+static int module_of(const char *name)
+{
+    for (int module = 0; module < HA_DPO_PROBE_MODULES; module++)
+        if (strcmp(ha_dpo_probe_module_name(module), name) == 0)
+            return module;
+    fail_msg("no module %s", name);
+    return 0;
+}
+
+/* The largest relative error. */
+static double probe_error(const struct golden *golden, const struct ha_json *norms, double beta)
+{
+    int64_t n = ha_model_config(golden->model)->n_layers, local = n / 3 + (n % 3 > 0);
+    int64_t mid = n / 3 + (n % 3 > 1);
+    const struct ha_dpo_probe_range blocks[] = {
+        {0, local}, {local, mid}, {local + mid, n - local - mid}, {0, n}};
+    struct ha_dpo_probe_settings settings = {
+        .pairs = golden->set.n_pairs, .share_prompt = true, .ranges = blocks, .n_ranges = 4};
+    struct ha_dpo_probe_result *result = NULL;
+    double largest = 0;
+
+    ha_dpo_loss_defaults(&settings.loss);
+    settings.loss.beta = beta;
+    assert_ok(
+        ha_dpo_probe(golden->model, &golden->set, &settings, NULL, NULL, NULL, &result, &err));
+    assert_int_equal(ha_json_size(norms), result->n_norms * HA_DPO_PROBE_MODULES);
+    for (int64_t i = 0; i < ha_json_size(norms); i++) {
+        const struct ha_json *item = ha_json_at(norms, i);
+        const char *block = ha_json_string(ha_json_get(item, "block"), "?");
+        const struct ha_dpo_probe_norms *ours =
+            norms_at(result, block, ha_json_int(ha_json_get(item, "layer"), -1));
+        double want = ha_json_real(ha_json_get(item, "norm"), 0);
+        double got = ours->norm[module_of(ha_json_string(ha_json_get(item, "module"), ""))];
+
+        assert_int_equal(ours->range.first, ha_json_int(ha_json_get(item, "layer"), -1));
+        assert_true(want > 0);
+        largest = fmax(largest, fabs(got - want) / want);
+    }
+    ha_dpo_probe_result_destroy(result);
+    return largest;
+}
+
+static void probe_norms(void **state)
+{
+    (void)state;
+    for (int f = 0; f < 4; f++) {
+        struct ha_json *json = golden_json(golden_families[f], "probe.json");
+        const struct ha_json *norms = ha_json_get(json, "norms");
+        double beta = ha_json_real(ha_json_get(json, "beta"), 0), error;
+        struct golden golden;
+
+        open_golden(&golden, golden_families[f]);
+        assert_int_equal(ha_json_int(ha_json_get(json, "pairs"), 0), golden.set.n_pairs);
+        error = probe_error(&golden, norms, beta);
+        if (!(error <= PROBE_LIMIT))
+            fail_msg("%s: %g", golden_families[f], error);
+        assert_true(probe_error(&golden, norms, beta * 1.01) > PROBE_LIMIT);
+        close_golden(&golden);
+        ha_json_destroy(json);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         OF_EACH_FAMILY(references_agree), OF_EACH_FAMILY(gradients_agree),
         OF_EACH_FAMILY(training_agrees),  OF_EACH_FAMILY(planted_faults_are_caught),
-        cmocka_unit_test(losses_agree),
+        cmocka_unit_test(losses_agree),   cmocka_unit_test(probe_norms),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,31 @@
+/* probing.h - one probe of a model: data, norms per layer and block, report
+ *
+ * The norms depend on model, data and loss alone, not on strategies: one probe
+ * serves all cells of a model. */
+#ifndef HA_WORKER_ATTEMPT_PROBING_H
+#define HA_WORKER_ATTEMPT_PROBING_H
+
+#include <signal.h>
+
+#include "common/conf/run_settings.h"
+#include "worker/attempt/engine.h"
+#include "worker/attempt/reporter.h"
+
+enum { HA_PROBE_PAIRS = 256 }; /* where nobody says */
+
+struct ha_probing {
+    struct ha_engine_options engine;
+    const char *prompt_template; /* "hh" */
+    const char *const *train;    /* files of pairs */
+    int64_t n_train;
+    int64_t cell;                           /* its number in reports */
+    int64_t pairs;                          /* the first of the training selection; >= 1 */
+    const struct ha_run_settings *settings; /* [data], and of [train] loss, max_length, precision */
+};
+
+/* Reports the norms of every layer, then of the blocks local, mid, global and full, then the cell.
+ * Returns 0, -EINTR when *stop was set (nothing is kept), or another negative errno. */
+int ha_probing_run(const struct ha_probing *probing, const struct ha_reporter *reporter,
+                   const volatile sig_atomic_t *stop, struct ha_error *err);
+
+#endif
