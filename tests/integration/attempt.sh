@@ -420,7 +420,7 @@ ha-attempt probe --model "$MODEL" --data "$PAIRS" --pairs 3 2>probe.log >probe.t
 equal "probe prints a table" "$(grep -c '%$' probe.txt)" 7
 mkdir -p unprobed/inputs
 cp "$PAIRS" unprobed/inputs/train.jsonl
-probe_job 0 >unprobed/job.json
+probe_job 600 >unprobed/job.json
 (exec ha-attempt job --dir unprobed --contract-fd 3 3>unprobed.lines 2>unprobed.log) &
 pid=$!
 until_true 20 grep -q '"type":"progress"' unprobed.lines

@@ -118,8 +118,8 @@ static void generation_needs_no_layers(void **state)
 
 static void a_probe_has_one_cell_and_no_layers(void **state)
 {
-    const struct parts parts = {
-        .kind = "\"probe\"", .cells = "[{\"id\": 3, \"name\": \"m\", \"layers\": []}]"};
+    const struct parts parts = {.kind = "\"probe\"",
+                                .cells = "[{\"id\": 3, \"name\": \"m\", \"layers\": []}]"};
     struct ha_job_spec *spec = NULL;
 
     (void)state;
