@@ -1,6 +1,7 @@
 #include "common/conf/blocks.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,10 +111,6 @@ int ha_layers_parse(const char *text, int64_t total, struct ha_layers *ret_layer
     struct ha_layers layers = {0};
     int r;
 
-    if (strncmp(text, "auto:", 5) == 0)
-        return ha_error_set(err, ENOTSUP,
-                            "\"%.60s\" is not built yet (it waits for the probe); name the layers",
-                            text);
     if (*text == '\0')
         return ha_error_set(err, EINVAL, "no layers are listed");
     r = mark_layers(text, total, used, err);
@@ -129,6 +126,59 @@ int ha_layers_parse(const char *text, int64_t total, struct ha_layers *ret_layer
     return 0;
 }
 
+bool ha_layers_are_auto(const char *spec)
+{
+    return spec && strncmp(spec, "auto", 4) == 0;
+}
+
+int ha_layers_parse_auto(const char *spec, int64_t total, int64_t *ret_count, struct ha_error *err)
+{
+    const char *at = spec + strlen("auto");
+    int64_t count;
+
+    if (*at++ != ':' || !take_number(&at, &count) || *at != '\0')
+        return ha_error_set(err, EINVAL, "\"%.60s\" is no rule; write \"auto:8\" for 8 layers",
+                            spec);
+    if (count < 1)
+        return ha_error_set(err, EINVAL, "\"%.60s\" trains nothing; at least one layer", spec);
+    if (total > 0 && count > total)
+        return ha_error_set(err, EINVAL, "\"%.60s\" asks for more than the model's %lld layers",
+                            spec, (long long)total);
+    *ret_count = count;
+    return 0;
+}
+
+int ha_layers_choose(const double *values, int64_t total, int64_t count, int64_t *ret_first,
+                     double *ret_share, struct ha_error *err)
+{
+    double sum = 0, most = -1;
+    int64_t first = 0;
+
+    if (count < 1 || count > total)
+        return ha_error_set(err, EINVAL, "%lld of %lld layers cannot be chosen", (long long)count,
+                            (long long)total);
+    for (int64_t i = 0; i < total; i++) {
+        if (!isfinite(values[i]) || values[i] < 0)
+            return ha_error_set(err, EINVAL, "the norm of layer %lld is no norm: %g", (long long)i,
+                                values[i]);
+        sum += values[i];
+    }
+    /* Each window is added up anew, so that equal ones have equal sums. */
+    for (int64_t i = 0; i + count <= total; i++) {
+        double window = 0;
+
+        for (int64_t k = 0; k < count; k++)
+            window += values[i + k];
+        if (window > most) {
+            most = window;
+            first = i;
+        }
+    }
+    *ret_first = first;
+    *ret_share = sum > 0 ? most / sum : 0;
+    return 0;
+}
+
 int ha_layers_of(const char *strategy, const char *spec, int64_t total,
                  struct ha_layers *ret_layers, struct ha_error *err)
 {
@@ -138,6 +188,13 @@ int ha_layers_of(const char *strategy, const char *spec, int64_t total,
     if (total < 1 || total > HA_LAYERS_MAX)
         return ha_error_set(err, EINVAL, "a model of %lld layers; 1 to %d are possible",
                             (long long)total, HA_LAYERS_MAX);
+    if (ha_layers_are_auto(spec)) {
+        int r = ha_layers_parse_auto(spec, total, &end, err);
+
+        if (r == 0)
+            *ret_layers = layers;
+        return r;
+    }
     if (spec)
         return ha_layers_parse(spec, total, ret_layers, err);
     if (!ha_blocks_range(strategy, total, &first, &end))

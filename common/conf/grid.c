@@ -327,6 +327,7 @@ static int add_cell(struct ha_grid *grid, int64_t model, const struct variant *v
     const struct ha_sweep *sweep = grid->sweep;
     struct ha_grid_cell *cell = &grid->cells[grid->cell_count];
     const char *strategy = sweep->strategies[variant->strategy].name;
+    const char *layers = sweep->strategies[variant->strategy].layers;
 
     cell->name = ha_format("%s/%s%s%s", sweep->models[model].name, strategy,
                            variant->suffix ? "/" : "", variant->suffix ? variant->suffix : "");
@@ -336,6 +337,8 @@ static int add_cell(struct ha_grid *grid, int64_t model, const struct variant *v
     cell->strategy = variant->strategy;
     cell->trains = variant->trains;
     cell->layers = grid->shared->layers[model * sweep->strategy_count + variant->strategy];
+    if (ha_layers_are_auto(layers))
+        (void)ha_layers_parse_auto(layers, 0, &cell->auto_layers, NULL); /* read before */
     cell->train = variant->trains ? &variant->train : NULL;
     cell->generate = &variant->generate;
     cell->axis_values = variant->values;
@@ -448,17 +451,27 @@ const struct ha_grid_cell *ha_grid_find(const struct ha_grid *grid, const char *
     return found ? *found : NULL;
 }
 
+char *ha_grid_cell_layers(const struct ha_grid_cell *cell)
+{
+    if (cell->auto_layers > 0)
+        return ha_format("auto:%lld", (long long)cell->auto_layers);
+    return cell->trains ? ha_layers_text(&cell->layers) : ha_strdup("");
+}
+
 struct ha_json *ha_grid_cell_json(const struct ha_grid *grid, const struct ha_grid_cell *cell)
 {
     const struct ha_sweep *sweep = grid->sweep;
     const struct ha_sweep_train *train = cell->train ? cell->train : &sweep->train;
     const unsigned read = HA_READ_TRAIN | HA_READ_GENERATE; /* all but the names of files */
     struct ha_json *json = ha_json_new_object();
+    bool probes = sweep->probes && cell->trains;
 
     if (json &&
         ha_json_set(json, "data", ha_section_json(&ha_sweep_data_section, &sweep->data, read)) ==
             0 &&
         ha_json_set(json, "train", ha_section_json(&ha_sweep_train_section, train, 0)) == 0 &&
+        (!probes || ha_json_set(json, "probe",
+                                ha_section_json(&ha_sweep_probe_section, &sweep->probe, 0)) == 0) &&
         ha_json_set(json, "generate", ha_sweep_generate_json(cell->generate, 0)) == 0)
         return json;
     ha_json_destroy(json);

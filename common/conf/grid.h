@@ -5,8 +5,8 @@
  * the last axis fastest.  Base trains nothing, so it ignores every axis of
  * [train] and [[strategy]] and exists once per model and generation setting.
  *
- * The stages of a cell are train (unless base), generate, and one judge stage
- * per [[judge]]. */
+ * The stages of a cell are probe (in a sweep that probes) and train (both unless
+ * base), generate, and one judge stage per [[judge]]. */
 #ifndef HA_COMMON_CONF_GRID_H
 #define HA_COMMON_CONF_GRID_H
 
@@ -16,13 +16,15 @@
 enum { HA_GRID_CELLS_MAX = 1000000 };
 
 struct ha_grid_cell {
-    char *name;                         /* "model/strategy", "model/strategy/lr=1e-4,beta=0.2" */
-    int64_t model;                      /* index in sweep->models */
-    int64_t strategy;                   /* index in sweep->strategies */
-    bool trains;                        /* false: base */
-    struct ha_layers layers;            /* trained ones, ascending; borrowed from the grid */
-    const struct ha_sweep_train *train; /* resolved: strategy and axes applied; NULL for base;
-                                           borrowed from the grid */
+    char *name;              /* "model/strategy", "model/strategy/lr=1e-4,beta=0.2" */
+    int64_t model;           /* index in sweep->models */
+    int64_t strategy;        /* index in sweep->strategies */
+    bool trains;             /* false: base */
+    struct ha_layers layers; /* trained ones, ascending; borrowed from the grid; none for base
+                                and for a rule */
+    int64_t auto_layers;     /* so many, as its probe finds ("auto:K"); 0: those of layers */
+    const struct ha_sweep_train *train;       /* resolved: strategy and axes applied; NULL for base;
+                                                 borrowed from the grid */
     const struct ha_sweep_generate *generate; /* resolved; borrowed from the grid */
     struct ha_text_list axis_values; /* one text per sweep->axes; NULL items where the axis does
                                         not touch the cell; borrowed from the grid */
@@ -48,8 +50,11 @@ void ha_grid_destroy(struct ha_grid *grid);
 /* The cell of a name, or NULL. */
 const struct ha_grid_cell *ha_grid_find(const struct ha_grid *grid, const char *name);
 
-/* The resolved settings as run_settings.h writes them.  NULL when memory is
- * short. */
+/* "0-10", "auto:8", "" for base.  The caller frees it; NULL when memory is short. */
+char *ha_grid_cell_layers(const struct ha_grid_cell *cell);
+
+/* The resolved settings as run_settings.h writes them, [probe] only where the
+ * cell has that stage.  NULL when memory is short. */
 struct ha_json *ha_grid_cell_json(const struct ha_grid *grid, const struct ha_grid_cell *cell);
 
 #endif

@@ -9,13 +9,12 @@
 
 struct refusal {
     const char *section;
-    const char *key;   /* NULL: the whole section */
+    const char *key;
     const char *built; /* the values that work, "a|b"; NULL: none */
     const char *instead;
 };
 
 static const struct refusal refusals[] = {
-    {"probe", NULL, NULL, "leave the section out"},
     {"notify", "command", NULL, "leave it out and follow hactl status"},
     {"resources", "gpus", NULL, "workers offer what they have; leave it out"},
     {"resources", "nodes", NULL, "a job runs on one node; leave it out"},
@@ -54,8 +53,7 @@ int ha_refusals_check(const struct ha_section *section, const struct ha_setting 
         char *text;
         int r = 0;
 
-        if (strcmp(refusal->section, section->name) != 0 || !refusal->key ||
-            strcmp(refusal->key, row->key) != 0)
+        if (strcmp(refusal->section, section->name) != 0 || strcmp(refusal->key, row->key) != 0)
             continue;
         text = ha_section_text(row, values);
         if (!text)
@@ -66,14 +64,5 @@ int ha_refusals_check(const struct ha_section *section, const struct ha_setting 
         free(text);
         return r;
     }
-    return 0;
-}
-
-int ha_refusals_check_section(const char *name, struct ha_error *err)
-{
-    for (size_t i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++)
-        if (!refusals[i].key && strcmp(refusals[i].section, name) == 0)
-            return ha_error_set(err, ENOTSUP, "[%s] is not built yet; %s", name,
-                                refusals[i].instead);
     return 0;
 }

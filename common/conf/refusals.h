@@ -12,7 +12,4 @@
 int ha_refusals_check(const struct ha_section *section, const struct ha_setting *row,
                       const void *values, struct ha_error *err);
 
-/* The same for a whole section that has no table yet ("probe"). */
-int ha_refusals_check_section(const char *name, struct ha_error *err);
-
 #endif

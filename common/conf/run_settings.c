@@ -10,13 +10,14 @@
 #include "common/conf/refusals.h"
 #include "common/conf/sweep_private.h"
 
-/* The three sections and where they are. */
+/* The sections and where they are. */
 static const struct {
     const struct ha_section *section;
     size_t offset;
 } parts[] = {
     {&ha_sweep_data_section, offsetof(struct ha_run_settings, data)},
     {&ha_sweep_train_section, offsetof(struct ha_run_settings, train)},
+    {&ha_sweep_probe_section, offsetof(struct ha_run_settings, probe)},
     {&ha_sweep_generate_section, offsetof(struct ha_run_settings, generate)},
 };
 
@@ -85,9 +86,9 @@ static int apply_override(struct ha_run_settings *settings, struct ha_sweep_gene
         values = general;
     }
     if (!section)
-        return ha_error_set(err, EINVAL,
-                            "--set %.80s: the section must be data, train, generate or sweep",
-                            override);
+        return ha_error_set(
+            err, EINVAL, "--set %.80s: the section must be data, train, probe, generate or sweep",
+            override);
     where = ha_format("--set %.*s", (int)(equals - override), override);
     key = ha_strndup(dot + 1, (size_t)(equals - dot - 1));
     if (!where || !key) {
@@ -178,6 +179,8 @@ struct ha_json *ha_run_settings_json(const struct ha_run_settings *settings)
         ha_json_set(json, "data", ha_section_json(&ha_sweep_data_section, &settings->data, 0)) ==
             0 &&
         ha_json_set(json, "train", ha_section_json(&ha_sweep_train_section, &settings->train, 0)) ==
+            0 &&
+        ha_json_set(json, "probe", ha_section_json(&ha_sweep_probe_section, &settings->probe, 0)) ==
             0 &&
         ha_json_set(json, "generate", ha_sweep_generate_json(&settings->generate, 0)) == 0)
         return json;

@@ -1,9 +1,9 @@
 /* run_settings.h - the settings of one cell's stages
  *
- * What an attempt needs to train and generate: the resolved [data], [train] and
- * [generate] of one cell.  As JSON it is {"data": {...}, "train": {...},
- * "generate": {...}}: the form in which a job carries it, and the one that
- * ha_grid_cell_json writes. */
+ * What an attempt needs to probe, train and generate: the resolved [data],
+ * [train], [probe] and [generate] of one cell.  As JSON it is {"data": {...},
+ * "train": {...}, "probe": {...}, "generate": {...}}: the form in which a job
+ * carries it, and the one that ha_grid_cell_json writes. */
 #ifndef HA_COMMON_CONF_RUN_SETTINGS_H
 #define HA_COMMON_CONF_RUN_SETTINGS_H
 
@@ -12,6 +12,7 @@
 struct ha_run_settings {
     struct ha_sweep_data data;
     struct ha_sweep_train train;
+    struct ha_sweep_probe probe;
     struct ha_sweep_generate generate;
 };
 
@@ -25,7 +26,7 @@ int ha_run_settings_create(const char *const *overrides, int64_t count,
 int ha_run_settings_from_json(const struct ha_json *object, const char *where,
                               struct ha_run_settings **ret_settings, struct ha_error *err);
 
-/* Replace what the object names: members of "data", "train" and "generate". */
+/* Replace what the object names: members of its sections. */
 int ha_run_settings_merge(struct ha_run_settings *settings, const struct ha_json *object,
                           const char *where, struct ha_error *err);
 

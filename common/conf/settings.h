@@ -30,14 +30,20 @@ enum ha_setting_type {
     HA_SETTING_CHOICE,   /* char *, one of row->choices */
     HA_SETTING_LIST,     /* struct ha_text_list */
     HA_SETTING_DURATION, /* int64_t seconds; "90s", "10m", "2h", "1d" or an integer of seconds */
-    HA_SETTING_LAYERS,   /* char *; "18-27", "0-3,7" or an array of integers */
+    HA_SETTING_LAYERS,   /* char *; "18-27", "0-3,7", "auto:8" or an array of integers */
     HA_SETTING_OBJECT    /* char *; a table, kept as canonical JSON */
 };
 
 enum ha_setting_source { HA_SOURCE_PAPER, HA_SOURCE_TRL, HA_SOURCE_OURS, HA_SOURCE_USER };
 
 /* Whose result a setting changes: the key of these stages holds its value. */
-enum { HA_READ_NONE = 0, HA_READ_TRAIN = 1, HA_READ_GENERATE = 2, HA_READ_JUDGE = 4 };
+enum {
+    HA_READ_NONE = 0,
+    HA_READ_TRAIN = 1,
+    HA_READ_GENERATE = 2,
+    HA_READ_JUDGE = 4,
+    HA_READ_PROBE = 8
+};
 
 struct ha_text_list {
     char **items;

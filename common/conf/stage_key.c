@@ -34,17 +34,21 @@ static int check_digests(const char *what, const char *const *digests, int64_t c
     return r;
 }
 
-static int check_inputs(const struct ha_sweep *sweep, const struct ha_stage_digests *digests,
-                        struct ha_error *err)
+static int check_model(const struct ha_stage_digests *digests, struct ha_error *err)
 {
     int r = check_digest("the model", digests->model, err);
 
-    if (r == 0)
-        r = check_digest("the tokenizer", digests->tokenizer, err);
-    if (r == 0)
-        r = check_digests("data.eval", digests->eval, digests->eval_count, sweep->data.eval.count,
-                          err);
-    return r;
+    return r < 0 ? r : check_digest("the tokenizer", digests->tokenizer, err);
+}
+
+static int check_inputs(const struct ha_sweep *sweep, const struct ha_stage_digests *digests,
+                        struct ha_error *err)
+{
+    int r = check_model(digests, err);
+
+    return r < 0 ? r
+                 : check_digests("data.eval", digests->eval, digests->eval_count,
+                                 sweep->data.eval.count, err);
 }
 
 static struct ha_json *list_json(const char *const *texts, int64_t count)
@@ -71,7 +75,7 @@ static struct ha_json *layers_json(const struct ha_layers *layers)
     return json;
 }
 
-/* What every key begins with.  NULL when memory is short. */
+/* What every key of a model's stages begins with.  NULL when memory is short. */
 static struct ha_json *begin_key(const char *stage, const struct ha_sweep_model *model,
                                  const struct ha_stage_digests *digests)
 {
@@ -81,8 +85,7 @@ static struct ha_json *begin_key(const char *stage, const struct ha_sweep_model 
         ha_json_set(json, "numerics", ha_json_new_int(HA_NUMERICS_VERSION)) == 0 &&
         ha_json_set(json, "model", ha_json_new_string(digests->model)) == 0 &&
         ha_json_set(json, "tokenizer", ha_json_new_string(digests->tokenizer)) == 0 &&
-        ha_json_set(json, "template", ha_json_new_string(model->prompt_template)) == 0 &&
-        ha_json_set(json, "eval", list_json(digests->eval, digests->eval_count)) == 0)
+        ha_json_set(json, "template", ha_json_new_string(model->prompt_template)) == 0)
         return json;
     ha_json_destroy(json);
     return NULL;
@@ -104,9 +107,65 @@ static int hash_key(struct ha_json *json, int r, char ret_key[HA_SHA256_HEX_BYTE
     return 0;
 }
 
-int ha_stage_key_train(const struct ha_grid *grid, const struct ha_grid_cell *cell,
+static int check_train_inputs(const struct ha_sweep *sweep, const struct ha_stage_digests *digests,
+                              struct ha_error *err)
+{
+    int r = check_model(digests, err);
+
+    return r < 0 ? r
+                 : check_digests("data.train", digests->train, digests->train_count,
+                                 sweep->data.train.count, err);
+}
+
+int ha_stage_key_probe(const struct ha_grid *grid, const struct ha_grid_cell *cell,
                        const struct ha_stage_digests *digests, char ret_key[HA_SHA256_HEX_BYTES],
                        struct ha_error *err)
+{
+    const struct ha_sweep *sweep = grid->sweep;
+    struct ha_json *json;
+    int r;
+
+    if (!cell->trains || !sweep->probes)
+        return ha_error_set(err, EINVAL, "stage key: cell %s has no probe", cell->name);
+    r = check_train_inputs(sweep, digests, err);
+    if (r < 0)
+        return r;
+    json = begin_key("probe", &sweep->models[cell->model], digests);
+    if (!json)
+        return no_memory(err);
+    r = ha_json_set(json, "train", list_json(digests->train, digests->train_count));
+    if (r == 0)
+        r = ha_json_set(json, "data.settings",
+                        ha_section_json(&ha_sweep_data_section, &sweep->data, HA_READ_PROBE));
+    if (r == 0)
+        r = ha_json_set(json, "train.settings",
+                        ha_section_json(&ha_sweep_train_section, cell->train, HA_READ_PROBE));
+    if (r == 0)
+        r = ha_json_set(json, "probe.settings",
+                        ha_section_json(&ha_sweep_probe_section, &sweep->probe, HA_READ_PROBE));
+    return hash_key(json, r, ret_key, err);
+}
+
+/* The layers, or how they will be chosen. */
+static int add_layers(struct ha_json *json, const struct ha_sweep *sweep,
+                      const struct ha_grid_cell *cell, const char *probe_key)
+{
+    int r;
+
+    if (cell->auto_layers == 0)
+        return ha_json_set(json, "layers", layers_json(&cell->layers));
+    r = ha_json_set(json, "layers.count", ha_json_new_int(cell->auto_layers));
+    if (r == 0)
+        r = ha_json_set(json, "probe", ha_json_new_string(probe_key));
+    if (r == 0)
+        r = ha_json_set(json, "probe.settings",
+                        ha_section_json(&ha_sweep_probe_section, &sweep->probe, HA_READ_TRAIN));
+    return r;
+}
+
+int ha_stage_key_train(const struct ha_grid *grid, const struct ha_grid_cell *cell,
+                       const struct ha_stage_digests *digests, const char *probe_key,
+                       char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err)
 {
     const struct ha_sweep *sweep = grid->sweep;
     struct ha_json *json;
@@ -116,16 +175,19 @@ int ha_stage_key_train(const struct ha_grid *grid, const struct ha_grid_cell *ce
         return ha_error_set(err, EINVAL, "stage key: cell %s trains nothing", cell->name);
     r = check_inputs(sweep, digests, err);
     if (r == 0)
-        r = check_digests("data.train", digests->train, digests->train_count,
-                          sweep->data.train.count, err);
+        r = check_train_inputs(sweep, digests, err);
+    if (r == 0 && cell->auto_layers > 0)
+        r = check_digest("the probe stage", probe_key, err);
     if (r < 0)
         return r;
     json = begin_key("train", &sweep->models[cell->model], digests);
     if (!json)
         return no_memory(err);
-    r = ha_json_set(json, "train", list_json(digests->train, digests->train_count));
+    r = ha_json_set(json, "eval", list_json(digests->eval, digests->eval_count));
     if (r == 0)
-        r = ha_json_set(json, "layers", layers_json(&cell->layers));
+        r = ha_json_set(json, "train", list_json(digests->train, digests->train_count));
+    if (r == 0)
+        r = add_layers(json, sweep, cell, probe_key);
     if (r == 0)
         r = ha_json_set(json, "data.settings",
                         ha_section_json(&ha_sweep_data_section, &sweep->data, HA_READ_TRAIN));
@@ -184,7 +246,10 @@ int ha_stage_key_generate(const struct ha_grid *grid, const struct ha_grid_cell 
     json = begin_key("generate", &sweep->models[cell->model], digests);
     if (!json)
         return no_memory(err);
-    r = ha_json_set(json, "train", train_key ? ha_json_new_string(train_key) : ha_json_new_null());
+    r = ha_json_set(json, "eval", list_json(digests->eval, digests->eval_count));
+    if (r == 0)
+        r = ha_json_set(json, "train",
+                        train_key ? ha_json_new_string(train_key) : ha_json_new_null());
     if (r == 0)
         r = ha_json_set(json, "data.settings",
                         ha_section_json(&ha_sweep_data_section, &sweep->data, HA_READ_GENERATE));

@@ -2,7 +2,9 @@
  *
  * A stage key is the SHA-256 over the canonical JSON of everything that
  * determines the stage's result.  Keys are chained: generate holds the train
- * key (or the model's digest for base), judge holds the generate key.  Two
+ * key (or the model's digest for base), judge holds the generate key, and train
+ * the probe key where the probe chooses its layers: the rule then stands for the
+ * layers, which are not known yet.  Two
  * stages with one key have one result, in any sweep; so whatever changes no
  * result (limits, budgets, resources, names, how often checkpoints are written)
  * stays out, by the `reads` column of the settings' tables. */
@@ -26,10 +28,16 @@ struct ha_stage_digests {
     int64_t eval_count;
 };
 
-/* -EINVAL when a digest is missing or malformed, or the cell does not train. */
-int ha_stage_key_train(const struct ha_grid *grid, const struct ha_grid_cell *cell,
+/* -EINVAL when a digest is missing or malformed, or the cell has no such stage;
+ * so for the others.  Equal for all cells of a model with the same loss. */
+int ha_stage_key_probe(const struct ha_grid *grid, const struct ha_grid_cell *cell,
                        const struct ha_stage_digests *digests, char ret_key[HA_SHA256_HEX_BYTES],
                        struct ha_error *err);
+
+/* probe_key: of this cell where its layers are a rule; else it is not read. */
+int ha_stage_key_train(const struct ha_grid *grid, const struct ha_grid_cell *cell,
+                       const struct ha_stage_digests *digests, const char *probe_key,
+                       char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err);
 
 /* train_key: of this cell; NULL for base. */
 int ha_stage_key_generate(const struct ha_grid *grid, const struct ha_grid_cell *cell,

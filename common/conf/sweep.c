@@ -32,6 +32,7 @@ static const struct single singles[] = {
     {&ha_sweep_strategies_section, offsetof(struct ha_sweep, use)},
     {&ha_sweep_data_section, offsetof(struct ha_sweep, data)},
     {&ha_sweep_train_section, offsetof(struct ha_sweep, train)},
+    {&ha_sweep_probe_section, offsetof(struct ha_sweep, probe)},
     {&ha_sweep_generate_section, offsetof(struct ha_sweep, generate)},
     {&ha_sweep_resources_section, offsetof(struct ha_sweep, resources)},
     {&ha_sweep_retry_section, offsetof(struct ha_sweep, retry)},
@@ -125,8 +126,6 @@ static int check_sections(const struct ha_toml *root, const char *file, struct h
         char where[HA_ERROR_TEXT_BYTES];
 
         (void)snprintf(where, sizeof(where), "%s:%lld", file, (long long)ha_toml_key_line(node));
-        if (ha_refusals_check_section(name, err) < 0)
-            return ha_error_prefix(err, "%s", where);
         if (!several && !find_single(name) && strcmp(name, "vary") != 0) {
             if (!table && !ha_toml_is(node, HA_TOML_ARRAY))
                 return ha_error_set(err, EINVAL, "%s: key %.60s stands in no section", where, name);
@@ -450,6 +449,7 @@ static int check_strategy(const struct ha_sweep_strategy *strategy, const char *
                           struct ha_error *err)
 {
     struct ha_layers layers = {0};
+    int64_t count;
     bool builtin = ha_blocks_builtin(strategy->name);
     int r;
 
@@ -465,9 +465,12 @@ static int check_strategy(const struct ha_sweep_strategy *strategy, const char *
         return 0;
     if (!strategy->layers)
         return ha_error_set(err, EINVAL,
-                            "%s:%lld: strategy \"%s\" needs layers, \"18-27\" or [18, 20]", file,
-                            (long long)line, strategy->name);
-    r = ha_layers_parse(strategy->layers, 0, &layers, err);
+                            "%s:%lld: strategy \"%s\" needs layers, \"18-27\", [18, 20] or "
+                            "\"auto:8\"",
+                            file, (long long)line, strategy->name);
+    r = ha_layers_are_auto(strategy->layers)
+            ? ha_layers_parse_auto(strategy->layers, 0, &count, err)
+            : ha_layers_parse(strategy->layers, 0, &layers, err);
     if (r < 0)
         return ha_error_prefix(err, "%s:%lld: strategy.layers", file, (long long)line);
     ha_layers_clear(&layers);
@@ -634,6 +637,26 @@ static int check_whole(struct ha_sweep *sweep, const struct ha_toml *root, const
     return r;
 }
 
+/* Whether the sweep has a probe, once its strategies are in order. */
+static int find_probe(struct ha_sweep *sweep, const struct ha_toml *root, const char *file,
+                      struct ha_error *err)
+{
+    const struct ha_toml *section = ha_toml_get(root, "probe");
+    bool trains = false;
+
+    sweep->probes = section || sweep->probe.given != 0;
+    for (int64_t i = 0; i < sweep->strategy_count; i++) {
+        trains = trains || strcmp(sweep->strategies[i].name, "base") != 0;
+        sweep->probes = sweep->probes || ha_layers_are_auto(sweep->strategies[i].layers);
+    }
+    if (!sweep->probes || trains)
+        return 0;
+    return ha_error_set(err, EINVAL,
+                        "%s:%lld: [probe] is a stage of cells that train, and no strategy does; "
+                        "add one to strategies.use",
+                        file, (long long)(section ? ha_toml_key_line(section) : 1));
+}
+
 static int parse_root(struct ha_sweep *sweep, const struct ha_toml *root, const char *file,
                       const char *const *overrides, int64_t count, struct ha_error *err)
 {
@@ -648,6 +671,8 @@ static int parse_root(struct ha_sweep *sweep, const struct ha_toml *root, const 
         r = check_whole(sweep, root, file, err);
     if (r == 0)
         r = order_strategies(sweep, file, use_line ? use_line : 1, err);
+    if (r == 0)
+        r = find_probe(sweep, root, file, err);
     if (r < 0)
         return r;
     ha_sweep_fill_seeds(&sweep->general, &sweep->data, &sweep->train, &sweep->generate);

@@ -42,7 +42,7 @@ struct ha_sweep_strategies { /* [strategies] */
 struct ha_sweep_strategy { /* [[strategy]], and one for each built-in of `use` */
     uint64_t given;
     char *name;
-    char *layers; /* NULL: the built-in of that name */
+    char *layers; /* NULL: the built-in of that name; "auto:K": as a probe finds */
     struct ha_text_list target_modules;
     int64_t rank;
     double alpha;
@@ -83,6 +83,12 @@ struct ha_sweep_train { /* [train] */
     int64_t init_seed, order_seed, dropout_seed;
     int64_t eval_steps;         /* 0: at the end only */
     int64_t checkpoint_every_s; /* key "checkpoint_every" */
+};
+
+struct ha_sweep_probe { /* [probe]: the section's presence turns it on */
+    uint64_t given;
+    int64_t pairs;
+    char *measure; /* "norm" | "per_sqrt_parameters" */
 };
 
 struct ha_sweep_generate { /* [generate] */
@@ -163,6 +169,8 @@ struct ha_sweep {
     int64_t strategy_count;
     struct ha_sweep_data data;
     struct ha_sweep_train train;
+    struct ha_sweep_probe probe;
+    bool probes; /* [probe] is there, or a strategy needs it */
     struct ha_sweep_generate generate;
     struct ha_sweep_judge *judges;
     int64_t judge_count;
@@ -179,9 +187,9 @@ struct ha_sweep {
 
 extern const struct ha_section ha_sweep_general_section, ha_sweep_model_section,
     ha_sweep_strategies_section, ha_sweep_strategy_section, ha_sweep_data_section,
-    ha_sweep_train_section, ha_sweep_generate_section, ha_sweep_judge_section,
-    ha_sweep_resources_section, ha_sweep_retry_section, ha_sweep_schedule_section,
-    ha_sweep_notify_section;
+    ha_sweep_train_section, ha_sweep_probe_section, ha_sweep_generate_section,
+    ha_sweep_judge_section, ha_sweep_resources_section, ha_sweep_retry_section,
+    ha_sweep_schedule_section, ha_sweep_notify_section;
 
 /* A name of a sweep, model, strategy or judge: 1 to 64 letters, digits, ".", "_",
  * "-" or "+", not beginning with "."; so it is also the name of a folder. */

@@ -77,14 +77,14 @@ static struct ha_json *axes_json(const struct ha_sweep *sweep)
     return json;
 }
 
-/* The sections in the order of the file's reference; count -1: stands once. */
+/* The sections in the order of the file's reference; count -1: stands once; 0: not at all. */
 struct part {
     const struct ha_section *section;
     const void *values;
     int64_t count;
 };
 
-enum { PARTS = 11 };
+enum { PARTS = 12 };
 
 static void list_parts(const struct ha_sweep *sweep, struct part parts[PARTS])
 {
@@ -95,6 +95,7 @@ static void list_parts(const struct ha_sweep *sweep, struct part parts[PARTS])
         {&ha_sweep_strategy_section, sweep->strategies, sweep->strategy_count},
         {&ha_sweep_data_section, &sweep->data, -1},
         {&ha_sweep_train_section, &sweep->train, -1},
+        {&ha_sweep_probe_section, &sweep->probe, sweep->probes ? -1 : 0},
         {&ha_sweep_generate_section, &sweep->generate, -1},
         {&ha_sweep_judge_section, sweep->judges, sweep->judge_count},
         {&ha_sweep_resources_section, &sweep->resources, -1},
@@ -141,11 +142,15 @@ struct ha_json *ha_sweep_json(const struct ha_sweep *sweep)
     int r = json ? 0 : -ENOMEM;
 
     list_parts(sweep, parts);
-    for (int i = 0; r == 0 && i < PARTS; i++)
-        r = ha_json_set(json, parts[i].section->name,
-                        parts[i].count < 0
-                            ? section_json(parts[i].section, parts[i].values)
-                            : array_json(parts[i].section, parts[i].values, parts[i].count));
+    for (int i = 0; r == 0 && i < PARTS; i++) {
+        const struct part *part = &parts[i];
+
+        if (part->section == &ha_sweep_probe_section && part->count == 0)
+            continue; /* without it there is no stage of that name */
+        r = ha_json_set(json, part->section->name,
+                        part->count < 0 ? section_json(part->section, part->values)
+                                        : array_json(part->section, part->values, part->count));
+    }
     if (r == 0)
         r = ha_json_set(json, "vary", axes_json(sweep));
     if (r == 0)

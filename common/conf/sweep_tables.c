@@ -17,6 +17,7 @@
 #define ABOVE_0 .minimum = 0, .maximum = INFINITY, .above = true
 #define BETWEEN(low, high) .minimum = (low), .maximum = (high)
 #define BOTH (HA_READ_TRAIN | HA_READ_GENERATE)
+#define LOSS (HA_READ_TRAIN | HA_READ_PROBE) /* what the loss of a pair depends on */
 
 /* clang-format off */
 #define ROW_STRUCT ha_sweep_general
@@ -64,7 +65,8 @@ static const struct ha_setting strategy_rows[] = {
     {"name", HA_SETTING_TEXT, AT(name), .required = true, .source = HA_SOURCE_OURS,
      .help = "a new one, or local, mid, global, full to give that one its own adapter settings"},
     {"layers", HA_SETTING_LAYERS, AT(layers), .source = HA_SOURCE_OURS, .reads = HA_READ_TRAIN,
-     .help = "\"18-27\", \"0-3,7\" or [18, 20]"},
+     .help = "\"18-27\", \"0-3,7\", [18, 20], or \"auto:8\": the 8 neighbours with most of the "
+             "gradient that [probe] finds"},
     {"target_modules", HA_SETTING_LIST, AT(target_modules),
      .choices = "q_proj|k_proj|v_proj|o_proj", .source = HA_SOURCE_OURS, .reads = HA_READ_TRAIN,
      .help = "default: train.target_modules"},
@@ -78,7 +80,7 @@ static const struct ha_setting strategy_rows[] = {
 #define ROW_STRUCT ha_sweep_data
 static const struct ha_setting data_rows[] = {
     {"format", HA_SETTING_CHOICE, AT(format), .choices = "auto|hh|preference", .otherwise = "auto",
-     .source = HA_SOURCE_OURS, .reads = BOTH,
+     .source = HA_SOURCE_OURS, .reads = BOTH | HA_READ_PROBE,
      .help = "hh: {chosen, rejected} dialogues; preference: {prompt, chosen, rejected}; "
              "auto: by the first row"},
     {"train", HA_SETTING_LIST, AT(train), .required = true, .source = HA_SOURCE_OURS,
@@ -86,15 +88,15 @@ static const struct ha_setting data_rows[] = {
     {"eval", HA_SETTING_LIST, AT(eval), .required = true, .source = HA_SOURCE_OURS,
      .help = "held-out files: their prompts are answered and judged"},
     {"train_samples", HA_SETTING_INT, AT(train_samples), FROM(1), .otherwise = "10000",
-     .source = HA_SOURCE_PAPER, .reads = HA_READ_TRAIN,
+     .source = HA_SOURCE_PAPER, .reads = LOSS,
      .help = "the first so many of the shuffled training rows"},
     {"eval_samples", HA_SETTING_INT, AT(eval_samples), FROM(1), .otherwise = "1000",
      .source = HA_SOURCE_PAPER, .reads = BOTH,
      .help = "the first so many of the shuffled held-out rows"},
     {"seed", HA_SETTING_INT, AT(seed), SEED_RANGE, .otherwise = "@sweep.seed",
-     .source = HA_SOURCE_PAPER, .reads = BOTH, .help = "which rows are selected"},
+     .source = HA_SOURCE_PAPER, .reads = BOTH | HA_READ_PROBE, .help = "which rows are selected"},
     {"split", HA_SETTING_CHOICE, AT(split), .choices = "trl|turn", .otherwise = "trl",
-     .source = HA_SOURCE_TRL, .reads = HA_READ_TRAIN,
+     .source = HA_SOURCE_TRL, .reads = LOSS,
      .help = "trl: prompt = longest common prefix, as TRL 1.9; turn: up to the last Assistant:"},
 };
 #undef ROW_STRUCT
@@ -111,38 +113,38 @@ static const struct ha_setting train_rows[] = {
     {"epochs", HA_SETTING_INT, AT(epochs), BETWEEN(1, 10000), .otherwise = "1",
      .source = HA_SOURCE_PAPER, .reads = HA_READ_TRAIN, .help = "passes over the training rows"},
     {"beta", HA_SETTING_REAL, AT(beta), ABOVE_0, .otherwise = "0.1", .source = HA_SOURCE_PAPER,
-     .reads = HA_READ_TRAIN, .help = "temperature of the DPO loss"},
+     .reads = LOSS, .help = "temperature of the DPO loss"},
     {"loss", HA_SETTING_LIST, AT(loss), .single = true,
      .choices = "sigmoid|ipo|hinge|robust|exo_pair|nca_pair|bco_pair|apo_zero|apo_down|sppo_hard|"
                 "aot|aot_unpaired|discopop|sigmoid_norm|sft",
-     .otherwise = "sigmoid", .source = HA_SOURCE_PAPER, .reads = HA_READ_TRAIN,
+     .otherwise = "sigmoid", .source = HA_SOURCE_PAPER, .reads = LOSS,
      .help = "as TRL names them, one or several; sigmoid is the paper's equation 1"},
     {"loss_weights", HA_SETTING_LIST, AT(loss_weights), .numbers = true, .otherwise = "[]",
-     .source = HA_SOURCE_TRL, .reads = HA_READ_TRAIN, .late = true,
+     .source = HA_SOURCE_TRL, .reads = LOSS, .late = true,
      .help = "one for each of several losses; [] gives each 1"},
     {"label_smoothing", HA_SETTING_REAL, AT(label_smoothing), BETWEEN(0, 1), .otherwise = "0",
-     .source = HA_SOURCE_TRL, .reads = HA_READ_TRAIN, .late = true,
+     .source = HA_SOURCE_TRL, .reads = LOSS, .late = true,
      .help = "of robust, exo_pair, aot and aot_unpaired; the others ignore it"},
     {"f_divergence", HA_SETTING_CHOICE, AT(f_divergence),
      .choices = "reverse_kl|forward_kl|js_divergence|alpha_divergence", .otherwise = "reverse_kl",
-     .source = HA_SOURCE_TRL, .reads = HA_READ_TRAIN, .late = true,
+     .source = HA_SOURCE_TRL, .reads = LOSS, .late = true,
      .help = "how a log-ratio becomes a score"},
     {"f_alpha", HA_SETTING_REAL, AT(f_alpha), .otherwise = "0.5", .source = HA_SOURCE_TRL,
-     .reads = HA_READ_TRAIN, .late = true, .help = "of alpha_divergence; 1: as reverse_kl"},
+     .reads = LOSS, .late = true, .help = "of alpha_divergence; 1: as reverse_kl"},
     {"discopop_tau", HA_SETTING_REAL, AT(discopop_tau), ABOVE_0, .otherwise = "0.05",
-     .source = HA_SOURCE_TRL, .reads = HA_READ_TRAIN, .late = true,
+     .source = HA_SOURCE_TRL, .reads = LOSS, .late = true,
      .help = "temperature of discopop's mixture"},
     {"ld_alpha", HA_SETTING_REAL, AT(ld_alpha), BETWEEN(0, 1), .otherwise = "1",
-     .source = HA_SOURCE_TRL, .reads = HA_READ_TRAIN, .late = true,
+     .source = HA_SOURCE_TRL, .reads = LOSS, .late = true,
      .help = "weight of tokens behind the shorter answer's length; 1: off"},
     {"use_weighting", HA_SETTING_BOOL, AT(use_weighting), .otherwise = "false",
-     .source = HA_SOURCE_TRL, .reads = HA_READ_TRAIN, .late = true,
+     .source = HA_SOURCE_TRL, .reads = LOSS, .late = true,
      .help = "WPO: each pair's loss times the policy's probability of it"},
     {"max_length", HA_SETTING_INT, AT(max_length), BETWEEN(2, 1 << 20), .otherwise = "2048",
-     .source = HA_SOURCE_PAPER, .reads = HA_READ_TRAIN,
+     .source = HA_SOURCE_PAPER, .reads = LOSS,
      .help = "tokens of prompt and completion; longer ones lose their end"},
     {"precision", HA_SETTING_CHOICE, AT(precision), .choices = "bf16|fp32", .otherwise = "bf16",
-     .source = HA_SOURCE_PAPER, .reads = BOTH,
+     .source = HA_SOURCE_PAPER, .reads = BOTH | HA_READ_PROBE,
      .help = "of the frozen model's arithmetic; a worker records the one it used"},
     {"weight_decay", HA_SETTING_REAL, AT(weight_decay), FROM(0), .otherwise = "0.01",
      .source = HA_SOURCE_PAPER, .reads = HA_READ_TRAIN, .help = "of AdamW, on A and B"},
@@ -195,6 +197,17 @@ static const struct ha_setting train_rows[] = {
      .help = "held-out loss and accuracy every so many steps; 0: at the end"},
     {"checkpoint_every", HA_SETTING_DURATION, AT(checkpoint_every_s), BETWEEN(1, 864000),
      .otherwise = "10m", .source = HA_SOURCE_OURS, .help = "time between checkpoints"},
+};
+#undef ROW_STRUCT
+
+#define ROW_STRUCT ha_sweep_probe
+static const struct ha_setting probe_rows[] = {
+    {"pairs", HA_SETTING_INT, AT(pairs), BETWEEN(1, 1 << 24), .otherwise = "256",
+     .source = HA_SOURCE_OURS, .reads = HA_READ_PROBE,
+     .help = "the first so many of the selected training pairs"},
+    {"measure", HA_SETTING_CHOICE, AT(measure), .choices = "norm|per_sqrt_parameters",
+     .otherwise = "norm", .source = HA_SOURCE_OURS, .reads = HA_READ_TRAIN,
+     .help = "of each layer, by which layers = \"auto:K\" chooses"},
 };
 #undef ROW_STRUCT
 
@@ -344,6 +357,7 @@ SECTION(ha_sweep_strategies_section, "strategies", ha_sweep_strategies, strategi
 SECTION(ha_sweep_strategy_section, "strategy", ha_sweep_strategy, strategy_rows);
 SECTION(ha_sweep_data_section, "data", ha_sweep_data, data_rows);
 SECTION(ha_sweep_train_section, "train", ha_sweep_train, train_rows);
+SECTION(ha_sweep_probe_section, "probe", ha_sweep_probe, probe_rows);
 SECTION(ha_sweep_generate_section, "generate", ha_sweep_generate, generate_rows);
 SECTION(ha_sweep_judge_section, "judge", ha_sweep_judge, judge_rows);
 SECTION(ha_sweep_resources_section, "resources", ha_sweep_resources, resources_rows);

@@ -191,6 +191,8 @@ int ha_grid_work_create(const struct ha_wire_submit *submit, struct ha_grid_work
         r = match_models(w, err);
     if (r == 0)
         r = match_files(w, err);
+    if (r == 0 && w->sweep->probes)
+        r = ha_error_set(err, EINVAL, "[probe] and layers = \"auto:K\" are not built yet");
     if (r == 0)
         r = expand(w, err);
     if (r == 0)
@@ -318,9 +320,11 @@ int ha_grid_work_keys(const struct ha_grid_work *w, int64_t index, struct ha_cel
     const struct ha_stage_digests *digests = &w->digests[cell->model];
     int r = 0;
 
-    keys->train[0] = '\0';
-    if (cell->trains)
-        r = ha_stage_key_train(w->grid, cell, digests, keys->train, err);
+    keys->probe[0] = keys->train[0] = '\0';
+    if (cell->trains && w->sweep->probes)
+        r = ha_stage_key_probe(w->grid, cell, digests, keys->probe, err);
+    if (r == 0 && cell->trains)
+        r = ha_stage_key_train(w->grid, cell, digests, keys->probe, keys->train, err);
     if (r == 0)
         r = ha_stage_key_generate(w->grid, cell, digests, cell->trains ? keys->train : NULL,
                                   keys->generate, err);
@@ -335,7 +339,7 @@ int ha_grid_work_cell(const struct ha_grid_work *w, int64_t index, char **ret_se
     const struct ha_grid_cell *cell = &w->grid->cells[index];
     struct ha_json *json = ha_grid_cell_json(w->grid, cell);
     char *settings = json ? ha_json_dump(json, HA_JSON_CANONICAL) : NULL;
-    char *layers = cell->trains ? ha_layers_text(&cell->layers) : ha_strdup("");
+    char *layers = ha_grid_cell_layers(cell);
 
     ha_json_destroy(json);
     if (!settings || !layers) {

@@ -25,6 +25,7 @@ struct ha_grid_work {
 };
 
 struct ha_cell_keys {
+    char probe[HA_SHA256_HEX_BYTES]; /* "" where the cell has no such stage */
     char train[HA_SHA256_HEX_BYTES]; /* "" for base */
     char generate[HA_SHA256_HEX_BYTES];
     char (*judges)[HA_SHA256_HEX_BYTES]; /* per judge of the sweep */
@@ -46,7 +47,7 @@ struct ha_grid_work *ha_grid_work_share(struct ha_grid_work *work);
 int ha_grid_work_keys(const struct ha_grid_work *work, int64_t cell, struct ha_cell_keys *keys,
                       struct ha_error *err);
 
-/* Settings of a cell as they are stored, and its layers ("" for base); the
+/* Settings of a cell as they are stored, and its layers ("" for base, "auto:8" for a rule); the
  * caller frees both. */
 int ha_grid_work_cell(const struct ha_grid_work *work, int64_t cell, char **ret_settings,
                       char **ret_layers, struct ha_error *err);

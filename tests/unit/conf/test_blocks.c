@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,16 +130,87 @@ static void parses_lists(void **state)
     expect_list("1-", 28, "!not a list of layers");
     expect_list("-1", 28, "!not a list of layers");
     expect_list("99999999999999999999", 0, "!does not exist");
-    expect_list("auto:4", 28, "!\"auto:4\" is not built yet");
+    expect_list("auto:4", 28, "!not a list of layers");
+}
+
+static void expect_rule(const char *text, int64_t total, const char *want)
+{
+    struct ha_error err = {0};
+    int64_t count = -1;
+    int r = ha_layers_parse_auto(text, total, &count, &err);
+
+    assert_true(ha_layers_are_auto(text));
+    assert_int_equal(r, want ? -EINVAL : 0);
+    if (want)
+        assert_non_null(strstr(err.text, want));
+    assert_int_equal(count, want ? -1 : 4);
+}
+
+static void parses_rules(void **state)
+{
+    struct ha_layers layers = {0};
+    struct ha_error err = {0};
+
+    (void)state;
+    expect_rule("auto:4", 0, NULL);
+    expect_rule("auto:4", 4, NULL);
+    expect_rule("auto:4", 3, "asks for more than the model's 3 layers");
+    expect_rule("auto:0", 0, "at least one layer");
+    expect_rule("auto:", 0, "is no rule; write \"auto:8\"");
+    expect_rule("auto:-1", 0, "is no rule");
+    expect_rule("auto:4,5", 0, "is no rule");
+    expect_rule("auto", 0, "is no rule");
+    assert_false(ha_layers_are_auto(NULL));
+    assert_false(ha_layers_are_auto("0-3"));
+    assert_int_equal(ha_layers_of("top", "auto:3", 3, &layers, &err), 0);
+    assert_int_equal(layers.count, 0);
+    assert_true(ha_layers_of("top", "auto:4", 3, &layers, &err) < 0);
+}
+
+static void expect_choice(const double *values, int64_t total, int64_t count, int64_t want_first,
+                          double want_share)
+{
+    struct ha_error err = {0};
+    int64_t first = -1;
+    double share = -1;
+
+    assert_int_equal(ha_layers_choose(values, total, count, &first, &share, &err), 0);
+    assert_int_equal(first, want_first);
+    assert_true(fabs(share - want_share) < 1e-15);
+}
+
+static void chooses_the_largest_share(void **state)
+{
+    static const double rising[] = {1, 2, 3, 4}, hill[] = {1, 5, 5, 1, 5, 5}, none[4] = {0};
+    /* 0.1 + 0.2 in another order is another number: windows of equal layers must still tie. */
+    static const double equal[] = {0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 0.1, 0.2, 0.3};
+    static const double wrong[] = {1, NAN, 1}, negative[] = {1, -1, 1}, huge[] = {INFINITY, 1, 1};
+    struct ha_error err = {0};
+    int64_t first = -1;
+    double share = -1;
+
+    (void)state;
+    expect_choice(rising, 4, 1, 3, 0.4);
+    expect_choice(rising, 4, 2, 2, 0.7);
+    expect_choice(rising, 4, 4, 0, 1);
+    expect_choice(hill, 6, 2, 1, 10.0 / 22); /* the lowest of equal ones */
+    expect_choice(none, 4, 2, 0, 0);
+    expect_choice(equal, 9, 3, 0, 0.6 / 1.8);
+    assert_int_equal(ha_layers_choose(rising, 4, 5, &first, &share, &err), -EINVAL);
+    assert_int_equal(ha_layers_choose(rising, 4, 0, &first, &share, &err), -EINVAL);
+    assert_int_equal(ha_layers_choose(wrong, 3, 1, &first, &share, &err), -EINVAL);
+    assert_int_equal(ha_layers_choose(negative, 3, 1, &first, &share, &err), -EINVAL);
+    assert_string_equal(err.text, "the norm of layer 1 is no norm: -1");
+    assert_int_equal(ha_layers_choose(huge, 3, 1, &first, &share, &err), -EINVAL);
+    assert_int_equal(first, -1);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gives_table_4),
-        cmocka_unit_test(gives_table_4_from_configs),
-        cmocka_unit_test(covers_every_depth),
-        cmocka_unit_test(parses_lists),
+        cmocka_unit_test(gives_table_4),      cmocka_unit_test(gives_table_4_from_configs),
+        cmocka_unit_test(covers_every_depth), cmocka_unit_test(parses_lists),
+        cmocka_unit_test(parses_rules),       cmocka_unit_test(chooses_the_largest_share),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -99,6 +99,42 @@ static void takes_points_out(void **state)
     ha_sweep_destroy(sweep);
 }
 
+static void leaves_rules_to_the_probe(void **state)
+{
+    struct ha_sweep *sweep = NULL;
+    struct ha_grid *grid = NULL;
+    const struct ha_grid_cell *cell;
+    struct ha_run_settings *settings = NULL;
+    struct ha_error err = {0};
+    struct ha_json *json;
+    char *text;
+
+    (void)state;
+    open_text(MODEL("a") DATA "[[strategy]]\nname = \"top\"\nlayers = \"auto:2\"\n"
+                              "[probe]\npairs = 7\n",
+              &sweep, &grid);
+    cell = ha_grid_find(grid, "a/top");
+    assert_int_equal(cell->auto_layers, 2);
+    assert_int_equal(cell->layers.count, 0);
+    text = ha_grid_cell_layers(cell);
+    assert_string_equal(text, "auto:2");
+    free(text);
+    json = ha_grid_cell_json(grid, cell);
+    assert_int_equal(ha_run_settings_from_json(json, "job.json", &settings, &err), 0);
+    assert_int_equal(settings->probe.pairs, 7);
+    ha_json_destroy(json);
+    ha_run_settings_destroy(settings);
+    cell = ha_grid_find(grid, "a/base");
+    text = ha_grid_cell_layers(cell);
+    assert_string_equal(text, "");
+    free(text);
+    json = ha_grid_cell_json(grid, cell);
+    assert_null(ha_json_get(json, "probe"));
+    ha_json_destroy(json);
+    ha_grid_destroy(grid);
+    ha_sweep_destroy(sweep);
+}
+
 static void resolves_settings(void **state)
 {
     struct ha_sweep *sweep = NULL;
@@ -252,10 +288,15 @@ static void bounds_size(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(multiplies),           cmocka_unit_test(base_exists_once_per_generation),
-        cmocka_unit_test(takes_points_out),     cmocka_unit_test(resolves_settings),
-        cmocka_unit_test(wants_to_know_layers), cmocka_unit_test(reads_the_projects_grids),
-        cmocka_unit_test(expands_fast),         cmocka_unit_test(bounds_size),
+        cmocka_unit_test(multiplies),
+        cmocka_unit_test(base_exists_once_per_generation),
+        cmocka_unit_test(takes_points_out),
+        cmocka_unit_test(resolves_settings),
+        cmocka_unit_test(leaves_rules_to_the_probe),
+        cmocka_unit_test(wants_to_know_layers),
+        cmocka_unit_test(reads_the_projects_grids),
+        cmocka_unit_test(expands_fast),
+        cmocka_unit_test(bounds_size),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -48,7 +48,7 @@ static struct keys keys_with(const char *override, const char *cell_name,
     assert_non_null(cell);
     given = given ? given : &plain;
     if (cell->trains)
-        assert_int_equal(ha_stage_key_train(grid, cell, given, keys.train, &err), 0);
+        assert_int_equal(ha_stage_key_train(grid, cell, given, NULL, keys.train, &err), 0);
     assert_int_equal(ha_stage_key_generate(grid, cell, given, cell->trains ? keys.train : NULL,
                                            keys.generate, &err),
                      0);
@@ -189,14 +189,15 @@ static void refuse_wrong_inputs(void **state)
                      0);
     assert_int_equal(ha_grid_create(sweep, NULL, &grid, &err), 0);
     wrong.model = "AB";
-    assert_true(ha_stage_key_train(grid, ha_grid_find(grid, "a/mid"), &wrong, key, &err) < 0);
+    assert_true(ha_stage_key_train(grid, ha_grid_find(grid, "a/mid"), &wrong, NULL, key, &err) < 0);
     assert_string_equal(err.text, "stage key: the digest of the model is not 64 lower-case "
                                   "hexadecimal digits");
     wrong = digests();
     wrong.train_count = 0;
-    assert_true(ha_stage_key_train(grid, ha_grid_find(grid, "a/mid"), &wrong, key, &err) < 0);
+    assert_true(ha_stage_key_train(grid, ha_grid_find(grid, "a/mid"), &wrong, NULL, key, &err) < 0);
     wrong = digests();
-    assert_true(ha_stage_key_train(grid, ha_grid_find(grid, "a/base"), &wrong, key, &err) < 0);
+    assert_true(ha_stage_key_train(grid, ha_grid_find(grid, "a/base"), &wrong, NULL, key, &err) <
+                0);
     assert_true(ha_stage_key_generate(grid, ha_grid_find(grid, "a/mid"), &wrong, NULL, key, &err) <
                 0);
     assert_true(ha_stage_key_generate(grid, ha_grid_find(grid, "a/base"), &wrong, A, key, &err) <
@@ -207,13 +208,117 @@ static void refuse_wrong_inputs(void **state)
     ha_sweep_destroy(sweep);
 }
 
+#define PROBED TEXT "[[strategy]]\nname = \"top\"\nlayers = \"auto:2\"\n[probe]\n"
+
+struct probed {
+    char probe[HA_SHA256_HEX_BYTES], train[HA_SHA256_HEX_BYTES];
+};
+
+static struct probed probed_with(const char *override, const char *cell_name,
+                                 const struct ha_stage_digests *given)
+{
+    struct ha_sweep *sweep = NULL;
+    struct ha_grid *grid = NULL;
+    struct ha_error err = {0};
+    struct probed keys;
+    const struct ha_grid_cell *cell;
+    int r = ha_sweep_parse(PROBED, strlen(PROBED), "grid.toml", "/", &override, override ? 1 : 0,
+                           &sweep, &err);
+
+    if (r == 0)
+        r = ha_grid_create(sweep, NULL, &grid, &err);
+    if (r < 0)
+        fail_msg("%s", err.text);
+    cell = ha_grid_find(grid, cell_name);
+    assert_int_equal(ha_stage_key_probe(grid, cell, given, keys.probe, &err), 0);
+    assert_int_equal(ha_stage_key_train(grid, cell, given, keys.probe, keys.train, &err), 0);
+    ha_grid_destroy(grid);
+    ha_sweep_destroy(sweep);
+    return keys;
+}
+
+static void expect_probe_change(const char *override, bool probe, bool train)
+{
+    struct ha_stage_digests plain = digests();
+    struct probed before = probed_with(NULL, "a/top", &plain);
+    struct probed after = probed_with(override, "a/top", &plain);
+
+    if ((strcmp(before.probe, after.probe) != 0) != probe)
+        fail_msg("%s: the probe's key %s", override, probe ? "stays" : "changes");
+    if ((strcmp(before.train, after.train) != 0) != train)
+        fail_msg("%s: the train key %s", override, train ? "stays" : "changes");
+}
+
+static void probe_once_per_model_and_loss(void **state)
+{
+    static const char *const probe[] = {
+        "probe.pairs=8",          "train.beta=0.2",      "train.loss=ipo",
+        "train.loss=sigmoid,sft", "train.max_length=64", "train.precision=fp32",
+        "data.train_samples=5",   "data.seed=1",         "data.split=turn",
+        "model.a.template=chat",  "train.ld_alpha=0.5",  "train.use_weighting=true"};
+    static const char *const train[] = {
+        "train.learning_rate=1e-4",   "train.lora_rank=8",   "train.order_seed=1",
+        "train.init_seed=1",          "data.eval_samples=5", "probe.measure=per_sqrt_parameters",
+        "strategy.top.layers=auto:3", "train.epochs=2"};
+    struct ha_stage_digests plain = digests(), changed = digests();
+    struct probed top = probed_with(NULL, "a/top", &plain);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(probe) / sizeof(probe[0]); i++)
+        expect_probe_change(probe[i], true, true);
+    for (size_t i = 0; i < sizeof(train) / sizeof(train[0]); i++)
+        expect_probe_change(train[i], false, true);
+    expect_probe_change("generate.max_new_tokens=5", false, false);
+    expect_probe_change("schedule.fuse=never", false, false);
+    assert_string_equal(top.probe, probed_with(NULL, "a/mid", &plain).probe);
+    /* Where layers are named, a probe changes nothing. */
+    assert_string_equal(probed_with(NULL, "a/mid", &plain).train,
+                        keys_with(NULL, "a/mid", NULL).train);
+    assert_string_equal(probed_with("probe.pairs=8", "a/mid", &plain).train,
+                        keys_with(NULL, "a/mid", NULL).train);
+    changed.eval = file_b;
+    assert_string_equal(top.probe, probed_with(NULL, "a/top", &changed).probe);
+    changed = digests();
+    changed.train = file_b;
+    assert_string_not_equal(top.probe, probed_with(NULL, "a/top", &changed).probe);
+    changed = digests();
+    changed.model = B;
+    assert_string_not_equal(top.probe, probed_with(NULL, "a/top", &changed).probe);
+}
+
+static void refuse_a_probe_that_is_none(void **state)
+{
+    struct ha_stage_digests plain = digests();
+    struct ha_sweep *sweep = NULL;
+    struct ha_grid *grid = NULL;
+    struct ha_error err = {0};
+    char key[HA_SHA256_HEX_BYTES] = "untouched";
+
+    (void)state;
+    assert_int_equal(
+        ha_sweep_parse(PROBED, strlen(PROBED), "grid.toml", "/", NULL, 0, &sweep, &err), 0);
+    assert_int_equal(ha_grid_create(sweep, NULL, &grid, &err), 0);
+    assert_true(ha_stage_key_probe(grid, ha_grid_find(grid, "a/base"), &plain, key, &err) < 0);
+    assert_true(ha_stage_key_train(grid, ha_grid_find(grid, "a/top"), &plain, NULL, key, &err) < 0);
+    assert_string_equal(err.text, "stage key: the digest of the probe stage is missing");
+    assert_string_equal(key, "untouched");
+    ha_grid_destroy(grid);
+    ha_sweep_destroy(sweep);
+}
+
 /* Keys live in databases: a change here means that no old result is reused, and needs a higher
  * HA_NUMERICS_VERSION. */
 static void are_stable(void **state)
 {
     struct keys keys = keys_with(NULL, "a/mid", NULL);
+    struct ha_stage_digests plain = digests();
+    struct probed probed = probed_with(NULL, "a/top", &plain);
 
     (void)state;
+    assert_string_equal(probed.probe,
+                        "146bd68788581a7136959671ac769e51c760d21e1943c6d453514fe97dbf2c2a");
+    assert_string_equal(probed.train,
+                        "ca27f0467c2478065017031a7563adb6dd96eed78b5b6b7019be9d84ccf5a4c4");
     assert_string_equal(keys.train,
                         "8b672fac172f16119eb23faf7f90a4a5c9f8d09128c2ccfc3ede20f383d0767c");
     assert_string_equal(keys.generate,
@@ -225,9 +330,14 @@ static void are_stable(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(change_with_results),   cmocka_unit_test(stay_with_the_rest),
-        cmocka_unit_test(base_ignores_training), cmocka_unit_test(change_with_inputs),
-        cmocka_unit_test(refuse_wrong_inputs),   cmocka_unit_test(are_stable),
+        cmocka_unit_test(change_with_results),
+        cmocka_unit_test(stay_with_the_rest),
+        cmocka_unit_test(base_ignores_training),
+        cmocka_unit_test(change_with_inputs),
+        cmocka_unit_test(refuse_wrong_inputs),
+        cmocka_unit_test(are_stable),
+        cmocka_unit_test(probe_once_per_model_and_loss),
+        cmocka_unit_test(refuse_a_probe_that_is_none),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -159,15 +159,15 @@ static void refuses_bad_strategies(void **state)
             "grid.toml:7: strategies.use names \"mid\" twice");
     refused(MINIMAL "[strategies]\nuse = []\n", "grid.toml:7: no strategies are given");
     refused(MINIMAL "[[strategy]]\nname = \"top\"\n",
-            "grid.toml:6: strategy \"top\" needs layers, \"18-27\" or [18, 20]");
+            "grid.toml:6: strategy \"top\" needs layers, \"18-27\", [18, 20] or "
+            "\"auto:8\"");
     refused(MINIMAL "[[strategy]]\nname = \"mid\"\nlayers = \"1\"\n",
             "grid.toml:6: strategy mid has the paper's layers; give it another name to choose "
             "them");
     refused(MINIMAL "[[strategy]]\nname = \"base\"\nrank = 2\n",
             "grid.toml:6: strategy base trains nothing; remove it");
-    refused(MINIMAL "[[strategy]]\nname = \"a\"\nlayers = \"auto:8\"\n",
-            "grid.toml:6: strategy.layers: \"auto:8\" is not built yet (it waits for the probe); "
-            "name the layers");
+    refused(MINIMAL "[[strategy]]\nname = \"a\"\nlayers = \"auto:0\"\n",
+            "grid.toml:6: strategy.layers: \"auto:0\" trains nothing; at least one layer");
     refused(MINIMAL "[[strategy]]\nname = \"a\"\nlayers = [1, \"x\"]\n",
             "grid.toml:8: strategy.layers must be an array of layer numbers, not of \"x\"");
 }
@@ -196,7 +196,6 @@ static void refuses_what_is_not_built(void **state)
     refused(MINIMAL "[notify]\ncommand = \"mail\"\n",
             "grid.toml:7: notify.command = mail is not built yet; leave it out and follow hactl "
             "status");
-    refused(MINIMAL "[probe]\n", "grid.toml:6: [probe] is not built yet; leave the section out");
     refused(MINIMAL "[resources]\ngpus = 1\n",
             "grid.toml:7: resources.gpus = 1 is not built yet; workers offer what they have; "
             "leave it out");
@@ -355,6 +354,44 @@ static void shows_every_value(void **state)
     ha_sweep_destroy(sweep);
 }
 
+static void probes_where_it_is_asked_for(void **state)
+{
+    static const char *const set[] = {"probe.pairs=8"};
+    static const struct {
+        const char *text;
+        int64_t overrides;
+        bool probes;
+        int64_t pairs;
+    } cases[] = {
+        {MINIMAL, 0, false, 256},
+        {MINIMAL "[probe]\n", 0, true, 256},
+        {MINIMAL "[probe]\npairs = 16\n", 0, true, 16},
+        {MINIMAL, 1, true, 8},
+        {MINIMAL "[[strategy]]\nname = \"top\"\nlayers = \"auto:2\"\n", 0, true, 256},
+        {MINIMAL "[[strategy]]\nname = \"top\"\nlayers = \"0-2\"\n", 0, false, 256},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct ha_sweep *sweep = parse(cases[i].text, set, cases[i].overrides);
+        struct ha_json *json = ha_sweep_json(sweep);
+
+        assert_int_equal(sweep->probes, cases[i].probes);
+        assert_int_equal(sweep->probe.pairs, cases[i].pairs);
+        assert_string_equal(sweep->probe.measure, "norm");
+        assert_int_equal(ha_json_get(json, "probe") != NULL, cases[i].probes);
+        ha_json_destroy(json);
+        ha_sweep_destroy(sweep);
+    }
+    refused(MINIMAL "[probe]\n[strategies]\nuse = [\"base\"]\n",
+            "grid.toml:6: [probe] is a stage of cells that train, and no strategy does; add one "
+            "to strategies.use");
+    refused(MINIMAL "[probe]\npairs = 0\n",
+            "grid.toml:7: probe.pairs must be an integer from 1 to 16777216, not 0");
+    refused(MINIMAL "[probe]\nmesure = \"norm\"\n",
+            "grid.toml:7: unknown key probe.mesure; did you mean measure?");
+}
+
 static void run_settings(void **state)
 {
     static const char *const set[] = {"train.learning_rate=1e-3", "sweep.seed=5",
@@ -411,6 +448,7 @@ int main(void)
         cmocka_unit_test(seeds_follow),
         cmocka_unit_test(orders_strategies),
         cmocka_unit_test(shows_every_value),
+        cmocka_unit_test(probes_where_it_is_asked_for),
         cmocka_unit_test(run_settings),
     };
 
