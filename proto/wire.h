@@ -59,7 +59,8 @@ struct ha_wire_hello {
     uint32_t slots;      /* attempts that may run side by side */
     const char *backend; /* the backend's one-line description */
     int64_t pid;
-    const char *host; /* host name, for people */
+    const char *host;     /* host name, for people */
+    int64_t memory_bytes; /* that one attempt may use; 0: not known */
 };
 
 struct ha_wire_hello_reply {
@@ -375,6 +376,7 @@ struct ha_wire_submit_model {
     uint32_t layers;
     const char *family;
     const char *tokenizer_digest;
+    const char *plan_json; /* what `ha-attempt plan --json` says of it; "" where it was not asked */
 };
 
 struct ha_wire_submit_file {
@@ -454,6 +456,8 @@ struct ha_wire_stage_row {
     const char *summary_json;
     struct ha_wire_attempt_artifact *artifacts; /* only when asked for one cell */
     int64_t n_artifacts;
+    const char **mates; /* names of the other cells that its job works on */
+    int64_t n_mates;
 };
 
 struct ha_wire_cell_row {

@@ -71,6 +71,7 @@ static const struct wire_field hello_fields[] = {
     PLAIN(hello, backend, ANY),
     PLAIN(hello, pid, COUNT),
     PLAIN(hello, host, ANY),
+    PLAIN(hello, memory_bytes, COUNT),
 };
 TYPE(hello);
 
@@ -381,6 +382,7 @@ static const struct wire_field submit_model_fields[] = {
     PLAIN(submit_model, layers, ANY),
     PLAIN(submit_model, family, ANY),
     PLAIN(submit_model, tokenizer_digest, DIGEST),
+    PLAIN(submit_model, plan_json, ANY),
 };
 TYPE(submit_model);
 
@@ -457,6 +459,7 @@ static const struct wire_field stage_row_fields[] = {
     PLAIN(stage_row, finished_ms, COUNT),
     PLAIN(stage_row, summary_json, ANY),
     SUBS(stage_row, artifacts, attempt_artifact),
+    LIST(stage_row, mates, ANY),
 };
 TYPE(stage_row);
 

@@ -261,6 +261,100 @@ int ha_stage_key_generate(const struct ha_grid *grid, const struct ha_grid_cell 
     return hash_key(json, r, ret_key, err);
 }
 
+/* Some keys of a section, in an object of their own.  NULL when memory is short. */
+static struct ha_json *some_settings(const struct ha_section *section, const void *values,
+                                     const char *const *keys, size_t n_keys)
+{
+    struct ha_json *json = ha_json_new_object();
+
+    for (size_t i = 0; json && i < n_keys; i++) {
+        if (ha_json_set(json, keys[i], ha_setting_json(ha_section_find(section, keys[i]), values)) <
+            0) {
+            ha_json_destroy(json);
+            json = NULL;
+        }
+    }
+    return json;
+}
+
+/* What cells that share the base model's passes have in common.  Ends the value. */
+static int hash_pairs(const struct ha_grid *grid, const struct ha_grid_cell *cell,
+                      const struct ha_stage_digests *digests, const char *stage, bool together,
+                      char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err)
+{
+    static const char *const shared[] = {
+        "batch_size",      "gradient_accumulation", "epochs",     "max_length",
+        "precision",       "tokens_per_microbatch", "order_seed", "eval_steps",
+        "checkpoint_every"};
+    enum { OF_REFERENCE = 7, ALL = sizeof(shared) / sizeof(shared[0]) };
+    const struct ha_sweep *sweep = grid->sweep;
+    struct ha_json *json;
+    int r;
+
+    if (!cell->trains)
+        return ha_error_set(err, EINVAL, "stage key: cell %s trains nothing", cell->name);
+    r = check_inputs(sweep, digests, err);
+    if (r == 0)
+        r = check_digests("data.train", digests->train, digests->train_count,
+                          sweep->data.train.count, err);
+    if (r < 0)
+        return r;
+    json = begin_key(stage, &sweep->models[cell->model], digests);
+    if (!json)
+        return no_memory(err);
+    r = ha_json_set(json, "train", list_json(digests->train, digests->train_count));
+    if (r == 0)
+        r = ha_json_set(json, "data.settings",
+                        ha_section_json(&ha_sweep_data_section, &sweep->data, HA_READ_TRAIN));
+    if (r == 0)
+        r = ha_json_set(json, "train.settings",
+                        some_settings(&ha_sweep_train_section, cell->train, shared,
+                                      together ? ALL : OF_REFERENCE));
+    if (r == 0 && together)
+        r = ha_json_set(json, "name", ha_json_new_string(sweep->models[cell->model].name));
+    return hash_key(json, r, ret_key, err);
+}
+
+int ha_stage_key_reference(const struct ha_grid *grid, const struct ha_grid_cell *cell,
+                           const struct ha_stage_digests *digests,
+                           char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err)
+{
+    return hash_pairs(grid, cell, digests, "reference", false, ret_key, err);
+}
+
+int ha_stage_key_train_together(const struct ha_grid *grid, const struct ha_grid_cell *cell,
+                                const struct ha_stage_digests *digests,
+                                char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err)
+{
+    return hash_pairs(grid, cell, digests, "train together", true, ret_key, err);
+}
+
+int ha_stage_key_generate_together(const struct ha_grid *grid, const struct ha_grid_cell *cell,
+                                   const struct ha_stage_digests *digests,
+                                   char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err)
+{
+    const struct ha_sweep *sweep = grid->sweep;
+    const struct ha_sweep_train *train = cell->train ? cell->train : &sweep->train;
+    struct ha_json *json;
+    int r = check_inputs(sweep, digests, err);
+
+    if (r < 0)
+        return r;
+    json = begin_key("generate together", &sweep->models[cell->model], digests);
+    if (!json)
+        return no_memory(err);
+    r = ha_json_set(json, "name", ha_json_new_string(sweep->models[cell->model].name));
+    if (r == 0)
+        r = ha_json_set(json, "data.settings",
+                        ha_section_json(&ha_sweep_data_section, &sweep->data, HA_READ_GENERATE));
+    if (r == 0)
+        r = ha_json_set(json, "precision", ha_json_new_string(train->precision));
+    if (r == 0)
+        r = ha_json_set(json, "generate.settings",
+                        ha_sweep_generate_json(cell->generate, HA_READ_GENERATE));
+    return hash_key(json, r, ret_key, err);
+}
+
 int ha_stage_key_judge(const struct ha_sweep_judge *judge, const char *prompt_digest,
                        const char *generate_key, char ret_key[HA_SHA256_HEX_BYTES],
                        struct ha_error *err)

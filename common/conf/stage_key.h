@@ -44,6 +44,26 @@ int ha_stage_key_generate(const struct ha_grid *grid, const struct ha_grid_cell 
                           const struct ha_stage_digests *digests, const char *train_key,
                           char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err);
 
+/* What the base model's log-probs of the training pairs depend on, as far as a grid
+ * tells: model, tokenizer, data, selection, template, truncation, order and packs.
+ * Equal for cells, in any sweep, whose references are the same numbers on the
+ * same backend. */
+int ha_stage_key_reference(const struct ha_grid *grid, const struct ha_grid_cell *cell,
+                           const struct ha_stage_digests *digests,
+                           char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err);
+
+/* Equal for cells of a sweep that one train job may hold: those of one model that
+ * see the same pairs in the same order and packs, and are evaluated together. */
+int ha_stage_key_train_together(const struct ha_grid *grid, const struct ha_grid_cell *cell,
+                                const struct ha_stage_digests *digests,
+                                char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err);
+
+/* Equal for cells of a sweep whose answers one generate job may make: those of one
+ * model with equal prompts and generation settings, base included. */
+int ha_stage_key_generate_together(const struct ha_grid *grid, const struct ha_grid_cell *cell,
+                                   const struct ha_stage_digests *digests,
+                                   char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err);
+
 /* prompt_digest: of the judge prompt's bytes, dimensions and parser version;
  * NULL: the project's own, named by judge->prompt alone. */
 int ha_stage_key_judge(const struct ha_sweep_judge *judge, const char *prompt_digest,

@@ -228,6 +228,8 @@ static int fill(const struct ha_spec *spec, struct ha_json *root, struct ha_erro
     if (r == 0)
         r = ha_json_set(root, "backend", ha_json_new_string("auto"));
     if (r == 0)
+        r = ha_json_set(root, "reference", text_or_null(spec->reference));
+    if (r == 0)
         r = skip_json(spec, root);
     return r < 0 ? no_memory(err) : cells_json(spec, root, err);
 }
@@ -285,6 +287,11 @@ char *ha_spec_adapter_path(int64_t cell, const char *name)
 {
     return name ? ha_format("inputs/adapter/%" PRId64 "/%s", cell, name)
                 : ha_format("inputs/adapter/%" PRId64, cell);
+}
+
+char *ha_spec_reference_path(void)
+{
+    return ha_strdup("inputs/reference");
 }
 
 char *ha_spec_checkpoint_path(int64_t cell)

@@ -32,6 +32,7 @@ struct ha_spec {
     const char *model_name, *model_path, *hub_id, *prompt_template;
     const char *const *train, *const *eval; /* paths below inputs/ */
     int64_t train_count, eval_count;
+    const char *reference;            /* file below inputs/, or NULL */
     const struct ha_spec_cell *cells; /* at least one */
     int64_t cell_count;
     const struct ha_spec_skip *skip; /* grouped by cell */
@@ -48,6 +49,9 @@ char *ha_spec_data_path(const char *split, int64_t index, const char *path);
 
 /* "inputs/adapter/7"; with name "inputs/adapter/7/adapter_model.safetensors". */
 char *ha_spec_adapter_path(int64_t cell, const char *name);
+
+/* "inputs/reference". */
+char *ha_spec_reference_path(void);
 
 /* "inputs/checkpoint/7". */
 char *ha_spec_checkpoint_path(int64_t cell);

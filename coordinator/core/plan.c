@@ -60,34 +60,296 @@ int ha_plan_order(const struct ha_plan_job *a, const struct ha_plan_job *b)
 {
     if (a->priority != b->priority)
         return a->priority > b->priority ? -1 : 1;
+    if (a->turn != b->turn)
+        return a->turn < b->turn ? -1 : 1;
     return a->id < b->id ? -1 : a->id > b->id;
+}
+
+/* ---- groups ------------------------------------------------------------------------- */
+
+/* Jobs that may become one, or one job by itself. */
+struct group {
+    const struct ha_plan_job *first;
+    int64_t begin, count; /* in maker.members */
+    int64_t devices;      /* given to it */
+    int64_t sets;         /* that they are divided into */
+    double finish;
+    int64_t next_devices; /* the least that make it end sooner; 0: none do */
+};
+
+struct maker {
+    const struct ha_plan_snapshot *snapshot;
+    int64_t *used;        /* per worker; assignments of this plan take slots too */
+    struct group *groups; /* in order: priority, groups that grow last, first job */
+    int64_t n_groups;
+    const struct ha_plan_job **members; /* group by group */
+    struct ha_fuse_need *needs;         /* beside members */
+    int64_t *set_of, *trial;            /* beside members */
+    int64_t slots, devices;             /* that are free */
+    int64_t memory_bytes;               /* the least of the workers with free slots; 0: not known */
+    struct ha_plan_assignment *out;
+    int64_t count, limit;
+};
+
+static int make_room(struct maker *m)
+{
+    int64_t jobs = m->snapshot->job_count;
+
+    m->used = ha_calloc(m->snapshot->worker_count, sizeof *m->used);
+    m->groups = ha_calloc(jobs, sizeof *m->groups);
+    m->members = ha_calloc(jobs, sizeof *m->members);
+    m->needs = ha_calloc(jobs, sizeof *m->needs);
+    m->set_of = ha_calloc(jobs, sizeof *m->set_of);
+    m->trial = ha_calloc(jobs, sizeof *m->trial);
+    return m->used && m->groups && m->members && m->needs && m->set_of && m->trial ? 0 : -ENOMEM;
+}
+
+static void clear(struct maker *m)
+{
+    free(m->used);
+    free(m->groups);
+    free(m->members);
+    free(m->needs);
+    free(m->set_of);
+    free(m->trial);
+}
+
+static void count_free(struct maker *m)
+{
+    bool known = true;
+
+    for (int64_t w = 0; w < m->snapshot->worker_count; w++) {
+        const struct ha_plan_worker *worker = &m->snapshot->workers[w];
+        int64_t free_slots = worker->slots - worker->used;
+        int64_t devices = (worker->devices > 0 ? worker->devices : worker->slots) - worker->used;
+
+        m->used[w] = worker->used;
+        if (!takes_work(worker) || free_slots <= 0)
+            continue;
+        m->slots += free_slots;
+        if (devices > 0)
+            m->devices += devices < free_slots ? devices : free_slots;
+        known = known && worker->memory_bytes > 0;
+        if (m->memory_bytes == 0 || worker->memory_bytes < m->memory_bytes)
+            m->memory_bytes = worker->memory_bytes;
+    }
+    if (!known)
+        m->memory_bytes = 0;
+}
+
+static bool same_group(const struct group *group, const struct ha_plan_job *job)
+{
+    return job->group != 0 && group->first->group == job->group &&
+           group->first->priority == job->priority;
+}
+
+/* May group a come before b?  Equal ones stay as they are. */
+static bool before(const struct group *a, const struct group *b)
+{
+    if (a->first->priority != b->first->priority)
+        return a->first->priority > b->first->priority;
+    return !a->first->grows && b->first->grows;
+}
+
+static void sort_groups(struct maker *m)
+{
+    for (int64_t i = 1; i < m->n_groups; i++) {
+        struct group group = m->groups[i];
+        int64_t at = i;
+
+        for (; at > 0 && before(&group, &m->groups[at - 1]); at--)
+            m->groups[at] = m->groups[at - 1];
+        m->groups[at] = group;
+    }
+}
+
+static void find_groups(struct maker *m, int64_t now_ms)
+{
+    const struct ha_plan_snapshot *s = m->snapshot;
+    int64_t begin = 0;
+
+    for (int64_t j = 0; j < s->job_count; j++) {
+        const struct ha_plan_job *job = &s->jobs[j];
+        int64_t g = 0;
+
+        m->set_of[j] = -1; /* no group */
+        if (job_gate(job, now_ms) != GATE_OPEN)
+            continue;
+        while (g < m->n_groups && !same_group(&m->groups[g], job))
+            g++;
+        if (g == m->n_groups)
+            m->groups[m->n_groups++] = (struct group){.first = job};
+        m->set_of[j] = g;
+        m->groups[g].count++;
+    }
+    for (int64_t g = 0; g < m->n_groups; g++) {
+        m->groups[g].begin = begin;
+        begin += m->groups[g].count;
+        m->groups[g].count = 0;
+    }
+    for (int64_t j = 0; j < s->job_count; j++) {
+        struct group *group = m->set_of[j] < 0 ? NULL : &m->groups[m->set_of[j]];
+
+        if (!group)
+            continue;
+        m->members[group->begin + group->count] = &s->jobs[j];
+        m->needs[group->begin + group->count++] = s->jobs[j].need;
+    }
+    sort_groups(m);
+}
+
+/* ---- how many devices each group gets ------------------------------------------------ */
+
+static int divide(struct maker *m, struct group *group, int64_t devices, int64_t *set_of,
+                  double *ret_finish)
+{
+    struct ha_fuse_group fuse = {.cells = &m->needs[group->begin],
+                                 .count = group->count,
+                                 .memory_bytes = m->memory_bytes,
+                                 .mode = group->first->fuse};
+    int64_t sets = ha_fuse_choose(&fuse, devices, set_of, ret_finish);
+
+    if (sets < 0)
+        return -ENOMEM;
+    group->sets = sets;
+    return 0;
+}
+
+/* The least number of devices with which the group ends sooner than now, out of
+ * so many more. */
+static int look_ahead(struct maker *m, struct group *group, int64_t more)
+{
+    int64_t sets = group->sets;
+    int r = 0;
+
+    group->next_devices = 0;
+    for (int64_t k = group->devices + 1; r == 0 && k <= group->devices + more && k <= group->count;
+         k++) {
+        double finish;
+
+        r = divide(m, group, k, m->trial, &finish);
+        if (r == 0 && finish < group->finish * (1 - 1e-9)) {
+            group->next_devices = k;
+            break;
+        }
+    }
+    group->sets = sets;
+    return r;
+}
+
+static int settle(struct maker *m, struct group *group, int64_t devices)
+{
+    int r;
+
+    group->devices = devices;
+    r = divide(m, group, devices, &m->set_of[group->begin], &group->finish);
+    return r;
+}
+
+/* Idle devices to the group that ends last, while that helps. */
+static int give_more(struct maker *m, int64_t begin, int64_t end)
+{
+    for (;;) {
+        int64_t more = m->devices < m->slots ? m->devices : m->slots, added;
+        struct group *last = NULL;
+        int r = 0;
+
+        for (int64_t g = begin; r == 0 && more > 0 && g < end; g++) {
+            struct group *group = &m->groups[g];
+
+            if (group->devices == 0 || group->count == 1)
+                continue;
+            r = look_ahead(m, group, more);
+            if (group->next_devices > 0 && (!last || group->finish > last->finish))
+                last = group;
+        }
+        if (r < 0 || !last)
+            return r;
+        added = last->next_devices - last->devices;
+        m->slots -= added;
+        m->devices -= added;
+        r = settle(m, last, last->next_devices);
+        if (r < 0)
+            return r;
+    }
+}
+
+/* Groups [begin, end) come in the same breath. */
+static int give(struct maker *m, int64_t begin, int64_t end)
+{
+    for (int64_t g = begin; g < end && m->slots > 0; g++) {
+        int r = settle(m, &m->groups[g], 1);
+
+        if (r < 0)
+            return r;
+        m->slots--;
+        m->devices -= m->devices > 0;
+    }
+    return give_more(m, begin, end);
+}
+
+/* ---- who gets them ---------------------------------------------------------------------- */
+
+/* The first jobs of the group that are in the set, in order, to one worker: the
+ * first takes the others over.  False: no room is left in the plan. */
+static bool assign(struct maker *m, const struct group *group, int64_t set)
+{
+    int64_t w = choose(m->snapshot, m->used, group->first->model), into = 0, size = 0;
+
+    for (int64_t i = 0; i < group->count; i++)
+        size += m->set_of[group->begin + i] == set;
+    if (w < 0 || m->count + size > m->limit)
+        return false;
+    m->used[w]++;
+    for (int64_t i = 0; i < group->count; i++) {
+        int64_t job = m->members[group->begin + i]->id;
+
+        if (m->set_of[group->begin + i] != set)
+            continue;
+        into = into == 0 ? job : into;
+        m->out[m->count++] = (struct ha_plan_assignment){
+            .job = job, .worker = m->snapshot->workers[w].id, .into = into};
+    }
+    return true;
+}
+
+static int make(struct maker *m, int64_t now_ms)
+{
+    int64_t begin = 0;
+
+    count_free(m);
+    find_groups(m, now_ms);
+    while (begin < m->n_groups && m->slots > 0) {
+        int64_t end = begin + 1;
+        int r;
+
+        while (end < m->n_groups && !before(&m->groups[end - 1], &m->groups[end]))
+            end++;
+        r = give(m, begin, end);
+        if (r < 0)
+            return r;
+        begin = end;
+    }
+    for (int64_t g = 0; g < m->n_groups; g++) {
+        const struct group *group = &m->groups[g];
+
+        for (int64_t set = 0; set < group->sets && set < group->devices; set++)
+            if (!assign(m, group, set))
+                return 0;
+    }
+    return 0;
 }
 
 int64_t ha_plan_make(const struct ha_plan_snapshot *snapshot, int64_t now_ms,
                      struct ha_plan_assignment *assignments, int64_t limit)
 {
-    int64_t *used = ha_calloc(snapshot->worker_count, sizeof *used);
-    int64_t count = 0;
+    struct maker m = {.snapshot = snapshot, .out = assignments, .limit = limit};
+    int r = make_room(&m);
 
-    if (!used)
-        return -ENOMEM;
-    for (int64_t w = 0; w < snapshot->worker_count; w++)
-        used[w] = snapshot->workers[w].used;
-    for (int64_t j = 0; j < snapshot->job_count && count < limit; j++) {
-        const struct ha_plan_job *job = &snapshot->jobs[j];
-        int64_t w;
-
-        if (job_gate(job, now_ms) != GATE_OPEN)
-            continue;
-        w = choose(snapshot, used, job->model);
-        if (w < 0)
-            break; /* one kind of job: nobody is free for the next one either */
-        used[w]++;
-        assignments[count++] =
-            (struct ha_plan_assignment){.job = job->id, .worker = snapshot->workers[w].id};
-    }
-    free(used);
-    return count;
+    if (r == 0)
+        r = make(&m, now_ms);
+    clear(&m);
+    return r < 0 ? r : m.count;
 }
 
 static int why_no_worker(const struct ha_plan_snapshot *s, struct ha_buffer *out)

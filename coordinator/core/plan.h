@@ -4,16 +4,23 @@
  * job by the same function, so that the sentence is never another story than
  * the plan.
  *
- * Policy: jobs by priority of their sweep (high first), then first come first
- * served.  A job goes to a worker that already ran its model, else to the one
- * with most free slots, else to the one first in the snapshot.  A job holds one
- * cell for now; cells of one model are not fused. */
+ * Policy: jobs by priority of their sweep (high first), then in their turn, then
+ * first come first served.  A job goes to a worker that already ran its model,
+ * else to the one with most free slots, else to the one first in the snapshot.
+ *
+ * Ready jobs of one group may become one job (fuse.h).  How many devices a group
+ * gets decides into how many: every group of a priority gets a free slot in
+ * order; what idle devices are left go one by one to the group that would end
+ * last, as long as it ends sooner with them.  A group that will have more cells
+ * (answers whose adapters are still being trained) comes after those of its
+ * priority that will not, but no device stays idle for its sake. */
 #ifndef HA_COORDINATOR_CORE_PLAN_H
 #define HA_COORDINATOR_CORE_PLAN_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "coordinator/core/fuse.h"
 #include "coordinator/core/lease.h"
 #include "coordinator/core/state.h"
 
@@ -29,13 +36,19 @@ struct ha_plan_worker {
     bool connected; /* known by hello since the start; else work cannot be pushed to it */
     bool draining;
     int64_t slots, used;
+    int64_t devices;      /* attempts that do not slow one another down; 0: as many as slots */
+    int64_t memory_bytes; /* that one attempt may use; 0: not known */
     int64_t warm[HA_PLAN_WARM]; /* models that it ran; 0: none */
 };
 
 struct ha_plan_job {
     int64_t id;
     enum ha_job_state state;
-    int64_t priority;
+    int64_t priority, turn;
+    int64_t group; /* equal for jobs of one cell that may become one job; 0: it stays as it is */
+    enum ha_fuse_mode fuse;
+    bool grows; /* its group will have more cells */
+    struct ha_fuse_need need;
     int64_t model;         /* equal for jobs that load the same weights */
     int64_t not_before_ms; /* wall clock; 0: at once */
     bool paused;           /* its sweep is */
@@ -53,13 +66,16 @@ struct ha_plan_snapshot {
 
 struct ha_plan_assignment {
     int64_t job, worker; /* ids */
+    int64_t into; /* the job that takes its cells over; job itself for the one that is leased.
+                     Parts follow the whole that takes them */
 };
 
 /* < 0: a is considered before b. */
 int ha_plan_order(const struct ha_plan_job *a, const struct ha_plan_job *b);
 
 /* Fill assignments[limit]; returns how many there are.  Neither a job nor more
- * than a worker's free slots is given twice.  now_ms: wall clock.  -ENOMEM. */
+ * than a worker's free slots is given twice; a whole comes with all its parts.
+ * now_ms: wall clock.  -ENOMEM. */
 int64_t ha_plan_make(const struct ha_plan_snapshot *snapshot, int64_t now_ms,
                      struct ha_plan_assignment *assignments, int64_t limit);
 

@@ -14,7 +14,12 @@
 
 struct ha_buffer;
 
-enum { HA_RETRY_BASE_MS = 2000, HA_RETRY_MAX_MS = 300000, HA_RETRY_LOSSES = 5 };
+enum {
+    HA_RETRY_BASE_MS = 2000,
+    HA_RETRY_MAX_MS = 300000,
+    HA_RETRY_LOSSES = 5,
+    HA_RETRY_SPLIT = 2 /* crashes after which the cells of a job get jobs of their own */
+};
 
 enum ha_outcome {
     HA_OUTCOME_DONE,

@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "common/base/memory.h"
+#include "common/conf/json.h"
 #include "coordinator/hactl/grid_input.h"
 #include "coordinator/hactl/link.h"
 #include "coordinator/hactl/transfer.h"
@@ -25,7 +26,8 @@ int ha_submission_name(const struct ha_grid_input *input, const char *given, con
     return 0;
 }
 
-static int fill(struct ha_wire_submit *submit, const struct ha_grid_input *input,
+/* plans [model_count]: texts that the submit holds, the caller's to free. */
+static int fill(struct ha_wire_submit *submit, const struct ha_grid_input *input, char **plans,
                 struct ha_error *err)
 {
     const struct ha_sweep *sweep = input->sweep;
@@ -35,14 +37,19 @@ static int fill(struct ha_wire_submit *submit, const struct ha_grid_input *input
     submit->overrides = ha_calloc(input->n_overrides, sizeof(*submit->overrides));
     if (!submit->models || !submit->files || !submit->overrides)
         return ha_error_set(err, ENOMEM, "hactl: out of memory");
-    for (int64_t i = 0; i < sweep->model_count; i++)
+    for (int64_t i = 0; i < sweep->model_count; i++) {
+        plans[i] = ha_json_dump(input->models[i].plan, HA_JSON_COMPACT);
+        if (!plans[i])
+            return ha_error_set(err, ENOMEM, "hactl: out of memory");
         submit->models[submit->n_models++] =
-            (struct ha_wire_submit_model){.name = sweep->models[i].name,
+            (struct ha_wire_submit_model){.plan_json = plans[i],
+                                          .name = sweep->models[i].name,
                                           .path = input->models[i].dir,
                                           .digest = input->models[i].digest,
                                           .tokenizer_digest = input->models[i].tokenizer_digest,
                                           .layers = (uint32_t)input->models[i].layers,
                                           .family = input->models[i].family};
+    }
     for (int64_t i = 0; i < input->n_files; i++)
         submit->files[submit->n_files++] =
             (struct ha_wire_submit_file){.path = input->files[i].name,
@@ -59,8 +66,8 @@ int ha_submission_send(struct ha_link *link, const struct ha_grid_input *input, 
 {
     struct ha_wire_message request = {.kind = HA_WIRE_SUBMIT}, *reply = NULL;
     struct ha_wire_submit *submit = &request.body.submit;
-    char key[HA_LINK_KEY_BYTES];
-    int r = ha_link_new_key(key, err);
+    char key[HA_LINK_KEY_BYTES], **plans = ha_calloc(input->sweep->model_count, sizeof(*plans));
+    int r = plans ? ha_link_new_key(key, err) : ha_error_set(err, ENOMEM, "hactl: out of memory");
 
     *submit = (struct ha_wire_submit){.key = key,
                                       .name = name,
@@ -68,7 +75,7 @@ int ha_submission_send(struct ha_link *link, const struct ha_grid_input *input, 
                                       .base_dir = input->base_dir,
                                       .extend = extend};
     if (r == 0)
-        r = fill(submit, input, err);
+        r = fill(submit, input, plans, err);
     for (int64_t i = 0; r == 0 && i < input->n_files; i++)
         r = ha_transfer_put(link, input->files[i].path, input->files[i].sha256,
                             input->files[i].size, err);
@@ -80,6 +87,9 @@ int ha_submission_send(struct ha_link *link, const struct ha_grid_input *input, 
                                                               : "no reason was given");
         ha_wire_message_destroy(reply);
     }
+    for (int64_t i = 0; plans && i < input->sweep->model_count; i++)
+        free(plans[i]);
+    free(plans);
     free(submit->models);
     free(submit->files);
     free(submit->overrides);

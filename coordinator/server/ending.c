@@ -12,6 +12,7 @@
 struct facts {
     struct ha_retry_policy policy;
     struct ha_retry_counts counts;
+    struct ha_job_counts cells;
 };
 
 static int read_facts(void *context, const struct ha_job_row *row)
@@ -23,6 +24,29 @@ static int read_facts(void *context, const struct ha_job_row *row)
     facts->counts.crashes = row->crashes;
     facts->counts.losses = row->losses;
     return 0;
+}
+
+/* A job of several cells whose attempts do not end well: one of them may be why,
+ * and the others shall not fail for it. */
+static bool splits(const struct facts *facts, const struct ha_retry_decision *decision)
+{
+    return facts->cells.pending > 1 && decision->verdict != HA_RETRY_HOLD &&
+           (decision->verdict == HA_RETRY_FAIL ||
+            (decision->counts.crashes > facts->counts.crashes &&
+             decision->counts.crashes >= HA_RETRY_SPLIT));
+}
+
+static int split_job(struct ha_coordinator *c, const struct ha_by *by, int64_t job,
+                     const struct ha_retry_decision *decision, const char *reason,
+                     struct ha_error *err)
+{
+    int64_t not_before_ms = decision->delay_ms > 0 ? by->now_ms + decision->delay_ms : 0;
+    struct ha_error text;
+    char words[HA_ERROR_TEXT_BYTES];
+
+    ha_error_set(&text, EIO, "each cell by itself after %s", reason);
+    ha_utf8_copy(words, sizeof words, text.text);
+    return ha_store_job_split(c->store, by, job, not_before_ms, words, err);
 }
 
 static int set_job(struct ha_coordinator *c, const struct ha_by *by, int64_t job,
@@ -50,17 +74,23 @@ static int end_only(struct ha_coordinator *c, const struct ha_by *by,
                                 why, exit_code, by->now_ms, err);
 }
 
+int ha_server_end_job(struct ha_coordinator *c, const struct ha_by *by, int64_t job,
+                      const struct ha_job_counts *cells, struct ha_error *err)
+{
+    return ha_store_job_set(c->store, by, job, cells->done > 0 ? HA_JOB_DONE : HA_JOB_FAILED, "",
+                            err);
+}
+
 /* All cells have their outcome already: only the word that the attempt is over
  * was missing. */
 static int finish_job(struct ha_coordinator *c, const struct ha_by *by,
                       const struct ha_attempt_row *attempt, int outcome, const char *why,
-                      int64_t exit_code, int64_t failed, struct ha_error *err)
+                      int64_t exit_code, const struct ha_job_counts *cells, struct ha_error *err)
 {
     int r = end_only(c, by, attempt, outcome, why, exit_code, err);
 
     if (r == 0)
-        r = ha_store_job_set(c->store, by, attempt->job, failed > 0 ? HA_JOB_FAILED : HA_JOB_DONE,
-                             "", err);
+        r = ha_server_end_job(c, by, attempt->job, cells, err);
     c->changed = true;
     return r;
 }
@@ -74,14 +104,14 @@ int ha_server_end_attempt(struct ha_coordinator *c, const struct ha_by *by,
     struct facts facts = {0};
     struct ha_buffer reason;
     char text[HA_ERROR_TEXT_BYTES];
-    int64_t pending = 0, failed = 0;
+    bool split;
     int r;
 
     if (attempt->state == HA_ATTEMPT_STATE_LOST || !attempt->newest)
         return end_only(c, by, attempt, outcome, why, exit_code, err);
-    r = ha_store_job_cell_counts(c->store, attempt->job, &pending, &failed, err);
-    if (r == 0 && pending == 0)
-        return finish_job(c, by, attempt, outcome, why, exit_code, failed, err);
+    r = ha_store_job_cell_counts(c->store, attempt->job, &facts.cells, err);
+    if (r == 0 && facts.cells.pending == 0)
+        return finish_job(c, by, attempt, outcome, why, exit_code, &facts.cells, err);
     if (r == 0)
         r = ha_store_job_get(c->store, attempt->job, read_facts, &facts, err);
     if (r < 0)
@@ -96,13 +126,15 @@ int ha_server_end_attempt(struct ha_coordinator *c, const struct ha_by *by,
     }
     ha_utf8_copy(text, sizeof text, ha_buffer_text(&reason));
     ha_buffer_clear(&reason);
-    if (back && decision.verdict != HA_RETRY_FAIL)
+    split = splits(&facts, &decision);
+    if (back && decision.verdict != HA_RETRY_FAIL && !split)
         r = ha_store_attempt_lose(c->store, attempt->job, attempt->epoch,
                                   decision.counts.crashes > facts.counts.crashes, err);
     else
         r = end_only(c, by, attempt, outcome, why, exit_code, err);
     if (r == 0)
-        r = set_job(c, by, attempt->job, &decision, text, err);
+        r = split ? split_job(c, by, attempt->job, &decision, text, err)
+                  : set_job(c, by, attempt->job, &decision, text, err);
     c->changed = true;
     return r;
 }

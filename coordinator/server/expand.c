@@ -67,6 +67,8 @@ static int attach(struct ha_coordinator *c, const struct expansion *e,
         .model = e->models[cell->model],
         .priority = e->priority,
         .model_digest = w->models[cell->model]->digest,
+        .fuse_key = e->keys.train_together,
+        .reference_key = e->keys.reference,
     };
     int64_t result = 0;
     int r = 0;
@@ -74,15 +76,20 @@ static int attach(struct ha_coordinator *c, const struct expansion *e,
     if (cell->trains) {
         spec.kind = HA_STAGE_TRAIN;
         spec.key = e->keys.train;
+        spec.need = ha_grid_work_need(w, e->now.cell, true);
         r = ha_store_stage_attach(c->store, &by, &spec, &result, err);
     }
     spec.kind = HA_STAGE_GENERATE;
     spec.key = e->keys.generate;
+    spec.fuse_key = e->keys.generate_together;
+    spec.reference_key = "";
+    spec.need = ha_grid_work_need(w, e->now.cell, false);
     spec.parent = result;
     spec.total = w->sweep->data.eval_samples * cell->generate->samples;
     if (r == 0)
         r = ha_store_stage_attach(c->store, &by, &spec, &result, err);
     spec.kind = HA_STAGE_JUDGE;
+    spec.fuse_key = "";
     spec.parent = result;
     spec.total = 0;
     for (int64_t j = 0; r == 0 && j < w->sweep->judge_count; j++) {

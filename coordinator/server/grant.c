@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/buffer.h"
+#include "common/base/hash.h"
 #include "coordinator/core/job_spec.h"
 #include "coordinator/server/inside.h"
 #include "coordinator/store/answer.h"
@@ -11,6 +13,7 @@
 #include "coordinator/store/attempt.h"
 #include "coordinator/store/cell.h"
 #include "coordinator/store/job.h"
+#include "coordinator/store/reference.h"
 #include "coordinator/store/sweep.h"
 
 /* Everything of a grant; texts in the arena. */
@@ -241,8 +244,56 @@ static int read_all(struct maker *m, struct ha_error *err)
     return r == -ENOMEM ? no_memory(err) : r;
 }
 
+static int find_reference_key(void *context, const struct ha_job_cell_row *row)
+{
+    struct ha_buffer *key = context;
+    int r = row->reference_key[0] ? ha_buffer_append_text(key, row->reference_key) : 0;
+
+    return r < 0 ? r : 1;
+}
+
+int ha_server_reference_key(struct ha_coordinator *c, int64_t job, const char *backend,
+                            char ret_key[65], struct ha_error *err)
+{
+    uint8_t digest[HA_SHA256_BYTES];
+    struct ha_buffer text;
+    int r;
+
+    ha_buffer_init(&text, 0);
+    r = ha_store_job_cell_each(c->store, job, find_reference_key, &text, err);
+    if (r == 0 && text.size > 0) {
+        r = ha_buffer_printf(&text, " %s", backend);
+        ha_sha256(text.data, text.size, digest);
+        ha_sha256_hex(digest, ret_key);
+        r = r < 0 ? r : 1;
+    }
+    ha_buffer_clear(&text);
+    return r == -ENOMEM ? no_memory(err) : r;
+}
+
+static int add_reference(void *context, const struct ha_reference *reference)
+{
+    struct maker *m = context;
+
+    m->spec.reference = keep(m, ha_spec_reference_path());
+    return add_input(m, reference->sha256, reference->size, m->spec.reference);
+}
+
+static int read_reference(struct maker *m, const char *backend, struct ha_error *err)
+{
+    char key[HA_SHA256_HEX_BYTES];
+    int r =
+        m->kind == HA_STAGE_TRAIN ? ha_server_reference_key(m->c, m->job, backend, key, err) : 0;
+
+    if (r > 0)
+        r = ha_store_reference_use(m->c->store, key, m->c->wall_ms, add_reference, m, err);
+    if (r == -ENOMEM)
+        return no_memory(err);
+    return r < 0 ? r : 0;
+}
+
 int ha_server_grant(struct ha_coordinator *c, struct ha_arena *arena, int64_t job,
-                    struct ha_epoch epoch, struct ha_wire_message *ret_message,
+                    struct ha_epoch epoch, const char *backend, struct ha_wire_message *ret_message,
                     struct ha_error *err)
 {
     struct maker m = {.c = c, .arena = arena, .job = job};
@@ -250,6 +301,8 @@ int ha_server_grant(struct ha_coordinator *c, struct ha_arena *arena, int64_t jo
     char *text;
     int r = read_all(&m, err);
 
+    if (r == 0)
+        r = read_reference(&m, backend, err);
     if (r < 0)
         return r;
     m.spec.kind = m.kind;
@@ -291,5 +344,6 @@ int ha_handle_grant_request(struct ha_request *q, struct ha_error *err)
     if (r == 0 || !row.newest || row.worker != q->caller->member->id ||
         row.state == HA_ATTEMPT_STATE_ENDED)
         return ha_error_set(err, ESTALE, "the lease of job %" PRIu64 " is over", ask->job);
-    return ha_server_grant(q->c, &q->arena, row.job, epoch, &q->reply, err);
+    return ha_server_grant(q->c, &q->arena, row.job, epoch, q->caller->member->backend, &q->reply,
+                           err);
 }

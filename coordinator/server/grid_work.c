@@ -48,7 +48,8 @@ static int copy_submit(struct ha_grid_work *w, const struct ha_wire_submit *from
         to->models[i] = from->models[i];
         good = copy_text(w, &to->models[i].name) && copy_text(w, &to->models[i].path) &&
                copy_text(w, &to->models[i].digest) && copy_text(w, &to->models[i].family) &&
-               copy_text(w, &to->models[i].tokenizer_digest);
+               copy_text(w, &to->models[i].tokenizer_digest) &&
+               copy_text(w, &to->models[i].plan_json);
     }
     for (int64_t i = 0; good && i < from->n_files; i++) {
         to->files[i] = from->files[i];
@@ -165,11 +166,39 @@ static int expand(struct ha_grid_work *w, struct ha_error *err)
     return r;
 }
 
+/* What the models' passes cost. */
+static int read_costs(struct ha_grid_work *w, struct ha_error *err)
+{
+    w->costs = ha_arena_alloc(&w->arena, (size_t)(w->sweep->model_count + 1) * sizeof *w->costs);
+    if (!w->costs)
+        return no_memory(err);
+    for (int64_t i = 0; i < w->sweep->model_count; i++) {
+        const char *text = w->models[i]->plan_json;
+        struct ha_json *plan = NULL;
+
+        if (text[0] && ha_json_parse(text, strlen(text), "plan", &plan, err) < 0)
+            return ha_error_prefix(err, "model %s", w->sweep->models[i].name);
+        ha_fuse_model_read(plan, w->grid->layers[i], &w->costs[i]);
+        ha_json_destroy(plan);
+    }
+    return 0;
+}
+
+/* The plans are left out: another version's numbers make no other grid. */
 static int hash_submit(struct ha_grid_work *w, struct ha_error *err)
 {
     struct ha_wire_message message = {
         .protocol = HA_WIRE_PROTOCOL, .kind = HA_WIRE_SUBMIT, .body.submit = w->submit};
+    struct ha_wire_submit_model *models =
+        ha_arena_alloc(&w->arena, (size_t)(w->submit.n_models + 1) * sizeof *models);
 
+    if (!models)
+        return no_memory(err);
+    for (int64_t i = 0; i < w->submit.n_models; i++) {
+        models[i] = w->submit.models[i];
+        models[i].plan_json = "";
+    }
+    message.body.submit.models = models;
     message.body.submit.limit_prompts = 0; /* an override by now */
     return ha_server_once_hash(&message, w->submit_sha256, err);
 }
@@ -195,6 +224,8 @@ int ha_grid_work_create(const struct ha_wire_submit *submit, struct ha_grid_work
         r = ha_error_set(err, EINVAL, "[probe] and layers = \"auto:K\" are not built yet");
     if (r == 0)
         r = expand(w, err);
+    if (r == 0)
+        r = read_costs(w, err);
     if (r == 0)
         r = hash_submit(w, err);
     if (r < 0) {
@@ -254,6 +285,7 @@ static int load_model(void *context, const struct ha_model_row *row)
     model->digest = ha_scratch_text(&l->arena, row->digest);
     model->tokenizer_digest = ha_scratch_text(&l->arena, row->tokenizer_digest);
     model->family = ha_scratch_text(&l->arena, row->family);
+    model->plan_json = ha_scratch_text(&l->arena, row->plan);
     model->layers = (uint32_t)row->layers;
     return 0;
 }
@@ -320,17 +352,34 @@ int ha_grid_work_keys(const struct ha_grid_work *w, int64_t index, struct ha_cel
     const struct ha_stage_digests *digests = &w->digests[cell->model];
     int r = 0;
 
-    keys->probe[0] = keys->train[0] = '\0';
+    keys->probe[0] = keys->train[0] = keys->reference[0] = keys->train_together[0] = '\0';
     if (cell->trains && w->sweep->probes)
         r = ha_stage_key_probe(w->grid, cell, digests, keys->probe, err);
     if (r == 0 && cell->trains)
         r = ha_stage_key_train(w->grid, cell, digests, keys->probe, keys->train, err);
+    if (r == 0 && cell->trains)
+        r = ha_stage_key_reference(w->grid, cell, digests, keys->reference, err);
+    if (r == 0 && cell->trains)
+        r = ha_stage_key_train_together(w->grid, cell, digests, keys->train_together, err);
+    if (r == 0)
+        r = ha_stage_key_generate_together(w->grid, cell, digests, keys->generate_together, err);
     if (r == 0)
         r = ha_stage_key_generate(w->grid, cell, digests, cell->trains ? keys->train : NULL,
                                   keys->generate, err);
     for (int64_t j = 0; r == 0 && j < w->sweep->judge_count; j++)
         r = ha_stage_key_judge(&w->sweep->judges[j], NULL, keys->generate, keys->judges[j], err);
     return r < 0 ? ha_error_prefix(err, "cell %s", cell->name) : 0;
+}
+
+struct ha_fuse_need ha_grid_work_need(const struct ha_grid_work *w, int64_t index, bool train)
+{
+    const struct ha_grid_cell *cell = &w->grid->cells[index];
+    const struct ha_fuse_model *model = &w->costs[cell->model];
+
+    int64_t lowest = cell->layers.count > 0 ? cell->layers.items[0] : 0;
+
+    return train ? ha_fuse_train_need(model, lowest, cell->layers.count, cell->train->lora_rank)
+                 : ha_fuse_generate_need(model);
 }
 
 int ha_grid_work_cell(const struct ha_grid_work *w, int64_t index, char **ret_settings,

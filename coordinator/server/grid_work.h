@@ -7,6 +7,7 @@
 
 #include "common/conf/grid.h"
 #include "common/conf/stage_key.h"
+#include "coordinator/core/fuse.h"
 #include "proto/arena.h"
 #include "proto/wire.h"
 
@@ -20,14 +21,18 @@ struct ha_grid_work {
     struct ha_grid *grid;
     struct ha_stage_digests *digests; /* per model of the sweep */
     const struct ha_wire_submit_model **models;
-    char submit_sha256[65]; /* of the message without key and extend */
-    char data_sha256[65];   /* of the list of data files */
+    struct ha_fuse_model *costs; /* per model of the sweep */
+    char submit_sha256[65];      /* of the message without key and extend */
+    char data_sha256[65];        /* of the list of data files */
 };
 
 struct ha_cell_keys {
     char probe[HA_SHA256_HEX_BYTES]; /* "" where the cell has no such stage */
     char train[HA_SHA256_HEX_BYTES]; /* "" for base */
     char generate[HA_SHA256_HEX_BYTES];
+    char reference[HA_SHA256_HEX_BYTES];      /* "" for base */
+    char train_together[HA_SHA256_HEX_BYTES]; /* "" for base */
+    char generate_together[HA_SHA256_HEX_BYTES];
     char (*judges)[HA_SHA256_HEX_BYTES]; /* per judge of the sweep */
 };
 
@@ -46,6 +51,9 @@ struct ha_grid_work *ha_grid_work_share(struct ha_grid_work *work);
 /* keys->judges [judge_count] is the caller's memory. */
 int ha_grid_work_keys(const struct ha_grid_work *work, int64_t cell, struct ha_cell_keys *keys,
                       struct ha_error *err);
+
+/* What the cell's train (unless base) or generate stage takes. */
+struct ha_fuse_need ha_grid_work_need(const struct ha_grid_work *work, int64_t cell, bool train);
 
 /* Settings of a cell as they are stored, and its layers ("" for base, "auto:8" for a rule); the
  * caller frees both. */

@@ -142,6 +142,7 @@ static int remember(struct ha_request *q, struct ha_member *m, int64_t id, struc
     m->heard_ms = q->c->boot_ms;
     m->seen_wall_ms = q->c->wall_ms;
     m->slots = hello->slots;
+    m->memory_bytes = hello->memory_bytes;
     m->lost = m->draining = false;
     m->used = -1;
     return 0;
@@ -212,6 +213,9 @@ static int see_running(struct ha_request *q, struct ha_member *m, struct ha_erro
         struct ha_attempt_row row;
         int r = ha_store_attempt_get(q->c->store, (int64_t)beat->running[i].job, epoch, &row, err);
 
+        /* A word that was lost, or came before the worker had the grant. */
+        if (r == 1 && row.newest && row.worker == m->id && row.stop)
+            r = ha_server_ask_to_stop(q->c, &row, err) < 0 ? -ENOMEM : 1;
         if (r < 0)
             return r;
         if (r == 0 || !row.newest || row.worker != m->id || row.state == HA_ATTEMPT_STATE_RUNNING ||

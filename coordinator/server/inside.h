@@ -38,7 +38,8 @@ struct ha_member {
     bool lost; /* as stored */
     bool draining;
     int64_t slots;
-    int64_t used; /* attempts that hold a slot; -1: to be counted */
+    int64_t memory_bytes; /* as its hello said; 0: not known */
+    int64_t used;         /* attempts that hold a slot; -1: to be counted */
     int64_t warm[HA_PLAN_WARM];
     struct ha_progress *running;
     int64_t running_count;
@@ -74,7 +75,7 @@ struct ha_coordinator {
     int64_t turn_ended_ms;    /* boot time */
     bool in_turn;
     bool changed;       /* something may have changed since the last plan */
-    bool cancelled;     /* jobs were cancelled: their attempts have to be revoked */
+    bool cancelled;     /* cells were cancelled: attempts have to be revoked, or to go on without */
     int64_t plan_at_ms; /* wall clock: a job's wait is over then; 0: none */
     int64_t pruned_ms;
     int64_t rest_until_ms; /* boot time: after a turn that could not be stored, no own work */
@@ -175,8 +176,18 @@ int ha_server_end_attempt(struct ha_coordinator *c, const struct ha_by *by,
                           const struct ha_attempt_row *attempt, int outcome, bool back,
                           const char *why, int64_t exit_code, struct ha_error *err);
 
+struct ha_job_counts;
+
+/* Every cell of the job is final: done when one of them is. */
+int ha_server_end_job(struct ha_coordinator *c, const struct ha_by *by, int64_t job,
+                      const struct ha_job_counts *cells, struct ha_error *err);
+
 int ha_server_plan(struct ha_coordinator *c, struct ha_error *err);
 int ha_server_revoke(struct ha_coordinator *c, struct ha_error *err);
+
+/* Tell an attempt to stop at a checkpoint; its lease goes on until it says that it did. */
+int ha_server_ask_to_stop(struct ha_coordinator *c, const struct ha_attempt_row *row,
+                          struct ha_error *err);
 
 /* Workers as the plan sees them: an array in the arena. */
 int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena,
@@ -185,10 +196,16 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena,
 /* Equal for models with the same weights. */
 int64_t ha_server_model_number(const char *digest);
 
-/* The grant of a leased job, filled into message; texts are in the arena. */
+/* The grant of a leased job, filled into message; texts are in the arena.
+ * backend: of the worker that gets it. */
 int ha_server_grant(struct ha_coordinator *c, struct ha_arena *arena, int64_t job,
-                    struct ha_epoch epoch, struct ha_wire_message *ret_message,
+                    struct ha_epoch epoch, const char *backend, struct ha_wire_message *ret_message,
                     struct ha_error *err);
+
+/* Under which a job's reference is kept, for a worker with this backend: 1, or 0
+ * when the job has none. */
+int ha_server_reference_key(struct ha_coordinator *c, int64_t job, const char *backend,
+                            char ret_key[65], struct ha_error *err);
 
 /* ---- long work (chores.c) ------------------------------------------------------------- */
 

@@ -1,5 +1,6 @@
 /* planning.c - from the store to a plan and back: leases and grants, revocations (inside.h) */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +10,7 @@
 #include "coordinator/store/attempt.h"
 #include "coordinator/store/job.h"
 
-enum { PLAN_BYTES = 64 << 20, PLAN_JOBS = 16 };
+enum { PLAN_BYTES = 64 << 20, PLAN_JOBS = 128 };
 
 int64_t ha_server_model_number(const char *digest)
 {
@@ -20,6 +21,12 @@ int64_t ha_server_model_number(const char *digest)
     for (int i = 0; i < 7; i++)
         number = number << 8 | hash[i];
     return number + 1;
+}
+
+/* Attempts on a CPU share its cores; each GPU attempt has a device of its own. */
+static int64_t devices_of(const struct ha_member *m)
+{
+    return strncmp(m->backend, "cpu", 3) == 0 ? 1 : m->slots;
 }
 
 static int count_used(struct ha_coordinator *c, struct ha_member *m, struct ha_error *err)
@@ -54,6 +61,8 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena,
             .draining = m->draining,
             .slots = m->slots,
             .used = m->used,
+            .devices = devices_of(m),
+            .memory_bytes = m->memory_bytes,
         };
         memcpy(workers[count].warm, m->warm, sizeof m->warm);
         count++;
@@ -68,17 +77,35 @@ struct gather {
     int64_t count;
 };
 
+/* Equal for jobs that may become one; those that ran stay what they are. */
+static int64_t group_of(struct ha_arena *arena, const struct ha_job_row *row)
+{
+    const char *text;
+
+    if (!row->fuse_key[0] || row->attempts > 0 || row->fuse == HA_FUSE_NEVER)
+        return 0;
+    text = ha_scratch_format(arena, "%" PRId64 " %s", row->sweep, row->fuse_key);
+    return text ? ha_server_model_number(text) : 0;
+}
+
 static int gather_job(void *context, const struct ha_job_row *row)
 {
     struct gather *g = context;
     struct ha_plan_job *job = ha_scratch_grow(g->arena, &g->jobs, &g->count, sizeof *job);
+    int64_t group;
 
     if (!job)
         return -ENOMEM;
+    group = group_of(g->arena, row);
     *job = (struct ha_plan_job){
         .id = row->id,
         .state = row->state,
         .priority = row->priority,
+        .turn = row->turn,
+        .group = group,
+        .fuse = row->fuse,
+        .grows = group != 0 && row->grows,
+        .need = row->need,
         .model = ha_server_model_number(row->model_digest),
         .reason = "",
     };
@@ -91,7 +118,7 @@ static int push_grant(struct ha_coordinator *c, struct ha_arena *arena, struct h
                       int64_t job, struct ha_epoch epoch, struct ha_error *err)
 {
     struct ha_wire_message message = {.protocol = HA_WIRE_PROTOCOL};
-    int r = ha_server_grant(c, arena, job, epoch, &message, err);
+    int r = ha_server_grant(c, arena, job, epoch, m->backend, &message, err);
 
     return r < 0 ? r : ha_server_hold(c, m->peer, &message, err);
 }
@@ -99,22 +126,35 @@ static int push_grant(struct ha_coordinator *c, struct ha_arena *arena, struct h
 static int set_aside(struct ha_coordinator *c, const struct ha_by *by, int64_t job,
                      struct ha_epoch epoch, const char *why, struct ha_error *err)
 {
+    struct ha_job_counts cells = {0};
     int r = ha_store_attempt_end(c->store, job, epoch, HA_OUTCOME_REFUSED, why, 0, by->now_ms, err);
 
-    return r < 0 ? r : ha_store_job_set(c->store, by, job, HA_JOB_HELD, why, err);
+    if (r == 0)
+        r = ha_store_job_cell_counts(c->store, job, &cells, err);
+    if (r < 0)
+        return r;
+    /* One cell may be why; then it is held by itself. */
+    return cells.pending > 1 ? ha_store_job_split(c->store, by, job, 0, why, err)
+                             : ha_store_job_set(c->store, by, job, HA_JOB_HELD, why, err);
 }
 
+/* One job of the plan with those that become part of it. */
 static int lease(struct ha_coordinator *c, struct ha_arena *arena,
-                 const struct ha_plan_assignment *assignment, int64_t model, struct ha_error *err)
+                 const struct ha_plan_assignment *assignment, int64_t parts, int64_t model,
+                 struct ha_error *err)
 {
     struct ha_member *m = ha_member_by_id(c, assignment->worker);
     struct ha_by by = {.now_ms = c->wall_ms, .actor = "coordinator"};
     struct ha_error why = {0};
     struct ha_epoch epoch;
-    int r;
+    int r = 0;
 
     if (!m)
         return ha_error_set(err, ENOENT, "a plan names a worker that is gone");
+    for (int64_t i = 1; r == 0 && i < parts; i++)
+        r = ha_store_job_join(c->store, &by, assignment->job, assignment[i].job, err);
+    if (r < 0)
+        return r;
     r = ha_store_attempt_lease(c->store, &by, assignment->job, m->id, m->instance, &epoch, err);
     if (r < 0)
         return r;
@@ -135,7 +175,7 @@ static int64_t model_of(const struct ha_plan_snapshot *snapshot, int64_t job)
     return 0;
 }
 
-static int plan(struct ha_coordinator *c, struct ha_arena *arena, int64_t *ret_count,
+static int plan(struct ha_coordinator *c, struct ha_arena *arena, bool *ret_more,
                 struct ha_error *err)
 {
     struct ha_plan_assignment assignments[PLAN_JOBS];
@@ -154,53 +194,80 @@ static int plan(struct ha_coordinator *c, struct ha_arena *arena, int64_t *ret_c
     count = ha_plan_make(&snapshot, c->wall_ms, assignments, PLAN_JOBS);
     if (count < 0)
         return ha_error_set(err, ENOMEM, "no memory for a plan");
-    for (int64_t i = 0; r == 0 && i < count; i++)
-        r = lease(c, arena, &assignments[i], model_of(&snapshot, assignments[i].job), err);
-    *ret_count = count;
+    for (int64_t i = 0, parts; r == 0 && i < count; i += parts) {
+        for (parts = 1; i + parts < count && assignments[i + parts].into == assignments[i].job;)
+            parts++;
+        r = lease(c, arena, &assignments[i], parts, model_of(&snapshot, assignments[i].job), err);
+    }
+    /* Then there may be more to give. */
+    *ret_more = count > 0 && gather.count == PLAN_JOBS;
     return r;
 }
 
 int ha_server_plan(struct ha_coordinator *c, struct ha_error *err)
 {
     struct ha_arena arena;
-    int64_t next_ms = 0, count = 0;
+    int64_t next_ms = 0;
+    bool more = false;
     int r;
 
     ha_arena_init(&arena, PLAN_BYTES);
-    r = plan(c, &arena, &count, err);
+    r = plan(c, &arena, &more, err);
     ha_arena_clear(&arena);
     if (r == 0) {
-        c->changed = count == PLAN_JOBS; /* then there may be more to give */
+        c->changed = more;
         r = ha_store_job_next_wait(c->store, c->wall_ms, &next_ms, err);
         c->plan_at_ms = r > 0 ? next_ms : 0;
     }
     return r < 0 ? r : 0;
 }
 
-static int revoke(struct ha_coordinator *c, const struct ha_attempt_row *row, struct ha_error *err)
+/* Push "stop this attempt" to its worker, if it is there. */
+static int push_revoke(struct ha_coordinator *c, const struct ha_attempt_row *row,
+                       const char *reason, struct ha_error *err)
 {
-    struct ha_member *m = ha_member_by_id(c, row->worker);
+    const struct ha_member *m = ha_member_by_id(c, row->worker);
     struct ha_wire_message message = {
         .protocol = HA_WIRE_PROTOCOL,
         .kind = HA_WIRE_REVOKE,
         .body.revoke = {.job = (uint64_t)row->job,
                         .epoch = {(uint64_t)row->epoch.generation, (uint64_t)row->epoch.number},
-                        .reason = "cancelled"}};
+                        .reason = reason}};
+
+    return !m || m->peer == 0 ? 0 : ha_server_hold(c, m->peer, &message, err);
+}
+
+int ha_server_ask_to_stop(struct ha_coordinator *c, const struct ha_attempt_row *row,
+                          struct ha_error *err)
+{
+    return push_revoke(c, row, "to go on without a cell that was cancelled", err);
+}
+
+static int revoke(struct ha_coordinator *c, const struct ha_attempt_row *row, struct ha_error *err)
+{
+    struct ha_member *m = ha_member_by_id(c, row->worker);
     int r = ha_store_attempt_end(c->store, row->job, row->epoch, HA_OUTCOME_REVOKED, "cancelled", 0,
                                  c->wall_ms, err);
 
     if (m)
         m->used = -1;
-    if (r < 0 || !m || m->peer == 0)
-        return r;
-    return ha_server_hold(c, m->peer, &message, err);
+    return r < 0 ? r : push_revoke(c, row, "cancelled", err);
 }
 
 int ha_server_revoke(struct ha_coordinator *c, struct ha_error *err)
 {
     struct ha_attempt_row row;
+    int64_t job = 0;
     int r;
 
+    while ((r = ha_store_attempt_next_stop(c->store, job, &row, err)) == 1) {
+        job = row.job;
+        r = ha_server_ask_to_stop(c, &row, err);
+        if (r < 0)
+            return r;
+    }
+    if (r < 0)
+        return r;
     while ((r = ha_store_attempt_next_revoked(c->store, &row, err)) == 1) {
         r = revoke(c, &row, err);
         if (r < 0)

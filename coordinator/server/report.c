@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/base/hash.h"
 #include "common/base/utf8.h"
 #include "coordinator/core/retry.h"
 #include "coordinator/server/inside.h"
@@ -11,6 +12,7 @@
 #include "coordinator/store/attempt.h"
 #include "coordinator/store/job.h"
 #include "coordinator/store/metric.h"
+#include "coordinator/store/reference.h"
 #include "coordinator/store/stage.h"
 #include "coordinator/store/store.h"
 
@@ -27,6 +29,7 @@ struct report {
     /* the cell that was looked up last */
     int64_t cell, result, parent;
     char adapter_sha256[65];
+    bool open; /* it is not final in this job */
     bool progress;
 };
 
@@ -34,10 +37,9 @@ static int find_cell(void *context, const struct ha_job_cell_row *row)
 {
     struct report *p = context;
 
-    if (row->cell != p->cell)
-        return 0;
     p->result = row->result;
     p->parent = row->parent;
+    p->open = strcmp(row->outcome, "pending") == 0;
     return 1;
 }
 
@@ -51,7 +53,9 @@ static int find_adapter(void *context, const struct ha_product *product)
     return 1;
 }
 
-/* Fill the fields of the cell; of a cell that trained, its adapter's hash. */
+/* Fill the fields of the cell; of a cell that trained, its adapter's hash.  What
+ * is said about a cell that is final here (it was cancelled, and its attempt goes
+ * on for the others) is acknowledged and changes nothing: open is false then. */
 static int look_up(struct report *p, uint64_t cell, struct ha_error *err)
 {
     int r;
@@ -61,7 +65,7 @@ static int look_up(struct report *p, uint64_t cell, struct ha_error *err)
     p->cell = (int64_t)cell;
     p->result = 0;
     p->adapter_sha256[0] = '\0';
-    r = ha_store_job_cell_each(p->store, p->job, find_cell, p, err);
+    r = ha_store_job_cell_get(p->store, p->job, (int64_t)cell, find_cell, p, err);
     if (r < 0)
         return r;
     if (p->result == 0)
@@ -78,9 +82,9 @@ static int take_metric(struct report *p, const struct ha_wire_attempt_metric *me
 {
     int r = look_up(p, metric->cell, err);
 
-    if (r == 0)
-        r = ha_store_metric_put(p->store, p->result, metric->step, metric->name, metric->value,
-                                err);
+    if (r < 0 || !p->open)
+        return r;
+    r = ha_store_metric_put(p->store, p->result, metric->step, metric->name, metric->value, err);
     return r < 0 ? r : ha_store_result_progress(p->store, p->result, metric->step, 0, err);
 }
 
@@ -91,7 +95,7 @@ static int take_answer(struct report *p, const struct ha_wire_attempt_answer *fr
     bool new;
     int r = look_up(p, from->cell, err);
 
-    if (r < 0)
+    if (r < 0 || !p->open)
         return r;
     answer = (struct ha_answer){
         .result = p->result,
@@ -118,6 +122,21 @@ static int drop_orphan(void *context, const char *sha256)
     return ha_server_hold_artifact(p->q->c, sha256, true, NULL);
 }
 
+/* The base model's log-probs: for every later job that would work out the same. */
+static int take_reference(struct report *p, const struct ha_wire_attempt_artifact *from,
+                          struct ha_error *err)
+{
+    struct ha_reference reference = {
+        .name = from->name, .sha256 = from->sha256, .size = from->size};
+    const struct ha_member *m = p->q->caller->member;
+    char key[HA_SHA256_HEX_BYTES];
+    int r = ha_server_reference_key(p->q->c, p->job, m->backend, key, err);
+
+    if (r <= 0)
+        return r;
+    return ha_store_reference_put(p->store, key, &reference, p->q->c->wall_ms, drop_orphan, p, err);
+}
+
 static int take_artifact(struct report *p, const struct ha_wire_attempt_artifact *from,
                          struct ha_error *err)
 {
@@ -133,7 +152,9 @@ static int take_artifact(struct report *p, const struct ha_wire_attempt_artifact
     };
     int r = from->cell == 0 ? 0 : look_up(p, from->cell, err);
 
-    if (r < 0)
+    if (from->cell == 0 && strcmp(from->kind, "reference") == 0)
+        return take_reference(p, from, err);
+    if (r < 0 || (from->cell != 0 && !p->open))
         return r;
     product.result = from->cell == 0 ? 0 : p->result;
     r = ha_store_product_add(p->store, &product, err);
@@ -171,11 +192,12 @@ static int take_cell(struct report *p, const struct ha_wire_attempt_cell *from,
     char reason[HA_ERROR_TEXT_BYTES];
     int r = look_up(p, from->cell, err);
 
-    if (r < 0)
+    if (r < 0 || !p->open)
         return r;
     ha_utf8_copy(reason, sizeof reason, from->reason);
     if (!from->done && !from->permanent)
         return 0; /* another attempt may do it; the attempt's end says more */
+    p->open = false;
     if (!from->done)
         return ha_store_job_cell_end(p->store, &p->q->by, p->job, p->result, false, reason, err);
     r = ha_store_job_get(p->store, p->job, read_kind, &kind, err);
@@ -193,12 +215,12 @@ static int take_cell(struct report *p, const struct ha_wire_attempt_cell *from,
 static int end_done(struct report *p, const struct ha_attempt_row *now,
                     const struct ha_wire_attempt_end *end, struct ha_error *err)
 {
-    int64_t pending = 0, failed = 0;
-    int r = ha_store_job_cell_counts(p->store, p->job, &pending, &failed, err);
+    struct ha_job_counts cells;
+    int r = ha_store_job_cell_counts(p->store, p->job, &cells, err);
 
     if (r < 0)
         return r;
-    if (pending > 0)
+    if (cells.pending > 0)
         return ha_server_end_attempt(p->q->c, &p->q->by, now, HA_OUTCOME_FAILED, false,
                                      "it ended without the results of all its cells",
                                      end->exit_code, err);
@@ -206,8 +228,7 @@ static int end_done(struct report *p, const struct ha_attempt_row *now,
                              p->q->c->wall_ms, err);
     if (r < 0)
         return r;
-    return ha_store_job_set(p->store, &p->q->by, p->job, failed > 0 ? HA_JOB_FAILED : HA_JOB_DONE,
-                            "", err);
+    return ha_server_end_job(p->q->c, &p->q->by, p->job, &cells, err);
 }
 
 static int take_end(struct report *p, const struct ha_wire_attempt_end *end, struct ha_error *err)

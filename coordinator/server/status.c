@@ -8,10 +8,11 @@
 #include "coordinator/server/rows.h"
 #include "coordinator/store/artifact.h"
 #include "coordinator/store/cell.h"
+#include "coordinator/store/job.h"
 #include "coordinator/store/stage.h"
 #include "coordinator/store/sweep.h"
 
-enum { PAGE_CELLS = 48 };
+enum { PAGE_CELLS = 48, MATES = 64 };
 
 struct page {
     struct ha_request *q;
@@ -98,6 +99,31 @@ static const char *why(struct page *p, const struct ha_stage_row *row)
     return copy;
 }
 
+/* The other cells that its job works on, by name. */
+static int add_mate(void *context, const struct ha_job_cell_row *row)
+{
+    struct page *p = context;
+    struct ha_wire_stage_row *stage = &p->cell->stages[p->cell->n_stages - 1];
+    const char **place;
+
+    if (row->cell == (int64_t)p->cell->cell || strcmp(row->outcome, "pending") != 0)
+        return 0;
+    if (stage->n_mates == MATES)
+        return 1;
+    place = ha_scratch_grow(p->arena, &stage->mates, &stage->n_mates, sizeof *place);
+    if (!place)
+        return -ENOMEM;
+    *place = ha_scratch_text(p->arena, row->name);
+    return *place ? 0 : -ENOMEM;
+}
+
+static int add_mates(struct page *p, const struct ha_stage_row *row)
+{
+    if (row->job == 0 || ha_stage_final(row->state))
+        return 0;
+    return ha_store_job_cell_each(p->q->c->store, row->job, add_mate, p, NULL);
+}
+
 static void add_progress(struct page *p, const struct ha_stage_row *row,
                          struct ha_wire_stage_row *stage)
 {
@@ -147,6 +173,8 @@ static int add_stage(void *context, const struct ha_stage_row *row)
     if (!stage->stage || !stage->reason || !stage->worker || !stage->summary_json)
         return -ENOMEM;
     add_progress(p, row, stage);
+    if (add_mates(p, row) < 0)
+        return -ENOMEM;
     if (row->kind == HA_STAGE_GENERATE) {
         p->generate_reason = stage->reason;
         p->generate_final = ha_stage_final(row->state);

@@ -48,10 +48,14 @@ static int put_sweep(struct ha_coordinator *c, const struct ha_by *by, int64_t s
         .max_failures = w->sweep->retry.max_failures,
         .wait_when_lost = strcmp(w->sweep->retry.on_worker_lost, "wait") == 0,
         .judge_label = ha_grid_work_label(w),
+        .fuse = HA_FUSE_AUTO,
         .cells = w->grid->cell_count,
     };
-    int r = overrides ? ha_store_sweep_put(c->store, by, &row, ret_sweep, err)
-                      : ha_error_set(err, ENOMEM, "no memory for the grid");
+    int r;
+
+    ha_fuse_mode_parse(w->sweep->schedule.fuse, &row.fuse);
+    r = overrides ? ha_store_sweep_put(c->store, by, &row, ret_sweep, err)
+                  : ha_error_set(err, ENOMEM, "no memory for the grid");
 
     free(overrides);
     return r;
@@ -79,6 +83,7 @@ static int put_models(struct ha_coordinator *c, int64_t sweep, const struct ha_g
             .digest = w->models[i]->digest,
             .tokenizer_digest = w->models[i]->tokenizer_digest,
             .family = w->models[i]->family,
+            .plan = w->models[i]->plan_json,
             .layers = w->grid->layers[i],
         };
         int64_t id;

@@ -121,6 +121,19 @@ static int take_old(struct ha_store *store, int64_t result, int64_t keep,
     return r < 0 ? r : 1;
 }
 
+int ha_store_artifact_release(struct ha_store *store, const char *sha256, ha_orphan_fn fn,
+                              void *context, struct ha_error *err)
+{
+    int r = ha_db_exec(store, err,
+                       "DELETE FROM artifact WHERE sha256 = ?1"
+                       " AND NOT EXISTS (SELECT 1 FROM product WHERE sha256 = ?1)"
+                       " AND NOT EXISTS (SELECT 1 FROM sweep_file WHERE sha256 = ?1)"
+                       " AND NOT EXISTS (SELECT 1 FROM reference WHERE sha256 = ?1)",
+                       "t", sha256);
+
+    return r == 0 && ha_db_changes(store) == 1 ? fn(context, sha256) : r;
+}
+
 int ha_store_checkpoint_prune(struct ha_store *store, int64_t result, int64_t keep, ha_orphan_fn fn,
                               void *context, struct ha_error *err)
 {
@@ -128,13 +141,7 @@ int ha_store_checkpoint_prune(struct ha_store *store, int64_t result, int64_t ke
     int r;
 
     while ((r = take_old(store, result, keep, sha256, err)) == 1) {
-        r = ha_db_exec(store, err,
-                       "DELETE FROM artifact WHERE sha256 = ?1"
-                       " AND NOT EXISTS (SELECT 1 FROM product WHERE sha256 = ?1)"
-                       " AND NOT EXISTS (SELECT 1 FROM sweep_file WHERE sha256 = ?1)",
-                       "t", sha256);
-        if (r == 0 && ha_db_changes(store) == 1)
-            r = fn(context, sha256);
+        r = ha_store_artifact_release(store, sha256, fn, context, err);
         if (r < 0)
             break;
     }

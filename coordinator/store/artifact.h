@@ -19,7 +19,7 @@ int ha_store_artifact_find(struct ha_store *store, const char *sha256, int64_t *
 struct ha_product {
     int64_t job, number; /* the attempt */
     int64_t result;      /* 0: of the attempt as a whole */
-    const char *kind;    /* "adapter", "checkpoint", "log", "reference" */
+    const char *kind;    /* "adapter", "checkpoint", "log"; references: reference.h */
     const char *name;
     int64_t step; /* of a checkpoint, else 0 */
     const char *sha256;
@@ -41,9 +41,13 @@ int ha_store_product_each(struct ha_store *store, int64_t result, const char *ki
 int ha_store_product_each_of_job(struct ha_store *store, int64_t job, ha_product_fn fn,
                                  void *context, struct ha_error *err);
 
-/* Keep the checkpoints of the last `keep` steps of a result.  fn is called with
- * the hash of every artifact that nothing needs any more; its row is gone. */
+/* Something does not need the artifact any more: when nothing does, its row is
+ * deleted and fn called with its hash. */
 typedef int (*ha_orphan_fn)(void *context, const char *sha256);
+int ha_store_artifact_release(struct ha_store *store, const char *sha256, ha_orphan_fn fn,
+                              void *context, struct ha_error *err);
+
+/* Keep the checkpoints of the last `keep` steps of a result, and release the others. */
 int ha_store_checkpoint_prune(struct ha_store *store, int64_t result, int64_t keep, ha_orphan_fn fn,
                               void *context, struct ha_error *err);
 

@@ -16,7 +16,8 @@ int ha_store_attempt_lease(struct ha_store *store, const struct ha_by *by, int64
     int r = ha_store_job_set(store, by, job, HA_JOB_LEASED, "", err);
 
     if (r == 0)
-        r = ha_db_exec(store, err, "UPDATE job SET attempts = attempts + 1 WHERE id = ?", "i", job);
+        r = ha_db_exec(store, err, "UPDATE job SET attempts = attempts + 1, stop = 0 WHERE id = ?",
+                       "i", job);
     if (r == 0)
         r = ha_db_int(store, &epoch.number, err, "SELECT attempts FROM job WHERE id = ?", "i", job);
     if (r < 0)
@@ -38,7 +39,8 @@ int ha_store_attempt_lease(struct ha_store *store, const struct ha_by *by, int64
 
 #define ATTEMPT_COLUMNS                                                                            \
     "a.job, a.generation, a.number, a.worker, a.state, a.sequence, a.progress, a.charged,"         \
-    " j.attempts = a.number AND j.state IN ('leased', 'running', 'ready', 'held'), j.state"
+    " j.attempts = a.number AND j.state IN ('leased', 'running', 'ready', 'held'), j.state, "      \
+    "j.stop"
 
 static void read_row(const struct ha_rows *rows, struct ha_attempt_row *row)
 {
@@ -52,6 +54,7 @@ static void read_row(const struct ha_rows *rows, struct ha_attempt_row *row)
         .charged = ha_rows_int(rows, 7) != 0,
         .newest = ha_rows_int(rows, 8) != 0,
         .job_state = HA_JOB_ASIDE,
+        .stop = ha_rows_int(rows, 10) != 0,
     };
     ha_attempt_state_parse(ha_rows_text(rows, 4), &row->state);
     ha_job_state_parse(ha_rows_text(rows, 9), &row->job_state);
@@ -182,6 +185,21 @@ int ha_store_attempt_count(struct ha_store *store, int64_t worker, int64_t *ret_
                       "i", worker);
 
     return r < 0 ? r : 0;
+}
+
+int ha_store_attempt_next_stop(struct ha_store *store, int64_t after_job,
+                               struct ha_attempt_row *ret_row, struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err,
+                         "SELECT " ATTEMPT_COLUMNS " FROM attempt a INDEXED BY attempt_open"
+                         " JOIN job j ON j.id = a.job"
+                         " WHERE a.state IN ('leased', 'running', 'lost')"
+                         " AND a.state IN ('leased', 'running') AND j.stop = 1 AND a.job > ?"
+                         " ORDER BY a.job LIMIT 1",
+                         "i", after_job);
+
+    return r < 0 ? r : one(&rows, ret_row, err);
 }
 
 int ha_store_attempt_next_revoked(struct ha_store *store, struct ha_attempt_row *ret_row,

@@ -32,6 +32,7 @@ struct ha_attempt_row {
     bool progress;    /* a checkpoint or answers came out of it */
     bool charged;     /* its loss counted as a crash */
     bool newest;      /* of its job, which is not final: it may report */
+    bool stop;        /* it shall stop at a checkpoint: its job has fewer cells now */
     enum ha_job_state job_state;
 };
 
@@ -69,6 +70,10 @@ int ha_store_attempt_next(struct ha_store *store, int64_t worker, int64_t after_
 /* Attempts of a worker that hold a slot. */
 int ha_store_attempt_count(struct ha_store *store, int64_t worker, int64_t *ret_count,
                            struct ha_error *err);
+
+/* The next attempt of a job after an id that shall stop: 1 or 0. */
+int ha_store_attempt_next_stop(struct ha_store *store, int64_t after_job,
+                               struct ha_attempt_row *ret_row, struct ha_error *err);
 
 /* An open attempt whose job was cancelled: 1 or 0. */
 int ha_store_attempt_next_revoked(struct ha_store *store, struct ha_attempt_row *ret_row,

@@ -30,10 +30,11 @@ int ha_store_job_add(struct ha_store *store, const struct ha_by *by, const struc
 {
     int64_t id;
     int r = ha_db_exec(store, err,
-                       "INSERT INTO job (sweep, kind, model_digest, state, priority, created_ms)"
-                       " VALUES (?, ?, ?, ?, ?, ?)",
-                       "itttii", row->sweep, ha_stage_kind_name(row->kind), row->model_digest,
-                       ha_job_state_name(row->state), row->priority, by->now_ms);
+                       "INSERT INTO job (sweep, kind, model_digest, state, priority, fuse_key,"
+                       " turn, not_before_ms, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                       "itttitiii", row->sweep, ha_stage_kind_name(row->kind), row->model_digest,
+                       ha_job_state_name(row->state), row->priority, row->fuse_key, row->turn,
+                       row->not_before_ms, by->now_ms);
 
     if (r < 0)
         return r;
@@ -52,7 +53,7 @@ int ha_store_job_add(struct ha_store *store, const struct ha_by *by, const struc
 #define JOB_COLUMNS                                                                                \
     "j.id, j.sweep, j.kind, j.model_digest, j.state, j.reason, j.priority, j.attempts,"            \
     " j.crashes, j.losses, j.not_before_ms, w.state = 'paused', w.max_attempts,"                   \
-    " w.wait_when_lost"
+    " w.wait_when_lost, j.fuse_key, j.turn, w.fuse"
 
 /* A state that no version knows shows as aside: the job is left alone. */
 static void read_row(const struct ha_rows *rows, struct ha_job_row *row)
@@ -72,12 +73,28 @@ static void read_row(const struct ha_rows *rows, struct ha_job_row *row)
         .paused = ha_rows_int(rows, 11) != 0,
         .max_attempts = ha_rows_int(rows, 12),
         .wait_when_lost = ha_rows_int(rows, 13) != 0,
+        .fuse_key = ha_rows_text(rows, 14),
+        .turn = ha_rows_int(rows, 15),
+        .fuse = HA_FUSE_NEVER,
     };
+    ha_fuse_mode_parse(ha_rows_text(rows, 16), &row->fuse);
     ha_stage_kind_parse(ha_rows_text(rows, 2), &row->kind);
     ha_job_state_parse(ha_rows_text(rows, 4), &row->state);
 }
 
-static int each(struct ha_rows *rows, ha_job_fn fn, void *context, struct ha_error *err)
+static void read_need(const struct ha_rows *rows, struct ha_job_row *row)
+{
+    row->need = (struct ha_fuse_need){
+        .shared = ha_rows_real(rows, 17),
+        .cost = ha_rows_real(rows, 18),
+        .shared_bytes = ha_rows_int(rows, 19),
+        .pass_bytes = ha_rows_int(rows, 20),
+        .bytes = ha_rows_int(rows, 21),
+    };
+    row->grows = ha_rows_int(rows, 22) != 0;
+}
+
+static int each(struct ha_rows *rows, bool needs, ha_job_fn fn, void *context, struct ha_error *err)
 {
     int r, count = 0;
 
@@ -85,6 +102,8 @@ static int each(struct ha_rows *rows, ha_job_fn fn, void *context, struct ha_err
         struct ha_job_row row;
 
         read_row(rows, &row);
+        if (needs)
+            read_need(rows, &row);
         count = 1;
         r = fn(context, &row);
         if (r != 0)
@@ -103,7 +122,7 @@ int ha_store_job_get(struct ha_store *store, int64_t job, ha_job_fn fn, void *co
                          " WHERE j.id = ?",
                          "i", job);
 
-    return r < 0 ? r : each(&rows, fn, context, err);
+    return r < 0 ? r : each(&rows, false, fn, context, err);
 }
 
 int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_wait_ms,
@@ -111,15 +130,24 @@ int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_
 {
     struct ha_rows rows;
     int r = ha_rows_open(store, &rows, err,
-                         "SELECT " JOB_COLUMNS " FROM job j INDEXED BY job_ready"
-                         " JOIN sweep w ON w.id = j.sweep"
+                         "SELECT " JOB_COLUMNS ", ifnull(s.shared, 0), ifnull(s.cost, 0),"
+                         " ifnull(s.shared_bytes, 0), ifnull(s.pass_bytes, 0), ifnull(s.bytes, 0),"
+                         " j.fuse_key <> '' AND EXISTS (SELECT 1 FROM stage o"
+                         "  INDEXED BY stage_fuse WHERE o.sweep = j.sweep"
+                         "  AND o.fuse_key = j.fuse_key AND o.fuse_key <> ''"
+                         "  AND o.state = 'waiting' AND o.live = 1)"
+                         " FROM job j INDEXED BY job_ready JOIN sweep w ON w.id = j.sweep"
+                         " LEFT JOIN stage s ON s.id = (SELECT r.owner FROM job_cell c"
+                         "  JOIN result r ON r.id = c.result WHERE c.job = j.id"
+                         "  ORDER BY c.result LIMIT 1)"
                          " WHERE j.state = 'ready' AND w.state = 'running'"
+                         " AND (w.expanding = 0 OR w.fuse = 'never')"
                          " AND (j.not_before_ms <= ?1 OR j.not_before_ms > ?2)"
-                         " ORDER BY j.priority DESC, j.id LIMIT ?3",
+                         " ORDER BY j.priority DESC, j.turn, j.id LIMIT ?3",
                          "iii", now_ms, now_ms + max_wait_ms, limit);
 
     if (r == 0)
-        r = each(&rows, fn, context, err);
+        r = each(&rows, true, fn, context, err);
     return r < 0 ? r : 0;
 }
 
@@ -197,36 +225,57 @@ int ha_store_job_set_counts(struct ha_store *store, int64_t job, int64_t crashes
                       "iiii", crashes, losses, not_before_ms, job);
 }
 
-int ha_store_job_cell_each(struct ha_store *store, int64_t job, ha_job_cell_fn fn, void *context,
-                           struct ha_error *err)
-{
-    struct ha_rows rows;
-    int r = ha_rows_open(store, &rows, err,
-                         "SELECT jc.job, jc.result, jc.cell, c.sweep, ifnull(r.parent, 0),"
-                         " jc.outcome, c.name, c.layers, s.json FROM job_cell jc"
-                         " JOIN cell c ON c.id = jc.cell JOIN setting s ON s.id = c.setting"
-                         " JOIN result r ON r.id = jc.result WHERE jc.job = ? ORDER BY jc.cell",
-                         "i", job);
+#define CELL_QUERY                                                                                 \
+    "SELECT jc.job, jc.result, jc.cell, c.sweep, ifnull(r.parent, 0), jc.outcome, c.name,"         \
+    " c.layers, s.json, ifnull(o.reference_key, '') FROM job_cell jc"                              \
+    " JOIN cell c ON c.id = jc.cell JOIN setting s ON s.id = c.setting"                            \
+    " JOIN result r ON r.id = jc.result LEFT JOIN stage o ON o.id = r.owner WHERE jc.job = ?"
 
-    while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {
+static int each_cell(struct ha_rows *rows, ha_job_cell_fn fn, void *context, struct ha_error *err)
+{
+    int r, count = 0;
+
+    while ((r = ha_rows_next(rows, err)) == 1) {
         struct ha_job_cell_row row = {
-            .job = ha_rows_int(&rows, 0),
-            .result = ha_rows_int(&rows, 1),
-            .cell = ha_rows_int(&rows, 2),
-            .sweep = ha_rows_int(&rows, 3),
-            .parent = ha_rows_int(&rows, 4),
-            .outcome = ha_rows_text(&rows, 5),
-            .name = ha_rows_text(&rows, 6),
-            .layers = ha_rows_text(&rows, 7),
-            .settings = ha_rows_text(&rows, 8),
+            .job = ha_rows_int(rows, 0),
+            .result = ha_rows_int(rows, 1),
+            .cell = ha_rows_int(rows, 2),
+            .sweep = ha_rows_int(rows, 3),
+            .parent = ha_rows_int(rows, 4),
+            .outcome = ha_rows_text(rows, 5),
+            .name = ha_rows_text(rows, 6),
+            .layers = ha_rows_text(rows, 7),
+            .settings = ha_rows_text(rows, 8),
+            .reference_key = ha_rows_text(rows, 9),
         };
 
+        count = 1;
         r = fn(context, &row);
         if (r != 0)
             break;
     }
-    ha_rows_close(&rows);
+    ha_rows_close(rows);
+    return r < 0 ? r : count;
+}
+
+int ha_store_job_cell_each(struct ha_store *store, int64_t job, ha_job_cell_fn fn, void *context,
+                           struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err, CELL_QUERY " ORDER BY jc.cell", "i", job);
+
+    if (r == 0)
+        r = each_cell(&rows, fn, context, err);
     return r < 0 ? r : 0;
+}
+
+int ha_store_job_cell_get(struct ha_store *store, int64_t job, int64_t cell, ha_job_cell_fn fn,
+                          void *context, struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err, CELL_QUERY " AND jc.cell = ?", "ii", job, cell);
+
+    return r < 0 ? r : each_cell(&rows, fn, context, err);
 }
 
 int ha_store_job_cell_end(struct ha_store *store, const struct ha_by *by, int64_t job,
@@ -243,18 +292,25 @@ int ha_store_job_cell_end(struct ha_store *store, const struct ha_by *by, int64_
                                err);
 }
 
-int ha_store_job_cell_counts(struct ha_store *store, int64_t job, int64_t *ret_pending,
-                             int64_t *ret_failed, struct ha_error *err)
+int ha_store_job_cell_counts(struct ha_store *store, int64_t job, struct ha_job_counts *ret_counts,
+                             struct ha_error *err)
 {
-    int r =
-        ha_db_int(store, ret_pending, err,
-                  "SELECT count(*) FROM job_cell WHERE job = ? AND outcome = 'pending'", "i", job);
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err,
+                         "SELECT count(*) FILTER (WHERE outcome = 'pending'),"
+                         " count(*) FILTER (WHERE outcome = 'done'),"
+                         " count(*) FILTER (WHERE outcome = 'failed') FROM job_cell WHERE job = ?",
+                         "i", job);
 
-    if (r > 0)
-        r = ha_db_int(store, ret_failed, err,
-                      "SELECT count(*) FROM job_cell WHERE job = ? AND outcome = 'failed'", "i",
-                      job);
-    return r < 0 ? r : 0;
+    if (r == 0)
+        r = ha_rows_next(&rows, err);
+    if (r < 0)
+        return r;
+    *ret_counts = (struct ha_job_counts){.pending = ha_rows_int(&rows, 0),
+                                         .done = ha_rows_int(&rows, 1),
+                                         .failed = ha_rows_int(&rows, 2)};
+    ha_rows_close(&rows);
+    return 0;
 }
 
 int ha_store_job_of_result(struct ha_store *store, int64_t result, int64_t *ret_job,
@@ -262,6 +318,7 @@ int ha_store_job_of_result(struct ha_store *store, int64_t result, int64_t *ret_
 {
     return ha_db_int(store, ret_job, err,
                      "SELECT j.id FROM job_cell jc JOIN job j ON j.id = jc.job WHERE jc.result = ?"
+                     " AND jc.outcome = 'pending'"
                      " AND j.state IN ('waiting', 'ready', 'leased', 'running', 'held', 'aside')"
                      " ORDER BY j.id DESC LIMIT 1",
                      "i", result);

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "coordinator/core/fuse.h"
 #include "coordinator/core/state.h"
 #include "coordinator/store/event.h"
 
@@ -21,10 +22,16 @@ struct ha_job_row {
     int64_t attempts; /* leases granted: the number of the newest epoch */
     int64_t crashes, losses;
     int64_t not_before_ms;
+    const char *fuse_key; /* "": its cells stay by themselves */
+    int64_t turn;         /* place among jobs of its priority */
     /* of its sweep */
     bool paused;
+    enum ha_fuse_mode fuse;
     int64_t max_attempts;
     bool wait_when_lost;
+    /* from ha_store_job_each_ready only */
+    struct ha_fuse_need need; /* of its first cell */
+    bool grows;               /* more cells of its fuse_key wait for their training */
 };
 
 /* A job of one result of one cell.  state: waiting or ready. */
@@ -38,7 +45,9 @@ int ha_store_job_get(struct ha_store *store, int64_t job, ha_job_fn fn, void *co
                      struct ha_error *err);
 
 /* Ready jobs of running sweeps whose wait is over, in the order of the plan.  A
- * time further away than max_wait_ms is not believed (clocks jump). */
+ * time further away than max_wait_ms is not believed (clocks jump).  Nothing of
+ * a sweep that is still being expanded, unless it forms no jobs of several cells:
+ * not all that belongs together is known then. */
 int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_wait_ms,
                             int64_t limit, ha_job_fn fn, void *context, struct ha_error *err);
 
@@ -58,22 +67,51 @@ struct ha_job_cell_row {
     int64_t job, result, cell, sweep, parent;
     const char *outcome; /* "pending", "done", "failed" */
     const char *name, *layers, *settings;
+    const char *reference_key; /* "": none */
 };
 
 typedef int (*ha_job_cell_fn)(void *context, const struct ha_job_cell_row *row);
 int ha_store_job_cell_each(struct ha_store *store, int64_t job, ha_job_cell_fn fn, void *context,
                            struct ha_error *err);
 
+/* One cell of the job: 1 or 0, or fn's result when it is negative. */
+int ha_store_job_cell_get(struct ha_store *store, int64_t job, int64_t cell, ha_job_cell_fn fn,
+                          void *context, struct ha_error *err);
+
 /* A cell of the job is final: its outcome, and the state of its result. */
 int ha_store_job_cell_end(struct ha_store *store, const struct ha_by *by, int64_t job,
                           int64_t result, bool done, const char *reason, struct ha_error *err);
 
-/* Cells of the job whose outcome is pending, and those that failed. */
-int ha_store_job_cell_counts(struct ha_store *store, int64_t job, int64_t *ret_pending,
-                             int64_t *ret_failed, struct ha_error *err);
+struct ha_job_counts {
+    int64_t pending, done, failed; /* cells by outcome */
+};
 
-/* The newest job of a result that is not final: 1 or 0. */
+int ha_store_job_cell_counts(struct ha_store *store, int64_t job, struct ha_job_counts *ret_counts,
+                             struct ha_error *err);
+
+/* The newest job that is not final and still has the result to do: 1 or 0. */
 int ha_store_job_of_result(struct ha_store *store, int64_t result, int64_t *ret_job,
                            struct ha_error *err);
+
+/* ---- jobs of several cells (join.c) ------------------------------------------------ */
+
+/* `into` takes the cells of a job over; both are ready and were never leased.  The
+ * job is gone then; its history names the other. */
+int ha_store_job_join(struct ha_store *store, const struct ha_by *by, int64_t into, int64_t job,
+                      struct ha_error *err);
+
+/* Every cell that is pending gets a ready job of its own, which no other joins and
+ * which begins to count its attempts anew; the job itself is cancelled.  No
+ * attempt of it is open. */
+int ha_store_job_split(struct ha_store *store, const struct ha_by *by, int64_t job,
+                       int64_t not_before_ms, const char *reason, struct ha_error *err);
+
+/* One result goes on in a job of its own, in another sweep; an attempt that works
+ * on the others shall stop and go on without it. */
+int ha_store_job_detach(struct ha_store *store, const struct ha_by *by, int64_t job, int64_t result,
+                        int64_t sweep, int64_t cell, struct ha_error *err);
+
+/* Its attempt shall stop at a checkpoint: the job has fewer cells now. */
+int ha_store_job_set_stop(struct ha_store *store, int64_t job, struct ha_error *err);
 
 #endif

@@ -7,13 +7,15 @@ int ha_store_model_put(struct ha_store *store, int64_t sweep, const struct ha_mo
 {
     int r = ha_db_exec(store, err,
                        "INSERT INTO model (sweep, name, path, hub_id, template, digest,"
-                       " tokenizer_digest, layers, family) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                       " tokenizer_digest, layers, family, plan)"
+                       " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ifnull(?, ''))"
                        " ON CONFLICT (sweep, name) DO UPDATE SET path = excluded.path,"
                        " hub_id = excluded.hub_id, template = excluded.template,"
                        " digest = excluded.digest, tokenizer_digest = excluded.tokenizer_digest,"
-                       " layers = excluded.layers, family = excluded.family",
-                       "ittttttit", sweep, row->name, row->path, row->hub_id, row->prompt_template,
-                       row->digest, row->tokenizer_digest, row->layers, row->family);
+                       " layers = excluded.layers, family = excluded.family,"
+                       " plan = excluded.plan",
+                       "ittttttitt", sweep, row->name, row->path, row->hub_id, row->prompt_template,
+                       row->digest, row->tokenizer_digest, row->layers, row->family, row->plan);
 
     if (r < 0)
         return r;
@@ -28,7 +30,7 @@ int ha_store_model_each(struct ha_store *store, int64_t sweep, ha_model_fn fn, v
     struct ha_rows rows;
     int r = ha_rows_open(store, &rows, err,
                          "SELECT id, name, path, hub_id, template, digest, tokenizer_digest,"
-                         " family, layers FROM model WHERE sweep = ? ORDER BY id",
+                         " family, layers, plan FROM model WHERE sweep = ? ORDER BY id",
                          "i", sweep);
 
     while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {
@@ -42,6 +44,7 @@ int ha_store_model_each(struct ha_store *store, int64_t sweep, ha_model_fn fn, v
             .tokenizer_digest = ha_rows_text(&rows, 6),
             .family = ha_rows_text(&rows, 7),
             .layers = ha_rows_int(&rows, 8),
+            .plan = ha_rows_text(&rows, 9),
         };
 
         r = fn(context, &row);

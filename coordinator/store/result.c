@@ -293,8 +293,30 @@ int ha_store_result_summary(struct ha_store *store, int64_t result, const char *
 
 /* ---- who wants it --------------------------------------------------------------- */
 
+/* The job follows to the other sweep, unless it has cells that stay. */
+static int move_job(struct ha_store *store, const struct ha_by *by, const struct ha_shown *to,
+                    struct ha_error *err)
+{
+    struct ha_job_counts counts;
+    int64_t job;
+    int r = ha_store_job_of_result(store, to->result, &job, err);
+
+    if (r <= 0)
+        return r;
+    r = ha_store_job_cell_counts(store, job, &counts, err);
+    if (r < 0)
+        return r;
+    if (counts.pending > 1)
+        return ha_store_job_detach(store, by, job, to->result, to->sweep, to->cell, err);
+    return ha_db_exec(store, err,
+                      "UPDATE job SET sweep = ?1,"
+                      " priority = (SELECT priority FROM sweep WHERE id = ?1) WHERE id = ?2",
+                      "ii", to->sweep, job);
+}
+
 /* Give the result to another stage that wants it: 1; 0 when none does. */
-static int move_owner(struct ha_store *store, const struct ha_result *result, struct ha_error *err)
+static int move_owner(struct ha_store *store, const struct ha_by *by,
+                      const struct ha_result *result, struct ha_error *err)
 {
     struct ha_shown shown;
     int64_t stage = 0;
@@ -309,19 +331,15 @@ static int move_owner(struct ha_store *store, const struct ha_result *result, st
     if (r == 0 && result->kind == HA_STAGE_JUDGE)
         r = ha_store_items_move(store, result->id, shown.judge, shown.model, err);
     else if (r == 0)
-        r = ha_db_exec(store, err,
-                       "UPDATE job SET sweep = ?1,"
-                       " priority = (SELECT priority FROM sweep WHERE id = ?1) WHERE id IN"
-                       " (SELECT job FROM job_cell WHERE result = ?2)"
-                       " AND state IN ('waiting', 'ready', 'leased', 'running', 'held')",
-                       "ii", shown.sweep, result->id);
+        r = move_job(store, by, &shown, err);
     return r < 0 ? r : 1;
 }
 
 static int cancel_work(struct ha_store *store, const struct ha_by *by,
                        const struct ha_result *result, const char *reason, struct ha_error *err)
 {
-    int64_t job, pending = 0, failed = 0;
+    struct ha_job_counts counts = {0};
+    int64_t job;
     int r = update_row(store, by, result->id, HA_STAGE_CANCELLED, reason, err);
 
     if (r < 0)
@@ -336,9 +354,11 @@ static int cancel_work(struct ha_store *store, const struct ha_by *by,
                    " AND result = ? AND outcome = 'pending'",
                    "tii", reason, job, result->id);
     if (r == 0)
-        r = ha_store_job_cell_counts(store, job, &pending, &failed, err);
-    return r < 0 || pending > 0 ? r
-                                : ha_store_job_set(store, by, job, HA_JOB_CANCELLED, reason, err);
+        r = ha_store_job_cell_counts(store, job, &counts, err);
+    if (r < 0)
+        return r;
+    return counts.pending > 0 ? ha_store_job_set_stop(store, job, err)
+                              : ha_store_job_set(store, by, job, HA_JOB_CANCELLED, reason, err);
 }
 
 int ha_store_result_drop(struct ha_store *store, const struct ha_by *by, int64_t id,
@@ -349,10 +369,16 @@ int ha_store_result_drop(struct ha_store *store, const struct ha_by *by, int64_t
 
     if (r < 0)
         return r;
-    r = move_owner(store, &result, err);
+    r = move_owner(store, by, &result, err);
     if (r != 0 || ha_stage_final(result.state))
         return r < 0 ? r : 0;
     return cancel_work(store, by, &result, reason, err);
+}
+
+/* Model by model; where cells answer together, training first. */
+static int64_t turn_of(enum ha_stage_kind kind, int64_t model, bool apart)
+{
+    return model * 8 + (apart || kind == HA_STAGE_TRAIN ? 2 : 4);
 }
 
 static int add_job(struct ha_store *store, const struct ha_by *by, const struct ha_result *result,
@@ -362,7 +388,8 @@ static int add_job(struct ha_store *store, const struct ha_by *by, const struct 
     struct ha_job_row row;
     int64_t cell, job;
     int r = ha_rows_open(store, &rows, err,
-                         "SELECT s.sweep, s.cell, w.priority, m.digest FROM stage s"
+                         "SELECT s.sweep, s.cell, w.priority, m.digest, s.fuse_key, s.model,"
+                         " w.fuse = 'never' FROM stage s"
                          " JOIN sweep w ON w.id = s.sweep JOIN model m ON m.id = s.model"
                          " WHERE s.id = ?",
                          "i", result->owner);
@@ -377,6 +404,8 @@ static int add_job(struct ha_store *store, const struct ha_by *by, const struct 
         .model_digest = ha_rows_text(&rows, 3),
         .state = state == HA_STAGE_READY ? HA_JOB_READY : HA_JOB_WAITING,
         .priority = ha_rows_int(&rows, 2),
+        .fuse_key = ha_rows_text(&rows, 4),
+        .turn = turn_of(result->kind, ha_rows_int(&rows, 5), ha_rows_int(&rows, 6) != 0),
     };
     cell = ha_rows_int(&rows, 1);
     r = ha_store_job_add(store, by, &row, result->id, cell, &job, err);

@@ -52,12 +52,16 @@ static int find_result(struct ha_store *store, const struct ha_stage_spec *spec,
 static int insert_stage(struct ha_store *store, const struct ha_stage_spec *spec, int64_t result,
                         enum ha_stage_state state, int64_t *ret_stage, struct ha_error *err)
 {
-    int r =
-        ha_db_exec(store, err,
-                   "INSERT INTO stage (sweep, cell, model, kind, judge, key, result, state,"
-                   " live) VALUES (?, ?, ?, ?, nullif(?, 0), ?, ?, ?, 1)",
-                   "iiititit", spec->sweep, spec->cell, spec->model, ha_stage_kind_name(spec->kind),
-                   spec->judge, spec->key, result, ha_stage_state_name(state));
+    int r = ha_db_exec(
+        store, err,
+        "INSERT INTO stage (sweep, cell, model, kind, judge, key, result, state,"
+        " fuse_key, reference_key, shared, cost, shared_bytes, pass_bytes, bytes, live)"
+        " VALUES (?, ?, ?, ?, nullif(?, 0), ?, ?, ?, ifnull(?, ''), ifnull(?, ''), ?, ?, ?,"
+        " ?, ?, 1)",
+        "iiitititttrriii", spec->sweep, spec->cell, spec->model, ha_stage_kind_name(spec->kind),
+        spec->judge, spec->key, result, ha_stage_state_name(state), spec->fuse_key,
+        spec->reference_key, spec->need.shared, spec->need.cost, spec->need.shared_bytes,
+        spec->need.pass_bytes, spec->need.bytes);
 
     if (r == 0)
         *ret_stage = ha_db_last_id(store);

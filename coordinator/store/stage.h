@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "coordinator/core/fuse.h"
 #include "coordinator/core/state.h"
 #include "coordinator/store/event.h"
 
@@ -28,6 +29,9 @@ struct ha_stage_spec {
     int64_t total;   /* expected steps or answers; 0: not known */
     int64_t priority;
     const char *model_digest;
+    const char *fuse_key;      /* equal for stages that one job may hold; "" or NULL: none */
+    const char *reference_key; /* equal for train stages with the same reference; "": none */
+    struct ha_fuse_need need;
 };
 
 /* Let the cell have a live stage with this key: keep it, replace one with

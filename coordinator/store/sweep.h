@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "coordinator/core/fuse.h"
 #include "coordinator/store/event.h"
 
 struct ha_error;
@@ -44,6 +45,7 @@ struct ha_sweep_row {
     double budget;
     int64_t max_attempts, max_failures;
     bool wait_when_lost;
+    enum ha_fuse_mode fuse;
     const char *judge_label;
     int64_t cells, stages, stages_done, stages_failed, stages_cancelled;
     int64_t created_ms, finished_ms;
@@ -88,6 +90,7 @@ int ha_store_sweep_next_failing(struct ha_store *store, int64_t after, int64_t *
 struct ha_model_row {
     int64_t id;
     const char *name, *path, *hub_id, *prompt_template, *digest, *tokenizer_digest, *family;
+    const char *plan; /* JSON of `ha-attempt plan`; "" or NULL: none */
     int64_t layers;
 };
 

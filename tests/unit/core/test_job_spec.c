@@ -31,6 +31,7 @@ static void paths_of_inputs(void **state)
     expect_path(ha_spec_adapter_path(7, "adapter_config.json"),
                 "inputs/adapter/7/adapter_config.json");
     expect_path(ha_spec_checkpoint_path(7), "inputs/checkpoint/7");
+    expect_path(ha_spec_reference_path(), "inputs/reference");
 }
 
 static struct ha_spec example(const struct ha_spec_cell *cells, int64_t count)
@@ -78,7 +79,7 @@ static void the_form_of_the_contract(void **state)
               "\"model\":{\"name\":\"tiny\",\"path\":\"/models/tiny\",\"hub_id\":\"\","
               "\"template\":\"hh\"},\"data\":{\"train\":[\"inputs/data/train-0.jsonl\"],"
               "\"eval\":[\"inputs/data/eval-0.jsonl\",\"inputs/data/eval-1.jsonl\"]},"
-              "\"threads\":0,\"backend\":\"auto\","
+              "\"threads\":0,\"backend\":\"auto\",\"reference\":null,"
               "\"skip_answers\":{\"3\":[[0,0],[7,1]],\"4\":[[2,0]]},"
               "\"settings\":{\"train\":{\"beta\":0.5}},"
               "\"cells\":[{\"settings\":{},\"layers\":[2,3,5],\"id\":3,\"name\":\"tiny/mid\","

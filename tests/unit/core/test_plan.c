@@ -185,6 +185,150 @@ static void why_judging(void **state)
     expect_judging(&j, "");
 }
 
+/* ---- groups --------------------------------------------------------------------------- */
+
+static struct ha_plan_job cell_job(int64_t id, int64_t group, double cost)
+{
+    return (struct ha_plan_job){.id = id,
+                                .state = HA_JOB_READY,
+                                .model = group,
+                                .group = group,
+                                .need = {.shared = 2, .cost = cost},
+                                .reason = ""};
+}
+
+static void one_slot_takes_the_whole_group(void **state)
+{
+    struct ha_plan_worker worker = WORKER(1, "a", 1, 0);
+    struct ha_plan_job jobs[] = {cell_job(5, 7, 4), cell_job(6, 7, 3), cell_job(7, 8, 1),
+                                 cell_job(8, 7, 1)};
+    struct ha_plan_assignment out[4];
+
+    (void)state;
+    assert_int_equal(plan(&worker, 1, jobs, 4, out, 4), 3);
+    assert_int_equal(out[0].job, 5);
+    assert_int_equal(out[1].job, 6);
+    assert_int_equal(out[2].job, 8);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(out[i].into, 5);
+        assert_int_equal(out[i].worker, 1);
+    }
+    /* Whole or not at all. */
+    assert_int_equal(plan(&worker, 1, jobs, 4, out, 2), 0);
+}
+
+static void idle_devices_go_where_they_help(void **state)
+{
+    struct ha_plan_worker workers[] = {WORKER(1, "a", 1, 0), WORKER(2, "b", 1, 0),
+                                       WORKER(3, "c", 1, 0)};
+    /* A long group, a short one, and answers that will have company. */
+    struct ha_plan_job jobs[] = {cell_job(5, 7, 4), cell_job(6, 7, 4), cell_job(7, 8, 1),
+                                 cell_job(8, 8, 1), cell_job(9, 9, 1)};
+    struct ha_plan_assignment out[8];
+
+    (void)state;
+    jobs[4].grows = true;
+    assert_int_equal(plan(workers, 3, jobs, 5, out, 8), 4);
+    assert_int_equal(out[0].into, 5);
+    assert_int_equal(out[1].into, 6); /* two devices */
+    assert_int_equal(out[2].into, 7);
+    assert_int_equal(out[3].into, 7); /* one */
+    /* With nothing better to do a device does not wait for company. */
+    assert_int_equal(plan(workers, 3, &jobs[2], 3, out, 8), 3);
+    assert_int_equal(out[2].into, 9);
+}
+
+static void slots_of_one_cpu_are_one_device(void **state)
+{
+    struct ha_plan_worker worker = WORKER(1, "a", 4, 0);
+    struct ha_plan_job jobs[] = {cell_job(5, 7, 4), cell_job(6, 7, 4)};
+    struct ha_plan_assignment out[4];
+
+    (void)state;
+    assert_int_equal(plan(&worker, 1, jobs, 2, out, 4), 2);
+    assert_int_equal(out[1].into, 6);
+    worker.devices = 1;
+    assert_int_equal(plan(&worker, 1, jobs, 2, out, 4), 2);
+    assert_int_equal(out[1].into, 5);
+}
+
+static uint64_t next(uint64_t *seed)
+{
+    *seed = *seed * 6364136223846793005u + 1442695040888963407u;
+    return *seed >> 33;
+}
+
+static void check_plan(const struct ha_plan_worker *workers, int64_t worker_count,
+                       const struct ha_plan_job *jobs, int64_t job_count,
+                       const struct ha_plan_assignment *out, int64_t count)
+{
+    int64_t leases[8] = {0}, ready = 0, free_slots = 0, total = 0;
+
+    for (int64_t i = 0; i < count; i++) {
+        const struct ha_plan_job *job = NULL, *into = NULL;
+
+        for (int64_t j = 0; j < job_count; j++) {
+            job = jobs[j].id == out[i].job ? &jobs[j] : job;
+            into = jobs[j].id == out[i].into ? &jobs[j] : into;
+        }
+        assert_non_null(job);
+        assert_int_equal(job->state, HA_JOB_READY);
+        assert_true(job == into || (job->group != 0 && job->group == into->group));
+        if (job == into)
+            leases[out[i].worker - 1]++;
+        else
+            assert_true(i > 0 && out[i - 1].into == out[i].into); /* parts follow the whole */
+        for (int64_t k = 0; k < i; k++)
+            assert_int_not_equal(out[k].job, out[i].job);
+    }
+    for (int64_t w = 0; w < worker_count; w++) {
+        assert_true(leases[w] <= workers[w].slots - workers[w].used);
+        free_slots += workers[w].slots - workers[w].used;
+        total += leases[w];
+    }
+    for (int64_t j = 0; j < job_count; j++)
+        ready += jobs[j].state == HA_JOB_READY;
+    assert_true(total > 0 || free_slots == 0 || ready == 0); /* no device idles beside work */
+}
+
+static void properties(void **state)
+{
+    uint64_t seed = 3;
+
+    (void)state;
+    for (int round = 0; round < 300; round++) {
+        struct ha_plan_worker workers[4];
+        struct ha_plan_job jobs[40];
+        struct ha_plan_assignment out[40], again[40];
+        int64_t n_workers = 1 + (int64_t)(next(&seed) % 4), n_jobs = (int64_t)(next(&seed) % 40);
+        int64_t count;
+
+        for (int64_t w = 0; w < n_workers; w++) {
+            int64_t slots = 1 + (int64_t)(next(&seed) % 3);
+
+            workers[w] = (struct ha_plan_worker)WORKER(w + 1, "w", slots,
+                                                       (int64_t)(next(&seed) % 4) % (slots + 1));
+            workers[w].devices = next(&seed) % 2 ? 1 : 0;
+            workers[w].memory_bytes = next(&seed) % 2 ? 1000 : 0;
+        }
+        for (int64_t j = 0; j < n_jobs; j++) {
+            jobs[j] = cell_job(100 + j, (int64_t)(next(&seed) % 4), (double)(next(&seed) % 9));
+            jobs[j].grows = jobs[j].group == 3;
+            jobs[j].fuse = (enum ha_fuse_mode)(jobs[j].group % 2);
+            jobs[j].state = next(&seed) % 5 ? HA_JOB_READY : HA_JOB_WAITING;
+            jobs[j].need.shared_bytes = 100;
+            jobs[j].need.bytes = 200;
+        }
+        count = plan(workers, n_workers, jobs, n_jobs, out, 40);
+        assert_true(count >= 0);
+        check_plan(workers, n_workers, jobs, n_jobs, out, count);
+        assert_int_equal(plan(workers, n_workers, jobs, n_jobs, again, 40), count);
+        for (int64_t i = 0; i < count; i++)
+            assert_true(out[i].job == again[i].job && out[i].worker == again[i].worker &&
+                        out[i].into == again[i].into);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +337,10 @@ int main(void)
         cmocka_unit_test(who_gets_no_work),
         cmocka_unit_test(which_jobs_wait),
         cmocka_unit_test(order_is_priority_then_id),
+        cmocka_unit_test(one_slot_takes_the_whole_group),
+        cmocka_unit_test(idle_devices_go_where_they_help),
+        cmocka_unit_test(slots_of_one_cpu_are_one_device),
+        cmocka_unit_test(properties),
         cmocka_unit_test(why_sentences),
         cmocka_unit_test(why_judging),
     };

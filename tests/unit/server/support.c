@@ -21,10 +21,27 @@ const char *const bench_grid = "[sweep]\n"
                                "train = [\"train.jsonl\"]\n"
                                "eval = [\"eval.jsonl.gz\"]\n"
                                "eval_samples = 3\n"
+                               "[schedule]\n"
+                               "fuse = \"never\"\n"
                                "[[judge]]\n"
                                "name = \"q\"\n"
                                "base_url = \"http://127.0.0.1:9/v1\"\n"
                                "model = \"m\"\n";
+
+const char *bench_fused_grid(void)
+{
+    static char grid[2048];
+
+    if (!grid[0]) {
+        const char *use = strstr(bench_grid, "use = "), *data = strstr(use, "[data]");
+        const char *schedule = strstr(data, "[schedule]"), *judge = strstr(schedule, "[[judge]]");
+
+        snprintf(grid, sizeof grid,
+                 "%.*suse = [\"base\", \"local\", \"mid\", \"global\", \"full\"]\n%.*s%s",
+                 (int)(use - bench_grid), bench_grid, (int)(schedule - data), data, judge);
+    }
+    return grid;
+}
 
 static int on_send(void *context, uint64_t peer, const void *data, size_t size)
 {
@@ -309,6 +326,7 @@ bool bench_granted(struct bench *b, uint64_t peer, struct fake_job *ret_job)
 {
     struct ha_wire_message *push = bench_push(b, peer, HA_WIRE_GRANT);
     struct ha_json *spec;
+    const struct ha_json *cells;
 
     if (!push)
         return false;
@@ -319,8 +337,16 @@ bool bench_granted(struct bench *b, uint64_t peer, struct fake_job *ret_job)
         (struct fake_job){.job = push->body.grant.job,
                           .epoch = push->body.grant.epoch,
                           .train = strcmp(push->body.grant.kind, "train") == 0,
-                          .cell = (uint64_t)ha_json_int(
-                              ha_json_get(ha_json_at(ha_json_get(spec, "cells"), 0), "id"), 0)};
+                          .reference = !ha_json_is(ha_json_get(spec, "reference"), HA_JSON_NULL)};
+    cells = ha_json_get(spec, "cells");
+    for (int64_t i = 0; i < ha_json_size(cells); i++) {
+        const struct ha_json *cell = ha_json_at(cells, i);
+
+        assert_true(ret_job->n_cells < FAKE_CELLS);
+        ret_job->checkpoint[i] = !ha_json_is(ha_json_get(cell, "checkpoint"), HA_JSON_NULL);
+        ret_job->cells[ret_job->n_cells++] = (uint64_t)ha_json_int(ha_json_get(cell, "id"), 0);
+    }
+    ret_job->cell = ret_job->cells[0];
     ha_json_destroy(spec);
     ha_wire_message_destroy(push);
     return true;
@@ -401,15 +427,22 @@ static void generate(struct bench *b, uint64_t peer, struct fake_job *job, int p
     expect_taken(b, peer, job, &done, 1);
 }
 
+void bench_do_cell(struct bench *b, uint64_t peer, struct fake_job *job, uint64_t cell, int prompts)
+{
+    job->cell = cell;
+    if (job->train)
+        train(b, peer, job);
+    else
+        generate(b, peer, job, prompts);
+}
+
 void bench_do_job(struct bench *b, uint64_t peer, struct fake_job *job, int prompts)
 {
     struct ha_wire_attempt_event end = {.kind = HA_WIRE_ATTEMPT_EVENT_END,
                                         .event.end = {.outcome = "done", .reason = ""}};
 
-    if (job->train)
-        train(b, peer, job);
-    else
-        generate(b, peer, job, prompts);
+    for (int i = 0; i < job->n_cells; i++)
+        bench_do_cell(b, peer, job, job->cells[i], prompts);
     expect_taken(b, peer, job, &end, 1);
 }
 

@@ -13,7 +13,7 @@
 #include "coordinator/store/store.h"
 #include "proto/wire.h"
 
-enum { SENT_LIMIT = 512, ARTIFACT_LIMIT = 64 };
+enum { SENT_LIMIT = 512, ARTIFACT_LIMIT = 64, FAKE_CELLS = 8 };
 
 struct sent {
     uint64_t peer;
@@ -89,6 +89,9 @@ void bench_artifact(struct bench *b, const char *sha256);
 struct ha_wire_message *bench_submit(struct bench *b, uint64_t peer, const char *key,
                                      const char *toml, bool extend);
 
+/* The same grid with all five strategies, whose cells may share jobs. */
+const char *bench_fused_grid(void);
+
 /* Submit the grid and expand it. */
 void bench_create(struct bench *b, uint64_t peer);
 
@@ -98,7 +101,11 @@ struct fake_job {
     uint64_t job;
     struct ha_wire_epoch epoch;
     bool train;
-    uint64_t cell;
+    uint64_t cell; /* the first one; what bench_do_job works on */
+    uint64_t cells[FAKE_CELLS];
+    bool checkpoint[FAKE_CELLS]; /* came along */
+    int n_cells;
+    bool reference; /* came along */
     uint64_t sequence;
 };
 
@@ -108,6 +115,10 @@ bool bench_granted(struct bench *b, uint64_t peer, struct fake_job *ret_job);
 /* Report events; returns the reply. */
 struct ha_wire_message *bench_report(struct bench *b, uint64_t peer, struct fake_job *job,
                                      struct ha_wire_attempt_event *events, int64_t count);
+
+/* Do one cell of it: metrics and adapter, or answers, then its end. */
+void bench_do_cell(struct bench *b, uint64_t peer, struct fake_job *job, uint64_t cell,
+                   int prompts);
 
 /* Do the whole job: metrics, adapter or answers to `prompts` prompts, cell, end. */
 void bench_do_job(struct bench *b, uint64_t peer, struct fake_job *job, int prompts);

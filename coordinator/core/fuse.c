@@ -1,0 +1,351 @@
+#include "coordinator/core/fuse.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/memory.h"
+#include "common/conf/json.h"
+
+static const char *const mode_names[HA_FUSE_MODES] = {
+    [HA_FUSE_AUTO] = "auto", [HA_FUSE_ALWAYS] = "always", [HA_FUSE_NEVER] = "never"};
+
+enum { RANK = 16 }; /* of a plan that does not say: the paper's */
+
+/* Below this part of the finish, two divisions end at the same time. */
+static const double SAME = 1e-9;
+
+const char *ha_fuse_mode_name(enum ha_fuse_mode mode)
+{
+    return mode_names[mode];
+}
+
+bool ha_fuse_mode_parse(const char *name, enum ha_fuse_mode *ret_mode)
+{
+    for (int i = 0; i < HA_FUSE_MODES; i++) {
+        if (strcmp(mode_names[i], name) == 0) {
+            *ret_mode = (enum ha_fuse_mode)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- a division being made --------------------------------------------------------- */
+
+struct set {
+    double load;
+    int64_t cells, bytes, pass_bytes;
+};
+
+struct division {
+    const struct ha_fuse_group *group;
+    struct set *sets;     /* [count] */
+    int64_t *set_of;      /* [count] */
+    const int64_t *heavy; /* cells, the heaviest first */
+    int64_t n_sets;
+};
+
+static int64_t most_cells(const struct ha_fuse_group *group)
+{
+    bool known = group->memory_bytes > 0 && group->cells[0].shared_bytes > 0;
+
+    return known ? HA_FUSE_CELLS : HA_FUSE_CELLS_BLIND;
+}
+
+/* May the cell join a set that has cells? */
+static bool fits(const struct ha_fuse_group *group, const struct set *set,
+                 const struct ha_fuse_need *cell)
+{
+    int64_t shared = group->cells[0].shared_bytes;
+    int64_t pass = set->pass_bytes > cell->pass_bytes ? set->pass_bytes : cell->pass_bytes;
+    int64_t sum;
+
+    if (set->cells == 0)
+        return true;
+    if (set->cells >= most_cells(group))
+        return false;
+    if (group->memory_bytes <= 0 || shared <= 0)
+        return true;
+    if (__builtin_add_overflow(shared, pass, &sum) ||
+        __builtin_add_overflow(sum, set->bytes, &sum) ||
+        __builtin_add_overflow(sum, cell->bytes, &sum))
+        return false;
+    return sum <= group->memory_bytes;
+}
+
+static void put(struct set *set, const struct ha_fuse_need *cell, double shared)
+{
+    set->load += cell->cost + (set->cells == 0 ? shared : 0);
+    set->cells++;
+    set->bytes += cell->bytes;
+    if (cell->pass_bytes > set->pass_bytes)
+        set->pass_bytes = cell->pass_bytes;
+}
+
+/* The heaviest cell first, each to the lightest of `wanted` sets that takes it; a
+ * cell that none takes begins one more. */
+static void divide(struct division *d, int64_t wanted)
+{
+    const struct ha_fuse_group *group = d->group;
+
+    d->n_sets = wanted;
+    memset(d->sets, 0, (size_t)group->count * sizeof *d->sets);
+    for (int64_t i = 0; i < group->count; i++) {
+        const struct ha_fuse_need *cell = &group->cells[d->heavy[i]];
+        int64_t best = -1;
+
+        for (int64_t s = 0; s < d->n_sets; s++)
+            if (fits(group, &d->sets[s], cell) &&
+                (best < 0 || d->sets[s].load < d->sets[best].load))
+                best = s;
+        if (best < 0)
+            best = d->n_sets++;
+        put(&d->sets[best], cell, group->cells[0].shared);
+        d->set_of[d->heavy[i]] = best;
+    }
+}
+
+/* Sort heavy[] by falling value, ties by index: few elements, no memory. */
+static void order(int64_t *places, int64_t count, const double *values)
+{
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at = i;
+
+        while (at > 0 && values[places[at - 1]] < values[i]) {
+            places[at] = places[at - 1];
+            at--;
+        }
+        places[at] = i;
+    }
+}
+
+static double last_end(const double *loads, const int64_t *heavy, int64_t sets, double *free_at,
+                       int64_t devices)
+{
+    double end = 0;
+
+    if (devices > sets)
+        devices = sets;
+    for (int64_t i = 0; i < devices; i++)
+        free_at[i] = 0;
+    for (int64_t i = 0; i < sets; i++) {
+        int64_t soonest = 0;
+
+        for (int64_t k = 1; k < devices; k++)
+            if (free_at[k] < free_at[soonest])
+                soonest = k;
+        free_at[soonest] += loads[heavy[i]];
+        if (free_at[soonest] > end)
+            end = free_at[soonest];
+    }
+    return end;
+}
+
+/* Memory that choosing needs, in one piece each. */
+struct scratch {
+    struct set *sets;
+    double *loads, *free_at;
+    int64_t *cells, *places, *set_of;
+};
+
+static void scratch_free(struct scratch *s)
+{
+    free(s->sets);
+    free(s->loads);
+    free(s->free_at);
+    free(s->cells);
+    free(s->places);
+    free(s->set_of);
+}
+
+static int scratch_make(struct scratch *s, int64_t count)
+{
+    *s = (struct scratch){.sets = ha_calloc(count, sizeof *s->sets),
+                          .loads = ha_calloc(count, sizeof *s->loads),
+                          .free_at = ha_calloc(count, sizeof *s->free_at),
+                          .cells = ha_calloc(count, sizeof *s->cells),
+                          .places = ha_calloc(count, sizeof *s->places),
+                          .set_of = ha_calloc(count, sizeof *s->set_of)};
+    if (s->sets && s->loads && s->free_at && s->cells && s->places && s->set_of)
+        return 0;
+    scratch_free(s);
+    return -ENOMEM;
+}
+
+/* Drop sets without cells and number the others by falling load. */
+static void renumber(struct division *d, struct scratch *s)
+{
+    int64_t kept = 0;
+
+    for (int64_t i = 0; i < d->n_sets; i++)
+        s->loads[i] = d->sets[i].cells > 0 ? d->sets[i].load : -1;
+    order(s->places, d->n_sets, s->loads);
+    while (kept < d->n_sets && s->loads[s->places[kept]] >= 0)
+        kept++;
+    for (int64_t c = 0; c < d->group->count; c++) {
+        int64_t at = 0;
+
+        while (s->places[at] != d->set_of[c])
+            at++;
+        d->set_of[c] = at;
+    }
+    for (int64_t i = 0; i < kept; i++)
+        d->sets[i].load = s->loads[s->places[i]];
+    for (int64_t i = 0; i < kept; i++)
+        s->places[i] = i;
+    d->n_sets = kept;
+}
+
+static double finish_of(struct division *d, struct scratch *s, int64_t devices)
+{
+    for (int64_t i = 0; i < d->n_sets; i++)
+        s->loads[i] = d->sets[i].load;
+    return last_end(s->loads, s->places, d->n_sets, s->free_at, devices);
+}
+
+/* The next number of sets worth weighing: all small ones, powers of two, the
+ * devices, each cell by itself. */
+static int64_t next_wanted(int64_t wanted, int64_t count, int64_t devices)
+{
+    int64_t next = wanted < 16 ? wanted + 1 : wanted * 2;
+
+    if (devices > wanted && devices < next)
+        next = devices;
+    if (next > count && wanted < count)
+        next = count;
+    return next;
+}
+
+int64_t ha_fuse_choose(const struct ha_fuse_group *group, int64_t devices, int64_t *set_of,
+                       double *ret_finish)
+{
+    struct division d = {.group = group};
+    struct scratch s;
+    double best = 0;
+    int64_t best_sets = 0, first = group->mode == HA_FUSE_NEVER ? group->count : 1;
+    int64_t last = group->mode == HA_FUSE_ALWAYS ? 1 : group->count;
+
+    if (scratch_make(&s, group->count) < 0)
+        return -ENOMEM;
+    for (int64_t i = 0; i < group->count; i++)
+        s.loads[i] = group->cells[i].cost;
+    order(s.cells, group->count, s.loads);
+    d.sets = s.sets;
+    d.set_of = s.set_of;
+    d.heavy = s.cells;
+    for (int64_t wanted = first; wanted <= last;
+         wanted = next_wanted(wanted, group->count, devices)) {
+        double finish;
+
+        divide(&d, wanted);
+        renumber(&d, &s);
+        finish = finish_of(&d, &s, devices);
+        /* Later ones have more sets, so more work: they have to end sooner. */
+        if (best_sets == 0 || finish < best * (1 - SAME)) {
+            best = finish;
+            best_sets = d.n_sets;
+            memcpy(set_of, s.set_of, (size_t)group->count * sizeof *set_of);
+        }
+    }
+    scratch_free(&s);
+    if (ret_finish)
+        *ret_finish = best;
+    return best_sets;
+}
+
+double ha_fuse_finish(const struct ha_fuse_group *group, const int64_t *set_of, int64_t sets,
+                      int64_t devices)
+{
+    struct scratch s;
+    double end;
+
+    if (scratch_make(&s, group->count) < 0)
+        return 0;
+    for (int64_t i = 0; i < group->count; i++)
+        put(&s.sets[set_of[i]], &group->cells[i], group->cells[0].shared);
+    for (int64_t i = 0; i < sets; i++)
+        s.loads[i] = s.sets[i].load;
+    order(s.places, sets, s.loads);
+    end = last_end(s.loads, s.places, sets, s.free_at, devices);
+    scratch_free(&s);
+    return end;
+}
+
+int64_t ha_fuse_bytes(const struct ha_fuse_group *group, const int64_t *set_of, int64_t set)
+{
+    struct set sum = {0};
+
+    if (group->cells[0].shared_bytes <= 0)
+        return 0;
+    for (int64_t i = 0; i < group->count; i++)
+        if (set_of[i] == set)
+            put(&sum, &group->cells[i], 0);
+    return group->cells[0].shared_bytes + sum.pass_bytes + sum.bytes;
+}
+
+/* ---- what cells need ------------------------------------------------------------------ */
+
+void ha_fuse_model_read(const struct ha_json *plan, int64_t layers, struct ha_fuse_model *ret_model)
+{
+    const struct ha_json *strategies = ha_json_get(plan, "strategies");
+    const struct ha_json *full = ha_json_get(strategies, "full");
+    const struct ha_json *global = ha_json_get(strategies, "global");
+    const char *global_layers = ha_json_string(ha_json_get(global, "layers"), "0");
+    int64_t first = strtoll(global_layers, NULL, 10);
+    double least = ha_json_real(ha_json_get(global, "backward_flops_per_pair"), 0);
+
+    /* A pass of 2, backward as much again, all of it in the layers. */
+    *ret_model = (struct ha_fuse_model){.layers = layers,
+                                        .reference = 2,
+                                        .forward = 2,
+                                        .backward = 2,
+                                        .backward_layer = layers > 0 ? 2 / (double)layers : 0};
+    if (!full || first <= 0 || least <= 0)
+        return;
+    ret_model->reference = ha_json_real(ha_json_get(full, "reference_flops_per_pair"), 0);
+    ret_model->forward = ha_json_real(ha_json_get(full, "forward_flops_per_pair"), 0);
+    ret_model->backward = ha_json_real(ha_json_get(full, "backward_flops_per_pair"), 0);
+    ret_model->backward_layer = (ret_model->backward - least) / (double)first;
+    ret_model->weight_bytes = ha_json_int(ha_json_get(full, "weight_bytes"), 0);
+    ret_model->pass_bytes = ha_json_int(ha_json_get(full, "activation_bytes"), 0);
+    ret_model->adapter_bytes = ha_json_int(ha_json_get(full, "adapter_bytes"), 0);
+    ret_model->rank = ha_json_int(ha_json_get(plan, "rank"), RANK);
+}
+
+struct ha_fuse_need ha_fuse_train_need(const struct ha_fuse_model *model, int64_t lowest,
+                                       int64_t n_layers, int64_t rank)
+{
+    double layers = model->layers > 0 ? (double)model->layers : 1;
+    double below = (double)lowest / layers;
+    double backward = model->backward - model->backward_layer * (double)lowest;
+    /* What is left of the backward pass above the last layer is the head's, which
+     * costs the forward pass the same. */
+    double head = model->backward - model->backward_layer * layers;
+    double share = (double)n_layers / layers;
+
+    if (head < 0)
+        head = 0;
+    if (backward < head)
+        backward = head;
+    if (model->rank > 0)
+        share *= (double)rank / (double)model->rank;
+    return (struct ha_fuse_need){
+        .shared = model->reference,
+        .cost = model->forward - (model->forward - head) * below + backward,
+        .shared_bytes = model->weight_bytes,
+        .pass_bytes = model->pass_bytes,
+        .bytes = (int64_t)(share * (double)model->adapter_bytes),
+    };
+}
+
+struct ha_fuse_need ha_fuse_generate_need(const struct ha_fuse_model *model)
+{
+    return (struct ha_fuse_need){
+        .shared = model->reference / 16,
+        .cost = model->reference,
+        .shared_bytes = model->weight_bytes,
+        .pass_bytes = model->pass_bytes,
+        .bytes = model->adapter_bytes / 4, /* values alone: no gradient, no moments */
+    };
+}

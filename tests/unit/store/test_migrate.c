@@ -1,0 +1,134 @@
+/* A database of every earlier schema is brought to the newest, with its rows. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/error.h"
+#include "common/base/path.h"
+#include "coordinator/store/job.h"
+#include "coordinator/store/migrate.h"
+#include "coordinator/store/stage.h"
+#include "coordinator/store/store.h"
+#include "coordinator/store/sweep.h"
+
+static char dir[64], path[96];
+static const struct ha_by by = {.now_ms = 1000, .actor = "test"};
+
+static int setup(void **state)
+{
+    (void)state;
+    snprintf(dir, sizeof dir, "/tmp/ha-test-XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/c.db", dir);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return ha_path_remove_tree(dir, NULL);
+}
+
+static void run(sqlite3 *db, const char *sql)
+{
+    char *message = NULL;
+
+    if (sqlite3_exec(db, sql, NULL, NULL, &message) != SQLITE_OK)
+        fail_msg("%s: %.60s", message, sql);
+}
+
+/* A sweep that trains one cell and has another's answers waiting, as schema 1
+ * stored it. */
+static const char rows[] =
+    "INSERT INTO store_meta VALUES (1, 5, 'boot', 1);"
+    "INSERT INTO sweep (id, name, state, version, expanding, toml, base_dir, overrides,"
+    " submit_sha256, data_sha256, priority, seed, budget, max_attempts, max_failures,"
+    " wait_when_lost, judge_label, created_ms)"
+    " VALUES (1, 's', 'running', 1, 0, '', '', '[]', '', '', 0, 1, 0, 3, 0, 0, '', 1);"
+    "INSERT INTO model (id, sweep, name, path, hub_id, template, digest, tokenizer_digest, layers,"
+    " family) VALUES (3, 1, 'm', '/m', '', 'hh', 'd', 't', 9, 'llama');"
+    "INSERT INTO setting VALUES (1, 'x', '{}');"
+    "INSERT INTO cell VALUES (1, 1, 3, 0, 'm/mid', 'mid', '3-5', 1, 1, 1);"
+    "INSERT INTO result (id, key, kind, state) VALUES (1, 'a', 'train', 'ready');"
+    "INSERT INTO result (id, key, kind, parent, state) VALUES (2, 'b', 'generate', 1, 'waiting');"
+    "INSERT INTO stage (id, sweep, cell, model, kind, key, result, state, live)"
+    " VALUES (1, 1, 1, 3, 'train', 'a', 1, 'ready', 1);"
+    "INSERT INTO stage (id, sweep, cell, model, kind, key, result, state, live)"
+    " VALUES (2, 1, 1, 3, 'generate', 'b', 2, 'waiting', 1);"
+    "UPDATE result SET owner = id;"
+    "INSERT INTO job (id, sweep, kind, model_digest, state, priority, created_ms)"
+    " VALUES (1, 1, 'train', 'd', 'ready', 0, 1);"
+    "INSERT INTO job (id, sweep, kind, model_digest, state, priority, created_ms)"
+    " VALUES (2, 1, 'generate', 'd', 'waiting', 0, 1);"
+    "INSERT INTO job_cell VALUES (1, 1, 1, 'pending', ''), (2, 2, 1, 'pending', '');";
+
+static void make(int version)
+{
+    sqlite3 *db;
+    char mark[96];
+
+    remove(path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    run(db, ha_store_schemas[0]);
+    run(db, rows);
+    for (int next = 2; next <= version; next++)
+        run(db, ha_store_schemas[next - 1]);
+    snprintf(mark, sizeof mark, "PRAGMA application_id = %d; PRAGMA user_version = %d",
+             HA_STORE_APPLICATION_ID, version);
+    run(db, mark);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+static int keep_row(void *context, const struct ha_job_row *row)
+{
+    struct ha_job_row *kept = context;
+
+    assert_string_equal(row->fuse_key, "");
+    assert_int_equal(row->fuse, HA_FUSE_AUTO);
+    *kept = *row;
+    return 0;
+}
+
+static void every_schema_leads_to_the_newest(void **state)
+{
+    (void)state;
+    for (int version = 1; version <= ha_store_schema_count; version++) {
+        struct ha_error err = {0};
+        struct ha_store *store;
+        struct ha_job_row row = {0};
+
+        make(version);
+        if (ha_store_open(path, &store, &err) < 0)
+            fail_msg("schema %d: %s", version, err.text);
+        assert_int_equal(ha_store_check(store, NULL), 0);
+        assert_int_equal(ha_store_generation(store), 5);
+        assert_int_equal(ha_store_job_each_ready(store, 1000, 0, 9, keep_row, &row, &err), 0);
+        assert_int_equal(row.id, 1);
+        assert_int_equal(row.turn, 26);
+        assert_false(row.grows);
+        /* What follows from the end of training still does. */
+        assert_int_equal(ha_store_begin(store, NULL), 0);
+        assert_int_equal(ha_store_job_cell_end(store, &by, 1, 1, true, "", &err), 0);
+        assert_int_equal(ha_store_job_get(store, 2, keep_row, &row, &err), 1);
+        assert_int_equal(row.state, HA_JOB_READY);
+        assert_int_equal(row.turn, 28);
+        assert_int_equal(ha_store_commit(store, NULL), 0);
+        ha_store_close(store);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(every_schema_leads_to_the_newest, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
