@@ -27,6 +27,14 @@ int64_t ha_memory_anonymous(void)
     return kib * 1024;
 }
 
+void ha_memory_sample(int64_t *peak)
+{
+    int64_t now = ha_memory_anonymous();
+
+    if (now > *peak)
+        *peak = now;
+}
+
 static void tighten(void *user, const char *line)
 {
     int64_t *limit = user, value = 0;

@@ -10,6 +10,9 @@ struct ha_error;
  * files) now; 0 where the system does not say. */
 int64_t ha_memory_anonymous(void);
 
+/* Raise *peak to it. */
+void ha_memory_sample(int64_t *peak);
+
 /* Bytes that this process may use at most: the machine's memory, or what its
  * control group is limited to.  Not what is free.  0 where the system does not say. */
 int64_t ha_memory_total(void);
