@@ -16,7 +16,7 @@
  *
  * Lines (type, then fields):
  *
- *   "phase"     phase ("load", "reference", "step", "evaluate", "probe", "generate")
+ *   "phase"     phase ("load", "step", "evaluate", "probe", "generate")
  *   "progress"  step, steps (of the phase), tokens_per_second, and where they are counted
  *               pairs_per_second, flops_per_second, saved (train: the part of the plain
  *               method's FLOPs that was not needed; see the summary)
@@ -69,7 +69,7 @@
  * summary of a trained cell, beside the counts of its pairs and the last eval_...
  * metrics.  Sums go on from the checkpoint: a step that was repeated counts once.
  *
- *   trainable_parameters, steps, precision, backend, plan
+ *   trainable_parameters, steps, precision, backend, plan, reference (the key)
  *   train_seconds_own      forward, backward and optimizer of this cell
  *   train_seconds_shared   the cell's equal part of the passes that cells share
  *   seconds                the sum of the two

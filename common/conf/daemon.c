@@ -94,8 +94,6 @@ static const struct ha_setting worker_rows[] = {
      OURS, .help = "for an attempt's last checkpoint, between SIGTERM and SIGKILL"},
     {"stall_load", HA_SETTING_DURATION, AT(stall_load_s), BETWEEN(1, 864000), .otherwise = "30m",
      OURS, .help = "loading longer than this without progress is ended"},
-    {"stall_reference", HA_SETTING_DURATION, AT(stall_reference_s), BETWEEN(1, 864000),
-     .otherwise = "30m", OURS, .help = "the same for reference log-probs"},
     {"stall_step", HA_SETTING_DURATION, AT(stall_step_s), BETWEEN(1, 864000), .otherwise = "30m",
      OURS, .help = "the same for one optimizer step"},
     {"stall_generate", HA_SETTING_DURATION, AT(stall_generate_s), BETWEEN(1, 864000),

@@ -37,7 +37,7 @@ struct ha_worker_config {
     char *server_key_file; /* the coordinator's public key */
     bool insecure_loopback;
     int64_t stop_grace_s; /* between SIGTERM and SIGKILL of an attempt */
-    int64_t stall_load_s, stall_reference_s, stall_step_s, stall_generate_s;
+    int64_t stall_load_s, stall_step_s, stall_generate_s;
     char *log_level, *log_format;
 };
 

@@ -195,13 +195,27 @@ status "a damaged checkpoint is refused" 1 eval '(train bad --threads 1 --resume
 status "a checkpoint of other settings is refused" 1 eval \
     '(train bad --threads 1 --set train.beta=0.5 --resume "cut/checkpoint-$steps.safetensors")'
 
-# Stop it while it computes references: nothing is there to keep.
+# Stop it in its first steps.
 (train early --threads 1 --set data.train_samples=600) 2>early.log &
 pid=$!
-until_true 20 grep -q 'phase reference' early.log
+until_true 20 grep -q 'phase step' early.log
 kill -TERM $pid
 wait $pid
-equal "SIGTERM ends the reference pass with exit code 75" $? 75
+equal "SIGTERM ends the first steps with exit code 75" $? 75
+
+check "the base model's log-probs are kept" eval '(train kept --threads 1 --reference references)'
+check "and taken by the next run" eval '(train taken --threads 2 --reference references) 2>taken.log'
+grep -q 'taken from references' taken.log
+equal "which says so" $? 0
+check "with the same adapter" same_adapter whole taken
+cp references before
+printf 'x' | dd of=references bs=1 seek=2500 conv=notrunc 2>/dev/null
+check "a damaged file of them is no error" eval \
+    '(train mended --threads 1 --reference references) 2>mended.log'
+grep -q 'computed anew' mended.log
+equal "they are computed anew, with the reason" $? 0
+check "and kept" cmp before references
+check "with the same adapter" same_adapter whole mended
 
 check "training goes on from an adapter" eval \
     '(train second --threads 1 --init-adapter whole --metrics second.jsonl)'
@@ -333,7 +347,7 @@ check "with the same bytes as a run of one cell by hand" \
 check "its lines tell phases, metrics, artifacts and cells" python3 - <<'PYTHON'
 import json, os
 lines = [json.loads(line) for line in open("trained.lines")]
-assert [x["phase"] for x in lines if x["type"] == "phase"] == ["load", "reference", "step", "evaluate"]
+assert [x["phase"] for x in lines if x["type"] == "phase"] == ["load", "step", "evaluate"]
 for cell in (21, 22):
     metrics = [x for x in lines if x["type"] == "metric" and x["cell"] == cell]
     assert [x["step"] for x in metrics] == list(range(1, 31)) + [30], metrics
@@ -345,10 +359,20 @@ for cell in (21, 22):
     for key in ("trainable_parameters", "steps", "seconds", "tokens", "flops", "eval_loss",
                 "eval_rewards/accuracies", "eval_rewards/margins", "rows_dropped", "precision"):
         assert key in summary, key
+    for key in ("train_seconds_own", "train_seconds_shared", "load_seconds", "wall_seconds",
+                "flops", "flops_plain", "bytes_moved", "pairs_per_second", "tokens_per_second"):
+        assert summary[key] > 0, key
+    assert summary["cells_in_job"] == 2 and summary["pairs_trained"] == 90, summary
+    assert 0 < summary["saved"] < 1 and summary["seconds"] < summary["wall_seconds"], summary
     assert summary["precision"] == "fp32 (cpu)" and summary["pairs"] == 90, summary
 for line in lines:
     if line["type"] == "artifact":
         assert os.path.isfile("trained/" + line["path"]), line
+references = [x for x in lines if x["type"] == "artifact" and x["cell"] == 0]
+assert [x["kind"] for x in references] == ["reference"], references
+assert references[0]["name"] == summary["reference"] and len(summary["reference"]) == 64
+progress = [x for x in lines if x["type"] == "progress" and x["steps"] == 30]
+assert progress[-1]["pairs_per_second"] > 0 and 0 < progress[-1]["saved"] < 1, progress[-1]
 config = json.load(open("trained/out/22/adapter/adapter_config.json"))
 assert config["base_model_name_or_path"] == "org/demo", config
 PYTHON
@@ -375,10 +399,23 @@ done
 train_job 's|"name": "demo/mid"|&, "checkpoint": "inputs/21"|; s|"name": "demo/full"|&, "checkpoint": "inputs/22"|' |
     job resumed
 equal "the next attempt goes on from its checkpoints" $? 0
-grep -q 'training goes on after step' resumed.log
+grep -q 'demo/full goes on after step' resumed.log
 equal "and says so" $? 0
 check "a resumed job gives the same adapters" eval \
     'same_adapter trained/out/21/adapter resumed/out/21/adapter && same_adapter trained/out/22/adapter resumed/out/22/adapter'
+
+mkdir -p uneven/inputs
+cp resumed/inputs/22 uneven/inputs/22
+cp trained/out/reference.safetensors uneven/inputs/reference
+train_job 's|"name": "demo/full"|&, "checkpoint": "inputs/22"|; s|"skip_answers"|"reference": "inputs/reference", "digests": "digests", &|' |
+    job uneven
+equal "a cell that is behind catches up with the other" $? 0
+grep -q 'taken from inputs/reference' uneven.log && [ -s uneven/digests ]
+equal "on the log-probs of an earlier job" $? 0
+grep -q '"kind":"reference"' uneven.lines
+equal "which are not reported once more" $? 1
+check "and the adapters are the same" eval \
+    'same_adapter trained/out/21/adapter uneven/out/21/adapter && same_adapter trained/out/22/adapter uneven/out/22/adapter'
 
 train_job 's|"name": "demo/mid"|&, "checkpoint": "inputs/train.jsonl"|; /demo\/full/,/settings/d; s|\[3, 4\]},|[3, 4]}],|' |
     job anew

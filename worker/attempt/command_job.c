@@ -37,7 +37,10 @@ static int train(const struct ha_job_spec *spec, const struct ha_reporter *repor
                                    .eval = spec->eval,
                                    .n_eval = spec->n_eval,
                                    .cells = cells,
-                                   .n_cells = spec->n_cells};
+                                   .n_cells = spec->n_cells,
+                                   .reference = spec->reference,
+                                   .reference_out = "out/reference.safetensors",
+                                   .digests = spec->digests};
     int r = cells && folders ? 0 : ha_error_set(err, ENOMEM, "out of memory");
 
     for (int64_t i = 0; r == 0 && i < spec->n_cells; i++) {

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/error.h"
 #include "common/conf/blocks.h"
@@ -32,6 +33,7 @@ static int train(const struct ha_call *call, const struct ha_layers *layers,
 {
     const struct ha_arguments *arguments = call->arguments;
     const char *out = ha_arguments_value(arguments, "out", NULL);
+    const char *reference = ha_arguments_value(arguments, "reference", NULL);
     struct ha_reporter reporter = ha_console_reporter(console);
     struct ha_training_cell cell = {
         .id = 1,
@@ -52,6 +54,8 @@ static int train(const struct ha_call *call, const struct ha_layers *layers,
         .require_exact = true,
         .prunes_checkpoints = true,
         .allow_inexact = ha_arguments_given(arguments, "allow-inexact"),
+        .reference = reference && access(reference, F_OK) == 0 ? reference : NULL,
+        .reference_out = reference,
     };
 
     training.train = ha_arguments_values(arguments, "data", &training.n_train);
@@ -92,6 +96,8 @@ static const struct ha_option options[] = {
      "JSON Lines, one per optimizer step, with TRL's names; --resume adds to it"},
     {"checkpoint-dir", "DIR", "the last two checkpoints (default: --out)"},
     {"resume", "FILE", "go on from a checkpoint"},
+    {"reference", "FILE",
+     "the base model's log-probs: taken from an earlier run on the same data, else written"},
     {"allow-inexact", NULL, "accept a checkpoint of another backend"},
     {"threads", "N", "CPU threads (default: one per core)"},
     {"backend", "NAME", "auto, cpu or cuda"},

@@ -16,6 +16,8 @@
 #include "worker/attempt/cell_adapter.h"
 #include "worker/attempt/loss_settings.h"
 #include "worker/attempt/pair_files.h"
+#include "worker/attempt/reference_file.h"
+#include "worker/attempt/training_summary.h"
 #include "worker/dpo/trainer.h"
 
 enum { MAX_METRICS = 64 };
@@ -35,8 +37,9 @@ struct work {
     volatile sig_atomic_t *stop;
     enum ha_dpo_phase phase;
     bool phase_known;
-    int64_t start_ms, tokens;
-    double flops;
+    int64_t start_ns, loaded_ns;
+    struct ha_origin origin;
+    bool has_origin, took_reference;
     int report_result; /* first failure of a report, which callbacks cannot return */
     struct ha_error report_error;
 };
@@ -145,6 +148,7 @@ static struct ha_dpo_job job_of(const struct work *work)
     job.train = work->train;
     job.eval = work->eval;
     job.reference = work->reference;
+    job.origin = work->has_origin ? &work->origin.dpo : NULL;
     job.batch_size = train->batch_size;
     job.gradient_accumulation = train->gradient_accumulation;
     job.epochs = train->epochs;
@@ -206,15 +210,17 @@ static void on_metrics(void *user, int64_t cell, int64_t step, const struct ha_d
 
 static void on_progress(void *user, const struct ha_dpo_progress *progress)
 {
-    static const char *const names[] = {"reference", "step", "evaluate"};
+    static const char *const names[] = {"step", "evaluate"};
     struct work *work = user;
     struct ha_error err = {0};
-    double seconds = (double)progress->elapsed_ns / 1e9;
+    double seconds = progress->seconds;
     struct ha_reported_progress reported = {
         .step = progress->done,
         .steps = progress->total,
         .tokens_per_second = seconds > 0 ? (double)progress->tokens / seconds : 0,
+        .pairs_per_second = seconds > 0 ? (double)progress->pairs / seconds : 0,
         .flops_per_second = seconds > 0 ? progress->flops / seconds : 0,
+        .saved = progress->plain_flops > 0 ? 1 - progress->flops / progress->plain_flops : 0,
     };
     int r = 0;
 
@@ -222,10 +228,6 @@ static void on_progress(void *user, const struct ha_dpo_progress *progress)
         r = work->reporter->phase(work->reporter->context, names[progress->phase], &err);
     work->phase = progress->phase;
     work->phase_known = true;
-    if (progress->phase == HA_DPO_STEP) {
-        work->tokens = progress->tokens;
-        work->flops = progress->flops;
-    }
     if (r == 0)
         r = work->reporter->progress(work->reporter->context, &reported, &err);
     keep_result(work, r, &err);
@@ -281,71 +283,58 @@ static int make_trainer(struct work *work, struct ha_error *err)
                                  &callbacks, work->stop, &work->trainer, err);
 }
 
-/* Loads the checkpoints, all or none: cells go on from the same step. */
-static int resume(struct work *work, struct ha_error *err)
+/* The cell's checkpoint, if it has one.  Where that cannot be used the cell starts anew: work may
+ * be lost, results may not. */
+static int resume_cell(struct work *work, int64_t i, struct ha_error *err)
 {
     const struct ha_training *training = work->training;
-    int64_t given = 0;
-    int r = 0;
+    const struct ha_training_cell *cell = &training->cells[i];
+    struct ha_error why = {0};
+    struct ha_dpo_stats stats;
+    int r = cell->checkpoint ? ha_dpo_trainer_load(work->trainer, i, cell->checkpoint,
+                                                   training->allow_inexact, &why)
+                             : 0;
 
-    for (int64_t i = 0; i < training->n_cells; i++)
-        given += training->cells[i].checkpoint != NULL;
-    if (given > 0 && given < training->n_cells)
-        r = ha_error_set(err, EINVAL, "%lld of %lld cells have one", (long long)given,
-                         (long long)training->n_cells);
-    for (int64_t i = 0; r == 0 && given > 0 && i < training->n_cells; i++)
-        r = ha_dpo_trainer_load(work->trainer, i, training->cells[i].checkpoint,
-                                training->allow_inexact, err);
-    if (r == 0 && given > 0)
-        ha_log_info("training goes on after step %lld of %lld",
-                    (long long)ha_dpo_trainer_step(work->trainer),
-                    (long long)ha_dpo_trainer_total_steps(work->trainer));
-    if (r == 0 || training->require_exact || r == -ENOMEM)
+    if (r < 0 && (training->require_exact || r == -ENOMEM)) {
+        *err = why;
         return r;
-    /* Work may be lost, results may not: start anew. */
-    ha_log_warning("the checkpoint is left aside, training starts anew: %s", ha_error_text(err));
-    ha_dpo_trainer_destroy(work->trainer);
-    work->trainer = NULL;
-    for (int64_t i = 0; i < training->n_cells; i++) {
-        ha_adapter_destroy(work->adapters[i]);
-        work->adapters[i] = NULL;
-        r = make_cell(work, i, err);
-        if (r < 0)
-            return r;
     }
-    return make_trainer(work, err);
+    ha_dpo_trainer_stats(work->trainer, i, &stats);
+    if (r < 0)
+        ha_log_warning("the checkpoint is left aside, %s starts anew: %s", cell->name,
+                       ha_error_text(&why));
+    else if (stats.steps > 0)
+        ha_log_info("%s goes on after step %lld of %lld", cell->name, (long long)stats.steps,
+                    (long long)ha_dpo_trainer_total_steps(work->trainer));
+    return 0;
+}
+
+static int resume(struct work *work, struct ha_error *err)
+{
+    int r = ha_reference_take(work->training, work->trainer, &work->took_reference, err);
+
+    for (int64_t i = 0; r == 0 && i < work->training->n_cells; i++)
+        r = resume_cell(work, i, err);
+    return r;
 }
 
 static struct ha_json *summary_of(const struct work *work, int64_t cell)
 {
-    const struct ha_training_cell *spec = &work->training->cells[cell];
-    struct ha_json *json = ha_json_new_object(), *value;
-    const char *key;
-    void *at = NULL;
-    int64_t ms = ha_clock_boot_ms() - work->start_ms;
+    const struct ha_sweep_train *train = &work->training->cells[cell].settings->train;
+    struct ha_training_record record = {
+        .trainer = work->trainer,
+        .cell = cell,
+        .n_params = ha_adapter_n_params(work->adapters[cell]),
+        .n_cells = work->training->n_cells,
+        .load_seconds = (double)(work->loaded_ns - work->start_ns) / 1e9,
+        .wall_seconds = (double)(ha_clock_work_ns() - work->start_ns) / 1e9,
+        .precision = ha_engine_precision(&work->engine, train->precision),
+        .backend = ha_backend_fingerprint(work->engine.backend),
+        .pairs = work->train,
+        .last_eval = work->last_eval[cell],
+    };
 
-    if (!json ||
-        ha_json_set(json, "trainable_parameters",
-                    ha_json_new_int(ha_adapter_n_params(work->adapters[cell]))) < 0 ||
-        ha_json_set(json, "steps", ha_json_new_int(ha_dpo_trainer_step(work->trainer))) < 0 ||
-        ha_json_set(json, "seconds", ha_json_new_real((double)ms / 1000)) < 0 ||
-        ha_json_set(json, "tokens", ha_json_new_int(work->tokens)) < 0 ||
-        ha_json_set(json, "flops", ha_json_new_real(work->flops)) < 0 ||
-        ha_pair_files_summary(work->train, json) < 0 ||
-        ha_json_set(json, "precision",
-                    ha_json_new_string(
-                        ha_engine_precision(&work->engine, spec->settings->train.precision))) < 0 ||
-        ha_json_set(json, "backend",
-                    ha_json_new_string(ha_backend_fingerprint(work->engine.backend))) < 0 ||
-        ha_json_set(json, "plan", ha_json_new_string(ha_dpo_trainer_plan_hash(work->trainer))) <
-            0) {
-        ha_json_destroy(json);
-        return NULL;
-    }
-    while (ha_json_next(work->last_eval[cell], &at, &key, &value))
-        if (ha_json_set(json, key, ha_json_new_real(ha_json_real(value, 0))) < 0)
-            break;
-    return json;
+    return ha_training_summary(&record);
 }
 
 static int report_adapter(struct work *work, int64_t cell, struct ha_error *err)
@@ -369,7 +358,9 @@ static int report_adapter(struct work *work, int64_t cell, struct ha_error *err)
 
 static int report_cells(struct work *work, struct ha_error *err)
 {
-    int r = 0;
+    int r = work->took_reference
+                ? 0
+                : ha_reference_report(work->training, work->trainer, work->reporter, err);
 
     for (int64_t i = 0; r == 0 && i < work->training->n_cells; i++) {
         const char *outcome = ha_dpo_trainer_outcome(work->trainer, i);
@@ -424,7 +415,20 @@ static int check(const struct ha_training *training, struct ha_error *err)
     return r < 0 ? r : make_folders(training, err);
 }
 
-/* Everything before the references. */
+/* Where references go from job to job their key has to say where all is from. */
+static int find_origin(struct work *work, struct ha_error *err)
+{
+    const struct ha_training *training = work->training;
+    int r;
+
+    if (!training->reference && !training->reference_out)
+        return 0;
+    r = ha_origin_find(training, work->train, work->eval, &work->origin, err);
+    work->has_origin = r == 0;
+    return r;
+}
+
+/* Everything before the first step. */
 static int prepare(struct work *work, struct ha_error *err)
 {
     const struct ha_training *training = work->training;
@@ -439,6 +443,8 @@ static int prepare(struct work *work, struct ha_error *err)
                     ha_engine_precision(&work->engine, settings_of(work)->train.precision));
     if (r == 0)
         r = load_data(work, err);
+    if (r == 0)
+        r = find_origin(work, err);
     if (r < 0)
         return r;
     work->adapters = ha_calloc(training->n_cells, sizeof(*work->adapters));
@@ -479,9 +485,10 @@ int ha_training_run(const struct ha_training *training, const struct ha_reporter
                     volatile sig_atomic_t *stop, struct ha_error *err)
 {
     struct work work = {
-        .training = training, .reporter = reporter, .stop = stop, .start_ms = ha_clock_boot_ms()};
+        .training = training, .reporter = reporter, .stop = stop, .start_ns = ha_clock_work_ns()};
     int r = prepare(&work, err);
 
+    work.loaded_ns = ha_clock_work_ns();
     if (r == 0)
         r = ha_dpo_trainer_run(work.trainer, err);
     if (work.report_result < 0) {

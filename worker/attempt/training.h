@@ -1,7 +1,8 @@
 /* training.h - one training job: data, adapters, trainer, adapter files
  *
- * The cells of a job share model, pairs and their order; each has layers,
- * adapter and optimizer settings of its own. */
+ * The cells of a job share model, pairs and their order and are trained in
+ * lock-step; each has layers, adapter and optimizer settings of its own.  Cells may
+ * have checkpoints of different steps, or none (worker/dpo/trainer.h). */
 #ifndef HA_WORKER_ATTEMPT_TRAINING_H
 #define HA_WORKER_ATTEMPT_TRAINING_H
 
@@ -39,10 +40,13 @@ struct ha_training {
     bool prunes_checkpoints; /* keep the last two of this run; else whoever takes them removes them
                               */
     bool allow_inexact;      /* accept a checkpoint of another backend */
+    const char *reference;   /* file of reference log-probs to take; NULL: none */
+    const char *reference_out; /* gets them where none were taken; NULL: they are not kept */
+    const char *digests;       /* cache of files' digests (common/io/digest.h) or NULL */
 };
 
 /* Train to the end.  Returns 0 when every cell was reported, -EINTR when stopped: checkpoints were
- * reported, unless the references were not done yet.  *stop asks for that; a report that fails sets
+ * reported, unless no step was done yet.  *stop asks for that; a report that fails sets
  * it too, and its error is returned.  outcome.h tells errors that come back from those that heal.
  */
 int ha_training_run(const struct ha_training *training, const struct ha_reporter *reporter,

@@ -544,7 +544,6 @@ static int open_session(struct daemon *daemon, struct ha_error *err)
                                       .slots = (uint32_t)config->slots,
                                       .heartbeat_ms = HEARTBEAT_MS,
                                       .stall_load_ms = config->stall_load_s * 1000,
-                                      .stall_reference_ms = config->stall_reference_s * 1000,
                                       .stall_step_ms = config->stall_step_s * 1000,
                                       .stall_generate_ms = config->stall_generate_s * 1000};
     char *machine;

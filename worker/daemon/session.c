@@ -410,7 +410,6 @@ static int64_t stall_ms(const struct session *session, const struct attempt *att
         const char *phase;
         int64_t ms;
     } limits[] = {{"load", options->stall_load_ms},
-                  {"reference", options->stall_reference_ms},
                   {"step", options->stall_step_ms},
                   {"evaluate", options->stall_step_ms},
                   {"generate", options->stall_generate_ms}};

@@ -61,7 +61,7 @@ struct session_options {
     uint32_t slots;
     int64_t heartbeat_ms; /* until the coordinator says another */
     /* Silence of an attempt after which it is ended as stuck, per phase. */
-    int64_t stall_load_ms, stall_reference_ms, stall_step_ms, stall_generate_ms;
+    int64_t stall_load_ms, stall_step_ms, stall_generate_ms;
 };
 
 /* Texts of options are copied.  Sends nothing before session_tick. */

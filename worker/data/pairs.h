@@ -32,6 +32,9 @@ struct ha_buffer;
 struct ha_error;
 struct ha_tokenizer;
 
+/* Names the rule by which sequences begin and end; another text whenever it changes. */
+#define HA_PAIRS_ENDS "EOS as text unless it is the suffix, the tokenizer's own BOS"
+
 enum ha_split { HA_SPLIT_TRL, HA_SPLIT_TURN };
 
 /* "trl" | "turn" -> split.  Returns 0 or -EINVAL. */

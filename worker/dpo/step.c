@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base/error.h"
+#include "worker/dpo/count.h"
 
 double ha_dpo_learning_rate(const struct ha_dpo_cell *cell, int64_t done, int64_t total)
 {
@@ -26,20 +27,17 @@ static struct ha_micro micro_of(const struct ha_dpo_packs *packs, const struct h
 }
 
 /* The log-probs of a pack's pairs under this cell, into its results. */
-static int cell_forward(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
-                        const struct ha_window *window, int64_t first, const struct ha_pack *pack,
-                        bool gradient, struct ha_error *err)
+static int cell_logps(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
+                      const struct ha_window *window, int64_t first, const struct ha_pack *pack,
+                      bool gradient, struct ha_error *err)
 {
     struct ha_pass_rows rows;
-    int r = ha_pass_forward(trainer->pass, pack, cell->settings.adapter, gradient, &rows, err);
+    int r = ha_dpo_cell_forward(trainer, cell, pack, gradient, &rows, err);
 
-    if (r < 0)
-        return r;
-    trainer->n_computed += pack->n_tokens;
-    for (int64_t i = 0; i < pack->n_pairs; i++)
+    for (int64_t i = 0; r == 0 && i < pack->n_pairs; i++)
         ha_dpo_take_pair(&rows, pack, i, &cell->settings.loss, &trainer->train, first + i,
                          trainer->train_reference, &cell->results[first + i - window->first]);
-    return 0;
+    return r;
 }
 
 /* Losses of the micro-batches that a pack of [first, end) touches: of its own
@@ -79,11 +77,11 @@ static void pack_coefficients(struct ha_dpo_trainer *trainer, struct ha_dpo_cell
     }
 }
 
-static int cell_pack(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
-                     const struct ha_window *window, int64_t first, const struct ha_pack *pack,
-                     struct ha_error *err)
+static int cell_gradients(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
+                          const struct ha_window *window, int64_t first, const struct ha_pack *pack,
+                          struct ha_error *err)
 {
-    int r = cell_forward(trainer, cell, window, first, pack, true, err);
+    int r = cell_logps(trainer, cell, window, first, pack, true, err);
 
     if (r == 0)
         r = pack_losses(trainer, cell, window, first, first + pack->n_pairs, err);
@@ -99,11 +97,33 @@ static int cell_pack(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *ce
 /* What a window's packs are run for. */
 enum sweep { LOGPS_ONLY, GRADIENTS };
 
+/* What a cell itself does with a pack, at its own cost. */
+static int cell_pack(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
+                     const struct ha_window *window, enum sweep sweep, int64_t first,
+                     const struct ha_pack *pack, struct ha_error *err)
+{
+    struct ha_dpo_meter meter = ha_dpo_meter_start(trainer->backend);
+    struct ha_dpo_work work;
+    int r = sweep == GRADIENTS ? cell_gradients(trainer, cell, window, first, pack, err)
+                               : cell_logps(trainer, cell, window, first, pack, false, err);
+
+    if (r == 0)
+        r = ha_dpo_meter_stop(trainer->backend, &meter, &work, err);
+    if (r < 0)
+        return r;
+    ha_dpo_work_add(&cell->stats.own, &work, 1);
+    cell->stats.tokens += pack->n_tokens;
+    trainer->steps.tokens += pack->n_tokens;
+    return 0;
+}
+
 /* Cells whose losses sort need all log-probs of a micro-batch before the first
  * gradient; where no pack ends inside a micro-batch they come by themselves. */
-static bool takes_part(const struct ha_dpo_cell_work *cell, enum sweep sweep)
+static bool takes_part(const struct ha_dpo_trainer *trainer, const struct ha_dpo_cell_work *cell,
+                       enum sweep sweep)
 {
-    return !cell->outcome && (sweep == GRADIENTS || ha_dpo_loss_sorts(&cell->settings.loss));
+    return ha_dpo_cell_active(trainer, cell) &&
+           (sweep == GRADIENTS || ha_dpo_loss_sorts(&cell->settings.loss));
 }
 
 static bool cuts_micro_batches(const struct ha_dpo_packs *packs, const struct ha_window *window)
@@ -123,8 +143,26 @@ static bool needs_logps_first(const struct ha_dpo_trainer *trainer, const struct
     bool any = false;
 
     for (int64_t i = 0; i < trainer->n_cells; i++)
-        any = any || takes_part(&trainer->cells[i], LOGPS_ONLY);
+        any = any || takes_part(trainer, &trainer->cells[i], LOGPS_ONLY);
     return any && cuts_micro_batches(&trainer->train, window);
+}
+
+/* One pack: what the cells share, then each of them. */
+static int run_pack(struct ha_dpo_trainer *trainer, const struct ha_window *window,
+                    enum sweep sweep, int64_t first, const struct ha_pack *pack,
+                    struct ha_error *err)
+{
+    int r;
+
+    for (int64_t i = 0; i < trainer->n_cells; i++)
+        trainer->cells[i].takes_part = takes_part(trainer, &trainer->cells[i], sweep);
+    r = ha_dpo_share_pack(trainer, &trainer->train, first, pack, trainer->train_reference, true,
+                          err);
+    for (int64_t i = 0; r == 0 && i < trainer->n_cells; i++) {
+        if (trainer->cells[i].takes_part)
+            r = cell_pack(trainer, &trainer->cells[i], window, sweep, first, pack, err);
+    }
+    return r;
 }
 
 static int run_packs(struct ha_dpo_trainer *trainer, const struct ha_window *window,
@@ -140,14 +178,8 @@ static int run_packs(struct ha_dpo_trainer *trainer, const struct ha_window *win
         if (ha_dpo_stopped(trainer))
             return ha_error_set(err, EINTR, "stopped");
         r = ha_dpo_packs_make(&trainer->train, first, count, &pack, err);
-        for (int64_t i = 0; r == 0 && i < trainer->n_cells; i++) {
-            struct ha_dpo_cell_work *cell = &trainer->cells[i];
-
-            if (!takes_part(cell, sweep))
-                continue;
-            r = sweep == GRADIENTS ? cell_pack(trainer, cell, window, first, pack, err)
-                                   : cell_forward(trainer, cell, window, first, pack, false, err);
-        }
+        if (r == 0)
+            r = run_pack(trainer, window, sweep, first, pack, err);
         ha_pack_destroy(pack);
         first += count;
     }
@@ -227,21 +259,48 @@ static void report_step(const struct ha_dpo_trainer *trainer, int64_t cell_index
     list[n++] = (struct ha_dpo_metric){"grad_norm", norm};
     list[n++] = (struct ha_dpo_metric){"learning_rate", learning_rate};
     list[n++] = (struct ha_dpo_metric){"epoch", epoch};
-    list[n++] = (struct ha_dpo_metric){"num_tokens", (double)trainer->n_tokens};
+    list[n++] = (struct ha_dpo_metric){"num_tokens", (double)cell->n_tokens};
     trainer->callbacks.metrics(trainer->callbacks.user, cell_index, trainer->step + 1, list, n);
 }
 
-/* As TRL counts: both sequences of each pair, the prompt twice. */
-static int64_t window_tokens(const struct ha_dpo_packs *packs, const struct ha_window *window)
+/* The cell's part of a step behind its gradients. */
+static int finish_cell(struct ha_dpo_trainer *trainer, int64_t cell_index,
+                       const struct ha_window *window, double epoch, struct ha_error *err)
 {
-    int64_t tokens = 0;
+    struct ha_dpo_cell_work *cell = &trainer->cells[cell_index];
+    double learning_rate =
+        ha_dpo_learning_rate(&cell->settings, trainer->step, ha_dpo_schedule_steps(trainer));
+    double norm = 0, plain;
+    struct ha_dpo_meter meter = ha_dpo_meter_start(trainer->backend);
+    struct ha_dpo_work work;
+    int r = update(trainer, cell, learning_rate, &norm, err);
 
-    for (int64_t i = window->first; i < window->first + window->n_pairs; i++) {
-        const struct ha_pack_pair *pair = &packs->pairs[packs->order[i]];
+    if (r == 0)
+        r = ha_dpo_meter_stop(trainer->backend, &meter, &work, err);
+    if (r < 0 || cell->outcome)
+        return r;
+    plain = ha_dpo_plain_flops(ha_model_config(trainer->model), &trainer->train, window);
+    ha_dpo_work_add(&cell->stats.own, &work, 1);
+    cell->stats.plain_flops += plain;
+    cell->stats.pairs += window->n_pairs;
+    cell->stats.steps++;
+    cell->n_tokens += ha_dpo_window_tokens(&trainer->train, window);
+    trainer->steps.plain_flops += plain;
+    report_step(trainer, cell_index, window, norm, learning_rate, epoch);
+    return 0;
+}
 
-        tokens += 2 * pair->n_prompt + pair->n_chosen + pair->n_rejected;
+/* Gradients and updates of one window. */
+static int run_window(struct ha_dpo_trainer *trainer, const struct ha_window *window, double epoch,
+                      struct ha_error *err)
+{
+    int r = ha_dpo_window(trainer, window, err);
+
+    for (int64_t i = 0; r == 0 && i < trainer->n_cells; i++) {
+        if (ha_dpo_cell_active(trainer, &trainer->cells[i]))
+            r = finish_cell(trainer, i, window, epoch, err);
     }
-    return tokens;
+    return r;
 }
 
 int ha_dpo_step(struct ha_dpo_trainer *trainer, struct ha_error *err)
@@ -252,29 +311,19 @@ int ha_dpo_step(struct ha_dpo_trainer *trainer, struct ha_error *err)
     int64_t n_micro = (batch->n_pairs + batch->batch_size - 1) / batch->batch_size;
     struct ha_window window = ha_batch_window(batch, index);
     double done = (double)(index * batch->accumulation + window.n_micro) / (double)n_micro;
+    struct ha_dpo_meter meter = ha_dpo_meter_start(trainer->backend);
+    struct ha_dpo_work work;
     int r = ha_dpo_packs_set_epoch(&trainer->train, epoch, err);
 
     if (r == 0)
-        r = ha_dpo_window(trainer, &window, err);
+        r = run_window(trainer, &window, (double)epoch + done, err);
+    if (r == 0)
+        r = ha_dpo_meter_stop(trainer->backend, &meter, &work, err);
     if (r < 0)
         return r;
-    trainer->n_tokens += window_tokens(&trainer->train, &window);
-    for (int64_t i = 0; i < trainer->n_cells; i++) {
-        struct ha_dpo_cell_work *cell = &trainer->cells[i];
-        double learning_rate =
-            ha_dpo_learning_rate(&cell->settings, trainer->step, ha_dpo_schedule_steps(trainer));
-        double norm = 0;
-
-        if (cell->outcome)
-            continue;
-        r = update(trainer, cell, learning_rate, &norm, err);
-        if (r < 0)
-            return r;
-        if (cell->outcome)
-            continue;
-        cell->step = trainer->step + 1;
-        report_step(trainer, i, &window, norm, learning_rate, (double)epoch + done);
-    }
-    trainer->step++;
+    trainer->steps.pairs += window.n_pairs;
+    trainer->steps.seconds += work.seconds;
+    trainer->steps.flops += work.flops;
+    ha_dpo_align(trainer);
     return 0;
 }

@@ -1,23 +1,30 @@
 /* trainer.h - DPO training of LoRA adapters on one frozen model
  *
  * A trainer takes a job: one model, one set of training pairs, and a list of
- * cells (adapters with their own optimizer and loss settings) that see the same
- * pairs in the same order.  Order of calls:
+ * cells (adapters with their own layers, optimizer and loss settings) that see
+ * the same pairs in the same order, in lock-step: what they have in common is
+ * computed once (lockstep.h).  A cell's adapter is bit for bit the one that it
+ * would be alone.  Order of calls:
  *
  *     ha_dpo_trainer_create
+ *     ha_dpo_trainer_load_references to take those of an earlier job (optional)
  *     ha_dpo_trainer_load            per cell, to resume (optional)
- *     ha_dpo_trainer_run             references, steps, evaluation
- *     ha_dpo_trainer_outcome         per cell
+ *     ha_dpo_trainer_run             steps, evaluation
+ *     ha_dpo_trainer_outcome, _stats per cell
+ *     ha_dpo_trainer_save_references for later jobs (optional)
  *     ha_dpo_trainer_destroy         the adapters stay with the caller
  *
  * Batch plan.  Epoch e visits the pairs in ha_select_epoch_order(order_seed, e);
  * windows and logical micro-batches are worker/data/batch.h's.  A window is cut
  * into packs, in order, of at most tokens_per_microbatch tokens (a longer pair
  * has a pack of its own).  Packs depend on nothing but the pairs and these
- * settings.  The reference log-probs are computed once, before the first step,
- * with the adapters off, over the packs of epoch 0: so every pair's margin is
- * exactly 0 at the first step (with a reference adapter: of cells that start as
- * copies of it).
+ * settings.  The reference log-probs of a pair are computed once, with the adapters
+ * off, where they are needed first: in the step of epoch 0 that visits it, over
+ * that step's pack.  So every pair's margin is exactly 0 at the first step (with a
+ * reference adapter: of cells that start as copies of it).
+ *
+ * Cells may go on from different steps.  The job's step is the lowest of theirs;
+ * a cell that is further waits, untouched, and joins when the job gets there.
  *
  * Metrics are named and averaged as TRL 1.9 logs them with logging_steps = 1;
  * evaluation adds "eval_" in front.  Sums of log-probs and losses are double.
@@ -35,6 +42,7 @@
 #include "worker/adapter/adapter.h"
 #include "worker/data/pairs.h"
 #include "worker/dpo/loss.h"
+#include "worker/dpo/reference.h"
 #include "worker/model/model.h"
 
 struct ha_error;
@@ -54,6 +62,8 @@ struct ha_dpo_job {
     /* Reference policy: NULL is the model with the adapters off.  Training that
      * goes on from an adapter has a copy of it here, as TRL has since 0.29. */
     const struct ha_adapter *reference;
+    const struct ha_dpo_origin *origin; /* for the references' key; NULL: nothing is said of it */
+    int64_t recomputed_layers;          /* ha_pass_limits', at most; changes no result */
     int64_t max_steps;           /* end after so many optimizer steps; 0: after the epochs.  Does
                                     not change the schedule */
     int64_t eval_steps;          /* evaluate after every so many steps; 0: at the end only */
@@ -80,14 +90,31 @@ struct ha_dpo_metric {
     double value;
 };
 
-enum ha_dpo_phase { HA_DPO_REFERENCE, HA_DPO_STEP, HA_DPO_EVALUATE };
+enum ha_dpo_phase { HA_DPO_STEP, HA_DPO_EVALUATE };
 
+/* What a phase has done in this process. */
 struct ha_dpo_progress {
     enum ha_dpo_phase phase;
-    int64_t done, total; /* pairs of REFERENCE and EVALUATE, steps of STEP */
-    int64_t tokens;      /* computed so far in this phase, over all cells */
-    int64_t elapsed_ns;  /* of this phase in this process */
-    double flops;        /* done so far in this phase */
+    int64_t done, total; /* steps of STEP, pairs of EVALUATE */
+    int64_t pairs;       /* of the data: a pair counts once for all cells */
+    int64_t tokens;      /* of the cells' own passes */
+    double seconds, flops;
+    double plain_flops; /* that the plain method would have needed for all cells; STEP */
+};
+
+struct ha_dpo_work {
+    double seconds; /* monotonic clock */
+    double flops;
+    double bytes; /* ha_backend_bytes_moved */
+};
+
+/* Of all steps of a cell since step 0, those before a checkpoint included. */
+struct ha_dpo_stats {
+    int64_t steps, pairs;
+    int64_t tokens;            /* of the cell's own passes */
+    struct ha_dpo_work own;    /* its passes and its optimizer */
+    struct ha_dpo_work shared; /* its equal part of the shared passes */
+    double plain_flops;        /* count.h: what the plain method would have needed */
 };
 
 /* Every entry may be NULL.  A negative return of checkpoint ends the run with
@@ -98,6 +125,7 @@ struct ha_dpo_callbacks {
      * "eval_").  step counts from 1. */
     void (*metrics)(void *user, int64_t cell, int64_t step, const struct ha_dpo_metric *metrics,
                     int64_t n_metrics);
+    /* When a phase begins, and whenever it has got further. */
     void (*progress)(void *user, const struct ha_dpo_progress *progress);
     /* Time to call ha_dpo_trainer_save for this cell. */
     int (*checkpoint)(void *user, struct ha_dpo_trainer *trainer, int64_t cell, int64_t step,
@@ -118,7 +146,7 @@ void ha_dpo_trainer_destroy(struct ha_dpo_trainer *trainer);
  * after a stop (checkpoints were asked for), or another negative errno. */
 int ha_dpo_trainer_run(struct ha_dpo_trainer *trainer, struct ha_error *err);
 
-/* Optimizer steps done, and those of the whole run. */
+/* Optimizer steps done by every cell that goes on, and those of the whole run. */
 int64_t ha_dpo_trainer_step(const struct ha_dpo_trainer *trainer);
 int64_t ha_dpo_trainer_total_steps(const struct ha_dpo_trainer *trainer);
 
@@ -129,24 +157,36 @@ int64_t ha_dpo_trainer_pass_bytes(const struct ha_dpo_trainer *trainer);
  * not finite). */
 const char *ha_dpo_trainer_outcome(const struct ha_dpo_trainer *trainer, int64_t cell);
 
-/* SHA-256 in hexadecimal over pairs, settings and packs; part of checkpoints
- * and references.  Owned by the trainer. */
+void ha_dpo_trainer_stats(const struct ha_dpo_trainer *trainer, int64_t cell,
+                          struct ha_dpo_stats *ret_stats);
+
+/* SHA-256 in hexadecimal over pairs, settings and packs; part of checkpoints.
+ * Owned by the trainer. */
 const char *ha_dpo_trainer_plan_hash(const struct ha_dpo_trainer *trainer);
 
-/* Write the cell's state: A, B, moments, step, references, metrics position
- * (checkpoint.h).  Atomic. */
+/* The key of this job's references.  Owned by the trainer. */
+const struct ha_dpo_reference_key *ha_dpo_trainer_key(const struct ha_dpo_trainer *trainer);
+
+/* Write the cell's state: A, B, moments, step, references so far, stats.  Atomic.
+ * -EINVAL before its first step: there is nothing to keep. */
 int ha_dpo_trainer_save(struct ha_dpo_trainer *trainer, int64_t cell, const char *path,
                         struct ha_error *err);
 
-/* Continue a cell from a checkpoint.  All cells of a job must be at the same
- * step when ha_dpo_trainer_run begins.  -ESTALE when batch plan, settings or
+/* Continue a cell from a checkpoint.  -ESTALE when batch plan, settings or
  * backend differ from the checkpoint's (the text says which); allow_inexact
- * accepts another backend fingerprint only.  -EINVAL for a damaged file. */
+ * accepts another backend fingerprint only.  -EINVAL for a damaged file.  The cell
+ * is then as before. */
 int ha_dpo_trainer_load(struct ha_dpo_trainer *trainer, int64_t cell, const char *path,
                         bool allow_inexact, struct ha_error *err);
 
-/* Reference log-probs as a file that other jobs with the same plan can take
- * instead of computing them.  Saving computes them if that has not been done. */
+/* True once those of all pairs, held-out ones included, are known: after the
+ * first epoch and the first evaluation. */
+bool ha_dpo_trainer_has_references(const struct ha_dpo_trainer *trainer);
+
+/* Reference log-probs as a file that other jobs with the same key take instead of
+ * computing them.  Saving is -EINVAL before all are known.  Loading is -ESTALE
+ * where a part of the key differs (the text names it) and -EINVAL for a damaged
+ * file; the trainer then computes its own. */
 int ha_dpo_trainer_save_references(struct ha_dpo_trainer *trainer, const char *path,
                                    struct ha_error *err);
 int ha_dpo_trainer_load_references(struct ha_dpo_trainer *trainer, const char *path,

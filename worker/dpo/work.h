@@ -1,29 +1,38 @@
 /* work.h - the inside of a trainer, for this folder only
  *
- * trainer.c  create, destroy, run
- * step.c     one optimizer step of all cells
- * micro.c    losses of a logical micro-batch
- * probe.c    the gradient's norms of frozen weights, without a trainer
- * score.c    references, evaluation, and scoring without a trainer
- * state.c    checkpoints and reference files */
+ * make.c      create, destroy
+ * trainer.c   run
+ * step.c      one optimizer step of all cells
+ * lockstep.c  the pass that cells share
+ * micro.c     losses of a logical micro-batch
+ * probe.c     the gradient's norms of frozen weights, without a trainer
+ * score.c     evaluation, and scoring without a trainer
+ * state.c     checkpoints and reference files */
 #ifndef HA_WORKER_DPO_WORK_H
 #define HA_WORKER_DPO_WORK_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "common/base/hash.h"
+#include "worker/dpo/lockstep.h"
 #include "worker/dpo/metrics.h"
 #include "worker/dpo/packs.h"
 #include "worker/dpo/trainer.h"
 
-/* Log-prob sums of the base model for each pair of a set; the tails are those of
- * the tokens behind the shorter side's length, which ld_alpha weighs.  State
- * files hold it as it is. */
+/* Log-prob sums of the reference policy for one pair of a set; the tails are those
+ * of the tokens behind the shorter side's length, which ld_alpha weighs.  State
+ * files hold it as it is; all four are NaN where it is not known yet. */
 struct ha_dpo_reference {
     double chosen, rejected;
     double chosen_tail, rejected_tail;
 };
+
+static inline bool ha_dpo_reference_known(const struct ha_dpo_reference *reference)
+{
+    return !isnan(reference->chosen);
+}
 
 /* One cell at work. */
 struct ha_dpo_cell_work {
@@ -33,7 +42,9 @@ struct ha_dpo_cell_work {
     double *square_sum;                 /* device: of the gradient */
     struct ha_dpo_pair_result *results; /* (pairs of a window) */
     char *outcome;                      /* why it ended early, or NULL */
-    int64_t step;                       /* optimizer steps done */
+    int64_t n_tokens;                   /* seen in training, as TRL counts them */
+    struct ha_dpo_stats stats;
+    bool takes_part; /* in the pass over the pack in work */
 };
 
 struct ha_dpo_trainer {
@@ -45,9 +56,12 @@ struct ha_dpo_trainer {
 
     struct ha_dpo_cell_work *cells;
     int64_t n_cells;
+    struct ha_dpo_border *borders; /* (n_borders) */
+    int64_t n_borders;
 
     struct ha_dpo_packs train, eval; /* eval.pairs NULL: no evaluation */
     char plan_hash[HA_SHA256_HEX_BYTES];
+    struct ha_dpo_reference_key key;
     struct ha_pass *pass;
     int64_t pass_bytes, max_rows;
     float *coefficient; /* host (max_rows) */
@@ -57,12 +71,10 @@ struct ha_dpo_trainer {
 
     struct ha_dpo_reference *train_reference; /* (train pairs) */
     struct ha_dpo_reference *eval_reference;  /* (eval pairs) */
-    bool has_train_reference, has_eval_reference;
 
-    int64_t step;          /* optimizer steps done by every cell that goes on */
-    int64_t n_tokens;      /* seen in training, as TRL counts them */
-    int64_t n_computed;    /* tokens of packs that steps have run, over all cells */
-    int64_t checkpoint_ms; /* boot time of the last checkpoint */
+    int64_t step;                 /* optimizer steps done by every cell that goes on */
+    struct ha_dpo_progress steps; /* what they have done in this process */
+    int64_t checkpoint_ms;        /* boot time of the last checkpoint */
 };
 
 bool ha_dpo_stopped(const struct ha_dpo_trainer *trainer);
@@ -78,6 +90,12 @@ double ha_dpo_learning_rate(const struct ha_dpo_cell *cell, int64_t done, int64_
 void ha_dpo_end_cell(struct ha_dpo_cell_work *cell, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 bool ha_dpo_any_cell(const struct ha_dpo_trainer *trainer);
+
+/* False for a cell that has ended, and for one that waits for the job to reach its step. */
+bool ha_dpo_cell_active(const struct ha_dpo_trainer *trainer, const struct ha_dpo_cell_work *cell);
+
+/* Make the job's step the lowest of the cells that go on. */
+void ha_dpo_align(struct ha_dpo_trainer *trainer);
 
 /* Everything but the loss of the pair at `position` of the order, which is pair i
  * of this pack. */
@@ -97,28 +115,17 @@ void ha_dpo_pair_coefficients(const struct ha_dpo_loss_settings *settings,
                               const struct ha_dpo_pair_loss *loss, double weight,
                               const struct ha_pack *pack, int64_t i, float *coefficient);
 
-/* Gradients of window `window` of the current epoch for every cell, into its
- * zeroed gradient block, and results.  -EINTR when stopped between packs. */
+/* Gradients of window `window` of the current epoch for every active cell, into
+ * its zeroed gradient block, and results.  -EINTR when stopped between packs. */
 int ha_dpo_window(struct ha_dpo_trainer *trainer, const struct ha_window *window,
                   struct ha_error *err);
 
 /* The next optimizer step: gradients, AdamW, metrics. */
 int ha_dpo_step(struct ha_dpo_trainer *trainer, struct ha_error *err);
 
-/* Log-prob sums of the base model, where they are not there yet. */
-int ha_dpo_make_references(struct ha_dpo_trainer *trainer, struct ha_error *err);
-
-/* Held-out metrics of every cell. */
+/* Held-out metrics of every cell that is active. */
 int ha_dpo_evaluate(struct ha_dpo_trainer *trainer, struct ha_error *err);
 
-/* Time of a phase, for progress. */
-struct ha_dpo_clock {
-    int64_t start_ns, tokens;
-    double start_flops;
-};
-
-struct ha_dpo_clock ha_dpo_clock_start(const struct ha_dpo_trainer *trainer);
-void ha_dpo_report(const struct ha_dpo_trainer *trainer, const struct ha_dpo_clock *clock,
-                   enum ha_dpo_phase phase, int64_t done, int64_t total);
+void ha_dpo_report(const struct ha_dpo_trainer *trainer, const struct ha_dpo_progress *progress);
 
 #endif

@@ -395,32 +395,46 @@ static void damaged_checkpoints_are_refused(void **state)
     tear_down(&fixture);
 }
 
+static const char *reference_path(void)
+{
+    static char path[4096];
+
+    snprintf(path, sizeof(path), "%s/references", dir);
+    return path;
+}
+
+/* What a job writes another takes, and computes none of it. */
 static void references_can_be_handed_on(void **state)
 {
     struct fixture fixture;
     struct ha_adapter *whole, *adapter;
     struct ha_dpo_trainer *trainer;
-    char path[4096];
+    double flops;
 
     (void)state;
     set_up(&fixture, 1);
-    snprintf(path, sizeof(path), "%s/references", dir);
-    whole = whole_run(&fixture);
+    whole = make_adapter(&fixture, 1, 2);
+    fixture.cell.adapter = whole;
+    trainer = make_trainer(&fixture, &fixture.cell, 1);
+    assert_false(ha_dpo_trainer_has_references(trainer));
+    assert_int_equal(ha_dpo_trainer_save_references(trainer, reference_path(), NULL), -EINVAL);
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    assert_true(ha_dpo_trainer_has_references(trainer));
+    assert_ok(ha_dpo_trainer_save_references(trainer, reference_path(), &err));
+    assert_true(trainer->cells[0].stats.shared.flops > 0);
+    flops = trainer->cells[0].stats.own.flops;
+    ha_dpo_trainer_destroy(trainer);
+
     adapter = make_adapter(&fixture, 1, 2);
     fixture.cell.adapter = adapter;
     trainer = make_trainer(&fixture, &fixture.cell, 1);
-    assert_ok(ha_dpo_trainer_save_references(trainer, path, &err));
-    ha_dpo_trainer_destroy(trainer);
-    trainer = make_trainer(&fixture, &fixture.cell, 1);
-    assert_ok(ha_dpo_trainer_load_references(trainer, path, &err));
-    assert_true(trainer->has_train_reference && trainer->has_eval_reference);
+    assert_ok(ha_dpo_trainer_load_references(trainer, reference_path(), &err));
+    assert_true(ha_dpo_trainer_has_references(trainer));
     assert_ok(ha_dpo_trainer_run(trainer, &err));
     assert_same_params(adapter, whole);
-    ha_dpo_trainer_destroy(trainer);
-    fixture.job.share_prompt = false;
-    trainer = make_trainer(&fixture, &fixture.cell, 1);
-    assert_int_equal(ha_dpo_trainer_load_references(trainer, path, NULL), -ESTALE);
-    assert_int_equal(ha_dpo_trainer_load_references(trainer, "/nowhere/x", NULL), -ENOENT);
+    /* It ran the layers below its border itself. */
+    assert_true(trainer->cells[0].stats.shared.flops == 0.0);
+    assert_true(trainer->cells[0].stats.own.flops > flops);
     ha_dpo_trainer_destroy(trainer);
     ha_adapter_destroy(adapter);
     ha_adapter_destroy(whole);
@@ -460,14 +474,6 @@ static void step_zero_margins(void **state)
     fixture.cell.adapter = adapter;
     fixture.cell.learning_rate = 0;
     trainer = make_trainer(&fixture, &fixture.cell, 1);
-    assert_ok(ha_dpo_make_references(trainer, &err));
-    assert_ok(ha_dpo_score(fixture.small.model, adapter, &fixture.train, 1000, false, keep_score,
-                           &scores, &err));
-    assert_int_equal(scores.seen, N_TRAIN);
-    for (int64_t i = 0; i < N_TRAIN; i++) {
-        assert_true(fabs(scores.chosen[i] - trainer->train_reference[i].chosen) < 1e-4);
-        assert_true(fabs(scores.rejected[i] - trainer->train_reference[i].rejected) < 1e-4);
-    }
     for (int64_t w = 0; w < ha_batch_windows(&trainer->train.batch); w++) {
         struct ha_window window = ha_batch_window(&trainer->train.batch, w);
 
@@ -479,6 +485,13 @@ static void step_zero_margins(void **state)
             assert_true(logps->chosen == logps->ref_chosen);
             assert_true(logps->rejected == logps->ref_rejected);
         }
+    }
+    assert_ok(ha_dpo_score(fixture.small.model, adapter, &fixture.train, 1000, false, keep_score,
+                           &scores, &err));
+    assert_int_equal(scores.seen, N_TRAIN);
+    for (int64_t i = 0; i < N_TRAIN; i++) {
+        assert_true(fabs(scores.chosen[i] - trainer->train_reference[i].chosen) < 1e-4);
+        assert_true(fabs(scores.rejected[i] - trainer->train_reference[i].rejected) < 1e-4);
     }
     ha_dpo_trainer_destroy(trainer);
     ha_adapter_destroy(adapter);
@@ -507,7 +520,6 @@ static void reference_adapter(void **state)
     trainer = make_trainer(&fixture, &fixture.cell, 1);
     assert_string_not_equal(base_hash, ha_dpo_trainer_plan_hash(trainer));
     window = ha_batch_window(&trainer->train.batch, 0);
-    assert_ok(ha_dpo_make_references(trainer, &err));
     assert_ok(ha_dpo_packs_set_epoch(&trainer->train, 0, &err));
     assert_ok(ha_dpo_window(trainer, &window, &err));
     for (int64_t i = 0; i < window.n_pairs; i++)
@@ -541,7 +553,6 @@ static void packing_changes_only_rounding(void **state)
         /* The last window of the epoch: micro-batches of 3 and 2. */
         window = ha_batch_window(&trainer->train.batch, 3);
         assert_int_equal(window.n_pairs, 5);
-        assert_ok(ha_dpo_make_references(trainer, &err));
         assert_ok(ha_dpo_packs_set_epoch(&trainer->train, 0, &err));
         assert_ok(ha_dpo_window(trainer, &window, &err));
         n = ha_adapter_n_params(adapter);

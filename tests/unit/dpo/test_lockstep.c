@@ -1,0 +1,689 @@
+/* Cells in lock-step: each adapter, byte for byte, as if it had been trained alone, whatever the
+ * cells beside it, wherever the references come from and wherever a run was interrupted. */
+#include "tests/unit/model/support.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/memory.h"
+#include "common/base/path.h"
+#include "tests/unit/dpo/pair_sets.h"
+#include "worker/dpo/count.h"
+#include "worker/dpo/work.h"
+
+enum { N_TRAIN = 13, N_EVAL = 5, VOCAB = 53, N_LAYERS = 6, N_CELLS = 6, STEPS_PER_EPOCH = 4 };
+
+static char dir[] = "/tmp/ha_test_lockstep_XXXXXX";
+
+static int make_dir(void **state)
+{
+    (void)state;
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int remove_dir(void **state)
+{
+    (void)state;
+    return ha_path_remove_tree(dir, NULL);
+}
+
+static const char *path_of(const char *name, int64_t cell)
+{
+    static char path[2][4096];
+    static int turn;
+
+    turn = 1 - turn;
+    snprintf(path[turn], sizeof(path[turn]), "%s/%s-%d", dir, name, (int)cell);
+    return path[turn];
+}
+
+/* Llama 2 (as many kv heads as heads, plain RoPE), Llama 3.1, Qwen 2.5, Qwen 3. */
+static struct ha_model_config family_config(int family)
+{
+    static const enum ha_model_family kinds[] = {HA_FAMILY_LLAMA, HA_FAMILY_LLAMA, HA_FAMILY_QWEN2,
+                                                 HA_FAMILY_QWEN3};
+    struct ha_model_config config = small_config(kinds[family]);
+
+    config.n_layers = N_LAYERS;
+    if (family == 0) {
+        config.n_kv_heads = config.n_heads;
+        config.rope.llama3 = false;
+    }
+    return config;
+}
+
+/* local, mid, global, full, layers with gaps, and mid once more: all settings differ. */
+static const struct plan {
+    const char *name;
+    int64_t layers[N_LAYERS], n_layers, rank;
+    double alpha;
+    uint32_t modules;
+    uint64_t seed;
+    enum ha_dpo_loss_kind loss;
+    double beta, learning_rate, weight_decay;
+} plans[N_CELLS] = {
+    {"local", {0, 1}, 2, 2, 4, 0x0f, 1, HA_DPO_SIGMOID, 0.1, 1e-2, 0.01},
+    {"mid", {2, 3}, 2, 3, 6, 0x0f, 2, HA_DPO_IPO, 0.2, 5e-3, 0},
+    {"global", {4, 5}, 2, 4, 4, 0x05, 3, HA_DPO_AOT, 0.3, 2e-2, 0.1},
+    {"full", {0, 1, 2, 3, 4, 5}, 6, 2, 8, 0x7f, 4, HA_DPO_HINGE, 0.1, 1e-3, 0.01},
+    {"gaps", {1, 3, 4}, 3, 1, 2, 0x08, 5, HA_DPO_APO_ZERO, 0.5, 1e-2, 0.2},
+    {"mid 2", {2, 3}, 2, 3, 6, 0x0f, 6, HA_DPO_SIGMOID, 0.05, 3e-2, 0.01},
+};
+
+struct fixture {
+    struct ha_backend *backend;
+    struct small_model small;
+    struct ha_pair_set train, eval;
+    struct ha_dpo_job job;
+    struct ha_dpo_cell cells[N_CELLS];
+    volatile sig_atomic_t stop;
+    int64_t stop_at; /* set stop when this step is reported; 0: never */
+
+    double losses[N_CELLS], evals[N_CELLS];
+    int64_t n_metrics[N_CELLS], first_cell; /* first_cell: cells[0] of the trainer is this one */
+};
+
+static void set_up(struct fixture *fixture, int family)
+{
+    struct ha_model_config config = family_config(family);
+
+    memset(fixture, 0, sizeof(*fixture));
+    fixture->backend = open_cpu(1 + family % 2);
+    small_model_open(&fixture->small, fixture->backend, &config,
+                     family == 2 ? HA_DTYPE_F32 : HA_DTYPE_BF16, 7);
+    fixture->train = random_pair_set(N_TRAIN, VOCAB, 31);
+    fixture->eval = random_pair_set(N_EVAL, VOCAB, 32);
+    ha_dpo_job_defaults(&fixture->job);
+    fixture->job.train = &fixture->train;
+    fixture->job.eval = &fixture->eval;
+    fixture->job.batch_size = 2;
+    fixture->job.gradient_accumulation = 2;
+    fixture->job.epochs = 1;
+    fixture->job.tokens_per_microbatch = 45;
+}
+
+static void tear_down(struct fixture *fixture)
+{
+    small_model_close(&fixture->small);
+    ha_backend_close(fixture->backend);
+    clear_pair_set(&fixture->train);
+    clear_pair_set(&fixture->eval);
+}
+
+static struct ha_adapter *make_adapter(const struct fixture *fixture, int i)
+{
+    const struct plan *plan = &plans[i];
+    struct ha_adapter_settings settings = {.rank = plan->rank,
+                                           .alpha = plan->alpha,
+                                           .modules = plan->modules,
+                                           .layers = plan->layers,
+                                           .n_layers = plan->n_layers};
+    struct ha_adapter_geometry geometry;
+    struct ha_adapter *adapter = NULL;
+
+    ha_model_config_geometry(&fixture->small.config, &geometry);
+    assert_ok(ha_adapter_create(fixture->backend, &geometry, &settings, &adapter, &err));
+    assert_ok(ha_adapter_init(adapter, plan->seed, &err));
+    return adapter;
+}
+
+/* New adapters for all cells. */
+static void make_cells(struct fixture *fixture)
+{
+    for (int i = 0; i < N_CELLS; i++) {
+        const struct plan *plan = &plans[i];
+        struct ha_dpo_cell *cell = &fixture->cells[i];
+
+        ha_dpo_cell_defaults(cell);
+        cell->name = plan->name;
+        cell->adapter = make_adapter(fixture, i);
+        cell->loss.terms[0].kind = plan->loss;
+        cell->loss.beta = plan->beta;
+        cell->learning_rate = plan->learning_rate;
+        cell->weight_decay = plan->weight_decay;
+    }
+}
+
+static void destroy_cells(struct fixture *fixture)
+{
+    for (int i = 0; i < N_CELLS; i++)
+        ha_adapter_destroy(fixture->cells[i].adapter);
+}
+
+static void on_metrics(void *user, int64_t cell, int64_t step, const struct ha_dpo_metric *metrics,
+                       int64_t n_metrics)
+{
+    struct fixture *fixture = user;
+    int64_t i = fixture->first_cell + cell;
+
+    assert_true(n_metrics > 0);
+    if (strcmp(metrics[0].name, "eval_loss") == 0) {
+        fixture->evals[i] = metrics[0].value;
+        return;
+    }
+    fixture->losses[i] += (double)step * metrics[0].value;
+    fixture->n_metrics[i]++;
+    if (fixture->stop_at == step)
+        fixture->stop = 1;
+}
+
+static int on_checkpoint(void *user, struct ha_dpo_trainer *trainer, int64_t cell, int64_t step,
+                         struct ha_error *err)
+{
+    const struct fixture *fixture = user;
+    char name[32];
+
+    snprintf(name, sizeof(name), "step%d", (int)step);
+    return ha_dpo_trainer_save(trainer, cell, path_of(name, fixture->first_cell + cell), err);
+}
+
+/* Over cells [first, first + n) of the fixture. */
+static struct ha_dpo_trainer *make_trainer(struct fixture *fixture, int64_t first, int64_t n)
+{
+    struct ha_dpo_callbacks callbacks = {
+        .user = fixture, .metrics = on_metrics, .checkpoint = on_checkpoint};
+    struct ha_dpo_trainer *trainer = NULL;
+
+    fixture->first_cell = first;
+    for (int64_t i = first; i < first + n; i++) {
+        fixture->losses[i] = fixture->evals[i] = 0;
+        fixture->n_metrics[i] = 0;
+    }
+    assert_ok(ha_dpo_trainer_create(fixture->small.model, &fixture->job, fixture->cells + first, n,
+                                    &callbacks, &fixture->stop, &trainer, &err));
+    return trainer;
+}
+
+/* What a run has left of each cell. */
+struct trained {
+    float *params[N_CELLS];
+    double losses[N_CELLS], evals[N_CELLS];
+};
+
+static size_t params_bytes(const struct fixture *fixture, int i)
+{
+    return (size_t)ha_adapter_n_params(fixture->cells[i].adapter) * sizeof(float);
+}
+
+static void keep(const struct fixture *fixture, int i, struct trained *trained)
+{
+    size_t bytes = params_bytes(fixture, i);
+
+    trained->params[i] = ha_calloc((int64_t)bytes, 1);
+    assert_non_null(trained->params[i]);
+    memcpy(trained->params[i], ha_adapter_params(fixture->cells[i].adapter), bytes);
+    trained->losses[i] = fixture->losses[i];
+    trained->evals[i] = fixture->evals[i];
+}
+
+static void forget(struct trained *trained)
+{
+    for (int i = 0; i < N_CELLS; i++)
+        free(trained->params[i]);
+}
+
+static void assert_same_params(const struct fixture *fixture, const struct trained *alone, int i)
+{
+    if (memcmp(ha_adapter_params(fixture->cells[i].adapter), alone->params[i],
+               params_bytes(fixture, i)) != 0)
+        fail_msg("the adapter of %s differs from the one trained alone", plans[i].name);
+}
+
+static void assert_same(const struct fixture *fixture, const struct trained *alone)
+{
+    for (int i = 0; i < N_CELLS; i++) {
+        assert_same_params(fixture, alone, i);
+        assert_true(fixture->evals[i] == alone->evals[i]);
+    }
+}
+
+static void train_alone(struct fixture *fixture, struct trained *trained)
+{
+    make_cells(fixture);
+    for (int i = 0; i < N_CELLS; i++) {
+        struct ha_dpo_trainer *trainer = make_trainer(fixture, i, 1);
+
+        assert_ok(ha_dpo_trainer_run(trainer, &err));
+        keep(fixture, i, trained);
+        ha_dpo_trainer_destroy(trainer);
+    }
+    destroy_cells(fixture);
+}
+
+/* All in one job, references of their own or from the file. */
+static void train_together(struct fixture *fixture, const struct trained *alone, bool from_file)
+{
+    struct ha_dpo_trainer *trainer;
+
+    make_cells(fixture);
+    trainer = make_trainer(fixture, 0, N_CELLS);
+    if (from_file)
+        assert_ok(ha_dpo_trainer_load_references(trainer, path_of("reference", 0), &err));
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    assert_same(fixture, alone);
+    for (int i = 0; i < N_CELLS; i++) {
+        assert_null(ha_dpo_trainer_outcome(trainer, i));
+        assert_true(fixture->losses[i] == alone->losses[i]);
+        assert_int_equal(fixture->n_metrics[i], fixture->job.epochs * STEPS_PER_EPOCH);
+    }
+    if (!from_file)
+        assert_ok(ha_dpo_trainer_save_references(trainer, path_of("reference", 0), &err));
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(fixture);
+}
+
+/* Stopped after step `at`, with checkpoints, and gone on from them. */
+static void train_in_two_parts(struct fixture *fixture, const struct trained *alone, int64_t at)
+{
+    struct ha_dpo_trainer *trainer;
+    char name[32];
+
+    snprintf(name, sizeof(name), "step%d", (int)at);
+    make_cells(fixture);
+    fixture->stop_at = at;
+    trainer = make_trainer(fixture, 0, N_CELLS);
+    assert_int_equal(ha_dpo_trainer_run(trainer, NULL), -EINTR);
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(fixture);
+    fixture->stop = 0;
+    fixture->stop_at = 0;
+
+    make_cells(fixture);
+    trainer = make_trainer(fixture, 0, N_CELLS);
+    for (int i = 0; i < N_CELLS; i++)
+        assert_ok(ha_dpo_trainer_load(trainer, i, path_of(name, i), false, &err));
+    assert_int_equal(ha_dpo_trainer_step(trainer), at);
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    assert_same(fixture, alone);
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(fixture);
+}
+
+/* Each cell goes on from another step, the first from none: those that are further wait. */
+static void train_from_unequal_steps(struct fixture *fixture, const struct trained *alone)
+{
+    static const int64_t steps[N_CELLS] = {0, 3, 1, 2, 3, 0};
+    struct ha_dpo_trainer *trainer;
+
+    make_cells(fixture);
+    fixture->job.checkpoint_steps = 1;
+    trainer = make_trainer(fixture, 0, N_CELLS);
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(fixture);
+    fixture->job.checkpoint_steps = 0;
+
+    make_cells(fixture);
+    trainer = make_trainer(fixture, 0, N_CELLS);
+    for (int i = 0; i < N_CELLS; i++) {
+        char name[32];
+
+        snprintf(name, sizeof(name), "step%d", (int)steps[i]);
+        if (steps[i] > 0)
+            assert_ok(ha_dpo_trainer_load(trainer, i, path_of(name, i), false, &err));
+    }
+    assert_int_equal(ha_dpo_trainer_step(trainer), 0);
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    assert_same(fixture, alone);
+    for (int i = 0; i < N_CELLS; i++) {
+        struct ha_dpo_stats stats;
+
+        ha_dpo_trainer_stats(trainer, i, &stats);
+        assert_int_equal(stats.steps, fixture->job.epochs * STEPS_PER_EPOCH);
+        assert_int_equal(stats.pairs, fixture->job.epochs * N_TRAIN);
+        assert_int_equal(fixture->n_metrics[i], fixture->job.epochs * STEPS_PER_EPOCH - steps[i]);
+    }
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(fixture);
+}
+
+static void as_alone(int family, int64_t epochs)
+{
+    struct trained alone = {0};
+    struct fixture fixture;
+
+    set_up(&fixture, family);
+    fixture.job.epochs = epochs;
+    train_alone(&fixture, &alone);
+    train_together(&fixture, &alone, false);
+    train_together(&fixture, &alone, true);
+    train_in_two_parts(&fixture, &alone, 2);
+    if (epochs > 1)
+        train_in_two_parts(&fixture, &alone, STEPS_PER_EPOCH + 1);
+    train_from_unequal_steps(&fixture, &alone);
+    forget(&alone);
+    tear_down(&fixture);
+}
+
+static void one_epoch(void **state)
+{
+    as_alone(*(const int *)*state, 1);
+}
+
+static void two_epochs(void **state)
+{
+    as_alone(*(const int *)*state, 2);
+}
+
+/* The cells that a wild learning rate leaves alone; it is in the way of all of them: it starts at
+ * the embedding, its losses sort, it comes first. */
+static void failures_end_one_cell(void **state)
+{
+    struct trained alone = {0};
+    struct ha_dpo_trainer *trainer;
+    struct fixture fixture;
+    struct ha_dpo_stats stats;
+
+    (void)state;
+    set_up(&fixture, 3);
+    train_alone(&fixture, &alone);
+    make_cells(&fixture);
+    fixture.cells[0].learning_rate = 1e30;
+    fixture.cells[0].loss.terms[0].kind = HA_DPO_AOT;
+    fixture.cells[4].learning_rate = 1e30;
+    trainer = make_trainer(&fixture, 0, N_CELLS);
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    for (int i = 0; i < N_CELLS; i++) {
+        bool wild = i == 0 || i == 4;
+
+        if (wild) {
+            assert_non_null(ha_dpo_trainer_outcome(trainer, i));
+            assert_non_null(strstr(ha_dpo_trainer_outcome(trainer, i), "not finite"));
+            ha_dpo_trainer_stats(trainer, i, &stats);
+            assert_true(stats.steps > 0 && stats.steps < STEPS_PER_EPOCH);
+            continue;
+        }
+        assert_null(ha_dpo_trainer_outcome(trainer, i));
+        assert_same_params(&fixture, &alone, i);
+        assert_true(fixture.evals[i] == alone.evals[i]);
+    }
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(&fixture);
+
+    /* A job whose every cell fails ends as well, and waits for none. */
+    make_cells(&fixture);
+    fixture.cells[1].learning_rate = 1e30;
+    fixture.cells[2].learning_rate = 1e30;
+    trainer = make_trainer(&fixture, 1, 2);
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    assert_non_null(ha_dpo_trainer_outcome(trainer, 0));
+    assert_non_null(ha_dpo_trainer_outcome(trainer, 1));
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(&fixture);
+    forget(&alone);
+    tear_down(&fixture);
+}
+
+/* Where a cell fails while others wait further on, the job goes to them. */
+static void waiting_cells_outlive_the_first(void **state)
+{
+    struct trained alone = {0};
+    struct ha_dpo_trainer *trainer;
+    struct fixture fixture;
+
+    (void)state;
+    set_up(&fixture, 1);
+    fixture.job.epochs = 2;
+    train_alone(&fixture, &alone);
+    make_cells(&fixture);
+    fixture.job.checkpoint_steps = 6;
+    trainer = make_trainer(&fixture, 1, 1);
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(&fixture);
+
+    make_cells(&fixture);
+    fixture.cells[0].learning_rate = 1e30;
+    trainer = make_trainer(&fixture, 0, 2);
+    assert_ok(ha_dpo_trainer_load(trainer, 1, path_of("step6", 1), false, &err));
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    assert_non_null(ha_dpo_trainer_outcome(trainer, 0));
+    assert_null(ha_dpo_trainer_outcome(trainer, 1));
+    assert_int_equal(fixture.n_metrics[1], 2);
+    assert_same_params(&fixture, &alone, 1);
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(&fixture);
+    forget(&alone);
+    tear_down(&fixture);
+}
+
+/* Every FLOP of the steps is charged, once; and together they are fewer than apart. */
+static void work_is_charged_and_shared(void **state)
+{
+    struct ha_dpo_stats stats, sum = {0}, apart = {0};
+    struct ha_dpo_trainer *trainer;
+    struct fixture fixture;
+
+    (void)state;
+    set_up(&fixture, 1);
+    fixture.job.eval = NULL;
+    make_cells(&fixture);
+    for (int i = 0; i < N_CELLS; i++) {
+        trainer = make_trainer(&fixture, i, 1);
+        assert_ok(ha_dpo_trainer_run(trainer, &err));
+        ha_dpo_trainer_stats(trainer, 0, &stats);
+        apart.own.flops += stats.own.flops + stats.shared.flops;
+        ha_dpo_trainer_destroy(trainer);
+    }
+    destroy_cells(&fixture);
+    make_cells(&fixture);
+    trainer = make_trainer(&fixture, 0, N_CELLS);
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    for (int i = 0; i < N_CELLS; i++) {
+        ha_dpo_trainer_stats(trainer, i, &stats);
+        assert_true(stats.own.seconds > 0 && stats.shared.seconds > 0);
+        assert_true(stats.own.bytes > 0 && stats.shared.bytes > 0);
+        assert_true(stats.plain_flops > stats.own.flops + stats.shared.flops);
+        assert_int_equal(stats.pairs, N_TRAIN);
+        sum.own.flops += stats.own.flops;
+        sum.shared.flops += stats.shared.flops;
+        sum.own.seconds += stats.own.seconds + stats.shared.seconds;
+        sum.plain_flops += stats.plain_flops;
+    }
+    assert_true(fabs(sum.own.flops + sum.shared.flops - trainer->steps.flops) <
+                1e-9 * trainer->steps.flops);
+    assert_true(sum.own.seconds <= trainer->steps.seconds);
+    assert_true(sum.plain_flops == trainer->steps.plain_flops);
+    assert_true(sum.own.flops + sum.shared.flops < 0.75 * apart.own.flops);
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(&fixture);
+    tear_down(&fixture);
+}
+
+/* Two micro-batches of two pairs and one pair, by hand. */
+static void plain_method(void **state)
+{
+    struct fixture fixture;
+    struct ha_dpo_trainer *trainer;
+    struct ha_window window;
+    const struct ha_model_config *config;
+    double per_token, tokens = 0;
+
+    (void)state;
+    set_up(&fixture, 0);
+    make_cells(&fixture);
+    fixture.job.gradient_accumulation = 7;
+    trainer = make_trainer(&fixture, 0, 1);
+    config = ha_model_config(trainer->model);
+    assert_ok(ha_dpo_packs_set_epoch(&trainer->train, 0, &err));
+    window = ha_batch_window(&trainer->train.batch, 0);
+    assert_int_equal(window.n_pairs, N_TRAIN);
+    for (int64_t first = 0; first < N_TRAIN; first += 2) {
+        int64_t last = first + 2 < N_TRAIN ? first + 2 : N_TRAIN, longest = 0;
+
+        for (int64_t i = first; i < last; i++) {
+            struct ha_pair pair = ha_pair_at(&fixture.train, trainer->train.order[i]);
+            int64_t lengths[2] = {pair.n_prompt + pair.n_chosen, pair.n_prompt + pair.n_rejected};
+
+            for (int side = 0; side < 2; side++)
+                longest = lengths[side] > longest ? lengths[side] : longest;
+        }
+        tokens += 2.0 * (double)((last - first) * longest);
+    }
+    /* Width 24: q, k, v, o of 24 x 24, gate, up and down of 24 x 40; the head 24 x 53. */
+    per_token = 8.0 * N_LAYERS * (4 * 24 * 24 + 3 * 24 * 40) + 6.0 * 24 * VOCAB;
+    assert_true(ha_dpo_plain_flops(config, &trainer->train, &window) == per_token * tokens);
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(&fixture);
+    tear_down(&fixture);
+}
+
+static void border_buffers(void **state)
+{
+    static const int64_t lowest[] = {0, 2, 4, 0, 1, 2}, borders[] = {1, 2, 4};
+    struct ha_model_config config = {.width = 4096};
+    struct ha_dpo_trainer *trainer;
+    struct fixture fixture;
+    int64_t bytes = -1;
+
+    (void)state;
+    assert_ok(ha_dpo_border_bytes(&config, HA_DTYPE_BF16, 6768, lowest, 6, &bytes, &err));
+    assert_int_equal(bytes, INT64_C(3) * 6768 * 4096 * 2);
+    assert_ok(ha_dpo_border_bytes(&config, HA_DTYPE_BF16, 6768, lowest, 1, &bytes, &err));
+    assert_int_equal(bytes, 0);
+    assert_int_equal(
+        ha_dpo_border_bytes(&config, HA_DTYPE_F32, INT64_MAX / 4096, lowest, 6, &bytes, NULL),
+        -EOVERFLOW);
+
+    set_up(&fixture, 0);
+    make_cells(&fixture);
+    trainer = make_trainer(&fixture, 0, N_CELLS);
+    assert_int_equal(trainer->n_borders, 3);
+    for (int64_t i = 0; i < 3; i++)
+        assert_int_equal(trainer->borders[i].layer, borders[i]);
+    ha_dpo_trainer_destroy(trainer);
+    /* The whole of what it holds is what it says. */
+    bytes = ha_backend_allocated_bytes(fixture.backend);
+    trainer = make_trainer(&fixture, 0, N_CELLS);
+    bytes = ha_backend_allocated_bytes(fixture.backend) - bytes;
+    for (int i = 0; i < N_CELLS; i++)
+        bytes -= 3 * (int64_t)params_bytes(&fixture, i) + (int64_t)sizeof(double);
+    assert_int_equal(bytes, ha_dpo_trainer_pass_bytes(trainer));
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(&fixture);
+    tear_down(&fixture);
+}
+
+/* With an adapter as reference the shared pass is that adapter's from its lowest layer on. */
+static void reference_adapters(void **state)
+{
+    static const int64_t layers[] = {2, 3};
+    struct ha_adapter_settings settings = {
+        .rank = 2, .alpha = 4, .modules = 0xf, .layers = layers, .n_layers = 2};
+    struct trained alone = {0};
+    struct ha_adapter *reference;
+    struct fixture fixture;
+
+    (void)state;
+    set_up(&fixture, 2);
+    reference = random_adapter(fixture.backend, &fixture.small.config, layers[0], layers[1],
+                               settings.modules, settings.rank, 0.3f, 41);
+    fixture.job.reference = reference;
+    train_alone(&fixture, &alone);
+    train_together(&fixture, &alone, false);
+    train_together(&fixture, &alone, true);
+    forget(&alone);
+    ha_adapter_destroy(reference);
+    tear_down(&fixture);
+}
+
+/* ---- a shared prompt is exact ---- */
+
+static void randomise(struct ha_adapter *adapter, uint64_t seed)
+{
+    struct random random = {seed};
+    float *params = ha_adapter_params(adapter);
+
+    for (int64_t i = 0; i < ha_adapter_n_params(adapter); i++)
+        params[i] = 0.3f * random_uniform(&random);
+}
+
+static void compare_tensors(const struct ha_adapter *adapter, const float *a, const float *b)
+{
+    const struct ha_adapter_settings *settings = ha_adapter_settings(adapter);
+
+    for (int64_t i = 0; i < settings->n_layers * HA_MODULE_COUNT; i++) {
+        const struct ha_lora *lora = ha_adapter_lora(adapter, settings->layers[i / HA_MODULE_COUNT],
+                                                     (enum ha_module)(i % HA_MODULE_COUNT));
+
+        if (!lora->a.data)
+            continue;
+        assert_true(relative_gap(a + lora->a_offset, b + lora->a_offset,
+                                 lora->a.rows * lora->a.cols) <= 1e-5);
+        assert_true(relative_gap(a + lora->b_offset, b + lora->b_offset,
+                                 lora->b.rows * lora->b.cols) <= 1e-5);
+    }
+}
+
+/* Loss and gradients of a window with random A and B, prompts computed once and twice, for every
+ * strategy of every family. */
+static void shared_prompts(void **state)
+{
+    struct fixture fixture;
+    float *gradient[N_CELLS];
+    double losses[N_CELLS];
+
+    set_up(&fixture, *(const int *)*state);
+    make_cells(&fixture);
+    for (int share = 0; share < 2; share++) {
+        struct ha_dpo_trainer *trainer;
+        struct ha_window window;
+
+        for (int i = 0; i < N_CELLS; i++)
+            randomise(fixture.cells[i].adapter, (uint64_t)i + 50);
+        fixture.job.share_prompt = share;
+        trainer = make_trainer(&fixture, 0, N_CELLS);
+        window = ha_batch_window(&trainer->train.batch, 1);
+        assert_ok(ha_dpo_packs_set_epoch(&trainer->train, 0, &err));
+        assert_ok(ha_dpo_window(trainer, &window, &err));
+        for (int i = 0; i < N_CELLS; i++) {
+            const struct ha_dpo_cell_work *cell = &trainer->cells[i];
+            double loss = 0;
+
+            for (int64_t p = 0; p < window.n_pairs; p++)
+                loss += cell->results[p].loss.value;
+            if (share == 0) {
+                gradient[i] = ha_calloc((int64_t)params_bytes(&fixture, i), 1);
+                assert_non_null(gradient[i]);
+                memcpy(gradient[i], cell->gradient, params_bytes(&fixture, i));
+                losses[i] = loss;
+                continue;
+            }
+            assert_true(fabs(loss - losses[i]) <= 1e-5 * fmax(1, fabs(losses[i])));
+            compare_tensors(cell->settings.adapter, cell->gradient, gradient[i]);
+            free(gradient[i]);
+        }
+        ha_dpo_trainer_destroy(trainer);
+    }
+    destroy_cells(&fixture);
+    tear_down(&fixture);
+}
+
+int main(void)
+{
+    static const int families[] = {0, 1, 2, 3};
+    static const char *const names[] = {"llama 2", "llama 3.1", "qwen 2.5", "qwen 3"};
+    struct CMUnitTest tests[3 * 4 + 6] = {cmocka_unit_test(failures_end_one_cell),
+                                          cmocka_unit_test(waiting_cells_outlive_the_first),
+                                          cmocka_unit_test(work_is_charged_and_shared),
+                                          cmocka_unit_test(plain_method),
+                                          cmocka_unit_test(border_buffers),
+                                          cmocka_unit_test(reference_adapters)};
+    char texts[3 * 4][64];
+    int n = 6;
+
+    for (int i = 0; i < 3 * 4; i++, n++) {
+        static const CMUnitTestFunction functions[] = {one_epoch, two_epochs, shared_prompts};
+        static const char *const kinds[] = {"one epoch", "two epochs", "shared prompts"};
+
+        snprintf(texts[i], sizeof(texts[i]), "%s, %s", kinds[i % 3], names[i / 3]);
+        tests[n] = (struct CMUnitTest){.name = texts[i],
+                                       .test_func = functions[i % 3],
+                                       .initial_state = (void *)(uintptr_t)&families[i / 3]};
+    }
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}

@@ -1,0 +1,346 @@
+/* Making and unmaking a trainer. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/error.h"
+#include "common/base/memory.h"
+#include "worker/dpo/work.h"
+
+static int check_job(const struct ha_dpo_job *job, const struct ha_dpo_cell *cells, int64_t n_cells,
+                     struct ha_error *err)
+{
+    if (!job->train || job->train->n_pairs < 1)
+        return ha_error_set(err, EINVAL, "there are no training pairs");
+    if (job->batch_size < 1 || job->gradient_accumulation < 1 || job->epochs < 1 ||
+        job->tokens_per_microbatch < 1 || job->max_steps < 0 || job->eval_steps < 0 ||
+        job->checkpoint_every_ms < 0 || job->checkpoint_steps < 0 || job->recomputed_layers < 0 ||
+        job->batch_size > INT32_MAX / job->gradient_accumulation || job->epochs > INT32_MAX)
+        return ha_error_set(err, EINVAL, "a setting of the training job is out of range");
+    if (n_cells < 1)
+        return ha_error_set(err, EINVAL, "a training job needs at least one cell");
+    for (int64_t i = 0; i < n_cells; i++) {
+        const struct ha_dpo_cell *cell = &cells[i];
+        int r = ha_dpo_loss_check(&cell->loss, err);
+
+        if (r < 0) {
+            ha_error_prefix(err, "cell %s", cell->name ? cell->name : "");
+            return r;
+        }
+        if (!(cell->learning_rate >= 0) || !isfinite(cell->learning_rate) ||
+            cell->warmup_steps < 0 || !(cell->weight_decay >= 0) ||
+            !(cell->beta1 >= 0 && cell->beta1 < 1) || !(cell->beta2 >= 0 && cell->beta2 < 1) ||
+            !(cell->eps > 0) || !(cell->max_grad_norm >= 0))
+            return ha_error_set(err, EINVAL, "cell %s: a setting of its training is out of range",
+                                cell->name ? cell->name : "");
+    }
+    return 0;
+}
+
+static void hash_loss(const struct ha_dpo_loss_settings *loss, struct ha_sha256 *hash)
+{
+    char text[512];
+    int n = snprintf(text, sizeof(text),
+                     "beta %a smoothing %a divergence %d %a tau %a ld_alpha %a weighted %d",
+                     loss->beta, loss->label_smoothing, (int)loss->divergence, loss->f_alpha,
+                     loss->discopop_tau, loss->ld_alpha, loss->use_weighting);
+
+    ha_sha256_update(hash, text, (size_t)n);
+    for (int64_t i = 0; i < loss->n_terms; i++) {
+        n = snprintf(text, sizeof(text), " %s %a", ha_dpo_loss_name(loss->terms[i].kind),
+                     loss->terms[i].weight);
+        ha_sha256_update(hash, text, (size_t)n);
+    }
+}
+
+/* What a checkpoint of this cell belongs to. */
+static void hash_cell(struct ha_dpo_cell_work *cell)
+{
+    const struct ha_dpo_cell *settings = &cell->settings;
+    const struct ha_adapter_settings *adapter = ha_adapter_settings(settings->adapter);
+    uint8_t digest[HA_SHA256_BYTES];
+    struct ha_sha256 hash;
+    char text[512];
+    int n = snprintf(text, sizeof(text),
+                     "lr %a warmup %lld decay %a beta1 %a beta2 %a eps %a clip %a rank %lld "
+                     "scale %a modules %u layers",
+                     settings->learning_rate, (long long)settings->warmup_steps,
+                     settings->weight_decay, settings->beta1, settings->beta2, settings->eps,
+                     settings->max_grad_norm, (long long)adapter->rank,
+                     (double)ha_adapter_scale(settings->adapter), adapter->modules);
+
+    ha_sha256_init(&hash);
+    hash_loss(&settings->loss, &hash);
+    ha_sha256_update(&hash, text, (size_t)n);
+    ha_sha256_update(&hash, adapter->layers, (size_t)adapter->n_layers * sizeof(int64_t));
+    ha_sha256_final(&hash, digest);
+    ha_sha256_hex(digest, cell->hash);
+}
+
+static int make_cell(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
+                     const struct ha_dpo_cell *settings, struct ha_error *err)
+{
+    size_t bytes = (size_t)ha_adapter_n_params(settings->adapter) * sizeof(float);
+    int64_t window_pairs = trainer->job.batch_size * trainer->job.gradient_accumulation;
+    void *memory[4] = {NULL};
+    int r = 0;
+
+    cell->settings = *settings;
+    hash_cell(cell);
+    if (window_pairs > trainer->job.train->n_pairs)
+        window_pairs = trainer->job.train->n_pairs;
+    cell->results = ha_calloc(window_pairs, sizeof(*cell->results));
+    if (!cell->results)
+        return ha_error_set(err, ENOMEM, "no memory for a cell's results");
+    for (int i = 0; r == 0 && i < 4; i++)
+        r = ha_backend_alloc(trainer->backend, i < 3 ? bytes : sizeof(double), &memory[i], err);
+    cell->gradient = memory[0];
+    cell->m = memory[1];
+    cell->v = memory[2];
+    cell->square_sum = memory[3];
+    return r;
+}
+
+static struct ha_dpo_reference *unknown_references(int64_t n)
+{
+    struct ha_dpo_reference *references = ha_calloc(n, sizeof(*references));
+
+    for (int64_t i = 0; references && i < n; i++)
+        references[i] =
+            (struct ha_dpo_reference){(double)NAN, (double)NAN, (double)NAN, (double)NAN};
+    return references;
+}
+
+static int make_packs(struct ha_dpo_trainer *trainer, struct ha_error *err)
+{
+    struct ha_dpo_job *job = &trainer->job;
+    int r =
+        ha_dpo_packs_init(&trainer->train, job->train, job->batch_size, job->gradient_accumulation,
+                          job->tokens_per_microbatch, job->share_prompt, err);
+
+    trainer->train.shuffled = true;
+    trainer->train.order_seed = job->order_seed;
+    if (r == 0 && job->eval && job->eval->n_pairs > 0)
+        /* An evaluation is one window. */
+        r = ha_dpo_packs_init(&trainer->eval, job->eval, job->batch_size, job->eval->n_pairs,
+                              job->tokens_per_microbatch, job->share_prompt, err);
+    if (r < 0)
+        return r;
+    trainer->train_reference = unknown_references(job->train->n_pairs);
+    if (trainer->eval.pairs)
+        trainer->eval_reference = unknown_references(job->eval->n_pairs);
+    if (!trainer->train_reference || (trainer->eval.pairs && !trainer->eval_reference))
+        return ha_error_set(err, ENOMEM, "no memory for reference log-probs");
+    return 0;
+}
+
+/* The digest of the reference adapter; "" without one. */
+static int digest_adapter(const struct ha_dpo_trainer *trainer, char hex[HA_SHA256_HEX_BYTES],
+                          struct ha_error *err)
+{
+    const struct ha_adapter *reference = trainer->job.reference;
+    uint8_t digest[HA_SHA256_BYTES];
+    size_t bytes;
+    void *params;
+    int r;
+
+    hex[0] = '\0';
+    if (!reference)
+        return 0;
+    bytes = (size_t)ha_adapter_n_params(reference) * sizeof(float);
+    params = ha_calloc((int64_t)bytes, 1);
+    if (!params)
+        return ha_error_set(err, ENOMEM, "no memory for a reference adapter");
+    r = ha_backend_download(trainer->backend, params, ha_adapter_params(reference), bytes, err);
+    if (r == 0)
+        r = ha_backend_sync(trainer->backend, err);
+    ha_sha256(params, bytes, digest);
+    ha_sha256_hex(digest, hex);
+    free(params);
+    return r;
+}
+
+/* The hash of a batch plan of so many epochs, and the largest pack in it. */
+static int hash_plan(struct ha_dpo_trainer *trainer, int64_t epochs, const char *adapter,
+                     struct ha_pass_limits *limits, char hex[HA_SHA256_HEX_BYTES],
+                     struct ha_error *err)
+{
+    const struct ha_dpo_job *job = &trainer->job;
+    const struct ha_model_config *config = ha_model_config(trainer->model);
+    uint8_t digest[HA_SHA256_BYTES];
+    struct ha_sha256 hash;
+    char text[512];
+    int n = snprintf(text, sizeof(text),
+                     "plan 2: %s %lld layers %lld wide %lld vocabulary; %lld x %lld pairs, %lld "
+                     "epochs, seed %llu, %lld tokens, shared %d, bf16 logits %d; %s",
+                     ha_model_family_name(config->family), (long long)config->n_layers,
+                     (long long)config->width, (long long)config->vocab, (long long)job->batch_size,
+                     (long long)job->gradient_accumulation, (long long)epochs,
+                     (unsigned long long)job->order_seed, (long long)job->tokens_per_microbatch,
+                     job->share_prompt, job->round_logits_bf16, adapter);
+    int r;
+
+    ha_sha256_init(&hash);
+    ha_sha256_update(&hash, text, (size_t)n);
+    r = ha_dpo_packs_survey(&trainer->train, epochs, &limits->max_tokens, &limits->max_rows, &hash,
+                            err);
+    if (r == 0 && trainer->eval.pairs)
+        r = ha_dpo_packs_survey(&trainer->eval, 1, &limits->max_tokens, &limits->max_rows, &hash,
+                                err);
+    if (r < 0)
+        return r;
+    ha_sha256_final(&hash, digest);
+    ha_sha256_hex(digest, hex);
+    return 0;
+}
+
+/* The names of the plan and of the references. */
+static int make_hashes(struct ha_dpo_trainer *trainer, struct ha_pass_limits *limits,
+                       struct ha_error *err)
+{
+    static const struct ha_dpo_origin unknown = {.model = "",
+                                                 .tokenizer = "",
+                                                 .train_data = "",
+                                                 .eval_data = "",
+                                                 .prompt_template = "",
+                                                 .split = "",
+                                                 .ends = ""};
+    const struct ha_dpo_origin *origin = trainer->job.origin ? trainer->job.origin : &unknown;
+    const char *act = ha_dtype_name(ha_backend_activation_dtype(trainer->backend));
+    char adapter[HA_SHA256_HEX_BYTES], plan[HA_SHA256_HEX_BYTES], precision[64];
+    int r = digest_adapter(trainer, adapter, err);
+
+    if (r == 0)
+        r = hash_plan(trainer, trainer->job.epochs, adapter, limits, trainer->plan_hash, err);
+    if (r == 0)
+        r = hash_plan(trainer, 1, adapter, limits, plan, err);
+    if (r < 0)
+        return r;
+    (void)snprintf(precision, sizeof(precision), "%s, logits %s", act,
+                   trainer->job.round_logits_bf16 ? "BF16" : "F32");
+    return ha_dpo_reference_key_make(origin, precision, ha_backend_fingerprint(trainer->backend),
+                                     plan, adapter, &trainer->key, err);
+}
+
+static struct ha_pass_limits limits_of(const struct ha_dpo_trainer *trainer)
+{
+    const struct ha_dpo_job *job = &trainer->job;
+    int64_t n_layers = ha_model_config(trainer->model)->n_layers, most;
+    struct ha_pass_limits limits = {.max_tokens = 1,
+                                    .lowest_layer = n_layers,
+                                    .statistics = true,
+                                    .round_logits_bf16 = job->round_logits_bf16};
+
+    for (int64_t i = 0; i < trainer->n_cells; i++) {
+        const struct ha_adapter *adapter = trainer->cells[i].settings.adapter;
+
+        if (ha_adapter_lowest_layer(adapter) < limits.lowest_layer)
+            limits.lowest_layer = ha_adapter_lowest_layer(adapter);
+        if (ha_adapter_settings(adapter)->rank > limits.max_rank)
+            limits.max_rank = ha_adapter_settings(adapter)->rank;
+        limits.logsumexps = limits.logsumexps || trainer->cells[i].settings.loss.use_weighting;
+    }
+    if (job->reference && ha_adapter_settings(job->reference)->rank > limits.max_rank)
+        limits.max_rank = ha_adapter_settings(job->reference)->rank;
+    most = n_layers - limits.lowest_layer - 1;
+    limits.recomputed_layers = job->recomputed_layers < most ? job->recomputed_layers : most;
+    return limits;
+}
+
+/* The hashes, and working memory for the largest pack. */
+static int make_pass(struct ha_dpo_trainer *trainer, struct ha_error *err)
+{
+    const struct ha_dpo_job *job = &trainer->job;
+    struct ha_pass_limits limits = limits_of(trainer);
+    int64_t n_micro = job->train->n_pairs;
+    int r = make_hashes(trainer, &limits, err);
+
+    if (r < 0)
+        return r;
+    if (job->eval && job->eval->n_pairs > n_micro)
+        n_micro = job->eval->n_pairs;
+    if (job->batch_size < n_micro)
+        n_micro = job->batch_size;
+    trainer->max_rows = limits.max_rows;
+    trainer->coefficient = ha_calloc(limits.max_rows, sizeof(float));
+    trainer->micro_logps = ha_calloc(n_micro, sizeof(*trainer->micro_logps));
+    trainer->micro_losses = ha_calloc(n_micro, sizeof(*trainer->micro_losses));
+    if (!trainer->coefficient || !trainer->micro_logps || !trainer->micro_losses)
+        return ha_error_set(err, ENOMEM, "no memory for a training job");
+    r = ha_pass_plan_bytes(ha_model_config(trainer->model),
+                           ha_backend_activation_dtype(trainer->backend), &limits,
+                           &trainer->pass_bytes, err);
+    if (r == 0)
+        r = ha_pass_create(trainer->model, &limits, &trainer->pass, err);
+    return r < 0 ? r : ha_dpo_borders_create(trainer, limits.max_tokens, err);
+}
+
+int ha_dpo_trainer_create(struct ha_model *model, const struct ha_dpo_job *job,
+                          const struct ha_dpo_cell *cells, int64_t n_cells,
+                          const struct ha_dpo_callbacks *callbacks,
+                          const volatile sig_atomic_t *stop, struct ha_dpo_trainer **ret_trainer,
+                          struct ha_error *err)
+{
+    struct ha_dpo_trainer *trainer;
+    int r = check_job(job, cells, n_cells, err);
+
+    if (r < 0)
+        return r;
+    trainer = ha_calloc(1, sizeof(*trainer));
+    if (!trainer)
+        return ha_error_set(err, ENOMEM, "no memory for a training job");
+    trainer->model = model;
+    trainer->backend = ha_model_backend(model);
+    trainer->job = *job;
+    trainer->stop = stop;
+    trainer->steps.phase = HA_DPO_STEP;
+    if (callbacks)
+        trainer->callbacks = *callbacks;
+    trainer->cells = ha_calloc(n_cells, sizeof(*trainer->cells));
+    if (!trainer->cells)
+        r = ha_error_set(err, ENOMEM, "no memory for a training job");
+    else
+        trainer->n_cells = n_cells;
+    for (int64_t i = 0; r == 0 && i < n_cells; i++)
+        r = make_cell(trainer, &trainer->cells[i], &cells[i], err);
+    if (r == 0)
+        r = make_packs(trainer, err);
+    if (r == 0)
+        r = make_pass(trainer, err);
+    if (r < 0) {
+        ha_dpo_trainer_destroy(trainer);
+        return r;
+    }
+    *ret_trainer = trainer;
+    return 0;
+}
+
+void ha_dpo_trainer_destroy(struct ha_dpo_trainer *trainer)
+{
+    if (!trainer)
+        return;
+    for (int64_t i = 0; i < trainer->n_cells; i++) {
+        struct ha_dpo_cell_work *cell = &trainer->cells[i];
+        void *memory[4] = {cell->gradient, cell->m, cell->v, cell->square_sum};
+
+        for (int j = 0; j < 4; j++) {
+            if (memory[j])
+                ha_backend_free(trainer->backend, memory[j]);
+        }
+        free(cell->results);
+        free(cell->outcome);
+    }
+    ha_dpo_borders_destroy(trainer);
+    ha_pass_destroy(trainer->pass);
+    ha_dpo_packs_clear(&trainer->train);
+    ha_dpo_packs_clear(&trainer->eval);
+    free(trainer->train_reference);
+    free(trainer->eval_reference);
+    free(trainer->coefficient);
+    free(trainer->micro_logps);
+    free(trainer->micro_losses);
+    free(trainer->cells);
+    free(trainer);
+}
