@@ -11,6 +11,7 @@
 #include "common/conf/json.h"
 #include "common/conf/loss_rules.h"
 #include "worker/attempt/loss_settings.h"
+#include "worker/attempt/memory_settings.h"
 #include "worker/attempt/pair_files.h"
 #include "worker/dpo/probe.h"
 
@@ -58,13 +59,16 @@ static int on_progress(void *user, int64_t done, int64_t total, int64_t tokens, 
     return work->reporter->progress(work->reporter->context, &progress, err);
 }
 
-/* What the machine has beside the weights, less a tenth for everything else. */
-static int64_t activation_memory(const struct work *work)
+/* What train.memory_limit leaves for activations; 0: no limit. */
+static int activation_memory(const struct work *work, int64_t *ret_bytes, struct ha_error *err)
 {
-    int64_t total = ha_memory_total() / 10 * 9;
-    int64_t weights = ha_model_weights(work->engine.model)->bytes;
+    bool gpu = strcmp(ha_backend_name(work->engine.backend), "cpu") != 0;
+    int64_t limit = 0, held = ha_backend_allocated_bytes(work->engine.backend);
+    int r = ha_memory_limit(work->probing->settings, gpu, &limit, err);
 
-    return total > 2 * weights ? total - weights : total / 2;
+    if (r == 0)
+        *ret_bytes = limit > held ? limit - held : limit > 0;
+    return r;
 }
 
 static int run(struct work *work, const volatile sig_atomic_t *stop, struct ha_error *err)
@@ -75,11 +79,12 @@ static int run(struct work *work, const volatile sig_atomic_t *stop, struct ha_e
     struct ha_dpo_probe_settings settings = {.pairs = work->probing->pairs,
                                              .share_prompt = true,
                                              .round_logits_bf16 = strcmp(precision, "bf16") == 0,
-                                             .memory_bytes = activation_memory(work),
                                              .ranges = ranges,
                                              .n_ranges = N_BLOCKS};
     int r = ha_loss_settings_read(train, &settings.loss, err);
 
+    if (r == 0)
+        r = activation_memory(work, &settings.memory_bytes, err);
     for (int i = 0; r == 0 && i < N_BLOCKS; i++) {
         int64_t end;
 
