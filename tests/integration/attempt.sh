@@ -422,12 +422,12 @@ train_job 's|"name": "demo/mid"|&, "checkpoint": "inputs/train.jsonl"|; /demo\/f
 equal "a checkpoint that is none is left aside" $? 0
 check "and training begins anew" cmp whole/adapter_model.safetensors anew/out/21/adapter/adapter_model.safetensors
 
-probe_job() { # pairs that training selects
+probe_job() { # pairs
     cat <<JSON
 {"kind": "probe", "sweep": "test", "job": 9, "threads": 1, "backend": "cpu",
  "model": {"name": "demo", "path": "$MODEL", "hub_id": "", "template": "hh"},
  "data": {"train": ["inputs/train.jsonl"], "eval": []},
- "settings": {"data": {"train_samples": $1}, "train": {"beta": 0.2}},
+ "settings": {"data": {"train_samples": 600}, "train": {"beta": 0.2}, "probe": {"pairs": $1}},
  "cells": [{"id": 41, "name": "demo", "layers": []}], "skip_answers": {}}
 JSON
 }
@@ -436,7 +436,7 @@ probe_job 7 | job probed
 equal "a job probes" $? 0
 # shellcheck disable=SC2086
 check "probe by hand" eval 'ha-attempt probe --model "$MODEL" --data "$PAIRS" --json \
-    --set data.train_samples=7 --set train.beta=0.2 $ONE >probed.json'
+    --set data.train_samples=600 --set probe.pairs=7 --set train.beta=0.2 $ONE >probed.json'
 check "with the norms of a probe by hand, per layer and block" python3 - <<'PYTHON'
 import json
 hand = json.load(open("probed.json"))
@@ -453,7 +453,7 @@ assert all(row["norm"] > 0 and row["parameters"] > 0 for row in rows)
 assert lines[-1]["type"] == "cell" and lines[-1]["done"], lines[-1]
 assert lines[-1]["summary"]["pairs_probed"] == 7
 PYTHON
-ha-attempt probe --model "$MODEL" --data "$PAIRS" --pairs 3 2>probe.log >probe.txt
+ha-attempt probe --model "$MODEL" --data "$PAIRS" --set probe.pairs=3 2>probe.log >probe.txt
 equal "probe prints a table" "$(grep -c '%$' probe.txt)" 7
 mkdir -p unprobed/inputs
 cp "$PAIRS" unprobed/inputs/train.jsonl

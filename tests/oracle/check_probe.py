@@ -70,9 +70,9 @@ def norm_of_mean(folder):
 
 def our_norms(check, folder, *settings):
     sets = [part for value in ["train.beta=0.1", 'train.precision="fp32"', f"data.seed={SEED}",
-                               *settings] for part in ("--set", value)]
+                               f"probe.pairs={PAIRS}", *settings] for part in ("--set", value)]
     out = json.loads(check.attempt("probe", "--model", folder, "--data", DATA / "train.jsonl",
-                                   "--pairs", PAIRS, "--json", *sets))
+                                   "--json", *sets))
     if out["pairs"] != PAIRS:
         raise Failure(f"{out['pairs']} pairs were taken")
     return {(norm["block"], norm["layer"], norm["module"]): norm["norm"] for norm in out["norms"]}

@@ -104,7 +104,6 @@ static int probe(const struct ha_job_spec *spec, const struct ha_reporter *repor
                                  .train = spec->train,
                                  .n_train = spec->n_train,
                                  .cell = spec->cells[0].id,
-                                 .pairs = spec->probe_pairs,
                                  .settings = spec->cells[0].settings};
 
     return ha_probing_run(&probing, reporter, &ha_attempt_stop, err);

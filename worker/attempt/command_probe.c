@@ -99,11 +99,10 @@ static int run(const struct ha_call *call, struct ha_error *err)
     struct ha_reporter reporter = ha_console_reporter(&console);
     struct ha_probing probing = {
         .engine = call->engine, .prompt_template = "hh", .cell = 1, .settings = call->settings};
-    int r = ha_arguments_int(arguments, "pairs", 1, HA_PROBE_PAIRS, &probing.pairs, err);
+    int r;
 
     probing.train = ha_arguments_values(arguments, "data", &probing.n_train);
-    if (r == 0)
-        r = ha_probing_run(&probing, &reporter, &ha_attempt_stop, err);
+    r = ha_probing_run(&probing, &reporter, &ha_attempt_stop, err);
     if (r == 0 && ha_arguments_given(arguments, "json"))
         r = print_json(&console, err);
     else if (r == 0)
@@ -116,9 +115,7 @@ static const char *const required[] = {"model", "data", NULL};
 static const struct ha_option options[] = {
     {"model", "DIR", "Hugging Face model folder"},
     {"data", "FILE", "preference pairs, JSON Lines, plain or gzip; repeatable"},
-    {"pairs", "N", "take the first N pairs of the training selection (default: 256)"},
-    {"set", "KEY=VALUE",
-     "train.beta=0.1, train.loss=ipo, data.train_samples=1000, ...; repeatable"},
+    {"set", "KEY=VALUE", "probe.pairs=64, train.beta=0.1, train.loss=ipo, ...; repeatable"},
     {"json", NULL, "print JSON"},
     {"threads", "N", "CPU threads (default: one per core)"},
     {"backend", "NAME", "auto, cpu or cuda"},
@@ -130,7 +127,7 @@ const struct ha_subcommand ha_subcommand_probe = {
                 .synopsis = "",
                 .summary = "norms of the loss's gradient by frozen q, k, v, o weights, per layer",
                 .example = "ha-attempt probe --model deploy/demo/models/qwen3-demo --data "
-                           "deploy/demo/data/train.jsonl --pairs 64",
+                           "deploy/demo/data/train.jsonl --set probe.pairs=64",
                 .options = options,
                 .n_options = sizeof(options) / sizeof(options[0])},
     .required = required,

@@ -8,7 +8,6 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "common/conf/json.h"
-#include "worker/attempt/probing.h"
 
 enum { LIMIT_BYTES = 64 << 20, MAX_LAYERS = 1024, MAX_THREADS = 4096 };
 
@@ -169,19 +168,6 @@ static int parse_kind(const char *name, enum ha_job_kind *ret_kind, struct ha_er
                         name);
 }
 
-static int read_probe(struct ha_job_spec *spec, struct ha_error *err)
-{
-    const struct ha_json *probe = ha_json_get(ha_json_get(spec->document, "settings"), "probe");
-
-    spec->probe_pairs = ha_json_int(ha_json_get(probe, "pairs"), HA_PROBE_PAIRS);
-    if (spec->probe_pairs < 1)
-        return ha_error_set(err, EINVAL, "job.json: probe.pairs must be at least 1");
-    if (spec->n_cells != 1)
-        return ha_error_set(err, EINVAL, "job.json: a probe has one cell, not %lld",
-                            (long long)spec->n_cells);
-    return 0;
-}
-
 static int read_spec(struct ha_job_spec *spec, struct ha_error *err)
 {
     const struct ha_json *model = ha_json_get(spec->document, "model");
@@ -211,7 +197,10 @@ static int read_spec(struct ha_job_spec *spec, struct ha_error *err)
         r = missing("settings", err);
     if (r == 0)
         r = read_cells(spec, err);
-    return r < 0 || spec->kind != HA_JOB_PROBE ? r : read_probe(spec, err);
+    if (r == 0 && spec->kind == HA_JOB_PROBE && spec->n_cells != 1)
+        r = ha_error_set(err, EINVAL, "job.json: a probe has one cell, not %lld",
+                         (long long)spec->n_cells);
+    return r;
 }
 
 int ha_job_spec_load(const char *path, struct ha_job_spec **ret_spec, struct ha_error *err)

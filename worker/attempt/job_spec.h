@@ -26,7 +26,6 @@ enum ha_job_kind { HA_JOB_TRAIN, HA_JOB_PROBE, HA_JOB_GENERATE };
 struct ha_job_spec {
     struct ha_json *document;
     enum ha_job_kind kind;
-    int64_t probe_pairs; /* of a probe */
     const char *model_path, *hub_id /* or NULL */, *prompt_template;
     const char **train, **eval;
     int64_t n_train, n_eval;

@@ -76,7 +76,7 @@ static int run(struct work *work, const volatile sig_atomic_t *stop, struct ha_e
     const struct ha_sweep_train *train = &work->probing->settings->train;
     struct ha_dpo_probe_range ranges[N_BLOCKS];
     const char *precision = ha_engine_precision(&work->engine, train->precision);
-    struct ha_dpo_probe_settings settings = {.pairs = work->probing->pairs,
+    struct ha_dpo_probe_settings settings = {.pairs = work->probing->settings->probe.pairs,
                                              .share_prompt = true,
                                              .round_logits_bf16 = strcmp(precision, "bf16") == 0,
                                              .ranges = ranges,

@@ -11,16 +11,14 @@
 #include "worker/attempt/engine.h"
 #include "worker/attempt/reporter.h"
 
-enum { HA_PROBE_PAIRS = 256 }; /* where nobody says */
-
 struct ha_probing {
     struct ha_engine_options engine;
     const char *prompt_template; /* "hh" */
     const char *const *train;    /* files of pairs */
     int64_t n_train;
-    int64_t cell;                           /* its number in reports */
-    int64_t pairs;                          /* the first of the training selection; >= 1 */
-    const struct ha_run_settings *settings; /* [data], and of [train] loss, max_length, precision */
+    int64_t cell; /* its number in reports */
+    /* [data], probe.pairs, and of [train] loss, max_length, precision, memory_limit */
+    const struct ha_run_settings *settings;
 };
 
 /* Reports the norms of every layer, then of the blocks local, mid, global and full, then the cell.

@@ -119,13 +119,14 @@ static void generation_needs_no_layers(void **state)
 static void a_probe_has_one_cell_and_no_layers(void **state)
 {
     const struct parts parts = {.kind = "\"probe\"",
+                                .settings = "{\"probe\": {\"pairs\": 64}}",
                                 .cells = "[{\"id\": 3, \"name\": \"m\", \"layers\": []}]"};
     struct ha_job_spec *spec = NULL;
 
     (void)state;
     assert_int_equal(load(&parts, &spec, NULL), 0);
     assert_int_equal(spec->kind, HA_JOB_PROBE);
-    assert_int_equal(spec->probe_pairs, 256);
+    assert_int_equal(spec->cells[0].settings->probe.pairs, 64);
     assert_int_equal(spec->cells[0].id, 3);
     assert_int_equal(spec->cells[0].n_layers, 0);
     ha_job_spec_destroy(spec);
