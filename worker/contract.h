@@ -85,6 +85,25 @@
  *   saved                  1 - flops / flops_plain
  *   bytes_moved            read and written by the matrix products and the attention
  *   pairs_per_second, tokens_per_second, flops_per_second   over `seconds`
+ *
+ * summary of a generated cell; work is that of this attempt, without the answers that
+ * were stored already:
+ *
+ *   answers                all of the cell, the stored ones included
+ *   prompts, prompts_dropped, prompts_seen_in_training, cut_by_the_limit
+ *   prompt_tokens, tokens  of the answers; tokens: new ones, without end tokens
+ *   seconds                the cell's part of the attempt's time since the phase
+ *                          "generate" began: steps that cells share in equal parts for
+ *                          each answer, packs of prompts by the prompts' tokens
+ *   wall_seconds           from that beginning to the cell's end
+ *   cells_in_job           that shared the queue
+ *   flops, bytes_moved     done for the cell, divided as `seconds` is
+ *   flops_plain            what the plain method (Transformers' generate: the variant
+ *                          alone, batches of 8 in the prompts' order, padded to the
+ *                          longest prompt and run to the longest answer) does
+ *   saved                  1 - flops / flops_plain
+ *   tokens_per_second, flops_per_second   over `seconds`
+ *   precision, backend
  */
 #ifndef HA_WORKER_CONTRACT_H
 #define HA_WORKER_CONTRACT_H

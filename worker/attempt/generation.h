@@ -31,12 +31,13 @@ struct ha_generation {
     bool in_file_order; /* every row in its place instead of the selection by seed */
     const struct ha_generation_cell *cells;
     int64_t n_cells;
-    int64_t max_sequences; /* at once; 0: 64 */
+    int64_t max_sequences; /* at once; 0: 256 */
+    int64_t max_kv_bytes;  /* of all KV caches; 0: a quarter of the machine's memory */
 };
 
-/* Generate to the end; each answer is reported as it is finished, each cell when
- * all of its answers are, or when its adapter cannot give them.  Returns 0, or -EINTR when
- * *stop was set. */
+/* Generate to the end, all cells in one queue; each answer is reported as it is finished,
+ * each cell when all of its answers are, or when its adapter cannot give them.  Returns 0, or
+ * -EINTR when *stop was set. */
 int ha_generation_run(const struct ha_generation *generation, const struct ha_reporter *reporter,
                       const volatile sig_atomic_t *stop, struct ha_error *err);
 

@@ -38,7 +38,7 @@ struct ha_decoder;
 
 struct ha_decoder_limits {
     int64_t max_sequences;     /* of one call, >= 1 */
-    int64_t max_prompt_tokens; /* of one prefill call, all prompts together, >= 1 */
+    int64_t max_prompt_tokens; /* of one prefill call, see there, >= 1 */
     int64_t max_rank;          /* of an adapter; 0: no adapters */
 };
 
@@ -61,11 +61,19 @@ struct ha_decoder_sequence {
     int64_t n_ids; /* >= 1; in a step 1 */
 };
 
-/* Both write f32 logits (n, V) of each sequence's last token to host memory and
- * append to the caches.  On failure the caches are as before.  Returns -EINVAL
- * where limits, a cache or an id do not fit, with the sequence's number. */
+/* Run prompts.  Sequences that stand side by side and have the same ids (one array, not
+ * equal ones) are one prompt: it is computed once below the lowest layer of each adapter,
+ * and altogether once for sequences of one adapter.  Neither changes a bit of a result.
+ * Of the tokens that max_prompt_tokens limits, a prompt counts once for each adapter.
+ *
+ * logits (n, V) f32, host memory: those of sequence i's last token are row row[i]; row
+ * has room for n.  On failure the caches are as before.  Returns -EINVAL where limits, a
+ * cache or an id do not fit, with the sequence's number. */
 int ha_decoder_prefill(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
-                       int64_t n, float *logits, struct ha_error *err);
+                       int64_t n, float *logits, int64_t *row, struct ha_error *err);
+
+/* Run one token of each sequence; logits (n, V) f32, host memory, in their order.
+ * Otherwise as ha_decoder_prefill. */
 int ha_decoder_step(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
                     int64_t n, float *logits, struct ha_error *err);
 

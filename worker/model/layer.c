@@ -107,22 +107,36 @@ int ha_layer_norm(const struct ha_layer_context *context, bool post, void *norm,
                                          1, width, width, width, err);
 }
 
-int ha_layer_qkv(const struct ha_layer_context *context, void *q, void *k, void *v,
-                 const void *norm, struct ha_error *err)
+int ha_layer_q(const struct ha_layer_context *context, void *q, const void *norm,
+               struct ha_error *err)
+{
+    const struct ha_model_config *config = context->config;
+    int64_t n = context->n_rows;
+    struct ha_matrix x = ha_layer_act(context, norm, n, config->width);
+    struct ha_matrix out = ha_layer_act(context, q, n, config->n_heads * config->head_dim);
+
+    return ha_layer_linear(context, HA_MODULE_Q, &out, &x, 0.0f, err);
+}
+
+int ha_layer_kv(const struct ha_layer_context *context, void *k, void *v, const void *norm,
+                struct ha_error *err)
 {
     const struct ha_model_config *config = context->config;
     int64_t n = context->n_rows, kv_width = config->n_kv_heads * config->head_dim;
     struct ha_matrix x = ha_layer_act(context, norm, n, config->width);
-    struct ha_matrix q_out = ha_layer_act(context, q, n, config->n_heads * config->head_dim);
     struct ha_matrix k_out = ha_layer_act(context, k, n, kv_width);
     struct ha_matrix v_out = ha_layer_act(context, v, n, kv_width);
-    int r = ha_layer_linear(context, HA_MODULE_Q, &q_out, &x, 0.0f, err);
+    int r = ha_layer_linear(context, HA_MODULE_K, &k_out, &x, 0.0f, err);
 
-    if (r == 0)
-        r = ha_layer_linear(context, HA_MODULE_K, &k_out, &x, 0.0f, err);
-    if (r == 0)
-        r = ha_layer_linear(context, HA_MODULE_V, &v_out, &x, 0.0f, err);
-    return r;
+    return r < 0 ? r : ha_layer_linear(context, HA_MODULE_V, &v_out, &x, 0.0f, err);
+}
+
+int ha_layer_qkv(const struct ha_layer_context *context, void *q, void *k, void *v,
+                 const void *norm, struct ha_error *err)
+{
+    int r = ha_layer_q(context, q, norm, err);
+
+    return r < 0 ? r : ha_layer_kv(context, k, v, norm, err);
 }
 
 /* One of q and k: norm (or copy), then rotate. */
@@ -145,15 +159,26 @@ static int rotate(const struct ha_layer_context *context, void *out, float *rstd
     return r;
 }
 
+int ha_layer_rotate_q(const struct ha_layer_context *context, void *q_out, float *q_rstd,
+                      const void *q, struct ha_error *err)
+{
+    return rotate(context, q_out, q_rstd, q, &context->weights->q_norm, context->config->n_heads,
+                  err);
+}
+
+int ha_layer_rotate_k(const struct ha_layer_context *context, void *k_out, float *k_rstd,
+                      const void *k, struct ha_error *err)
+{
+    return rotate(context, k_out, k_rstd, k, &context->weights->k_norm, context->config->n_kv_heads,
+                  err);
+}
+
 int ha_layer_rotate(const struct ha_layer_context *context, void *q_out, void *k_out, float *q_rstd,
                     float *k_rstd, const void *q, const void *k, struct ha_error *err)
 {
-    const struct ha_layer_weights *weights = context->weights;
-    int r = rotate(context, q_out, q_rstd, q, &weights->q_norm, context->config->n_heads, err);
+    int r = ha_layer_rotate_q(context, q_out, q_rstd, q, err);
 
-    if (r == 0)
-        r = rotate(context, k_out, k_rstd, k, &weights->k_norm, context->config->n_kv_heads, err);
-    return r;
+    return r < 0 ? r : ha_layer_rotate_k(context, k_out, k_rstd, k, err);
 }
 
 int ha_layer_attention_out(const struct ha_layer_context *context, void *x, const void *attention,

@@ -56,10 +56,22 @@ int ha_layer_qkv(const struct ha_layer_context *context, void *q /* act (N, n_he
                  void *k /* act (N, n_kv_heads * D) */, void *v /* act (N, n_kv_heads * D) */,
                  const void *norm, struct ha_error *err);
 
+/* Its two parts. */
+int ha_layer_q(const struct ha_layer_context *context, void *q, const void *norm,
+               struct ha_error *err);
+int ha_layer_kv(const struct ha_layer_context *context, void *k, void *v, const void *norm,
+                struct ha_error *err);
+
 /* QK-norm where the model has it, then RoPE: q_out, k_out from q, k.  In place
  * (q_out = q) is allowed; the rstds ((N * heads) each) may be NULL. */
 int ha_layer_rotate(const struct ha_layer_context *context, void *q_out, void *k_out, float *q_rstd,
                     float *k_rstd, const void *q, const void *k, struct ha_error *err);
+
+/* Its two parts. */
+int ha_layer_rotate_q(const struct ha_layer_context *context, void *q_out, float *q_rstd,
+                      const void *q, struct ha_error *err);
+int ha_layer_rotate_k(const struct ha_layer_context *context, void *k_out, float *k_rstd,
+                      const void *k, struct ha_error *err);
 
 /* x += O(attention). */
 int ha_layer_attention_out(const struct ha_layer_context *context, void *x /* act (N, H) += */,

@@ -5,12 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/memory.h"
-#include "worker/model/decode.h"
-
-/* Prompts that enter together fill at most this many tokens, or one longer prompt. */
-enum { PROMPT_TOKENS = 2048 };
+#include "worker/sampling/generate_plan.h"
 
 /* A request that runs. */
 struct sequence {
@@ -20,15 +18,16 @@ struct sequence {
     int32_t *ids; /* prompt, then new tokens */
     int64_t n_ids;
     bool done;
+    struct ha_generate_cost cost;
 };
 
 /* Invariant: running[0 .. n_running) lies in the order of adapter_order, so that
- * sequences of one adapter stand side by side. */
+ * sequences of one adapter stand side by side; entering[0 .. n_entering) lies in the
+ * order of requests, so that those of one prompt do. */
 struct generation {
     struct ha_model *model;
     const struct ha_generate_request *requests;
     int64_t n_requests;
-    const struct ha_generate_settings *settings;
     const struct ha_generate_hooks *hooks;
     struct ha_generate_counts counts;
     struct ha_decoder *decoder;
@@ -36,11 +35,15 @@ struct generation {
     struct ha_decoder_limits limits;
     int64_t kv_limit, kv_used;
     int64_t *adapter_order; /* (n_requests): number of the request's adapter, by first use */
-    struct sequence *running;
-    int64_t n_running;
+    struct sequence *running, *entering; /* (max_sequences) each */
+    int64_t n_running, n_entering;
     struct ha_decoder_sequence *call; /* (max_sequences) */
-    float *logits;                    /* (max_sequences, V) */
+    int64_t *row;                     /* (max_sequences) */
+    float *logits;                    /* (max_sequences + 1, V) */
     int64_t next;                     /* request */
+    int64_t group_end;                /* requests below it have their places */
+    struct ha_generate_cost charged;  /* the meters when work was charged last */
+    bool some_failed;                 /* since unwanted sequences were dropped */
 };
 
 const char *ha_generate_finish_name(enum ha_generate_finish finish)
@@ -56,138 +59,63 @@ const char *ha_generate_finish_name(enum ha_generate_finish finish)
     return "unknown";
 }
 
-/* ---- checks and plans ---- */
+/* ---- what it costs ---- */
 
-/* Positions of a cache: the last new token is never read. */
-static int64_t kv_bytes(struct ha_model *model, const struct ha_generate_request *request,
-                        const struct ha_generate_settings *settings)
+static struct ha_generate_cost read_meters(const struct generation *g)
 {
-    return ha_kv_cache_bytes(ha_model_config(model),
-                             ha_backend_activation_dtype(ha_model_backend(model)),
-                             request->n_ids + settings->max_new_tokens - 1);
+    const struct ha_backend *backend = ha_model_backend(g->model);
+
+    return (struct ha_generate_cost){.seconds = (double)ha_clock_boot_ns() * 1e-9,
+                                     .flops = ha_backend_flops(backend),
+                                     .bytes_moved = ha_backend_bytes_moved(backend)};
 }
 
-static int check_settings(const struct ha_generate_settings *settings, struct ha_error *err)
+/* What was done since the last call, for the sequences of a call to share. */
+static struct ha_generate_cost take_work(struct generation *g)
 {
-    int r = ha_sampler_settings_check(&settings->sampler, err);
+    struct ha_generate_cost now = read_meters(g), before = g->charged;
 
-    if (r < 0)
-        return r;
-    if (settings->max_new_tokens < 1 || settings->max_new_tokens > INT32_MAX / 2)
-        return ha_error_set(err, EINVAL, "max_new_tokens is %" PRId64 "; it must be 1 to %d",
-                            settings->max_new_tokens, INT32_MAX / 2);
-    if (settings->max_sequences < 1 || settings->max_sequences > INT32_MAX)
-        return ha_error_set(err, EINVAL, "%" PRId64 " sequences at once; it must be 1 or more",
-                            settings->max_sequences);
-    if (settings->max_kv_bytes < 0)
-        return ha_error_set(err, EINVAL, "the KV cache limit of %" PRId64 " bytes is negative",
-                            settings->max_kv_bytes);
-    return 0;
+    g->charged = now;
+    return (struct ha_generate_cost){.seconds = now.seconds - before.seconds,
+                                     .flops = now.flops - before.flops,
+                                     .bytes_moved = now.bytes_moved - before.bytes_moved};
 }
 
-static int check_requests(struct ha_model *model, const struct ha_generate_request *requests,
-                          int64_t n_requests, const struct ha_generate_settings *settings,
-                          struct ha_error *err)
+static void charge(struct sequence *sequence, const struct ha_generate_cost *work, double part)
 {
-    for (int64_t i = 0; i < n_requests; i++) {
-        if (requests[i].n_ids < 1 || requests[i].n_ids > INT32_MAX / 2)
-            return ha_error_set(err, EINVAL, "request %" PRId64 ": a prompt of %" PRId64 " tokens",
-                                i, requests[i].n_ids);
-        if (settings->max_kv_bytes > 0 &&
-            kv_bytes(model, &requests[i], settings) > settings->max_kv_bytes)
-            return ha_error_set(err, EINVAL,
-                                "request %" PRId64 " needs %" PRId64
-                                " bytes of KV cache, the limit is %" PRId64
-                                "; raise it or lower max_new_tokens",
-                                i, kv_bytes(model, &requests[i], settings), settings->max_kv_bytes);
-    }
-    return 0;
-}
-
-static struct ha_decoder_limits limits_for(const struct ha_generate_request *requests,
-                                           int64_t n_requests,
-                                           const struct ha_generate_settings *settings)
-{
-    struct ha_decoder_limits limits = {
-        .max_sequences =
-            settings->max_sequences < n_requests ? settings->max_sequences : n_requests,
-    };
-    int64_t all = 0, longest = 0;
-
-    for (int64_t i = 0; i < n_requests; i++) {
-        int64_t rank = requests[i].adapter ? ha_adapter_settings(requests[i].adapter)->rank : 0;
-
-        limits.max_rank = rank > limits.max_rank ? rank : limits.max_rank;
-        longest = requests[i].n_ids > longest ? requests[i].n_ids : longest;
-        all += requests[i].n_ids < PROMPT_TOKENS - all ? requests[i].n_ids : PROMPT_TOKENS - all;
-    }
-    limits.max_prompt_tokens = longest > all ? longest : all;
-    return limits;
-}
-
-/* The caches that can be alive together: an upper bound. */
-static int64_t kv_limit_for(struct ha_model *model, const struct ha_generate_request *requests,
-                            int64_t n_requests, const struct ha_generate_settings *settings)
-{
-    int64_t largest = 0, all = 0, bound;
-
-    for (int64_t i = 0; i < n_requests; i++) {
-        int64_t bytes = kv_bytes(model, &requests[i], settings);
-
-        largest = bytes > largest ? bytes : largest;
-        all += bytes;
-    }
-    if (!__builtin_mul_overflow(largest, settings->max_sequences, &bound) && bound < all)
-        all = bound;
-    return settings->max_kv_bytes > 0 && settings->max_kv_bytes < all ? settings->max_kv_bytes
-                                                                      : all;
-}
-
-int ha_generate_plan_bytes(struct ha_model *model, const struct ha_generate_request *requests,
-                           int64_t n_requests, const struct ha_generate_settings *settings,
-                           int64_t *ret_bytes, struct ha_error *err)
-{
-    struct ha_decoder_limits limits;
-    int64_t bytes = 0;
-    int r = check_settings(settings, err);
-
-    if (r == 0)
-        r = check_requests(model, requests, n_requests, settings, err);
-    if (r == 0 && n_requests > 0) {
-        limits = limits_for(requests, n_requests, settings);
-        r = ha_decoder_plan_bytes(ha_model_config(model),
-                                  ha_backend_activation_dtype(ha_model_backend(model)), &limits,
-                                  &bytes, err);
-    }
-    if (r < 0)
-        return r;
-    *ret_bytes = bytes + kv_limit_for(model, requests, n_requests, settings);
-    return 0;
+    sequence->cost.seconds += part * work->seconds;
+    sequence->cost.flops += part * work->flops;
+    sequence->cost.bytes_moved += part * work->bytes_moved;
 }
 
 /* ---- one sequence ---- */
 
-static int start_sequence(struct generation *g, int64_t request_index,
-                          struct sequence *ret_sequence, struct ha_error *err)
+static bool is_wanted(const struct generation *g, int64_t request)
+{
+    return !g->hooks->unwanted || !g->hooks->unwanted(g->hooks->context, request);
+}
+
+static int start_sequence(struct generation *g, int64_t request_index, struct ha_error *err)
 {
     const struct ha_generate_request *request = &g->requests[request_index];
-    struct sequence sequence = {.request = request_index, .n_ids = request->n_ids};
+    struct sequence *sequence = &g->entering[g->n_entering];
     int r;
 
-    sequence.ids = ha_calloc(request->n_ids + g->settings->max_new_tokens, sizeof(*sequence.ids));
-    if (!sequence.ids)
+    *sequence = (struct sequence){.request = request_index, .n_ids = request->n_ids};
+    sequence->ids =
+        ha_calloc(request->n_ids + request->rules->max_new_tokens, sizeof(*sequence->ids));
+    if (!sequence->ids)
         return ha_error_set(err, ENOMEM, "no memory for the tokens of request %" PRId64,
                             request_index);
-    memcpy(sequence.ids, request->ids, (size_t)request->n_ids * sizeof(*sequence.ids));
-    sequence.kv_bytes = kv_bytes(g->model, request, g->settings);
-    r = ha_kv_cache_create(g->model, request->n_ids + g->settings->max_new_tokens - 1,
-                           &sequence.cache, err);
+    memcpy(sequence->ids, request->ids, (size_t)request->n_ids * sizeof(*sequence->ids));
+    sequence->kv_bytes = ha_generate_kv_bytes(g->model, request);
+    r = ha_kv_cache_create(g->model, ha_generate_positions(request), &sequence->cache, err);
     if (r < 0) {
-        free(sequence.ids);
+        free(sequence->ids);
         return r;
     }
-    g->kv_used += sequence.kv_bytes;
-    *ret_sequence = sequence;
+    g->kv_used += sequence->kv_bytes;
+    g->n_entering++;
     return 0;
 }
 
@@ -207,47 +135,61 @@ static int deliver(struct generation *g, struct sequence *sequence, enum ha_gene
         .ids = sequence->ids + n_prompt,
         .n_ids = sequence->n_ids - n_prompt,
         .finish = finish,
+        .cost = sequence->cost,
     };
 
     sequence->done = true;
     return g->hooks->finished(g->hooks->context, &answer, err);
 }
 
-static bool is_eos(const struct ha_generate_settings *settings, int32_t token)
+static bool is_eos(const struct ha_generate_rules *rules, int32_t token)
 {
-    for (int64_t i = 0; i < settings->n_eos; i++)
-        if (settings->eos[i] == token)
+    for (int64_t i = 0; i < rules->n_eos; i++)
+        if (rules->eos[i] == token)
             return true;
     return false;
+}
+
+/* The next token of a sequence. */
+static int pick(struct generation *g, const struct sequence *sequence, float *logits,
+                int32_t *ret_token, struct ha_error *err)
+{
+    const struct ha_generate_request *request = &g->requests[sequence->request];
+    const struct ha_generate_rules *rules = request->rules;
+    struct ha_sampler_place place = {
+        .ids = sequence->ids,
+        .n_ids = sequence->n_ids,
+        .n_new = sequence->n_ids - request->n_ids,
+        .eos = rules->eos,
+        .n_eos = rules->n_eos,
+        .seed = rules->seed,
+        .prompt = request->number,
+    };
+
+    return ha_sampler_pick(g->sampler, &rules->sampler, &place, logits, ret_token, err);
 }
 
 /* Choose the sequence's next token and see whether its answer ends there. */
 static int advance(struct generation *g, struct sequence *sequence, float *logits,
                    struct ha_error *err)
 {
-    const struct ha_generate_settings *settings = g->settings;
     const struct ha_generate_request *request = &g->requests[sequence->request];
-    int64_t n_new = sequence->n_ids - request->n_ids;
-    struct ha_sampler_place place = {
-        .ids = sequence->ids,
-        .n_ids = sequence->n_ids,
-        .n_new = n_new,
-        .eos = settings->eos,
-        .n_eos = settings->n_eos,
-        .seed = settings->seed,
-        .prompt = request->prompt,
-    };
+    int64_t n_new = sequence->n_ids - request->n_ids + 1;
     int32_t token = 0;
-    int r = ha_sampler_pick(g->sampler, &settings->sampler, &place, logits, &token, err);
+    int r = pick(g, sequence, logits, &token, err);
 
+    if (r == -EDOM && g->hooks->failed) {
+        sequence->done = true;
+        g->some_failed = true;
+        return g->hooks->failed(g->hooks->context, sequence->request, err);
+    }
     if (r < 0) {
         ha_error_prefix(err, "request %" PRId64, sequence->request);
         return r;
     }
-    if (is_eos(settings, token))
+    if (is_eos(request->rules, token))
         return deliver(g, sequence, HA_FINISH_EOS, err);
     sequence->ids[sequence->n_ids++] = token;
-    n_new++;
     g->counts.new_tokens++;
     if (g->hooks->stop) {
         r = g->hooks->stop(g->hooks->context, sequence->request, sequence->ids + request->n_ids,
@@ -257,36 +199,110 @@ static int advance(struct generation *g, struct sequence *sequence, float *logit
         if (r > 0)
             return deliver(g, sequence, HA_FINISH_STOP, err);
     }
-    if (n_new == settings->max_new_tokens)
+    if (n_new == request->rules->max_new_tokens)
         return deliver(g, sequence, HA_FINISH_LENGTH, err);
     return 0;
 }
 
-/* ---- all sequences ---- */
+/* ---- requests enter ---- */
 
-static int advance_all(struct generation *g, struct sequence *sequences, int64_t n,
-                       struct ha_error *err)
+/* The end of the run of wanted requests of one prompt that begins with `first`, as far as
+ * places and memory reach that `n_used` sequences leave.  *ret_whole: it reaches to the end. */
+static int64_t reach(const struct generation *g, int64_t first, int64_t n_used, bool *ret_whole)
 {
-    int64_t vocab = ha_model_config(g->model)->vocab;
-    int r = 0;
+    int64_t room = g->kv_limit - g->kv_used, i = first;
 
-    for (int64_t i = 0; r == 0 && i < n; i++)
-        r = advance(g, &sequences[i], g->logits + i * vocab, err);
-    return r;
+    *ret_whole = true;
+    for (; i < g->n_requests && ha_generate_same_prompt(&g->requests[i], &g->requests[first]);
+         i++) {
+        int64_t bytes = ha_generate_kv_bytes(g->model, &g->requests[i]);
+
+        if (n_used == g->limits.max_sequences || bytes > room) {
+            *ret_whole = false;
+            break;
+        }
+        n_used++;
+        room -= bytes;
+    }
+    return i;
 }
 
-/* Take out what is done; the rest keeps its order. */
-static void sweep(struct generation *g)
+/* True when the next request may enter.  A prompt that does not fit with all its requests
+ * waits for more places as long as there is something else to do. */
+static bool may_enter(struct generation *g)
 {
-    int64_t kept = 0;
+    int64_t n_used = g->n_running + g->n_entering, end;
+    bool whole;
 
-    for (int64_t i = 0; i < g->n_running; i++) {
-        if (g->running[i].done)
-            end_sequence(g, &g->running[i]);
-        else
-            g->running[kept++] = g->running[i];
+    while (g->next < g->n_requests && !is_wanted(g, g->next))
+        g->next++;
+    if (g->next == g->n_requests)
+        return false;
+    if (g->next < g->group_end)
+        return true;
+    end = reach(g, g->next, n_used, &whole);
+    if (!whole && n_used > 0)
+        return false;
+    g->group_end = end;
+    return true;
+}
+
+/* Rows that the next request adds to the pack of the entering ones. */
+static int64_t rows_of_next(const struct generation *g)
+{
+    const struct ha_generate_request *next = &g->requests[g->next], *last;
+
+    if (g->n_entering == 0)
+        return next->n_ids;
+    last = &g->requests[g->entering[g->n_entering - 1].request];
+    return ha_generate_same_prompt(next, last) && next->adapter == last->adapter ? 0 : next->n_ids;
+}
+
+static int fill_pack(struct generation *g, struct ha_error *err)
+{
+    int64_t rows = 0;
+
+    while (may_enter(g) && rows_of_next(g) <= g->limits.max_prompt_tokens - rows) {
+        int r;
+
+        rows += rows_of_next(g);
+        r = start_sequence(g, g->next, err);
+        if (r < 0)
+            return r;
+        g->next++;
     }
-    g->n_running = kept;
+    if (g->n_running + g->n_entering > g->counts.most_sequences)
+        g->counts.most_sequences = g->n_running + g->n_entering;
+    return 0;
+}
+
+/* Run the prompts of the entering sequences and choose their first tokens. */
+static int prefill(struct generation *g, struct ha_error *err)
+{
+    struct ha_generate_cost work;
+    int64_t vocab = ha_model_config(g->model)->vocab, tokens = 0, n = g->n_entering;
+    float *logits = g->logits + g->limits.max_sequences * vocab; /* of the one in work */
+    int r;
+
+    for (int64_t i = 0; i < n; i++) {
+        const struct ha_generate_request *request = &g->requests[g->entering[i].request];
+
+        g->call[i] = (struct ha_decoder_sequence){g->entering[i].cache, request->adapter,
+                                                  request->ids, request->n_ids};
+        tokens += request->n_ids;
+    }
+    r = ha_decoder_prefill(g->decoder, g->call, n, g->logits, g->row, err);
+    work = take_work(g);
+    g->counts.prompt_tokens += tokens;
+    for (int64_t i = 0; r == 0 && i < n; i++) {
+        struct sequence *sequence = &g->entering[i];
+
+        charge(sequence, &work, (double)sequence->n_ids / (double)tokens);
+        /* Sampling changes logits, and samples of one prompt share them. */
+        memcpy(logits, g->logits + g->row[i] * vocab, (size_t)vocab * sizeof(*logits));
+        r = advance(g, sequence, logits, err);
+    }
+    return r;
 }
 
 /* Put the sequence behind the last running one of an adapter that is not later. */
@@ -302,70 +318,58 @@ static void insert(struct generation *g, const struct sequence *sequence)
     g->n_running++;
 }
 
-/* True when the next request may enter beside what runs and `prompt_tokens` of
- * others that enter now. */
-static bool fits(const struct generation *g, int64_t prompt_tokens)
+/* Entering sequences that are not done join the running ones. */
+static void settle(struct generation *g)
 {
-    const struct ha_generate_request *request = &g->requests[g->next];
-
-    return g->n_running < g->limits.max_sequences &&
-           request->n_ids <= g->limits.max_prompt_tokens - prompt_tokens &&
-           kv_bytes(g->model, request, g->settings) <= g->kv_limit - g->kv_used;
+    for (int64_t i = 0; i < g->n_entering; i++) {
+        if (g->entering[i].done)
+            end_sequence(g, &g->entering[i]);
+        else
+            insert(g, &g->entering[i]);
+    }
+    g->n_entering = 0;
 }
 
-/* Run the prompts of the sequences whose cache is empty and choose their first tokens. */
-static int prefill(struct generation *g, struct ha_error *err)
+/* Take out what is done or, after a failure, not wanted any more; the rest keeps its order. */
+static void sweep(struct generation *g)
 {
-    int64_t vocab = ha_model_config(g->model)->vocab, n = 0, row = 0;
-    int r;
+    int64_t kept = 0;
 
-    for (int64_t i = 0; i < g->n_running; i++)
-        if (ha_kv_cache_length(g->running[i].cache) == 0)
-            g->call[n++] = (struct ha_decoder_sequence){g->running[i].cache,
-                                                        g->requests[g->running[i].request].adapter,
-                                                        g->running[i].ids, g->running[i].n_ids};
-    r = ha_decoder_prefill(g->decoder, g->call, n, g->logits, err);
-    for (int64_t i = 0; r == 0 && i < g->n_running; i++) {
+    for (int64_t i = 0; i < g->n_running; i++) {
         struct sequence *sequence = &g->running[i];
 
-        if (row == n || sequence->cache != g->call[row].cache)
-            continue;
-        g->counts.prompt_tokens += sequence->n_ids;
-        r = advance(g, sequence, g->logits + row * vocab, err);
-        row++;
+        if (sequence->done || (g->some_failed && !is_wanted(g, sequence->request)))
+            end_sequence(g, sequence);
+        else
+            g->running[kept++] = *sequence;
     }
-    return r;
+    g->n_running = kept;
+    g->some_failed = false;
 }
 
 /* Let waiting requests in, one pack of prompts after the other. */
 static int admit(struct generation *g, struct ha_error *err)
 {
-    while (g->next < g->n_requests && fits(g, 0)) {
-        int64_t prompt_tokens = 0;
-        int r = 0;
+    for (;;) {
+        int r = fill_pack(g, err);
 
-        while (g->next < g->n_requests && fits(g, prompt_tokens)) {
-            struct sequence sequence;
-
-            r = start_sequence(g, g->next, &sequence, err);
-            if (r < 0)
-                return r;
-            insert(g, &sequence);
-            prompt_tokens += sequence.n_ids;
-            g->next++;
-        }
-        if (g->n_running > g->counts.most_sequences)
-            g->counts.most_sequences = g->n_running;
+        if (r < 0 || g->n_entering == 0)
+            return r;
         r = prefill(g, err);
         if (r < 0)
             return r;
-        sweep(g);
+        settle(g);
+        if (g->some_failed)
+            sweep(g);
     }
-    return 0;
 }
+
+/* ---- all sequences ---- */
 
 static int step(struct generation *g, struct ha_error *err)
 {
+    struct ha_generate_cost work;
+    int64_t vocab = ha_model_config(g->model)->vocab;
     int r;
 
     for (int64_t i = 0; i < g->n_running; i++) {
@@ -376,8 +380,11 @@ static int step(struct generation *g, struct ha_error *err)
                                          sequence->ids + sequence->n_ids - 1, 1};
     }
     r = ha_decoder_step(g->decoder, g->call, g->n_running, g->logits, err);
-    if (r == 0)
-        r = advance_all(g, g->running, g->n_running, err);
+    work = take_work(g);
+    for (int64_t i = 0; r == 0 && i < g->n_running; i++) {
+        charge(&g->running[i], &work, 1.0 / (double)g->n_running);
+        r = advance(g, &g->running[i], g->logits + i * vocab, err);
+    }
     g->counts.steps++;
     sweep(g);
     return r;
@@ -385,6 +392,7 @@ static int step(struct generation *g, struct ha_error *err)
 
 static int run(struct generation *g, struct ha_error *err)
 {
+    g->charged = read_meters(g);
     while (g->next < g->n_requests || g->n_running > 0) {
         int r;
 
@@ -399,22 +407,32 @@ static int run(struct generation *g, struct ha_error *err)
     return 0;
 }
 
-/* Number the adapters by their first use. */
-static void order_adapters(struct generation *g)
+/* Number the adapters by their first use; requests are many, adapters few. */
+static int order_adapters(struct generation *g, struct ha_error *err)
 {
+    const struct ha_adapter **adapters = NULL;
     int64_t n_adapters = 0;
 
     for (int64_t i = 0; i < g->n_requests; i++) {
-        int64_t earlier = 0;
+        int64_t order = 0;
 
-        if (i > 0 && g->requests[i].adapter == g->requests[i - 1].adapter) {
-            g->adapter_order[i] = g->adapter_order[i - 1];
-            continue;
+        while (order < n_adapters && adapters[order] != g->requests[i].adapter)
+            order++;
+        if (order == n_adapters) {
+            const struct ha_adapter **more =
+                realloc(adapters, (size_t)(n_adapters + 1) * sizeof(*more));
+
+            if (!more) {
+                free(adapters);
+                return ha_error_set(err, ENOMEM, "no memory for %" PRId64 " adapters", order);
+            }
+            adapters = more;
+            adapters[n_adapters++] = g->requests[i].adapter;
         }
-        while (g->requests[earlier].adapter != g->requests[i].adapter)
-            earlier++;
-        g->adapter_order[i] = earlier < i ? g->adapter_order[earlier] : n_adapters++;
+        g->adapter_order[i] = order;
     }
+    free(adapters);
+    return 0;
 }
 
 static int allocate(struct generation *g, struct ha_error *err)
@@ -428,12 +446,13 @@ static int allocate(struct generation *g, struct ha_error *err)
         return r;
     g->adapter_order = ha_calloc(g->n_requests, sizeof(*g->adapter_order));
     g->running = ha_calloc(n, sizeof(*g->running));
+    g->entering = ha_calloc(n, sizeof(*g->entering));
     g->call = ha_calloc(n, sizeof(*g->call));
-    g->logits = ha_calloc(n, (size_t)vocab * sizeof(*g->logits));
-    if (!g->adapter_order || !g->running || !g->call || !g->logits)
+    g->row = ha_calloc(n, sizeof(*g->row));
+    g->logits = ha_calloc(n + 1, (size_t)vocab * sizeof(*g->logits));
+    if (!g->adapter_order || !g->running || !g->entering || !g->call || !g->row || !g->logits)
         return ha_error_set(err, ENOMEM, "no memory for %" PRId64 " sequences at once", n);
-    order_adapters(g);
-    return 0;
+    return order_adapters(g, err);
 }
 
 int ha_generate(struct ha_model *model, const struct ha_generate_request *requests,
@@ -441,30 +460,29 @@ int ha_generate(struct ha_model *model, const struct ha_generate_request *reques
                 const struct ha_generate_hooks *hooks, struct ha_generate_counts *ret_counts,
                 struct ha_error *err)
 {
-    struct generation g = {.model = model,
-                           .requests = requests,
-                           .n_requests = n_requests,
-                           .settings = settings,
-                           .hooks = hooks};
-    int r = check_settings(settings, err);
+    struct generation g = {
+        .model = model, .requests = requests, .n_requests = n_requests, .hooks = hooks};
+    int r = ha_generate_check(model, requests, n_requests, settings, err);
 
-    if (r == 0)
-        r = check_requests(model, requests, n_requests, settings, err);
     if (r < 0 || n_requests == 0)
         goto out;
-    g.limits = limits_for(requests, n_requests, settings);
-    g.kv_limit = kv_limit_for(model, requests, n_requests, settings);
+    g.limits = ha_generate_limits(requests, n_requests, settings);
+    g.kv_limit = ha_generate_kv_limit(model, requests, n_requests, settings);
     r = allocate(&g, err);
     if (r == 0)
         r = run(&g, err);
 out:
     for (int64_t i = 0; i < g.n_running; i++)
         end_sequence(&g, &g.running[i]);
+    for (int64_t i = 0; i < g.n_entering; i++)
+        end_sequence(&g, &g.entering[i]);
     ha_decoder_destroy(g.decoder);
     ha_sampler_destroy(g.sampler);
     free(g.adapter_order);
     free(g.running);
+    free(g.entering);
     free(g.call);
+    free(g.row);
     free(g.logits);
     if (ret_counts)
         *ret_counts = g.counts;

@@ -1,13 +1,15 @@
 /* generate.h - answers to many prompts, several sequences at once
  *
- * Prompts wait in the order given; one enters as soon as there is a free place
- * and room for its whole KV cache (prompt + max_new_tokens).  Prompts that enter
- * together go through the model in one pack; then all running sequences advance
- * by one token per step.  Each finished answer is handed over at once and its
- * place given to the next prompt.
+ * Requests wait in the order given; they enter as soon as there are free places
+ * and room for their whole KV caches (prompt + max_new_tokens).  Requests of one
+ * prompt that stand side by side - variants of a model, samples - enter together,
+ * so that what their adapters have in common is computed once (decode.h).  Prompts
+ * that enter go through the model in packs; then all running sequences advance by
+ * one token per step, those of one adapter side by side.  Each finished answer is
+ * handed over at once and its place given to the next request.
  *
- * An answer depends on its prompt, adapter, settings and prompt number, not on
- * what runs beside it, where the backend's rows are independent (the CPU's are). */
+ * An answer depends on its prompt, adapter, rules and number, not on what runs
+ * beside it, where the backend's rows are independent (the CPU's are). */
 #ifndef HA_WORKER_SAMPLING_GENERATE_H
 #define HA_WORKER_SAMPLING_GENERATE_H
 
@@ -20,19 +22,24 @@
 
 struct ha_error;
 
-struct ha_generate_request {
-    const int32_t *ids; /* the prompt, >= 1 token */
-    int64_t n_ids;
-    const struct ha_adapter *adapter; /* NULL: the base model */
-    uint64_t prompt; /* its number for the random numbers: row of the prompt in its file */
-};
-
-struct ha_generate_settings {
+/* How an answer is drawn and when it ends. */
+struct ha_generate_rules {
     struct ha_sampler_settings sampler;
     uint64_t seed;
     int64_t max_new_tokens; /* >= 1 */
     const int32_t *eos;     /* any of them ends an answer */
     int64_t n_eos;
+};
+
+struct ha_generate_request {
+    const int32_t *ids; /* the prompt, >= 1 token; one array for all requests of one prompt */
+    int64_t n_ids;
+    const struct ha_adapter *adapter; /* NULL: the base model */
+    const struct ha_generate_rules *rules;
+    uint64_t number; /* of prompt and sample, for the random numbers */
+};
+
+struct ha_generate_settings {
     int64_t max_sequences; /* running at once, >= 1 */
     int64_t max_kv_bytes;  /* of all caches together; 0: as much as max_sequences need */
 };
@@ -41,11 +48,18 @@ enum ha_generate_finish { HA_FINISH_EOS, HA_FINISH_STOP, HA_FINISH_LENGTH };
 
 const char *ha_generate_finish_name(enum ha_generate_finish finish); /* "eos", "stop", "length" */
 
+/* What was done for an answer: work that it shared with others counts in equal parts
+ * (steps) or by tokens of the prompts (packs of prompts). */
+struct ha_generate_cost {
+    double seconds, flops, bytes_moved;
+};
+
 struct ha_generate_answer {
     int64_t request;    /* index of the request */
     const int32_t *ids; /* new tokens, without the end token; valid during the call */
     int64_t n_ids;
     enum ha_generate_finish finish;
+    struct ha_generate_cost cost;
 };
 
 struct ha_generate_hooks {
@@ -58,6 +72,12 @@ struct ha_generate_hooks {
     /* Called once for each request, in the order in which they finish.  A negative
      * errno gives up. */
     int (*finished)(void *context, const struct ha_generate_answer *answer, struct ha_error *err);
+    /* The logits of a request are no numbers (-EDOM in err): its model has diverged.  0: go
+     * on without this request; a negative errno gives up.  NULL: give up. */
+    int (*failed)(void *context, int64_t request, struct ha_error *err);
+    /* True: the request is not wanted (any more): it is left out, or dropped as it runs.
+     * Asked before it enters and whenever one has failed.  NULL: all are wanted. */
+    bool (*unwanted)(void *context, int64_t request);
     /* Called once per step; true: give up with -ECANCELED.  May be NULL. */
     bool (*cancelled)(void *context);
 };
@@ -68,15 +88,23 @@ struct ha_generate_counts {
     int64_t most_sequences; /* at once */
 };
 
-/* Bytes on the backend, KV caches included, for these requests. */
-int ha_generate_plan_bytes(struct ha_model *model, const struct ha_generate_request *requests,
-                           int64_t n_requests, const struct ha_generate_settings *settings,
-                           int64_t *ret_bytes, struct ha_error *err);
+/* The parts of what generation holds on the backend beside the model. */
+struct ha_generate_sizes {
+    int64_t decoder; /* activations of a pack of prompts or a step, logits */
+    int64_t kv;      /* all caches, at most */
+    int64_t largest; /* cache of one request */
+    int64_t total;   /* decoder + kv */
+};
 
-/* Returns 0 when every request was finished, -EINVAL for a setting or a request
- * that cannot work (named, before anything runs), -EDOM for logits that are not
- * numbers, -ECANCELED, or what a hook or the model returned.  ret_counts may be
- * NULL; it is filled in on failure as well. */
+/* Arithmetic for these requests; -EINVAL as ha_generate. */
+int ha_generate_plan(struct ha_model *model, const struct ha_generate_request *requests,
+                     int64_t n_requests, const struct ha_generate_settings *settings,
+                     struct ha_generate_sizes *ret_sizes, struct ha_error *err);
+
+/* Returns 0 when every request was finished, failed or unwanted, -EINVAL for a
+ * setting or a request that cannot work (named, before anything runs), -EDOM for
+ * logits that are not numbers where no hook takes it, -ECANCELED, or what a hook or
+ * the model returned.  ret_counts may be NULL; it is filled in on failure as well. */
 int ha_generate(struct ha_model *model, const struct ha_generate_request *requests,
                 int64_t n_requests, const struct ha_generate_settings *settings,
                 const struct ha_generate_hooks *hooks, struct ha_generate_counts *ret_counts,

@@ -75,14 +75,15 @@ static void run_batch(struct ha_decoder *decoder, struct batch *batch, float *co
 {
     struct ha_decoder_sequence call[N];
     float logits[N * VOCAB];
+    int64_t row[N];
     int which[N];
 
     for (int i = 0; i < N; i++)
         call[i] = (struct ha_decoder_sequence){batch->cache[i], batch->adapter[i], batch->ids[i],
                                                batch->n_prompt[i]};
-    assert_ok(ha_decoder_prefill(decoder, call, N, logits, &err));
+    assert_ok(ha_decoder_prefill(decoder, call, N, logits, row, &err));
     for (int i = 0; i < N; i++)
-        check_logits(logits + i * VOCAB, want[i] + (batch->n_prompt[i] - 1) * VOCAB);
+        check_logits(logits + row[i] * VOCAB, want[i] + (batch->n_prompt[i] - 1) * VOCAB);
     for (;;) {
         int n = 0;
 
@@ -143,6 +144,38 @@ static void agrees_with_the_forward_pass(void **state)
     }
 }
 
+/* Prefill, then one step, of the sequences call[0 .. n); rows of logits in their order. */
+static void two_calls(struct ha_decoder *decoder, const struct ha_decoder_sequence *call, int64_t n,
+                      float *first, float *second)
+{
+    struct ha_decoder_sequence next[N];
+    float logits[N * VOCAB];
+    int64_t row[N];
+
+    for (int i = 0; i < n; i++)
+        ha_kv_cache_reset(call[i].cache);
+    assert_ok(ha_decoder_prefill(decoder, call, n, logits, row, &err));
+    for (int i = 0; i < n; i++) {
+        memcpy(first + i * VOCAB, logits + row[i] * VOCAB, VOCAB * sizeof(float));
+        next[i] = call[i];
+        next[i].ids += call[i].n_ids;
+        next[i].n_ids = 1;
+    }
+    assert_ok(ha_decoder_step(decoder, next, n, second, &err));
+}
+
+static void same_alone(struct ha_decoder *decoder, const struct ha_decoder_sequence *call)
+{
+    float together[N * VOCAB], after[N * VOCAB], alone[VOCAB], alone_after[VOCAB];
+
+    two_calls(decoder, call, N, together, after);
+    for (int i = 0; i < N; i++) {
+        two_calls(decoder, &call[i], 1, alone, alone_after);
+        assert_memory_equal(alone, together + i * VOCAB, sizeof(alone));
+        assert_memory_equal(alone_after, after + i * VOCAB, sizeof(alone));
+    }
+}
+
 /* What runs beside a sequence changes no bit of its logits on the CPU. */
 static void sequences_do_not_influence_each_other(void **state)
 {
@@ -153,7 +186,6 @@ static void sequences_do_not_influence_each_other(void **state)
     struct ha_decoder *decoder = NULL;
     struct small_model small;
     struct batch batch;
-    float together[N * VOCAB], after[N * VOCAB], alone[VOCAB];
 
     (void)state;
     small_model_open(&small, backend, &config, HA_DTYPE_F32, 9);
@@ -162,25 +194,98 @@ static void sequences_do_not_influence_each_other(void **state)
     for (int i = 0; i < N; i++)
         call[i] =
             (struct ha_decoder_sequence){batch.cache[i], NULL, batch.ids[i], batch.n_prompt[i]};
-    assert_ok(ha_decoder_prefill(decoder, call, N, together, &err));
-    for (int i = 0; i < N; i++) {
-        call[i].ids += call[i].n_ids;
-        call[i].n_ids = 1;
-    }
-    assert_ok(ha_decoder_step(decoder, call, N, after, &err));
-    for (int i = 0; i < N; i++) {
-        ha_kv_cache_reset(batch.cache[i]);
-        call[i].ids = batch.ids[i];
-        call[i].n_ids = batch.n_prompt[i];
-        assert_ok(ha_decoder_prefill(decoder, &call[i], 1, alone, &err));
-        assert_memory_equal(alone, together + i * VOCAB, sizeof(alone));
-        call[i].ids += call[i].n_ids;
-        call[i].n_ids = 1;
-        assert_ok(ha_decoder_step(decoder, &call[i], 1, alone, &err));
-        assert_memory_equal(alone, after + i * VOCAB, sizeof(alone));
-    }
+    same_alone(decoder, call);
     batch_close(&batch);
     ha_decoder_destroy(decoder);
+    small_model_close(&small);
+    ha_backend_close(backend);
+}
+
+/* Variants of a model that share a prompt share its computation below their adapters, and no
+ * bit changes, whatever stands side by side. */
+static void a_shared_prompt_is_as_good_as_ones_own(void **state)
+{
+    static const int prompt_of[][N] = {{0, 0, 0, 0, 0}, {0, 0, 0, 1, 1}, {0, 1, 1, 1, 0}};
+    static const int adapter_of[][N] = {{0, 1, 2, 3, 1}, {3, 0, 1, 2, 2}, {1, 3, 2, 1, 0}};
+    static const struct ha_decoder_limits limits = {N, 60, 4};
+    struct ha_backend *backend = open_cpu(2);
+
+    (void)state;
+    for (int family = 0; family < 2; family++) {
+        struct ha_model_config config = small_config(family ? HA_FAMILY_QWEN3 : HA_FAMILY_LLAMA);
+        struct ha_adapter *adapters[4] = {NULL};
+        struct ha_decoder *decoder = NULL;
+        struct small_model small;
+        struct batch batch;
+
+        small_model_open(&small, backend, &config, HA_DTYPE_BF16, 12);
+        adapters[1] = random_adapter(backend, &config, 0, 1, 0x7f, 4, 0.5f, 6);
+        adapters[2] = random_adapter(backend, &config, 2, 3, 0x0f, 2, 0.5f, 7);
+        adapters[3] = random_adapter(backend, &config, 3, 3, 0x0f, 3, 0.5f, 8);
+        batch_open(&batch, small.model, 13);
+        assert_ok(ha_decoder_create(small.model, &limits, &decoder, &err));
+        for (size_t k = 0; k < sizeof(prompt_of) / sizeof(prompt_of[0]); k++) {
+            struct ha_decoder_sequence call[N];
+
+            for (int i = 0; i < N; i++)
+                call[i] = (struct ha_decoder_sequence){batch.cache[i], adapters[adapter_of[k][i]],
+                                                       batch.ids[prompt_of[k][i]],
+                                                       prompt_of[k][i] ? 7 : 13};
+            same_alone(decoder, call);
+        }
+        batch_close(&batch);
+        ha_decoder_destroy(decoder);
+        for (int i = 1; i < 4; i++)
+            ha_adapter_destroy(adapters[i]);
+        small_model_close(&small);
+    }
+    ha_backend_close(backend);
+}
+
+/* The work that sharing leaves: five variants of one prompt, and three samples of one. */
+static void shared_work_is_not_done_twice(void **state)
+{
+    static const struct ha_decoder_limits limits = {N, 5 * 20, 2};
+    struct ha_backend *backend = open_cpu(1);
+    struct ha_model_config config = small_config(HA_FAMILY_LLAMA);
+    struct ha_adapter *top;
+    struct ha_decoder_sequence call[N];
+    struct ha_decoder *decoder = NULL;
+    struct small_model small;
+    struct batch batch;
+    float logits[N * VOCAB];
+    int64_t row[N];
+    double alone, twice, samples;
+
+    (void)state;
+    small_model_open(&small, backend, &config, HA_DTYPE_F32, 12);
+    top = random_adapter(backend, &config, 3, 3, 0x0f, 2, 0.5f, 8);
+    batch_open(&batch, small.model, 13);
+    assert_ok(ha_decoder_create(small.model, &limits, &decoder, &err));
+    for (int i = 0; i < N; i++)
+        call[i] =
+            (struct ha_decoder_sequence){batch.cache[i], i == 1 ? top : NULL, batch.ids[0], 20};
+    call[2].adapter = call[3].adapter = top;
+    alone = ha_backend_flops(backend);
+    assert_ok(ha_decoder_prefill(decoder, call, 1, logits, row, &err));
+    alone = ha_backend_flops(backend) - alone;
+    for (int i = 0; i < N; i++)
+        ha_kv_cache_reset(batch.cache[i]);
+    twice = ha_backend_flops(backend);
+    assert_ok(ha_decoder_prefill(decoder, call, 2, logits, row, &err));
+    twice = ha_backend_flops(backend) - twice;
+    /* Three of four layers are shared, and the highest one is mostly left out. */
+    assert_true(twice > alone && twice < 1.3 * alone);
+    for (int i = 0; i < N; i++)
+        ha_kv_cache_reset(batch.cache[i]);
+    samples = ha_backend_flops(backend);
+    assert_ok(ha_decoder_prefill(decoder, call, 4, logits, row, &err));
+    samples = ha_backend_flops(backend) - samples;
+    assert_true(samples == twice);
+    assert_true(row[0] != row[1] && row[1] == row[2] && row[2] == row[3]);
+    batch_close(&batch);
+    ha_decoder_destroy(decoder);
+    ha_adapter_destroy(top);
     small_model_close(&small);
     ha_backend_close(backend);
 }
@@ -190,9 +295,9 @@ static void expect_refused(struct ha_decoder *decoder, const struct ha_decoder_s
 {
     float logits[N * VOCAB];
     struct ha_error why = {0};
-    int64_t length = ha_kv_cache_length(sequences[0].cache);
+    int64_t row[N], length = ha_kv_cache_length(sequences[0].cache);
 
-    assert_int_equal(prefill ? ha_decoder_prefill(decoder, sequences, n, logits, &why)
+    assert_int_equal(prefill ? ha_decoder_prefill(decoder, sequences, n, logits, row, &why)
                              : ha_decoder_step(decoder, sequences, n, logits, &why),
                      -EINVAL);
     if (!strstr(why.text, text))
@@ -213,6 +318,7 @@ static void refuses_what_does_not_fit(void **state)
     struct ha_decoder_sequence two[3];
     int32_t ids[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 53};
     float logits[2 * VOCAB];
+    int64_t row[2];
     struct ha_error why;
     int64_t bytes = 0;
 
@@ -228,7 +334,7 @@ static void refuses_what_does_not_fit(void **state)
     assert_ok(ha_kv_cache_create(small.model, 9, &cache, &err));
     assert_ok(ha_kv_cache_create(small.model, 9, &other, &err));
     for (int i = 0; i < 3; i++)
-        two[i] = (struct ha_decoder_sequence){i ? other : cache, NULL, ids, 6};
+        two[i] = (struct ha_decoder_sequence){i ? other : cache, NULL, ids + i, 6};
     expect_refused(decoder, two, 2, true, "10 tokens in one call");
     expect_refused(decoder, two, 3, true, "3 sequences");
     expect_refused(decoder, two, 1, false, "6 tokens after 0");
@@ -240,7 +346,7 @@ static void refuses_what_does_not_fit(void **state)
     two[0].adapter = adapter;
     expect_refused(decoder, two, 1, true, "rank 2");
     two[0] = (struct ha_decoder_sequence){cache, NULL, ids, 9};
-    assert_ok(ha_decoder_prefill(decoder, two, 1, logits, &err));
+    assert_ok(ha_decoder_prefill(decoder, two, 1, logits, row, &err));
     expect_refused(decoder, two, 1, true, "9 tokens after 9");
     two[0].n_ids = 1;
     expect_refused(decoder, two, 1, false, "cache of 9 tokens is full");
@@ -257,6 +363,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(agrees_with_the_forward_pass),
         cmocka_unit_test(sequences_do_not_influence_each_other),
+        cmocka_unit_test(a_shared_prompt_is_as_good_as_ones_own),
+        cmocka_unit_test(shared_work_is_not_done_twice),
         cmocka_unit_test(refuses_what_does_not_fit),
     };
 

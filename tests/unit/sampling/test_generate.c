@@ -17,6 +17,7 @@ struct fixture {
     struct ha_adapter *adapters[2];
     int32_t prompts[REQUESTS][PROMPT_MAX];
     struct ha_generate_request requests[REQUESTS];
+    struct ha_generate_rules rules;
     struct ha_generate_settings settings;
 };
 
@@ -31,14 +32,15 @@ static void fixture_open(struct fixture *f, int threads)
     for (int i = 0; i < 2; i++)
         f->adapters[i] = random_adapter(f->backend, &config, i, 3, 0xf, 2 + i, 1.0f, 5 + i);
     for (int i = 0; i < REQUESTS; i++) {
-        f->requests[i] =
-            (struct ha_generate_request){f->prompts[i], 1 + random_below(&random, PROMPT_MAX),
-                                         i % 3 ? f->adapters[i % 3 - 1] : NULL, (uint64_t)i};
+        f->requests[i] = (struct ha_generate_request){
+            f->prompts[i], 1 + random_below(&random, PROMPT_MAX),
+            i % 3 ? f->adapters[i % 3 - 1] : NULL, &f->rules, (uint64_t)i};
         for (int t = 0; t < PROMPT_MAX; t++)
             f->prompts[i][t] = (int32_t)random_below(&random, VOCAB);
     }
-    f->settings = (struct ha_generate_settings){
-        .sampler = {0.0, 0, 1.0, 1.0, 0}, .seed = 42, .max_new_tokens = NEW, .max_sequences = 4};
+    f->rules = (struct ha_generate_rules){
+        .sampler = {0.0, 0, 1.0, 1.0, 0}, .seed = 42, .max_new_tokens = NEW};
+    f->settings = (struct ha_generate_settings){.max_sequences = 4};
 }
 
 static void fixture_close(struct fixture *f)
@@ -96,7 +98,8 @@ static bool cancelled(void *context)
 static int generate(struct fixture *f, struct record *record, struct ha_generate_counts *counts,
                     struct ha_error *err)
 {
-    struct ha_generate_hooks hooks = {record, stop, finished, cancelled};
+    struct ha_generate_hooks hooks = {
+        .context = record, .stop = stop, .finished = finished, .cancelled = cancelled};
 
     return ha_generate(f->small.model, f->requests, REQUESTS, &f->settings, &hooks, counts, err);
 }
@@ -145,10 +148,11 @@ static void greedy_agrees_with_prefill(void **state)
         for (int t = 0; t < NEW; t++) {
             struct ha_decoder_sequence sequence = {cache, f.requests[i].adapter, ids, n_prompt + t};
             float logits[VOCAB];
+            int64_t row;
             int best = 0;
 
             ha_kv_cache_reset(cache);
-            assert_ok(ha_decoder_prefill(decoder, &sequence, 1, logits, &err));
+            assert_ok(ha_decoder_prefill(decoder, &sequence, 1, logits, &row, &err));
             for (int v = 1; v < VOCAB; v++)
                 best = logits[v] > logits[best] ? v : best;
             assert_int_equal(record.ids[i][t], best);
@@ -169,7 +173,7 @@ static void answers_do_not_depend_on_the_batch(void **state)
 
     (void)state;
     fixture_open(&f, 1);
-    f.settings.sampler = (struct ha_sampler_settings){0.9, 20, 0.95, 1.1, 0};
+    f.rules.sampler = (struct ha_sampler_settings){0.9, 20, 0.95, 1.1, 0};
     first = generate_all(&f, -1);
     for (int n = 1; n <= 16; n += 5) {
         f.settings.max_sequences = n;
@@ -187,12 +191,60 @@ static void answers_do_not_depend_on_the_batch(void **state)
     same_answers(&first, &other);
     fixture_close(&f);
     fixture_open(&f, 3);
-    f.settings.sampler = (struct ha_sampler_settings){0.9, 20, 0.95, 1.1, 0};
+    f.rules.sampler = (struct ha_sampler_settings){0.9, 20, 0.95, 1.1, 0};
     other = generate_all(&f, -1);
     same_answers(&first, &other);
-    f.settings.seed = 43;
+    f.rules.seed = 43;
     other = generate_all(&f, -1);
     assert_memory_not_equal(first.ids, other.ids, sizeof(first.ids));
+    fixture_close(&f);
+}
+
+/* Nine requests of two prompts: variants and samples of one prompt enter together, and answer
+ * as they do alone, in any room. */
+static void variants_and_samples_share_their_prompt(void **state)
+{
+    static const int64_t per_prompt[] = {5, 4};
+    struct record first, other, alone;
+    struct fixture f;
+    int64_t at = 0, largest;
+
+    (void)state;
+    fixture_open(&f, 2);
+    f.rules.sampler = (struct ha_sampler_settings){0.9, 20, 0.95, 1.1, 0};
+    for (int p = 0; p < 2; p++)
+        for (int64_t i = 0; i < per_prompt[p]; i++, at++) {
+            f.requests[at].ids = f.prompts[p];
+            f.requests[at].n_ids = 9 + p;
+            f.requests[at].number = (uint64_t)(p | (i == 4 || i == 2) << 4);
+        }
+    f.requests[2].adapter = f.requests[1].adapter; /* another sample of the same variant */
+    f.settings.max_sequences = REQUESTS;
+    first = generate_all(&f, -1);
+    for (int n = 1; n < REQUESTS; n++) {
+        f.settings.max_sequences = n;
+        other = generate_all(&f, -1);
+        same_answers(&first, &other);
+    }
+    largest = ha_kv_cache_bytes(&f.small.config, HA_DTYPE_F32, 10 + NEW - 1);
+    for (int n = 1; n < 7; n += 2) {
+        f.settings.max_kv_bytes = largest * n + largest / 3;
+        other = generate_all(&f, -1);
+        same_answers(&first, &other);
+    }
+    assert_memory_not_equal(first.ids[1], first.ids[2], sizeof(first.ids[1]));
+    alone = first;
+    for (int i = 0; i < REQUESTS; i++) {
+        struct ha_generate_hooks hooks = {.context = &other, .finished = finished};
+        struct ha_generate_request request = f.requests[i];
+
+        other = (struct record){.stop_token = -1};
+        assert_ok(ha_generate(f.small.model, &request, 1, &f.settings, &hooks, NULL, &err));
+        alone.n_ids[i] = other.n_ids[0];
+        alone.finish[i] = other.finish[0];
+        memcpy(alone.ids[i], other.ids[0], sizeof(alone.ids[i]));
+    }
+    same_answers(&first, &alone);
     fixture_close(&f);
 }
 
@@ -206,12 +258,12 @@ static void answers_end_for_three_reasons(void **state)
 
     (void)state;
     fixture_open(&f, 1);
-    f.settings.sampler.temperature = 1.0;
+    f.rules.sampler.temperature = 1.0;
     whole = generate_all(&f, -1);
     eos[0] = whole.ids[1][3];
     eos[1] = whole.ids[2][0];
-    f.settings.eos = eos;
-    f.settings.n_eos = 2;
+    f.rules.eos = eos;
+    f.rules.n_eos = 2;
     cut = generate_all(&f, whole.ids[4][5]);
     for (int i = 0; i < REQUESTS; i++) {
         int64_t n = 0;
@@ -241,17 +293,17 @@ static void memory_is_planned_and_given_back(void **state)
     struct fixture f;
     struct record record = {.stop_token = -1};
     struct ha_generate_counts counts;
-    int64_t before, plan = 0, prompt_tokens = 0;
+    struct ha_generate_sizes plan;
+    int64_t before, prompt_tokens = 0;
 
     (void)state;
     fixture_open(&f, 1);
     (void)generate_all(&f, -1); /* the backend's scratch and the table of positions are there now */
     before = ha_backend_allocated_bytes(f.backend);
-    assert_ok(
-        ha_generate_plan_bytes(f.small.model, f.requests, REQUESTS, &f.settings, &plan, &err));
+    assert_ok(ha_generate_plan(f.small.model, f.requests, REQUESTS, &f.settings, &plan, &err));
     assert_ok(generate(&f, &record, &counts, &err));
     assert_int_equal(ha_backend_allocated_bytes(f.backend), before);
-    assert_true(ha_backend_peak_bytes(f.backend) <= before + plan);
+    assert_true(ha_backend_peak_bytes(f.backend) <= before + plan.total);
     for (int i = 0; i < REQUESTS; i++)
         prompt_tokens += f.requests[i].n_ids;
     assert_int_equal(counts.prompt_tokens, prompt_tokens);
@@ -283,32 +335,97 @@ static void failures_leave_nothing_behind(void **state)
     fixture_close(&f);
 }
 
+struct cells {
+    struct record record;
+    bool ended[3]; /* by request % 3 */
+    int64_t n_failed;
+};
+
+static int cell_finished(void *context, const struct ha_generate_answer *answer,
+                         struct ha_error *err)
+{
+    struct cells *cells = context;
+
+    assert_false(cells->ended[answer->request % 3]);
+    assert_true(answer->cost.flops > 0 && answer->cost.bytes_moved > 0);
+    return finished(&cells->record, answer, err);
+}
+
+static int cell_failed(void *context, int64_t request, struct ha_error *err)
+{
+    struct cells *cells = context;
+
+    assert_non_null(strstr(err->text, "diverged"));
+    cells->ended[request % 3] = true;
+    cells->n_failed++;
+    return 0;
+}
+
+static bool cell_unwanted(void *context, int64_t request)
+{
+    const struct cells *cells = context;
+
+    return cells->ended[request % 3];
+}
+
+/* A variant that has diverged ends alone: the others' answers are what they are without it. */
+static void a_failed_request_ends_its_own_kind(void **state)
+{
+    struct cells cells = {.record = {.stop_token = -1}};
+    struct ha_generate_hooks hooks = {.context = &cells,
+                                      .finished = cell_finished,
+                                      .failed = cell_failed,
+                                      .unwanted = cell_unwanted};
+    struct record whole;
+    struct fixture f;
+    int64_t before;
+
+    (void)state;
+    fixture_open(&f, 1);
+    whole = generate_all(&f, -1);
+    before = ha_backend_allocated_bytes(f.backend);
+    ha_adapter_params(f.adapters[0])[0] = NAN;
+    assert_ok(ha_generate(f.small.model, f.requests, REQUESTS, &f.settings, &hooks, NULL, &err));
+    assert_int_equal(ha_backend_allocated_bytes(f.backend), before);
+    assert_int_equal(cells.record.n_finished, 6);
+    assert_true(cells.ended[1] && !cells.ended[0] && !cells.ended[2]);
+    assert_int_equal(cells.n_failed, 1);
+    for (int i = 0; i < REQUESTS; i++) {
+        if (i % 3 == 1)
+            continue;
+        assert_int_equal(cells.record.n_ids[i], whole.n_ids[i]);
+        assert_memory_equal(cells.record.ids[i], whole.ids[i], sizeof(whole.ids[i]));
+    }
+    fixture_close(&f);
+}
+
 static void bad_settings_are_refused_before_anything_runs(void **state)
 {
     struct fixture f;
     struct record record = {.stop_token = -1};
     struct ha_generate_settings good;
+    struct ha_generate_rules good_rules;
+    struct ha_generate_sizes plan;
     struct ha_error why;
-    int64_t plan;
 
     (void)state;
     fixture_open(&f, 1);
     good = f.settings;
-    f.settings.max_new_tokens = 0;
+    good_rules = f.rules;
+    f.rules.max_new_tokens = 0;
     assert_int_equal(generate(&f, &record, NULL, &why), -EINVAL);
-    f.settings = good;
+    f.rules = good_rules;
     f.settings.max_sequences = 0;
     assert_int_equal(generate(&f, &record, NULL, &why), -EINVAL);
     f.settings = good;
-    f.settings.sampler.top_p = 2.0;
+    f.rules.sampler.top_p = 2.0;
     assert_int_equal(generate(&f, &record, NULL, &why), -EINVAL);
-    f.settings = good;
+    f.rules = good_rules;
     f.settings.max_kv_bytes = 100;
     assert_int_equal(generate(&f, &record, NULL, &why), -EINVAL);
-    assert_non_null(strstr(why.text, "request 0 needs"));
+    assert_non_null(strstr(why.text, "request 0, a prompt of "));
     assert_int_equal(
-        ha_generate_plan_bytes(f.small.model, f.requests, REQUESTS, &f.settings, &plan, &why),
-        -EINVAL);
+        ha_generate_plan(f.small.model, f.requests, REQUESTS, &f.settings, &plan, &why), -EINVAL);
     f.settings = good;
     f.requests[5].n_ids = 0;
     assert_int_equal(generate(&f, &record, NULL, &why), -EINVAL);
@@ -342,9 +459,10 @@ static void greedy_text_of_stories(void **state)
 {
     const char *data = getenv("HA_TEST_DATA");
     struct stories stories = {.n = 0};
-    struct ha_generate_hooks hooks = {&stories, NULL, compare_story, NULL};
-    struct ha_generate_request request = {stories.want, 1, NULL, 0};
-    struct ha_generate_settings settings = {.sampler = {0.0, 0, 1.0, 1.0, 0}, .max_sequences = 1};
+    struct ha_generate_hooks hooks = {.context = &stories, .finished = compare_story};
+    struct ha_generate_rules rules = {.sampler = {0.0, 0, 1.0, 1.0, 0}};
+    struct ha_generate_request request = {stories.want, 1, NULL, &rules, 0};
+    struct ha_generate_settings settings = {.max_sequences = 1};
     struct ha_backend *backend;
     struct ha_model *model = NULL;
     char path[4096];
@@ -362,7 +480,7 @@ static void greedy_text_of_stories(void **state)
         stories.n++;
     fclose(file);
     assert_true(stories.n > 100);
-    settings.max_new_tokens = stories.n - 1;
+    rules.max_new_tokens = stories.n - 1;
     backend = open_cpu(2);
     snprintf(path, sizeof(path), "%s/models/stories260K", data);
     assert_ok(ha_model_open(backend, path, &model, &err));
@@ -377,9 +495,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_agrees_with_prefill),
         cmocka_unit_test(answers_do_not_depend_on_the_batch),
+        cmocka_unit_test(variants_and_samples_share_their_prompt),
         cmocka_unit_test(answers_end_for_three_reasons),
         cmocka_unit_test(memory_is_planned_and_given_back),
         cmocka_unit_test(failures_leave_nothing_behind),
+        cmocka_unit_test(a_failed_request_ends_its_own_kind),
         cmocka_unit_test(bad_settings_are_refused_before_anything_runs),
         cmocka_unit_test(greedy_text_of_stories),
     };

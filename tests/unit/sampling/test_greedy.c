@@ -31,20 +31,21 @@ static void generate(struct ha_model *model, const struct ha_json *json, int64_t
                      int64_t min_new_tokens, struct record *record)
 {
     const struct ha_json *prompts = ha_json_get(json, "prompts");
-    struct ha_generate_settings settings = {
+    struct ha_generate_rules rules = {
         .sampler = {.top_p = 1, .repetition_penalty = 1, .min_new_tokens = min_new_tokens},
-        .max_new_tokens = new_tokens,
-        .max_sequences = 3};
+        .max_new_tokens = new_tokens};
+    struct ha_generate_settings settings = {.max_sequences = 3};
     struct ha_generate_hooks hooks = {.context = record, .finished = keep};
     struct ha_generate_request requests[PROMPTS] = {{0}};
     int32_t *ids[PROMPTS], *eos;
 
     assert_int_equal(ha_json_size(prompts), PROMPTS);
-    eos = json_ids(ha_json_get(json, "end_ids"), &settings.n_eos);
-    settings.eos = eos;
+    eos = json_ids(ha_json_get(json, "end_ids"), &rules.n_eos);
+    rules.eos = eos;
     for (int64_t i = 0; i < PROMPTS; i++) {
         ids[i] = json_ids(ha_json_get(ha_json_at(prompts, i), "ids"), &requests[i].n_ids);
         requests[i].ids = ids[i];
+        requests[i].rules = &rules;
     }
     assert_ok(ha_generate(model, requests, PROMPTS, &settings, &hooks, NULL, &err));
     for (int64_t i = 0; i < PROMPTS; i++)
