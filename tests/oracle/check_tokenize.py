@@ -1,37 +1,79 @@
-"""Ids and texts of the demo models' tokenizers against the tokenizers library."""
+"""Ids and texts against the tokenizers library: hh-rlhf, thirty scripts, generated strings.
+
+Of each family its published tokenizer ($HA_TEST_DATA), else the demo model's, which was trained
+with the library in that family's pipeline, gets 100,000 generated strings; the other demo models
+and two pipelines that no published file has get a tenth of it.
+"""
 
 import json
 import random
+import subprocess
 
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, \
+    trainers
 
-from common import DATA, FAMILIES, MODELS, Check, Failure, read_lines
+from common import DATA, FAMILIES, MODELS, Check, Failure, read_lines, scratch_folder
+from published import hh_files, published_tokenizers, read_rows
+from texts import SCRIPTS, generated
 
-GENERATED = 25_000      # for each tokenizer
-RANGES = [(0x20, 0x7e), (0x20, 0x7e), (0xa0, 0x24f), (0x300, 0x36f), (0x370, 0x52f),
-          (0x590, 0x6ff), (0x900, 0xdff), (0xe00, 0xe7f), (0x1100, 0x11ff), (0x2000, 0x206f),
-          (0x3040, 0x30ff), (0x4e00, 0x9fff), (0xac00, 0xd7a3), (0xe000, 0xf8ff),
-          (0xfe00, 0xfe0f), (0x1f300, 0x1faff), (0x10000, 0x10ffff), (0x0, 0x1f)]
-PIECES = [" ", "  ", "\n", "\r\n", "\t", "\n\n", "'s", "'LL", "...", "12345678901", "\u200d",
-          "\u200f", "\ufeff", "Human:", "Assistant:", "e\u0301", "\u1112\u1161\u11ab",
-          "\U0001f468\u200d\U0001f469", "<", ">", "|", "\u0130", "\u017f"]
+GENERATED = 100_000
+# JSON lines that are no text: stray and overlong bytes, a surrogate in UTF-8 and as an escape.
+NO_TEXT = [b'"a\xffb"', b'"\xc0\xaf"', b'"\xed\xa0\x80"', b'"\xf4\x90\x80\x80"', b'"\xe2\x82"',
+           b'"\\ud800"', b'"\\udc00\\ud800"', b'"\x80"']
 
 
-def generated(draw, specials):
-    """A string of a few pieces: words of one script, runs, special tokens, odd characters."""
-    parts = []
-    for _ in range(draw.randrange(1, 9)):
-        kind = draw.random()
-        if kind < 0.45:
-            low, high = draw.choice(RANGES)
-            parts.append("".join(chr(draw.randint(low, high)) for _ in range(draw.randrange(1, 9))))
-        elif kind < 0.85:
-            parts.append(draw.choice(PIECES) * draw.choice([1, 1, 1, 2, 3, 17]))
-        elif kind < 0.92:
-            parts.append(draw.choice(specials))
-        else:
-            parts.append(chr(draw.choice([0xd7ff, 0xe000, 0xfffd, 0xffff, 0x10ffff, 0x378, 0x7f])))
-    return "".join(parts)
+def metaspace(texts):
+    """As Transformers 5 writes a Llama-2: no normalizer, Metaspace, byte_fallback."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("\u2581", "first", False)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(),
+                                           decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> <s> $B",
+                                                             [("<s>", 1), ("</s>", 2)])
+    pieces = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=1500, special_tokens=pieces, show_progress=False)
+    # Trained without Metaspace's split there would be words of whole lines.
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("\u2581", "first", True)
+    tokenizer.train_from_iterator(texts, trainer)
+    document = json.loads(tokenizer.to_str())
+    document["pre_tokenizer"]["split"] = False
+    document["added_tokens"] = document["added_tokens"][:3]
+    return Tokenizer.from_str(json.dumps(document))
+
+
+def parts(texts):
+    """Normalizers and pre-tokenizers in a row, with an added token of every flag."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(),
+                                                 normalizers.Replace("\u2026", "..."),
+                                                 normalizers.Prepend(" ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Digits(True), pre_tokenizers.Split(Regex(r"\p{L}+|\s+"), "isolated"),
+        pre_tokenizers.ByteLevel(False, True, False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False)])
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=1200, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    document, first = json.loads(tokenizer.to_str()), tokenizer.get_vocab_size()
+    flags = [("lstrip",), ("rstrip",), ("single_word",), ("normalized",), ("special",),
+             ("lstrip", "rstrip", "special"), ("normalized", "lstrip"), ("single_word", "normalized")]
+    document["added_tokens"] = [
+        {"id": first + index, "content": f"<{''.join(name[0] for name in names)}{index}>",
+         **{name: name in names for name in ("single_word", "lstrip", "rstrip", "normalized",
+                                             "special")}}
+        for index, names in enumerate(flags)]
+    return Tokenizer.from_str(json.dumps(document))
+
+
+def built_tokenizers(scratch, texts):
+    folders = {}
+    for make in (metaspace, parts):
+        folder = folders[f"built, {make.__name__}"] = scratch / make.__name__
+        folder.mkdir()
+        make(texts).save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer_config.json").write_text("{}")
+    return folders
 
 
 def compare(row, name, inputs, got, wanted):
@@ -51,23 +93,50 @@ def run(check, folder, inputs, *options):
     return [json.loads(line) for line in out.split("\n")[:-1]]
 
 
-def main():
-    check = Check(__doc__)
-    dialogues = [pair[side] for name in ("train", "eval")
-                 for pair in read_lines(DATA / f"{name}.jsonl") for side in ("chosen", "rejected")]
-    for family in FAMILIES:
-        tokenizer = Tokenizer.from_file(str(MODELS / family / "tokenizer.json"))
-        specials = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
-        draw = random.Random(family)
-        texts = dialogues + [generated(draw, specials) for _ in range(GENERATED)]
-        row = check.row(f"tokenize, {family}", "equal")
-        wanted = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-        compare(row, f"{family} encode", texts, run(check, MODELS / family, texts), wanted)
+def compare_tokenizer(check, name, folder, texts, count):
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    specials = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    draw = random.Random(name)
+    texts = [*texts, *SCRIPTS.values(), *(generated(draw, specials) for _ in range(count))]
+    row = check.row(f"tokenize, {name}", "equal")
+    wanted = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    with row.case("the program runs"):
+        compare(row, f"{name} encode", texts, run(check, folder, texts), wanted)
         for special in (False, True):
             options = ["--keep-special"] if special else []
-            compare(row, f"{family} decode", wanted,
-                    run(check, MODELS / family, wanted, "--decode", *options),
+            compare(row, f"{name} decode", wanted,
+                    run(check, folder, wanted, "--decode", *options),
                     [tokenizer.decode(ids, skip_special_tokens=not special) for ids in wanted])
+
+
+def refuse_no_text(check):
+    """What is no text is refused, with its line, and nothing printed for it."""
+    row = check.row("tokenize, invalid UTF-8 is refused")
+    for bad in NO_TEXT:
+        with row.case(repr(bad)):
+            done = subprocess.run([check.args.program, "tokenize", "--model", MODELS / FAMILIES[0]],
+                                  input=b'"good"\n' + bad + b"\n", capture_output=True, check=False)
+            if done.returncode == 0 or b":2" not in done.stderr:
+                raise Failure(f"exit status {done.returncode}: {done.stderr.decode()!r}")
+
+
+def main():
+    check = Check(__doc__.split("\n\n")[0])
+    demo = [pair[side] for name in ("train", "eval") for pair in read_lines(DATA / f"{name}.jsonl")
+            for side in ("chosen", "rejected")]
+    real = [pair[side] for path in hh_files().values() for pair in read_rows(path)
+            for side in ("chosen", "rejected")]
+    with scratch_folder() as scratch:
+        published = published_tokenizers(scratch)
+        for name, folder in published.items():
+            if check.wanted(name):
+                compare_tokenizer(check, f"published {name}", folder, real, GENERATED)
+        others = {name: MODELS / name for name in FAMILIES} | built_tokenizers(scratch, demo)
+        for name, folder in others.items():
+            best = name.removesuffix("-demo") not in published and name in FAMILIES
+            if check.wanted(name):
+                compare_tokenizer(check, name, folder, demo, GENERATED if best else GENERATED // 10)
+    refuse_no_text(check)
     check.finish()
 
 

@@ -3,10 +3,12 @@
 # "N passed, N failed" alone on a line.
 #
 #   sh tests/oracle/run.sh                 everything
-#   sh tests/oracle/run.sh CHECK ...       some of: tokenize forward adapters merge dpo losses
-#                                          probe processors generate
+#   sh tests/oracle/run.sh CHECK ...       some of: tokenize pairs forward adapters merge dpo
+#                                          losses probe processors generate
 #
 # HA_BUILD          folder with the programs (default: build/test, built if it is not there)
+# HA_TEST_DATA      folder with hh-rlhf and the published tokenizers; without it their place is
+#                   taken by the demo data and the demo models' tokenizers
 # HA_ORACLE_PYTHON  a Python that has the oracles; without it they are installed into build-oracle/
 #                   from the package index that pip is set up for
 #
@@ -16,7 +18,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 root=$(pwd)
 requirements=$root/tests/golden/requirements.txt
-checks=${*:-tokenize forward adapters merge dpo losses probe processors generate}
+checks=${*:-tokenize pairs forward adapters merge dpo losses probe processors generate}
 
 fail() {
     echo "run.sh: $1" >&2
@@ -42,8 +44,8 @@ fi
 build=${HA_BUILD:-$root/build/test}
 [ -f "$build/build.ninja" ] || meson setup "$build" "$root" >/dev/null ||
     fail "meson could not set up $build"
-ninja -C "$build" ha-attempt tests/oracle/next_token >/dev/null ||
-    fail "ha-attempt and its helper could not be built in $build"
+ninja -C "$build" ha-attempt tests/oracle/next_token tests/oracle/pair_ids >/dev/null ||
+    fail "ha-attempt and its helpers could not be built in $build"
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/ha-oracle-XXXXXX") || exit 1
 trap 'rm -rf "$scratch"' EXIT

@@ -133,10 +133,16 @@ void ha_normalizer_destroy(struct ha_normalizer *n)
     free(n);
 }
 
+/* utf8proc takes this vowel for the missing last consonant of a syllable and drops it behind
+ * one that has none. */
+enum { HANGUL_BEFORE_LAST = 0x11a7 };
+
 static bool inert(uint32_t code)
 {
     int64_t low = 0, high = ha_unicode_inert_count;
 
+    if (code == HANGUL_BEFORE_LAST)
+        return true;
     while (low < high) {
         int64_t middle = (low + high) / 2;
 
@@ -183,8 +189,8 @@ static int append_form(const struct step *step, const char *text, size_t size,
     return r;
 }
 
-/* Characters that the library's older Unicode does not know never decompose, reorder or compose:
- * they part the text into pieces that are normalised one by one. */
+/* Characters that never decompose, reorder or compose, such as those that the library's older
+ * Unicode does not know, part the text into pieces that are normalised one by one. */
 static int run_form(const struct step *step, const char *text, size_t size, struct ha_buffer *out)
 {
     size_t begin = 0, i = 0;

@@ -23,6 +23,7 @@ TEXTS = [
     "\u2581\u2581 \u2581a \u0120b", "a\u0334\u0301\u0345 \u09c7\u09be \u1df6\u0334 \u32ff \ua7f2", "\U00010d4a \U0001e030 \U00031350 \u0bb6\U00011935\U00011930",
     "x" * 300, "ab" * 120 + " " * 50 + "!?" * 60, "def f(x):\n    return {'a': [x**2 for _ in range(10)]}  # \u2026\n",
     "https://example.org/a?b=c&d=%20#e user@example.com C:\\x\\y", "\u201cquotes\u201d \u2018and\u2019 \u2014 dashes\u2026 \u20ac5 \u00a33", "\u01c5 \u02b0 \u00aa \ufb01 \u0130 \u0131 \u00df \u1e9e",
+    "\ucd78\u11a7x \u1112\u1161\u11a7 \uac00\u11a8 \u11a7",
 ]
 
 

@@ -17,6 +17,7 @@ TEXTS = [
     "o\u0301 \u00f3 \ufb01 \u212b \uac00 \u1100\u1161", "a\U0001f600a \u65e5\u672c", "hello's 's'S", "a\u00a0b\u3000c\u180ed\u0085e",
     "\r\n\r\n  \n a", "h", "hehe  lo   wo", "aaaaaaaaaa", "bababababab <x", "</s>hello</s> </s>", "Yes YES yes",
     "a" * 60 + "hello" * 30, "\u09c7\u0334\u0345\u09be", "\u1df6\u0334 \ua7f2 \u32ff", "\U00010d4a\U0001e030 \U00031350x \U0001e5f1",
+    "\uac00\u11a7x \u1112\u1161\u11a7 \uac00\u11a8 \u11a7",
 ]
 LETTERS = list("abcdehlnorstwxyYES'_<>/.,()\n\t 1234\u0662") + ["\u2581", "\u00e9", "\u00f3", "o\u0301", "f", "i", "\u212b", "\uac00", "\u0120", "\u010a"]
 MERGES = ["h e", "l l", "he ll", "hell o", "\u2581 he", "\u2581 hello", "\u2581 \u2581", "w o", "a a", "aa aa", "b a", "ba b",
