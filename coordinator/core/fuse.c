@@ -10,7 +10,7 @@
 static const char *const mode_names[HA_FUSE_MODES] = {
     [HA_FUSE_AUTO] = "auto", [HA_FUSE_ALWAYS] = "always", [HA_FUSE_NEVER] = "never"};
 
-enum { RANK = 16 }; /* of a plan that does not say: the paper's */
+enum { RANK = 16 }; /* of the plan's adapters: the paper's */
 
 /* Below this part of the finish, two divisions end at the same time. */
 static const double SAME = 1e-9;
@@ -293,46 +293,34 @@ void ha_fuse_model_read(const struct ha_json *plan, int64_t layers, struct ha_fu
     const struct ha_json *global = ha_json_get(strategies, "global");
     const char *global_layers = ha_json_string(ha_json_get(global, "layers"), "0");
     int64_t first = strtoll(global_layers, NULL, 10);
-    double least = ha_json_real(ha_json_get(global, "backward_flops_per_pair"), 0);
+    double most = ha_json_real(ha_json_get(full, "lockstep_flops_per_pair"), 0);
+    double least = ha_json_real(ha_json_get(global, "lockstep_flops_per_pair"), 0);
 
-    /* A pass of 2, backward as much again, all of it in the layers. */
+    /* A pass of 2; own passes forward and back of as much each, all of it in the layers. */
     *ret_model = (struct ha_fuse_model){.layers = layers,
                                         .reference = 2,
-                                        .forward = 2,
-                                        .backward = 2,
-                                        .backward_layer = layers > 0 ? 2 / (double)layers : 0};
-    if (!full || first <= 0 || least <= 0)
+                                        .cost = 4,
+                                        .cost_layer = layers > 0 ? 4 / (double)layers : 0};
+    if (first <= 0 || least <= 0 || most < least)
         return;
     ret_model->reference = ha_json_real(ha_json_get(full, "reference_flops_per_pair"), 0);
-    ret_model->forward = ha_json_real(ha_json_get(full, "forward_flops_per_pair"), 0);
-    ret_model->backward = ha_json_real(ha_json_get(full, "backward_flops_per_pair"), 0);
-    ret_model->backward_layer = (ret_model->backward - least) / (double)first;
+    ret_model->cost = most;
+    ret_model->cost_layer = (most - least) / (double)first;
     ret_model->weight_bytes = ha_json_int(ha_json_get(full, "weight_bytes"), 0);
     ret_model->pass_bytes = ha_json_int(ha_json_get(full, "activation_bytes"), 0);
     ret_model->adapter_bytes = ha_json_int(ha_json_get(full, "adapter_bytes"), 0);
-    ret_model->rank = ha_json_int(ha_json_get(plan, "rank"), RANK);
 }
 
 struct ha_fuse_need ha_fuse_train_need(const struct ha_fuse_model *model, int64_t lowest,
                                        int64_t n_layers, int64_t rank)
 {
     double layers = model->layers > 0 ? (double)model->layers : 1;
-    double below = (double)lowest / layers;
-    double backward = model->backward - model->backward_layer * (double)lowest;
-    /* What is left of the backward pass above the last layer is the head's, which
-     * costs the forward pass the same. */
-    double head = model->backward - model->backward_layer * layers;
-    double share = (double)n_layers / layers;
+    double share = (double)n_layers / layers * (double)rank / RANK;
+    double cost = model->cost - model->cost_layer * (double)lowest;
 
-    if (head < 0)
-        head = 0;
-    if (backward < head)
-        backward = head;
-    if (model->rank > 0)
-        share *= (double)rank / (double)model->rank;
     return (struct ha_fuse_need){
         .shared = model->reference,
-        .cost = model->forward - (model->forward - head) * below + backward,
+        .cost = cost > 0 ? cost : 0,
         .shared_bytes = model->weight_bytes,
         .pass_bytes = model->pass_bytes,
         .bytes = (int64_t)(share * (double)model->adapter_bytes),

@@ -70,12 +70,10 @@ int64_t ha_fuse_bytes(const struct ha_fuse_group *group, const int64_t *set_of, 
 /* What a model's cells need, as `ha-attempt plan --json` tells it: FLOPs of a pair. */
 struct ha_fuse_model {
     int64_t layers;
-    double reference;                                /* the base model's pass */
-    double forward;                                  /* a policy's pass from the first layer */
-    double backward;                                 /* to the first layer */
-    double backward_layer;                           /* what one layer less saves of it */
+    double reference;  /* the base model's pass */
+    double cost;       /* a cell's own passes from the first layer up */
+    double cost_layer; /* what one layer less saves of it */
     int64_t weight_bytes, pass_bytes, adapter_bytes; /* of training all layers; 0: not known */
-    int64_t rank;                                    /* of those adapters */
 };
 
 /* plan NULL, or without what is asked for: only the number of layers counts, and

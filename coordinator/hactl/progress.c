@@ -47,6 +47,15 @@ static double worked_ms(const struct ha_wire_stage_row *stage, int64_t now_ms)
     return (double)(end - stage->started_ms);
 }
 
+int64_t ha_stage_remaining_ms(const struct ha_wire_stage_row *stage, int64_t now_ms)
+{
+    double fraction = ha_stage_fraction(stage), ms = worked_ms(stage, now_ms);
+
+    if (ms <= 0 || fraction <= 0)
+        return -1;
+    return (int64_t)(ms * (1 - fraction) / fraction);
+}
+
 struct ha_progress ha_progress_of(const struct ha_status *status)
 {
     struct ha_progress progress = {.remaining_ms = -1};

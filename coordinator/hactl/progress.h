@@ -19,6 +19,9 @@ bool ha_stage_complete(const struct ha_wire_stage_row *stage);
 /* Share of its work that a stage has done, 0..1. */
 double ha_stage_fraction(const struct ha_wire_stage_row *stage);
 
+/* Time until a stage that runs has done its work, at the rate so far; -1: not known. */
+int64_t ha_stage_remaining_ms(const struct ha_wire_stage_row *stage, int64_t now_ms);
+
 struct ha_progress {
     int64_t stages, final, complete, failed, running, answers, answers_total, scores, scores_total;
     double fraction;      /* of all stages, each counting the same */

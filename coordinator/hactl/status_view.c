@@ -12,7 +12,7 @@
 #include "coordinator/hactl/fetch.h"
 #include "coordinator/hactl/progress.h"
 
-enum { BAR = 12, REASONS = 12, STAGE_TEXT_BYTES = 160 };
+enum { BAR = 12, REASONS = 12, JOBS = 16, STAGE_TEXT_BYTES = 160 };
 
 struct ha_view_style ha_view_style_detect(void)
 {
@@ -122,6 +122,65 @@ static int put_cells(struct ha_buffer *out, const struct ha_status *status,
     return r;
 }
 
+static bool is_running_job(const struct ha_wire_stage_row *stage)
+{
+    return stage->job != 0 && strcmp(stage->state, "running") == 0;
+}
+
+/* Has an earlier cell of the job a line already? */
+static bool is_first(const struct ha_status *status, int64_t cell, uint64_t job)
+{
+    for (int64_t i = 0; i < cell; i++)
+        for (int64_t k = 0; k < status->cells[i]->n_stages; k++)
+            if (status->cells[i]->stages[k].job == job &&
+                is_running_job(&status->cells[i]->stages[k]))
+                return false;
+    return true;
+}
+
+/* "job 5 on w1: train a/local, a/mid (step), 1830 tokens/s, 2 min 05 s to go" */
+static int put_job(struct ha_buffer *out, const struct ha_status *status,
+                   const struct ha_wire_cell_row *cell, const struct ha_wire_stage_row *stage)
+{
+    int64_t remaining_ms = ha_stage_remaining_ms(stage, status->head->now_ms);
+    char text[HA_DURATION_BYTES];
+    int r = ha_buffer_printf(out, "job %llu on %s: %s %s", (unsigned long long)stage->job,
+                             stage->worker, stage->stage, cell->name);
+
+    for (int64_t k = 0; r == 0 && k < stage->n_mates; k++)
+        r = ha_buffer_printf(out, ", %s", stage->mates[k]);
+    if (r == 0 && stage->reason[0])
+        r = ha_buffer_printf(out, " (%s)", stage->reason);
+    if (r == 0 && stage->tokens_per_second > 0)
+        r = ha_buffer_printf(out, ", %.0f tokens/s", stage->tokens_per_second);
+    if (r == 0 && remaining_ms >= 0)
+        r = ha_buffer_printf(out, ", %s to go", ha_duration_text(remaining_ms, text));
+    return r < 0 ? r : ha_buffer_append_text(out, "\n");
+}
+
+static int put_jobs(struct ha_buffer *out, const struct ha_status *status)
+{
+    int64_t shown = 0, more = 0;
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < status->n_cells; i++) {
+        for (int64_t k = 0; r == 0 && k < status->cells[i]->n_stages; k++) {
+            const struct ha_wire_stage_row *stage = &status->cells[i]->stages[k];
+
+            if (!is_running_job(stage) || !is_first(status, i, stage->job))
+                continue;
+            if (shown == JOBS)
+                more++;
+            else
+                r = put_job(out, status, status->cells[i], stage);
+            shown += shown < JOBS;
+        }
+    }
+    if (r == 0 && more > 0)
+        r = ha_buffer_printf(out, "and %lld more jobs; see --json\n", (long long)more);
+    return r;
+}
+
 /* A judge stage with a reason stands still though some of its items are leased. */
 static bool stands_still(const struct ha_wire_stage_row *stage)
 {
@@ -164,8 +223,23 @@ int ha_status_view(const struct ha_status *status, const struct ha_view_style *s
     if (r == 0 && !style->summary)
         r = put_cells(out, status, style);
     if (r == 0)
+        r = put_jobs(out, status);
+    if (r == 0)
         r = put_reasons(out, status);
     return r;
+}
+
+static struct ha_json *mates_json(const struct ha_wire_stage_row *stage)
+{
+    struct ha_json *json = ha_json_new_array();
+
+    for (int64_t i = 0; json && i < stage->n_mates; i++) {
+        if (ha_json_append(json, ha_json_new_string(stage->mates[i])) < 0) {
+            ha_json_destroy(json);
+            json = NULL;
+        }
+    }
+    return json;
 }
 
 static struct ha_json *stage_json(const struct ha_wire_stage_row *stage)
@@ -188,6 +262,7 @@ static struct ha_json *stage_json(const struct ha_wire_stage_row *stage)
         ha_json_set(json, "attempts", ha_json_new_int(stage->attempts)) < 0 ||
         ha_json_set(json, "worker", ha_json_new_string(stage->worker)) < 0 ||
         ha_json_set(json, "job", ha_json_new_int((int64_t)stage->job)) < 0 ||
+        ha_json_set(json, "mates", mates_json(stage)) < 0 ||
         ha_json_set(json, "started_ms", ha_json_new_int(stage->started_ms)) < 0 ||
         ha_json_set(json, "finished_ms", ha_json_new_int(stage->finished_ms)) < 0 ||
         ha_json_set(json, "summary", summary ? summary : ha_json_new_null()) < 0) {

@@ -17,6 +17,7 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
+#include "common/base/memory_use.h"
 #include "common/conf/daemon.h"
 #include "common/io/file.h"
 #include "common/net/loop.h"
@@ -532,6 +533,15 @@ static int make_instance(char instance[2 * INSTANCE_BYTES + 1], struct ha_error 
     return 0;
 }
 
+/* Attempts on the CPU share the machine's memory.  What a GPU has, its attempts
+ * find out. */
+static int64_t attempt_memory(const struct daemon *daemon)
+{
+    bool cpu = strncmp(daemon->options.backend, "cpu", strlen("cpu")) == 0;
+
+    return cpu ? ha_memory_total() / daemon->options.config->slots : 0;
+}
+
 static int open_session(struct daemon *daemon, struct ha_error *err)
 {
     const struct ha_worker_config *config = daemon->options.config;
@@ -542,6 +552,7 @@ static int open_session(struct daemon *daemon, struct ha_error *err)
                                       .host = host,
                                       .pid = getpid(),
                                       .slots = (uint32_t)config->slots,
+                                      .memory_bytes = attempt_memory(daemon),
                                       .heartbeat_ms = HEARTBEAT_MS,
                                       .stall_load_ms = config->stall_load_s * 1000,
                                       .stall_step_ms = config->stall_step_s * 1000,

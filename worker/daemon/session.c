@@ -242,7 +242,8 @@ static void send_hello(struct session *session, int64_t now_ms)
                                                      .slots = options->slots,
                                                      .backend = options->backend,
                                                      .pid = options->pid,
-                                                     .host = options->host}};
+                                                     .host = options->host,
+                                                     .memory_bytes = options->memory_bytes}};
 
     session->known = false;
     session->unanswered++;

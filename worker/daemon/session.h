@@ -59,6 +59,7 @@ struct session_options {
     const char *name, *instance, *machine, *version, *backend, *host; /* of Hello */
     int64_t pid;
     uint32_t slots;
+    int64_t memory_bytes; /* that one attempt may use; 0: not known */
     int64_t heartbeat_ms; /* until the coordinator says another */
     /* Silence of an attempt after which it is ended as stuck, per phase. */
     int64_t stall_load_ms, stall_step_ms, stall_generate_ms;

@@ -32,6 +32,43 @@ static void text_says_what_stands_still(void **state)
     ha_buffer_clear(&out);
 }
 
+static void running_jobs_name_their_cells(void **state)
+{
+    static const char *mates[] = {"m/mid", "m/full"}, *other[] = {"m/local", "m/full"};
+    struct ha_wire_stage_row train[] = {{.stage = "train",
+                                         .state = "running",
+                                         .reason = "step",
+                                         .done = 5,
+                                         .total = 10,
+                                         .tokens_per_second = 1830,
+                                         .worker = "w1",
+                                         .job = 5,
+                                         .started_ms = 3000,
+                                         .summary_json = "",
+                                         .mates = mates,
+                                         .n_mates = 2}};
+    struct ha_wire_stage_row second = train[0];
+    struct ha_wire_cell_row cells[] = {
+        {.name = "m/local", .model = "m", .stages = train, .n_stages = 1, .in_grid = true},
+        {.name = "m/mid", .model = "m", .stages = &second, .n_stages = 1, .in_grid = true}};
+    const struct ha_wire_cell_row *rows[] = {&cells[0], &cells[1]};
+    struct ha_status status = {.head = &sample_head, .cells = rows, .n_cells = 2};
+    struct ha_view_style style = {0};
+    struct ha_buffer out;
+    const char *line;
+
+    (void)state;
+    second.mates = other;
+    ha_buffer_init(&out, 0);
+    assert_int_equal(ha_status_view(&status, &style, &out), 0);
+    line = strstr(ha_buffer_text(&out), "job 5");
+    assert_non_null(line);
+    assert_non_null(strstr(line, "job 5 on w1: train m/local, m/mid, m/full (step), 1830 tokens/s, "
+                                 "10 s to go\n"));
+    assert_null(strstr(line + 1, "job 5"));
+    ha_buffer_clear(&out);
+}
+
 static void json_has_every_stage(void **state)
 {
     struct ha_json *json = ha_status_json(&sample_status);
@@ -50,6 +87,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_says_what_stands_still),
+        cmocka_unit_test(running_jobs_name_their_cells),
         cmocka_unit_test(json_has_every_stage),
     };
 
