@@ -124,7 +124,7 @@ static void on_broken(void *context, const char *reason)
 }
 
 /* The spec with what only this worker knows: where the model is, how many
- * threads, which backend. */
+ * threads, which backend, which digests of files. */
 static int write_spec(struct work *work, struct ha_error *err)
 {
     const char *text = grant_of(work)->spec_json;
@@ -143,6 +143,8 @@ static int write_spec(struct work *work, struct ha_error *err)
     if (ha_json_set(model, "path", ha_json_new_string(work->model)) < 0 ||
         ha_json_set(spec, "threads", ha_json_new_int(work->options.threads)) < 0 ||
         ha_json_set(spec, "backend", ha_json_new_string(work->options.backend)) < 0 ||
+        ha_json_set(spec, "digests", ha_json_new_string(folders_digests(work->options.folders))) <
+            0 ||
         (out = ha_json_dump(spec, HA_JSON_PRETTY)) == NULL)
         r = ha_error_set(err, ENOMEM, "out of memory");
     else

@@ -13,6 +13,7 @@
 #include "common/base/path.h"
 #include "tests/unit/dpo/pair_sets.h"
 #include "worker/dpo/count.h"
+#include "worker/dpo/flops.h"
 #include "worker/dpo/work.h"
 
 enum { N_TRAIN = 13, N_EVAL = 5, VOCAB = 53, N_LAYERS = 6, N_CELLS = 6, STEPS_PER_EPOCH = 4 };
@@ -494,6 +495,75 @@ static void work_is_charged_and_shared(void **state)
     tear_down(&fixture);
 }
 
+/* Pairs without empty texts, one to a pack. */
+static struct ha_pair_set full_pair_set(int64_t n)
+{
+    struct ha_pair_set set = {.n_pairs = n};
+    struct random random = {77};
+
+    set.offset = ha_calloc(3 * n + 1, sizeof(int64_t));
+    set.row = ha_calloc(n, sizeof(int64_t));
+    assert_true(set.offset && set.row);
+    for (int64_t i = 0; i < 3 * n; i++)
+        set.offset[i + 1] = set.offset[i] + 2 + random_below(&random, 9);
+    set.ids = ha_calloc(set.offset[3 * n], sizeof(int32_t));
+    assert_non_null(set.ids);
+    for (int64_t i = 0; i < set.offset[3 * n]; i++)
+        set.ids[i] = (int32_t)random_below(&random, VOCAB);
+    return set;
+}
+
+/* FLOPs by arithmetic over one epoch: a cell's own, and the shared pass. */
+static void expect_flops(const struct fixture *fixture, int i, double *ret_own, double *ret_base)
+{
+    double own = 0, base = 0;
+
+    for (int64_t p = 0; p < fixture->train.n_pairs; p++) {
+        struct ha_pair pair = ha_pair_at(&fixture->train, p);
+        struct ha_dpo_lengths lengths = {(double)pair.n_prompt, (double)pair.n_chosen,
+                                         (double)pair.n_rejected, 0};
+        struct ha_dpo_flops flops;
+
+        ha_dpo_flops_of_pair(&fixture->small.config, ha_adapter_settings(fixture->cells[i].adapter),
+                             &lengths, true, 0, &flops);
+        own += flops.forward - flops.below + flops.backward;
+        base += flops.reference;
+    }
+    *ret_own = own;
+    *ret_base = base;
+}
+
+/* What is counted is what the dense formula says, to the last operation: every cell without the
+ * layers below its border, and one base pass in equal parts. */
+static void work_is_the_formula(void **state)
+{
+    struct ha_dpo_trainer *trainer;
+    struct fixture fixture;
+
+    (void)state;
+    set_up(&fixture, 3);
+    clear_pair_set(&fixture.train);
+    fixture.train = full_pair_set(8);
+    fixture.job.eval = NULL;
+    fixture.job.tokens_per_microbatch = 1;
+    make_cells(&fixture);
+    fixture.cells[2].loss.terms[0].kind = HA_DPO_SIGMOID; /* no pass of its own before the others */
+    trainer = make_trainer(&fixture, 0, N_CELLS);
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    for (int i = 0; i < N_CELLS; i++) {
+        struct ha_dpo_stats stats;
+        double own, base;
+
+        ha_dpo_trainer_stats(trainer, i, &stats);
+        expect_flops(&fixture, i, &own, &base);
+        assert_true(fabs(stats.own.flops - own) <= 1e-12 * own);
+        assert_true(fabs(stats.shared.flops - base / N_CELLS) <= 1e-12 * base);
+    }
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(&fixture);
+    tear_down(&fixture);
+}
+
 /* Two micro-batches of two pairs and one pair, by hand. */
 static void plain_method(void **state)
 {
@@ -667,14 +737,15 @@ int main(void)
 {
     static const int families[] = {0, 1, 2, 3};
     static const char *const names[] = {"llama 2", "llama 3.1", "qwen 2.5", "qwen 3"};
-    struct CMUnitTest tests[3 * 4 + 6] = {cmocka_unit_test(failures_end_one_cell),
+    struct CMUnitTest tests[3 * 4 + 7] = {cmocka_unit_test(failures_end_one_cell),
                                           cmocka_unit_test(waiting_cells_outlive_the_first),
                                           cmocka_unit_test(work_is_charged_and_shared),
+                                          cmocka_unit_test(work_is_the_formula),
                                           cmocka_unit_test(plain_method),
                                           cmocka_unit_test(border_buffers),
                                           cmocka_unit_test(reference_adapters)};
     char texts[3 * 4][64];
-    int n = 6;
+    int n = 7;
 
     for (int i = 0; i < 3 * 4; i++, n++) {
         static const CMUnitTestFunction functions[] = {one_epoch, two_epochs, shared_prompts};
