@@ -83,6 +83,10 @@
  *                          reference, recomputation, gradient through all layers; each
  *                          logical micro-batch padded to its longest sequence) does
  *   saved                  1 - flops / flops_plain
+ *   memory_planned         bytes that the plan of the attempt adds up to (worker/dpo/plan.h)
+ *   memory_peak            the most bytes that the process had of its own (no mapped files),
+ *                          by samples between packs and phases
+ *   layers_run_again       in the backward pass, to fit the memory
  *   bytes_moved            read and written by the matrix products and the attention
  *   pairs_per_second, tokens_per_second, flops_per_second   over `seconds`
  *

@@ -10,6 +10,7 @@
 #include "worker/adapter/adapter.h"
 #include "worker/attempt/commands.h"
 #include "worker/attempt/pair_files.h"
+#include "worker/attempt/memory_settings.h"
 #include "worker/dpo/score.h"
 
 /* The lines, kept until all are there: pairs come in the order of the selection,
@@ -99,17 +100,18 @@ static int score(const struct ha_call *call, struct ha_engine *engine, struct ha
                             .per_token = ha_arguments_given(call->arguments, "per-token")};
     struct ha_adapter_geometry geometry;
     struct ha_adapter *adapter = NULL;
-    int r = 0;
+    bool gpu = strcmp(ha_backend_name(engine->backend), "cpu") != 0;
+    int64_t tokens = 0;
+    int r = ha_token_budget(ha_model_config(engine->model), call->settings, gpu, &tokens, err);
 
     ha_model_config_geometry(ha_model_config(engine->model), &geometry);
-    if (dir)
+    if (r == 0 && dir)
         r = ha_adapter_load(engine->backend, &geometry, dir, &adapter, err);
     scores.lines = ha_calloc(pairs->n_pairs, sizeof(*scores.lines));
     if (r == 0 && !scores.lines)
         r = ha_error_set(err, ENOMEM, "out of memory");
     if (r == 0)
-        r = ha_dpo_score(engine->model, adapter, pairs, call->settings->train.tokens_per_microbatch,
-                         true, take, &scores, err);
+        r = ha_dpo_score(engine->model, adapter, pairs, tokens, true, take, &scores, err);
     if (r == 0)
         r = print_lines(&scores, err);
     for (int64_t i = 0; scores.lines && i < pairs->n_pairs; i++)

@@ -20,6 +20,13 @@ int ha_memory_limit(const struct ha_run_settings *settings, bool gpu, int64_t *r
     return 0;
 }
 
+const char *ha_memory_limit_text(const struct ha_run_settings *settings)
+{
+    return strcmp(settings->train.memory_limit, "auto") == 0
+               ? "train.memory_limit = auto, 90 % of this machine's memory"
+               : "train.memory_limit";
+}
+
 int ha_token_budget(const struct ha_model_config *config, const struct ha_run_settings *settings,
                     bool gpu, int64_t *ret_tokens, struct ha_error *err)
 {

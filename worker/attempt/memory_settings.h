@@ -15,6 +15,9 @@ struct ha_error;
 int ha_memory_limit(const struct ha_run_settings *settings, bool gpu, int64_t *ret_bytes,
                     struct ha_error *err);
 
+/* Where that limit comes from, for people; static. */
+const char *ha_memory_limit_text(const struct ha_run_settings *settings);
+
 /* train.tokens_per_microbatch, picked where it is 0 for train.plan_memory: by
  * settings, model and kind of device alone. */
 int ha_token_budget(const struct ha_model_config *config, const struct ha_run_settings *settings,

@@ -1,6 +1,7 @@
 #include "worker/attempt/training.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -9,12 +10,14 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
+#include "common/base/memory_use.h"
 #include "common/base/path.h"
 #include "common/conf/json.h"
 #include "common/conf/loss_rules.h"
 #include "worker/adapter/adapter.h"
 #include "worker/attempt/cell_adapter.h"
 #include "worker/attempt/loss_settings.h"
+#include "worker/attempt/memory_settings.h"
 #include "worker/attempt/pair_files.h"
 #include "worker/attempt/reference_file.h"
 #include "worker/attempt/training_summary.h"
@@ -38,6 +41,7 @@ struct work {
     enum ha_dpo_phase phase;
     bool phase_known;
     int64_t start_ns, loaded_ns;
+    int64_t peak_bytes; /* of this process's own memory, of samples */
     struct ha_origin origin;
     bool has_origin, took_reference;
     int report_result; /* first failure of a report, which callbacks cannot return */
@@ -78,6 +82,11 @@ static int load_data(struct work *work, struct ha_error *err)
     return ha_pair_files_load(&eval, work->engine.tokenizer, &work->eval, err);
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
 /* What all cells of a job must have in common, as they share pairs, order and packs. */
 static int check_common(const struct ha_training *training, struct ha_error *err)
 {
@@ -102,6 +111,7 @@ static int check_common(const struct ha_training *training, struct ha_error *err
             {"train.order_seed", first->train.order_seed == other->train.order_seed},
             {"train.tokens_per_microbatch",
              first->train.tokens_per_microbatch == other->train.tokens_per_microbatch},
+            {"train.plan_memory", same_text(first->train.plan_memory, other->train.plan_memory)},
             {"train.eval_steps", first->train.eval_steps == other->train.eval_steps},
         };
 
@@ -139,6 +149,31 @@ static int make_cell(struct work *work, int64_t i, struct ha_error *err)
     return ha_loss_settings_read(train, &dpo->loss, err);
 }
 
+static bool on_gpu(const struct work *work)
+{
+    return strcmp(ha_backend_name(work->engine.backend), "cpu") != 0;
+}
+
+/* The lowest limit of any cell: limits may differ, as they change no result. */
+static int read_memory(struct work *work, struct ha_dpo_job *job, struct ha_error *err)
+{
+    const struct ha_training *training = work->training;
+    int r = ha_token_budget(ha_model_config(work->engine.model), settings_of(work), on_gpu(work),
+                            &job->tokens_per_microbatch, err);
+
+    for (int64_t i = 0; r == 0 && i < training->n_cells; i++) {
+        int64_t bytes = 0;
+
+        r = ha_memory_limit(training->cells[i].settings, on_gpu(work), &bytes, err);
+        if (r == 0 && bytes > 0 && (job->memory_bytes == 0 || bytes < job->memory_bytes)) {
+            job->memory_bytes = bytes;
+            job->memory_limit = ha_memory_limit_text(training->cells[i].settings);
+        }
+    }
+    job->threads = training->engine.threads;
+    return r;
+}
+
 static struct ha_dpo_job job_of(const struct work *work)
 {
     const struct ha_sweep_train *train = &settings_of(work)->train;
@@ -153,7 +188,6 @@ static struct ha_dpo_job job_of(const struct work *work)
     job.gradient_accumulation = train->gradient_accumulation;
     job.epochs = train->epochs;
     job.order_seed = (uint64_t)train->order_seed;
-    job.tokens_per_microbatch = train->tokens_per_microbatch;
     /* On the CPU everything is fp32, whatever was asked. */
     job.round_logits_bf16 =
         strcmp(ha_engine_precision(&work->engine, train->precision), "bf16") == 0;
@@ -224,6 +258,7 @@ static void on_progress(void *user, const struct ha_dpo_progress *progress)
     };
     int r = 0;
 
+    ha_memory_sample(&work->peak_bytes);
     if (!work->phase_known || work->phase != progress->phase)
         r = work->reporter->phase(work->reporter->context, names[progress->phase], &err);
     work->phase = progress->phase;
@@ -273,14 +308,29 @@ static int on_checkpoint(void *user, struct ha_dpo_trainer *trainer, int64_t cel
 
 /* ---- the run -------------------------------------------------------------------- */
 
+static void log_plan(const struct ha_dpo_plan *plan)
+{
+    char planned[HA_MEMORY_TEXT_BYTES], there[HA_MEMORY_TEXT_BYTES];
+
+    ha_log_info("memory: %s planned, %s may be used; %lld layers run again in the backward pass",
+                ha_memory_text(plan->total_bytes, planned),
+                plan->memory_bytes > 0 ? ha_memory_text(plan->memory_bytes, there) : "any amount",
+                (long long)plan->recomputed_layers);
+}
+
 static int make_trainer(struct work *work, struct ha_error *err)
 {
     struct ha_dpo_callbacks callbacks = {
         .user = work, .metrics = on_metrics, .progress = on_progress, .checkpoint = on_checkpoint};
     struct ha_dpo_job job = job_of(work);
+    int r = read_memory(work, &job, err);
 
-    return ha_dpo_trainer_create(work->engine.model, &job, work->cells, work->training->n_cells,
-                                 &callbacks, work->stop, &work->trainer, err);
+    if (r == 0)
+        r = ha_dpo_trainer_create(work->engine.model, &job, work->cells, work->training->n_cells,
+                                  &callbacks, work->stop, &work->trainer, err);
+    if (r == 0)
+        log_plan(ha_dpo_trainer_plan(work->trainer));
+    return r;
 }
 
 /* The cell's checkpoint, if it has one.  Where that cannot be used the cell starts anew: work may
@@ -330,6 +380,7 @@ static struct ha_json *summary_of(const struct work *work, int64_t cell)
         .wall_seconds = (double)(ha_clock_work_ns() - work->start_ns) / 1e9,
         .precision = ha_engine_precision(&work->engine, train->precision),
         .backend = ha_backend_fingerprint(work->engine.backend),
+        .peak_bytes = work->peak_bytes,
         .pairs = work->train,
         .last_eval = work->last_eval[cell],
     };
@@ -443,6 +494,9 @@ static int prepare(struct work *work, struct ha_error *err)
                     ha_engine_precision(&work->engine, settings_of(work)->train.precision));
     if (r == 0)
         r = load_data(work, err);
+    /* The texts are not needed any more; what the heap keeps of them would be wasted. */
+    ha_memory_sample(&work->peak_bytes);
+    (void)malloc_trim(0);
     if (r == 0)
         r = find_origin(work, err);
     if (r < 0)
@@ -491,6 +545,7 @@ int ha_training_run(const struct ha_training *training, const struct ha_reporter
     work.loaded_ns = ha_clock_work_ns();
     if (r == 0)
         r = ha_dpo_trainer_run(work.trainer, err);
+    ha_memory_sample(&work.peak_bytes);
     if (work.report_result < 0) {
         r = work.report_result;
         *err = work.report_error;

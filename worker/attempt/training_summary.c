@@ -10,6 +10,7 @@ static double ratio(double value, double by)
 static int put_counts(const struct ha_training_record *record, const struct ha_dpo_stats *stats,
                       struct ha_json *json)
 {
+    const struct ha_dpo_plan *plan = ha_dpo_trainer_plan(record->trainer);
     const struct {
         const char *name;
         int64_t value;
@@ -19,6 +20,9 @@ static int put_counts(const struct ha_training_record *record, const struct ha_d
         {"cells_in_job", record->n_cells},
         {"pairs_trained", stats->pairs},
         {"tokens", stats->tokens},
+        {"memory_planned", plan->total_bytes},
+        {"memory_peak", record->peak_bytes},
+        {"layers_run_again", plan->recomputed_layers},
     };
     int r = 0;
 

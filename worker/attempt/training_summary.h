@@ -11,6 +11,7 @@ struct ha_training_record {
     int64_t cell; /* its index in the trainer */
     int64_t n_params, n_cells;
     double load_seconds, wall_seconds;
+    int64_t peak_bytes; /* of the process's own memory */
     const char *precision, *backend;
     const struct ha_pair_set *pairs;
     const struct ha_json *last_eval; /* {"eval_loss": ...} or NULL */

@@ -17,7 +17,8 @@ static int check_job(const struct ha_dpo_job *job, const struct ha_dpo_cell *cel
     if (job->batch_size < 1 || job->gradient_accumulation < 1 || job->epochs < 1 ||
         job->tokens_per_microbatch < 1 || job->max_steps < 0 || job->eval_steps < 0 ||
         job->checkpoint_every_ms < 0 || job->checkpoint_steps < 0 || job->recomputed_layers < 0 ||
-        job->batch_size > INT32_MAX / job->gradient_accumulation || job->epochs > INT32_MAX)
+        job->memory_bytes < 0 || job->batch_size > INT32_MAX / job->gradient_accumulation ||
+        job->epochs > INT32_MAX)
         return ha_error_set(err, EINVAL, "a setting of the training job is out of range");
     if (n_cells < 1)
         return ha_error_set(err, EINVAL, "a training job needs at least one cell");
@@ -249,7 +250,60 @@ static struct ha_pass_limits limits_of(const struct ha_dpo_trainer *trainer)
     return limits;
 }
 
-/* The hashes, and working memory for the largest pack. */
+static struct ha_dpo_plan_request plan_request(const struct ha_dpo_trainer *trainer,
+                                               const struct ha_pass_limits *limits)
+{
+    const struct ha_dpo_job *job = &trainer->job;
+    const struct ha_pair_set *sets[] = {job->train, trainer->eval.pairs ? job->eval : NULL};
+    struct ha_dpo_plan_request request = {
+        .config = ha_model_config(trainer->model),
+        .device = {.gpu = strcmp(ha_backend_name(trainer->backend), "cpu") != 0,
+                   .threads = job->threads,
+                   .memory_bytes = job->memory_bytes},
+        .n_adapters = trainer->n_cells,
+        .reference_rank = job->reference ? ha_adapter_settings(job->reference)->rank : 0,
+        .max_tokens = limits->max_tokens,
+        .max_rows = limits->max_rows,
+        .n_train = job->train->n_pairs,
+        .n_eval = sets[1] ? sets[1]->n_pairs : 0,
+        .n_window = job->batch_size * job->gradient_accumulation,
+    };
+
+    if (request.n_window > request.n_train)
+        request.n_window = request.n_train;
+    for (int i = 0; i < 2 && sets[i]; i++) {
+        request.n_ids += sets[i]->offset[3 * sets[i]->n_pairs];
+        if (sets[i]->longest > request.max_positions)
+            request.max_positions = sets[i]->longest;
+    }
+    return request;
+}
+
+/* The plan of the memory, which says how many layers are run again, or that it cannot be. */
+static int make_plan(struct ha_dpo_trainer *trainer, struct ha_pass_limits *limits,
+                     struct ha_error *err)
+{
+    const struct ha_dpo_job *job = &trainer->job;
+    struct ha_dpo_plan_request request = plan_request(trainer, limits);
+    struct ha_adapter_settings *adapters = ha_calloc(trainer->n_cells, sizeof(*adapters));
+    int r;
+
+    if (!adapters)
+        return ha_error_set(err, ENOMEM, "no memory for a training job");
+    for (int64_t i = 0; i < trainer->n_cells; i++)
+        adapters[i] = *ha_adapter_settings(trainer->cells[i].settings.adapter);
+    request.adapters = adapters;
+    r = ha_dpo_plan_make(&request, &trainer->plan, err);
+    free(adapters);
+    if (r == 0)
+        r = ha_dpo_plan_check(&trainer->plan, job->memory_limit ? job->memory_limit : "the limit",
+                              err);
+    if (r == 0 && trainer->plan.recomputed_layers > limits->recomputed_layers)
+        limits->recomputed_layers = trainer->plan.recomputed_layers;
+    return r;
+}
+
+/* The hashes, the plan, and working memory for the largest pack. */
 static int make_pass(struct ha_dpo_trainer *trainer, struct ha_error *err)
 {
     const struct ha_dpo_job *job = &trainer->job;
@@ -257,6 +311,8 @@ static int make_pass(struct ha_dpo_trainer *trainer, struct ha_error *err)
     int64_t n_micro = job->train->n_pairs;
     int r = make_hashes(trainer, &limits, err);
 
+    if (r == 0)
+        r = make_plan(trainer, &limits, err);
     if (r < 0)
         return r;
     if (job->eval && job->eval->n_pairs > n_micro)

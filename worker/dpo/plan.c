@@ -221,8 +221,6 @@ static int fixed_parts(const struct job *job, struct ha_dpo_plan *plan, struct h
     part[HA_DPO_CHECKPOINT] = 3 * value * job->largest;
     part[HA_DPO_DATA] = data_bytes(request);
     part[HA_DPO_PROGRAM] = program_bytes(request);
-    if (request->n_adapters == 1)
-        return 0;
     return ha_dpo_border_bytes(request->config, job->act, request->max_tokens, job->lowest,
                                request->n_adapters, &part[HA_DPO_BORDERS], err);
 }

@@ -41,7 +41,7 @@ enum ha_dpo_part {
     HA_DPO_KEPT,     /* activations: what the backward pass reads, of layers not run again */
     HA_DPO_WORK,     /* of the layer in work, forward and backward */
     HA_DPO_HEAD,     /* of the scored rows */
-    HA_DPO_BORDERS,  /* lock-step: hidden states where cells begin */
+    HA_DPO_BORDERS,  /* hidden states where cells begin above the embedding */
     HA_DPO_KERNELS,  /* a chunk of logits, scratch of products and attention, rotary table */
     HA_DPO_ADAPTERS, /* f32 masters; a reference adapter */
     HA_DPO_GRADIENTS,

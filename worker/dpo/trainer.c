@@ -181,6 +181,11 @@ int64_t ha_dpo_trainer_total_steps(const struct ha_dpo_trainer *trainer)
     return most > 0 && most < total ? most : total;
 }
 
+const struct ha_dpo_plan *ha_dpo_trainer_plan(const struct ha_dpo_trainer *trainer)
+{
+    return &trainer->plan;
+}
+
 int64_t ha_dpo_trainer_pass_bytes(const struct ha_dpo_trainer *trainer)
 {
     return trainer->pass_bytes;

@@ -42,6 +42,7 @@
 #include "worker/adapter/adapter.h"
 #include "worker/data/pairs.h"
 #include "worker/dpo/loss.h"
+#include "worker/dpo/plan.h"
 #include "worker/dpo/reference.h"
 #include "worker/model/model.h"
 
@@ -63,7 +64,12 @@ struct ha_dpo_job {
      * goes on from an adapter has a copy of it here, as TRL has since 0.29. */
     const struct ha_adapter *reference;
     const struct ha_dpo_origin *origin; /* for the references' key; NULL: nothing is said of it */
-    int64_t recomputed_layers;          /* ha_pass_limits', at most; changes no result */
+    /* Memory that the job may use in all (plan.h); as many layers as it asks for are run again
+     * in the backward pass, which changes no result.  0: no limit. */
+    int64_t memory_bytes;
+    const char *memory_limit;    /* where it comes from, for people: "train.memory_limit" */
+    int threads;                 /* of the CPU backend, for the plan; 0: one per core */
+    int64_t recomputed_layers;   /* run again at least, for tests */
     int64_t max_steps;           /* end after so many optimizer steps; 0: after the epochs.  Does
                                     not change the schedule */
     int64_t eval_steps;          /* evaluate after every so many steps; 0: at the end only */
@@ -132,9 +138,9 @@ struct ha_dpo_callbacks {
                       struct ha_error *err);
 };
 
-/* The model, the pair sets, all adapters and `stop` must outlive the trainer.
- * stop (may be NULL) is looked at between packs; it may be set by a signal
- * handler. */
+/* -EFBIG where the plan of the memory does not fit (ha_dpo_plan_check), before
+ * anything is computed.  The model, the pair sets, all adapters and `stop` must outlive the
+ * trainer. stop (may be NULL) is looked at between packs; it may be set by a signal handler. */
 int ha_dpo_trainer_create(struct ha_model *model, const struct ha_dpo_job *job,
                           const struct ha_dpo_cell *cells, int64_t n_cells,
                           const struct ha_dpo_callbacks *callbacks,
@@ -149,6 +155,9 @@ int ha_dpo_trainer_run(struct ha_dpo_trainer *trainer, struct ha_error *err);
 /* Optimizer steps done by every cell that goes on, and those of the whole run. */
 int64_t ha_dpo_trainer_step(const struct ha_dpo_trainer *trainer);
 int64_t ha_dpo_trainer_total_steps(const struct ha_dpo_trainer *trainer);
+
+/* What the trainer planned before it allocated its working memory.  Owned by it. */
+const struct ha_dpo_plan *ha_dpo_trainer_plan(const struct ha_dpo_trainer *trainer);
 
 /* Bytes of activations and scratch that the trainer planned and holds. */
 int64_t ha_dpo_trainer_pass_bytes(const struct ha_dpo_trainer *trainer);

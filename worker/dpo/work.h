@@ -63,6 +63,7 @@ struct ha_dpo_trainer {
     char plan_hash[HA_SHA256_HEX_BYTES];
     struct ha_dpo_reference_key key;
     struct ha_pass *pass;
+    struct ha_dpo_plan plan;
     int64_t pass_bytes, max_rows;
     float *coefficient; /* host (max_rows) */
     /* Of one micro-batch (batch_size). */
