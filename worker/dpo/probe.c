@@ -7,6 +7,7 @@
 #include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/memory.h"
+#include "common/base/memory_use.h"
 #include "worker/dpo/work.h"
 
 /* Values of dW that are held at once, at least one row. */
@@ -208,6 +209,7 @@ static int fit_pass(struct probe *probe, struct ha_pass_limits *limits, struct h
 {
     enum ha_dtype act = ha_backend_activation_dtype(probe->backend);
     int64_t most = probe->settings->memory_bytes, bytes = 0;
+    char need[HA_MEMORY_TEXT_BYTES], have[HA_MEMORY_TEXT_BYTES];
 
     for (limits->recomputed_layers = 0; limits->recomputed_layers < probe->geometry.n_layers;
          limits->recomputed_layers++) {
@@ -222,10 +224,11 @@ static int fit_pass(struct probe *probe, struct ha_pass_limits *limits, struct h
         }
     }
     return ha_error_set(err, ENOMEM,
-                        "a pair of %lld tokens needs %lld MiB for activations and there are %lld; "
-                        "a smaller train.max_length needs less",
-                        (long long)limits->max_tokens, (long long)(bytes >> 20),
-                        (long long)(most >> 20));
+                        "a pair of %lld tokens needs %s for activations and there are %s; a "
+                        "smaller train.max_length needs less, a larger train.memory_limit gives "
+                        "more",
+                        (long long)limits->max_tokens, ha_memory_text(bytes, need),
+                        ha_memory_text(most, have));
 }
 
 /* One pair a pack: a pack's size is its longest pair's. */

@@ -201,12 +201,40 @@ static void errors_and_a_daemon_that_is_gone(void **state)
     assert_non_null(strstr(err.text, "the daemon does not take lines"));
 }
 
+static void norms(void **state)
+{
+    struct fixture *fixture = *state;
+    struct ha_reporter *reporter = &fixture->reporter;
+    const struct ha_reported_norm norm = {.cell = 3,
+                                          .block = "mid",
+                                          .layer = 11,
+                                          .layers = 10,
+                                          .module = "all",
+                                          .norm = 0.1,
+                                          .parameters = 419430400,
+                                          .pairs = 256};
+    const struct ha_json *got;
+
+    assert_int_equal(reporter->norm(reporter->context, &norm, NULL), 0);
+    got = read_line(fixture)->json;
+    assert_string_equal(ha_json_string(ha_json_get(got, "type"), ""), "probe");
+    assert_string_equal(ha_json_string(ha_json_get(got, "block"), ""), "mid");
+    assert_string_equal(ha_json_string(ha_json_get(got, "module"), ""), "all");
+    assert_int_equal(ha_json_int(ha_json_get(got, "cell"), 0), 3);
+    assert_int_equal(ha_json_int(ha_json_get(got, "layer"), 0), 11);
+    assert_int_equal(ha_json_int(ha_json_get(got, "layers"), 0), 10);
+    assert_true(ha_json_real(ha_json_get(got, "norm"), 0) == 0.1);
+    assert_int_equal(ha_json_int(ha_json_get(got, "parameters"), 0), 419430400);
+    assert_int_equal(ha_json_int(ha_json_get(got, "pairs"), 0), 256);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(phases_and_progress, setup, teardown),
         cmocka_unit_test_setup_teardown(metrics_keep_every_bit, setup, teardown),
         cmocka_unit_test_setup_teardown(answers_with_any_text, setup, teardown),
+        cmocka_unit_test_setup_teardown(norms, setup, teardown),
         cmocka_unit_test_setup_teardown(artifacts_and_cells, setup, teardown),
         cmocka_unit_test_setup_teardown(errors_and_a_daemon_that_is_gone, setup, teardown),
     };
