@@ -76,7 +76,7 @@ struct ha_wire_hello_reply {
 struct ha_wire_running {
     uint64_t job;
     struct ha_wire_epoch epoch;
-    const char *phase; /* fetch, load, reference, step, evaluate, generate, upload */
+    const char *phase; /* fetch, load, reference, step, evaluate, probe, generate, upload */
     int64_t step;      /* of the phase */
     int64_t steps;
     double tokens_per_second;
@@ -117,7 +117,7 @@ struct ha_wire_input {
 struct ha_wire_grant {
     uint64_t job;
     struct ha_wire_epoch epoch;
-    const char *kind; /* "train" | "generate" */
+    const char *kind; /* "probe" | "train" | "generate" */
     const char *sweep;
     const char *spec_json; /* see worker/contract.h */
     struct ha_wire_input *inputs;
@@ -170,6 +170,19 @@ struct ha_wire_attempt_end {
     int32_t exit_code;
 };
 
+/* Of a probe: the mean over pairs of the norm of the loss's gradient with respect to frozen weights
+ * (worker/dpo/probe.h). */
+struct ha_wire_attempt_norm {
+    uint64_t cell;
+    const char *block; /* "" for one layer, else "local", "mid", "global", "full" */
+    int64_t layer;     /* from 0; the first of `layers` */
+    int64_t layers;
+    const char *module; /* "q_proj", "k_proj", "v_proj", "o_proj", or "all" four together */
+    double norm;
+    int64_t parameters; /* weights under it */
+    int64_t pairs;
+};
+
 enum ha_wire_attempt_event_kind {
     HA_WIRE_ATTEMPT_EVENT_UNKNOWN = 0,
     HA_WIRE_ATTEMPT_EVENT_METRIC = 1,
@@ -177,6 +190,7 @@ enum ha_wire_attempt_event_kind {
     HA_WIRE_ATTEMPT_EVENT_ARTIFACT = 3,
     HA_WIRE_ATTEMPT_EVENT_CELL = 4,
     HA_WIRE_ATTEMPT_EVENT_END = 5,
+    HA_WIRE_ATTEMPT_EVENT_NORM = 6,
 };
 
 struct ha_wire_attempt_event {
@@ -187,6 +201,7 @@ struct ha_wire_attempt_event {
         struct ha_wire_attempt_artifact artifact;
         struct ha_wire_attempt_cell cell;
         struct ha_wire_attempt_end end;
+        struct ha_wire_attempt_norm norm;
     } event;
 };
 
@@ -441,10 +456,10 @@ struct ha_wire_status_request {
 };
 
 struct ha_wire_stage_row {
-    const char *stage; /* "train" | "generate" | "judge:NAME" */
+    const char *stage; /* "probe" | "train" | "generate" | "judge:NAME" */
     const char *state; /* waiting | ready | leased | running | done | failed | cancelled | reused */
     const char *reason; /* why it stands where it stands, in words */
-    int64_t done;       /* steps, answers or scored items */
+    int64_t done;       /* pairs, steps, answers or scored items */
     int64_t total;
     int64_t failed;
     double tokens_per_second;
@@ -460,17 +475,27 @@ struct ha_wire_stage_row {
     int64_t n_mates;
 };
 
+/* The layers of a cell whose strategy has the rule "auto:K", and why these. */
+struct ha_wire_choice {
+    int64_t count;       /* K; 0: the cell has no rule */
+    const char *measure; /* "norm" | "per_sqrt_parameters" */
+    const char *layers;  /* "3-4"; "" until the probe is done */
+    double share;        /* of these layers in the measure's sum over all */
+    uint64_t probe;      /* ha_wire_norm_row.probe of the numbers */
+};
+
 struct ha_wire_cell_row {
     uint64_t cell;
     const char *model;
     const char *strategy;
     const char *name;
-    const char *layers; /* "0-10", "" for base */
+    const char *layers; /* "0-10", "" for base, "auto:2" until a probe has chosen them */
     struct ha_wire_stage_row *stages;
     int64_t n_stages;
     /* effective values with their sources; only when asked for one cell */
     const char *settings_json;
     bool in_grid; /* false: no longer in the grid */
+    struct ha_wire_choice choice;
 };
 
 struct ha_wire_status_reply {
@@ -615,6 +640,27 @@ struct ha_wire_metrics_reply {
     bool more;
 };
 
+/* What the probes of a sweep found. */
+struct ha_wire_norms_request {
+    const char *sweep;
+    const char *cell; /* name or id; "": all */
+    uint64_t after;   /* ha_wire_norm_row.row */
+    uint32_t limit;
+};
+
+struct ha_wire_norm_row {
+    uint64_t row;
+    uint64_t probe; /* equal for the rows of one probe, which cells may share */
+    const char *model;
+    struct ha_wire_attempt_norm norm; /* its cell: the first that shows this probe */
+};
+
+struct ha_wire_norms_reply {
+    struct ha_wire_norm_row *rows;
+    int64_t n_rows;
+    bool more;
+};
+
 enum ha_wire_body {
     HA_WIRE_UNKNOWN = 0, /* a body that this version does not know, or none */
     HA_WIRE_ERROR = 10,
@@ -655,6 +701,8 @@ enum ha_wire_body {
     HA_WIRE_WORKERS_REPLY = 63,
     HA_WIRE_METRICS_REQUEST = 64,
     HA_WIRE_METRICS_REPLY = 65,
+    HA_WIRE_NORMS_REQUEST = 66,
+    HA_WIRE_NORMS_REPLY = 67,
 };
 
 struct ha_wire_message {
@@ -700,6 +748,8 @@ struct ha_wire_message {
         struct ha_wire_workers_reply workers_reply;
         struct ha_wire_metrics_request metrics_request;
         struct ha_wire_metrics_reply metrics_reply;
+        struct ha_wire_norms_request norms_request;
+        struct ha_wire_norms_reply norms_reply;
     } body;
 };
 struct ha_wire_limits {

@@ -186,12 +186,25 @@ static const struct wire_field attempt_end_fields[] = {
 };
 TYPE(attempt_end);
 
+static const struct wire_field attempt_norm_fields[] = {
+    PLAIN(attempt_norm, cell, ANY),
+    PLAIN(attempt_norm, block, ANY),
+    PLAIN(attempt_norm, layer, COUNT),
+    PLAIN(attempt_norm, layers, COUNT),
+    PLAIN(attempt_norm, module, ANY),
+    PLAIN(attempt_norm, norm, MONEY),
+    PLAIN(attempt_norm, parameters, COUNT),
+    PLAIN(attempt_norm, pairs, COUNT),
+};
+TYPE(attempt_norm);
+
 static const struct wire_field attempt_event_fields[] = {
     CHOICE(attempt_event, event, metric, attempt_metric),
     CHOICE(attempt_event, event, answer, attempt_answer),
     CHOICE(attempt_event, event, artifact, attempt_artifact),
     CHOICE(attempt_event, event, cell, attempt_cell),
     CHOICE(attempt_event, event, end, attempt_end),
+    CHOICE(attempt_event, event, norm, attempt_norm),
 };
 static const struct wire_type attempt_event_type = {
     &ha__attempt_event__descriptor, sizeof(struct ha_wire_attempt_event),
@@ -463,6 +476,15 @@ static const struct wire_field stage_row_fields[] = {
 };
 TYPE(stage_row);
 
+static const struct wire_field choice_fields[] = {
+    PLAIN(choice, count, COUNT),
+    PLAIN(choice, measure, ANY),
+    PLAIN(choice, layers, ANY),
+    PLAIN(choice, share, FINITE),
+    PLAIN(choice, probe, ANY),
+};
+TYPE(choice);
+
 static const struct wire_field cell_row_fields[] = {
     PLAIN(cell_row, cell, ANY),
     PLAIN(cell_row, model, ANY),
@@ -472,6 +494,7 @@ static const struct wire_field cell_row_fields[] = {
     SUBS(cell_row, stages, stage_row),
     PLAIN(cell_row, settings_json, ANY),
     PLAIN(cell_row, in_grid, ANY),
+    SUB(cell_row, choice, choice),
 };
 TYPE(cell_row);
 
@@ -619,6 +642,28 @@ static const struct wire_field metrics_reply_fields[] = {
 };
 TYPE(metrics_reply);
 
+static const struct wire_field norms_request_fields[] = {
+    PLAIN(norms_request, sweep, ANY),
+    PLAIN(norms_request, cell, ANY),
+    PLAIN(norms_request, after, ANY),
+    PLAIN(norms_request, limit, ANY),
+};
+TYPE(norms_request);
+
+static const struct wire_field norm_row_fields[] = {
+    PLAIN(norm_row, row, ANY),
+    PLAIN(norm_row, probe, ANY),
+    PLAIN(norm_row, model, ANY),
+    SUB(norm_row, norm, attempt_norm),
+};
+TYPE(norm_row);
+
+static const struct wire_field norms_reply_fields[] = {
+    SUBS(norms_reply, rows, norm_row),
+    PLAIN(norms_reply, more, ANY),
+};
+TYPE(norms_reply);
+
 static const struct wire_field envelope_fields[] = {
     PLAIN(message, protocol, ANY),
     PLAIN(message, request_id, ANY),
@@ -660,6 +705,8 @@ static const struct wire_field envelope_fields[] = {
     CHOICE(message, body, workers_reply, workers_reply),
     CHOICE(message, body, metrics_request, metrics_request),
     CHOICE(message, body, metrics_reply, metrics_reply),
+    CHOICE(message, body, norms_request, norms_request),
+    CHOICE(message, body, norms_reply, norms_reply),
 };
 const struct wire_type wire_message_type = {
     &ha__envelope__descriptor, sizeof(struct ha_wire_message),

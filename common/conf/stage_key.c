@@ -295,8 +295,7 @@ static int hash_pairs(const struct ha_grid *grid, const struct ha_grid_cell *cel
         return ha_error_set(err, EINVAL, "stage key: cell %s trains nothing", cell->name);
     r = check_inputs(sweep, digests, err);
     if (r == 0)
-        r = check_digests("data.train", digests->train, digests->train_count,
-                          sweep->data.train.count, err);
+        r = check_train_inputs(sweep, digests, err);
     if (r < 0)
         return r;
     json = begin_key(stage, &sweep->models[cell->model], digests);
@@ -310,6 +309,8 @@ static int hash_pairs(const struct ha_grid *grid, const struct ha_grid_cell *cel
         r = ha_json_set(json, "train.settings",
                         some_settings(&ha_sweep_train_section, cell->train, shared,
                                       together ? ALL : OF_REFERENCE));
+    if (r == 0 && together)
+        r = ha_json_set(json, "eval", list_json(digests->eval, digests->eval_count));
     if (r == 0 && together)
         r = ha_json_set(json, "name", ha_json_new_string(sweep->models[cell->model].name));
     return hash_key(json, r, ret_key, err);

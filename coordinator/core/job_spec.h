@@ -15,7 +15,7 @@ struct ha_error;
 struct ha_spec_cell {
     int64_t id;
     const char *name;
-    const char *layers;     /* "0-10", "0-3,7"; "" for base */
+    const char *layers;     /* "0-10", "0-3,7"; "" for base and a probe */
     const char *settings;   /* JSON of ha_grid_cell_json */
     const char *adapter;    /* folder, or NULL */
     const char *checkpoint; /* file, or NULL */
@@ -26,7 +26,7 @@ struct ha_spec_skip {
 };
 
 struct ha_spec {
-    enum ha_stage_kind kind; /* train or generate */
+    enum ha_stage_kind kind; /* not judge */
     const char *sweep;
     int64_t job;
     const char *model_name, *model_path, *hub_id, *prompt_template;

@@ -23,7 +23,8 @@ static bool changes_nothing(const struct ha_section *section, const char *key)
 static const struct ha_section *find_section(const char *name)
 {
     static const struct ha_section *const sections[] = {
-        &ha_sweep_data_section, &ha_sweep_train_section, &ha_sweep_generate_section};
+        &ha_sweep_data_section, &ha_sweep_train_section, &ha_sweep_probe_section,
+        &ha_sweep_generate_section};
 
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
         if (strcmp(sections[i]->name, name) == 0)

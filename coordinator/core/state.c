@@ -27,6 +27,7 @@ static const char *const item_names[HA_ITEM_STATES] = {
 };
 
 static const char *const kind_names[HA_STAGE_KINDS] = {
+    [HA_STAGE_PROBE] = "probe",
     [HA_STAGE_TRAIN] = "train",
     [HA_STAGE_GENERATE] = "generate",
     [HA_STAGE_JUDGE] = "judge",

@@ -57,7 +57,14 @@ enum ha_item_state {
     HA_ITEM_STATES
 };
 
-enum ha_stage_kind { HA_STAGE_TRAIN, HA_STAGE_GENERATE, HA_STAGE_JUDGE, HA_STAGE_KINDS };
+/* In the order of a cell's stages. */
+enum ha_stage_kind {
+    HA_STAGE_PROBE,
+    HA_STAGE_TRAIN,
+    HA_STAGE_GENERATE,
+    HA_STAGE_JUDGE,
+    HA_STAGE_KINDS
+};
 
 /* Names, and back: false for a text that is no name. */
 const char *ha_job_state_name(enum ha_job_state state);

@@ -33,6 +33,7 @@ static const struct entry {
     {HA_WIRE_LOG_REQUEST, HA_WIRE_ROLE_CLIENT, READERS, ha_handle_log},
     {HA_WIRE_WORKERS_REQUEST, HA_WIRE_ROLE_CLIENT, READERS, ha_handle_workers},
     {HA_WIRE_METRICS_REQUEST, HA_WIRE_ROLE_CLIENT, READERS, ha_handle_metrics},
+    {HA_WIRE_NORMS_REQUEST, HA_WIRE_ROLE_CLIENT, READERS, ha_handle_norms},
 };
 
 static int check_hello(const struct ha_request *q, struct ha_error *err)

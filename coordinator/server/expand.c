@@ -56,6 +56,40 @@ static void undo(void *state)
     e->now = e->kept;
 }
 
+/* A cell whose sweep probes has that stage; nothing waits for it where the layers
+ * are named.  *ret_result: 0 without one. */
+static int attach_probe(struct ha_coordinator *c, const struct ha_by *by, const struct expansion *e,
+                        struct ha_stage_spec spec, int64_t *ret_result, struct ha_error *err)
+{
+    *ret_result = 0;
+    if (!e->keys.probe[0])
+        return ha_store_stage_retire_probe(c->store, by, spec.cell, "no longer in the grid", err);
+    spec.kind = HA_STAGE_PROBE;
+    spec.key = e->keys.probe;
+    spec.total = e->work->sweep->probe.pairs;
+    return ha_store_stage_attach(c->store, by, &spec, ret_result, err);
+}
+
+static int attach_train(struct ha_coordinator *c, const struct ha_by *by, const struct expansion *e,
+                        struct ha_stage_spec spec, int64_t probe, int64_t *ret_result,
+                        struct ha_error *err)
+{
+    const struct ha_grid_cell *cell = &e->work->grid->cells[e->now.cell];
+
+    *ret_result = 0;
+    if (!cell->trains)
+        return 0;
+    spec.kind = HA_STAGE_TRAIN;
+    spec.key = e->keys.train;
+    spec.fuse_key = e->keys.train_together;
+    spec.reference_key = e->keys.reference;
+    spec.need = ha_grid_work_need(e->work, e->now.cell, true);
+    spec.auto_layers = cell->auto_layers;
+    spec.measure = e->work->sweep->probe.measure;
+    spec.parent = cell->auto_layers > 0 ? probe : 0;
+    return ha_store_stage_attach(c->store, by, &spec, ret_result, err);
+}
+
 static int attach(struct ha_coordinator *c, const struct expansion *e,
                   const struct ha_grid_cell *cell, int64_t cell_id, struct ha_error *err)
 {
@@ -67,22 +101,17 @@ static int attach(struct ha_coordinator *c, const struct expansion *e,
         .model = e->models[cell->model],
         .priority = e->priority,
         .model_digest = w->models[cell->model]->digest,
-        .fuse_key = e->keys.train_together,
-        .reference_key = e->keys.reference,
+        .fuse_key = "",
+        .reference_key = "",
     };
     int64_t result = 0;
-    int r = 0;
+    int r = attach_probe(c, &by, e, spec, &result, err);
 
-    if (cell->trains) {
-        spec.kind = HA_STAGE_TRAIN;
-        spec.key = e->keys.train;
-        spec.need = ha_grid_work_need(w, e->now.cell, true);
-        r = ha_store_stage_attach(c->store, &by, &spec, &result, err);
-    }
+    if (r == 0)
+        r = attach_train(c, &by, e, spec, result, &result, err);
     spec.kind = HA_STAGE_GENERATE;
     spec.key = e->keys.generate;
     spec.fuse_key = e->keys.generate_together;
-    spec.reference_key = "";
     spec.need = ha_grid_work_need(w, e->now.cell, false);
     spec.parent = result;
     spec.total = w->sweep->data.eval_samples * cell->generate->samples;

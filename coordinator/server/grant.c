@@ -83,7 +83,7 @@ static int read_file(void *context, const struct ha_file_row *row)
     bool train = strcmp(row->split, "train") == 0;
     const char *path, **place;
 
-    if (train && m->kind != HA_STAGE_TRAIN)
+    if (m->kind == (train ? HA_STAGE_GENERATE : HA_STAGE_PROBE))
         return 0;
     path = keep(m, ha_spec_data_path(row->split, row->position, row->path));
     place = train ? ha_scratch_grow(m->arena, &m->train, &m->spec.train_count, sizeof *place)
@@ -188,7 +188,7 @@ static int add_cell(struct maker *m, const struct cell_list *list, int64_t index
     m->folder = m->checkpoint = NULL;
     if (m->kind == HA_STAGE_TRAIN)
         r = ha_store_product_each(store, m->result, "checkpoint", read_checkpoint, m, err);
-    else
+    else if (m->kind == HA_STAGE_GENERATE)
         r = ha_store_answered_each(store, m->result, read_answered, m, err);
     if (r == 0 && m->kind == HA_STAGE_GENERATE && m->parent != 0)
         r = ha_store_product_each(store, m->parent, "adapter", read_adapter, m, err);

@@ -220,8 +220,6 @@ int ha_grid_work_create(const struct ha_wire_submit *submit, struct ha_grid_work
         r = match_models(w, err);
     if (r == 0)
         r = match_files(w, err);
-    if (r == 0 && w->sweep->probes)
-        r = ha_error_set(err, EINVAL, "[probe] and layers = \"auto:K\" are not built yet");
     if (r == 0)
         r = expand(w, err);
     if (r == 0)
@@ -375,10 +373,11 @@ struct ha_fuse_need ha_grid_work_need(const struct ha_grid_work *w, int64_t inde
 {
     const struct ha_grid_cell *cell = &w->grid->cells[index];
     const struct ha_fuse_model *model = &w->costs[cell->model];
-
+    /* Layers that a probe will choose may begin at the lowest. */
     int64_t lowest = cell->layers.count > 0 ? cell->layers.items[0] : 0;
+    int64_t layers = cell->auto_layers > 0 ? cell->auto_layers : cell->layers.count;
 
-    return train ? ha_fuse_train_need(model, lowest, cell->layers.count, cell->train->lora_rank)
+    return train ? ha_fuse_train_need(model, lowest, layers, cell->train->lora_rank)
                  : ha_fuse_generate_need(model);
 }
 

@@ -270,6 +270,7 @@ int ha_handle_log(struct ha_request *q, struct ha_error *err);
 int ha_handle_change(struct ha_request *q, struct ha_error *err);
 int ha_handle_workers(struct ha_request *q, struct ha_error *err);
 int ha_handle_metrics(struct ha_request *q, struct ha_error *err);
+int ha_handle_norms(struct ha_request *q, struct ha_error *err);
 
 /* The sweep that a client names; "" is the only one there is.  -ENOENT. */
 int ha_server_find_sweep(struct ha_coordinator *c, const char *name, int64_t *ret_sweep,

@@ -1,4 +1,5 @@
-/* queries.c - ListSweeps, LogRequest, WorkersRequest, MetricsRequest; naming sweeps and cells */
+/* queries.c - ListSweeps, LogRequest, WorkersRequest, MetricsRequest, NormsRequest; naming sweeps
+ * and cells */
 #include <errno.h>
 #include <string.h>
 
@@ -6,6 +7,7 @@
 #include "coordinator/server/rows.h"
 #include "coordinator/store/cell.h"
 #include "coordinator/store/metric.h"
+#include "coordinator/store/probe.h"
 #include "coordinator/store/sweep.h"
 
 enum { PAGE = 500, PAGE_LIMIT = 1000 };
@@ -230,5 +232,54 @@ int ha_handle_metrics(struct ha_request *q, struct ha_error *err)
     r = ha_store_metric_each(q->c->store, sweep, cell, ask->name, (int64_t)ask->after, p.limit,
                              list_metric, &p, err);
     reply->more = reply->n_rows >= p.limit;
+    return r == -ENOMEM ? no_memory(err) : r;
+}
+
+/* ---- norms of probes ---------------------------------------------------------------- */
+
+static int list_norm(void *context, const struct ha_norm_row *row)
+{
+    struct paging *p = context;
+    struct ha_arena *arena = &p->q->arena;
+    struct ha_wire_norms_reply *reply = &p->q->reply.body.norms_reply;
+    struct ha_wire_norm_row *place;
+
+    if (reply->n_rows >= p->limit) {
+        reply->more = true;
+        return 1;
+    }
+    place = ha_scratch_grow(arena, &reply->rows, &reply->n_rows, sizeof *place);
+    if (!place)
+        return -ENOMEM;
+    *place = (struct ha_wire_norm_row){
+        .row = (uint64_t)row->id,
+        .probe = (uint64_t)row->result,
+        .model = ha_scratch_text(arena, row->model),
+        .norm = {.cell = (uint64_t)row->cell,
+                 .block = ha_scratch_text(arena, row->block),
+                 .layer = row->layer,
+                 .layers = row->layers,
+                 .module = ha_scratch_text(arena, row->module),
+                 .norm = row->norm,
+                 .parameters = row->parameters,
+                 .pairs = row->pairs},
+    };
+    return place->model && place->norm.block && place->norm.module ? 0 : -ENOMEM;
+}
+
+int ha_handle_norms(struct ha_request *q, struct ha_error *err)
+{
+    const struct ha_wire_norms_request *ask = &q->message->body.norms_request;
+    struct paging p = {.q = q, .limit = page(ask->limit)};
+    int64_t sweep, cell;
+    int r = ha_server_find_sweep(q->c, ask->sweep, &sweep, err);
+
+    if (r == 0)
+        r = ha_server_find_cell(q->c, sweep, ask->cell, &cell, err);
+    if (r < 0)
+        return r;
+    q->reply.kind = HA_WIRE_NORMS_REPLY;
+    r = ha_store_norm_each(q->c->store, sweep, cell, (int64_t)ask->after, p.limit + 1, list_norm,
+                           &p, err);
     return r == -ENOMEM ? no_memory(err) : r;
 }

@@ -10,8 +10,10 @@
 #include "coordinator/store/answer.h"
 #include "coordinator/store/artifact.h"
 #include "coordinator/store/attempt.h"
+#include "coordinator/store/cell.h"
 #include "coordinator/store/job.h"
 #include "coordinator/store/metric.h"
+#include "coordinator/store/probe.h"
 #include "coordinator/store/reference.h"
 #include "coordinator/store/stage.h"
 #include "coordinator/store/store.h"
@@ -26,6 +28,7 @@ struct report {
     int64_t job;
     struct ha_epoch epoch;
     struct ha_attempt_row row; /* as it was before this report */
+    enum ha_stage_kind kind;   /* of the job, once a cell was looked up */
     /* the cell that was looked up last */
     int64_t cell, result, parent;
     char adapter_sha256[65];
@@ -53,9 +56,17 @@ static int find_adapter(void *context, const struct ha_product *product)
     return 1;
 }
 
-/* Fill the fields of the cell; of a cell that trained, its adapter's hash.  What
- * is said about a cell that is final here (it was cancelled, and its attempt goes
- * on for the others) is acknowledged and changes nothing: open is false then. */
+static int read_kind(void *context, const struct ha_job_row *row)
+{
+    struct report *p = context;
+
+    p->kind = row->kind;
+    return 0;
+}
+
+/* Fill the kind and the fields of the cell; of one that answers, the hash of the
+ * adapter it answers with.  What is said about a cell that is final here (it was cancelled, and its
+ * attempt goes on for the others) is acknowledged and changes nothing: open is false then. */
 static int look_up(struct report *p, uint64_t cell, struct ha_error *err)
 {
     int r;
@@ -65,12 +76,14 @@ static int look_up(struct report *p, uint64_t cell, struct ha_error *err)
     p->cell = (int64_t)cell;
     p->result = 0;
     p->adapter_sha256[0] = '\0';
-    r = ha_store_job_cell_get(p->store, p->job, (int64_t)cell, find_cell, p, err);
+    r = ha_store_job_get(p->store, p->job, read_kind, p, err);
+    if (r >= 0)
+        r = ha_store_job_cell_get(p->store, p->job, (int64_t)cell, find_cell, p, err);
     if (r < 0)
         return r;
     if (p->result == 0)
         return ha_error_set(err, EINVAL, "cell %" PRIu64 " is not in job %" PRId64, cell, p->job);
-    if (p->parent == 0)
+    if (p->parent == 0 || p->kind != HA_STAGE_GENERATE)
         return 0;
     return ha_store_product_each(p->store, p->parent, "adapter", find_adapter, p, err);
 }
@@ -113,6 +126,30 @@ static int take_answer(struct report *p, const struct ha_wire_attempt_answer *fr
     r = ha_store_answer_add(p->store, &p->q->by, &answer, &new, err);
     p->progress = p->progress || (r == 0 && new);
     return r;
+}
+
+static int take_norm(struct report *p, const struct ha_wire_attempt_norm *from,
+                     struct ha_error *err)
+{
+    struct ha_norm_row row;
+    int r = look_up(p, from->cell, err);
+
+    if (r == 0 && p->kind != HA_STAGE_PROBE)
+        r = ha_error_set(err, EINVAL, "job %" PRId64 " is no probe, but sent a norm", p->job);
+    if (r < 0 || !p->open)
+        return r;
+    row = (struct ha_norm_row){
+        .result = p->result,
+        .block = from->block,
+        .layer = from->layer,
+        .layers = from->layers,
+        .module = from->module,
+        .norm = from->norm,
+        .parameters = from->parameters,
+        .pairs = from->pairs,
+    };
+    r = ha_store_norm_put(p->store, &row, err);
+    return r < 0 ? r : ha_store_result_progress(p->store, p->result, from->pairs, 0, err);
 }
 
 static int drop_orphan(void *context, const char *sha256)
@@ -164,31 +201,39 @@ static int take_artifact(struct report *p, const struct ha_wire_attempt_artifact
     return ha_store_checkpoint_prune(p->store, p->result, CHECKPOINTS_KEPT, drop_orphan, p, err);
 }
 
-static int cell_done(struct report *p, const char *summary, struct ha_error *err)
+static int fail_cell(struct report *p, const char *reason, struct ha_error *err)
 {
-    char own[65] = "";
-    int r = 0;
-
-    if (p->parent == 0) {
-        /* A train cell, or base's generate cell: only the first makes an adapter. */
-        r = ha_store_product_each(p->store, p->result, "adapter", find_adapter, p, err);
-        ha_utf8_copy(own, sizeof own, p->adapter_sha256);
-    }
-    if (r == 0)
-        r = ha_store_result_summary(p->store, p->result, summary, own, err);
-    return r < 0 ? r : ha_store_job_cell_end(p->store, &p->q->by, p->job, p->result, true, "", err);
+    return ha_store_job_cell_end(p->store, &p->q->by, p->job, p->result, false, reason, err);
 }
 
-static int read_kind(void *context, const struct ha_job_row *row)
+static int find_layers(void *context, const struct ha_cell_row *row)
 {
-    *(enum ha_stage_kind *)context = row->kind;
-    return 0;
+    *(int64_t *)context = row->model_layers;
+    return 1;
+}
+
+/* Is what a cell is done for in the store?  *ret_lack says what is not. */
+static int check_made(struct report *p, const char **ret_lack, struct ha_error *err)
+{
+    int64_t layers = 0;
+    int r = 0;
+
+    if (p->kind == HA_STAGE_TRAIN) {
+        r = ha_store_product_each(p->store, p->result, "adapter", find_adapter, p, err);
+        *ret_lack = p->adapter_sha256[0] ? NULL : "the attempt ended without an adapter";
+    } else if (p->kind == HA_STAGE_PROBE) {
+        r = ha_store_cell_get(p->store, p->cell, find_layers, &layers, err);
+        if (r >= 0)
+            r = ha_store_norms_complete(p->store, p->result, layers, err);
+        *ret_lack = r > 0 ? NULL : "the attempt ended without the norms of every layer";
+    }
+    return r < 0 ? r : 0;
 }
 
 static int take_cell(struct report *p, const struct ha_wire_attempt_cell *from,
                      struct ha_error *err)
 {
-    enum ha_stage_kind kind = HA_STAGE_TRAIN;
+    const char *lack = NULL;
     char reason[HA_ERROR_TEXT_BYTES];
     int r = look_up(p, from->cell, err);
 
@@ -199,16 +244,14 @@ static int take_cell(struct report *p, const struct ha_wire_attempt_cell *from,
         return 0; /* another attempt may do it; the attempt's end says more */
     p->open = false;
     if (!from->done)
-        return ha_store_job_cell_end(p->store, &p->q->by, p->job, p->result, false, reason, err);
-    r = ha_store_job_get(p->store, p->job, read_kind, &kind, err);
-    if (r >= 0 && kind == HA_STAGE_TRAIN)
-        r = ha_store_product_each(p->store, p->result, "adapter", find_adapter, p, err);
-    if (r < 0)
-        return r;
-    if (kind == HA_STAGE_TRAIN && !p->adapter_sha256[0])
-        return ha_store_job_cell_end(p->store, &p->q->by, p->job, p->result, false,
-                                     "the attempt ended without an adapter", err);
-    return cell_done(p, from->summary_json, err);
+        return fail_cell(p, reason, err);
+    r = check_made(p, &lack, err);
+    if (r == 0 && lack)
+        return fail_cell(p, lack, err);
+    if (r == 0)
+        r = ha_store_result_summary(p->store, p->result, from->summary_json,
+                                    p->kind == HA_STAGE_TRAIN ? p->adapter_sha256 : "", err);
+    return r < 0 ? r : ha_store_job_cell_end(p->store, &p->q->by, p->job, p->result, true, "", err);
 }
 
 /* The attempt said that it is done: its job is, unless cells are missing. */
@@ -262,6 +305,8 @@ static int take_event(struct report *p, const struct ha_wire_attempt_event *even
         return take_artifact(p, &event->event.artifact, err);
     case HA_WIRE_ATTEMPT_EVENT_CELL:
         return take_cell(p, &event->event.cell, err);
+    case HA_WIRE_ATTEMPT_EVENT_NORM:
+        return take_norm(p, &event->event.norm, err);
     case HA_WIRE_ATTEMPT_EVENT_END:
         return take_end(p, &event->event.end, err);
     default:

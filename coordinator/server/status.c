@@ -81,7 +81,9 @@ static const char *why(struct page *p, const struct ha_stage_row *row)
         .not_before_ms = row->not_before_ms,
         .paused = p->paused,
         .reason = row->reason,
-        .waits_for = row->kind == HA_STAGE_GENERATE ? "training" : NULL,
+        .waits_for = row->kind == HA_STAGE_TRAIN      ? "the probe"
+                     : row->kind == HA_STAGE_GENERATE ? "training"
+                                                      : NULL,
     };
     struct ha_buffer text;
     const char *copy;
@@ -124,6 +126,13 @@ static int add_mates(struct page *p, const struct ha_stage_row *row)
     return ha_store_job_cell_each(p->q->c->store, row->job, add_mate, p, NULL);
 }
 
+/* The phase that counts the units of a stage's own total; "" for those that
+ * report what they did. */
+static const char *counting_phase(enum ha_stage_kind kind)
+{
+    return kind == HA_STAGE_PROBE ? "probe" : kind == HA_STAGE_TRAIN ? "step" : "";
+}
+
 static void add_progress(struct page *p, const struct ha_stage_row *row,
                          struct ha_wire_stage_row *stage)
 {
@@ -134,7 +143,7 @@ static void add_progress(struct page *p, const struct ha_stage_row *row,
     if (!progress)
         return;
     stage->tokens_per_second = progress->tokens_per_second;
-    if (strcmp(progress->phase, "step") == 0 && row->kind == HA_STAGE_TRAIN) {
+    if (strcmp(progress->phase, counting_phase(row->kind)) == 0) {
         stage->done = progress->step > stage->done ? progress->step : stage->done;
         stage->total = progress->steps > stage->total ? progress->steps : stage->total;
     }
@@ -205,11 +214,17 @@ static int add_cell(void *context, const struct ha_cell_row *row)
         .model = ha_scratch_text(p->arena, row->model_name),
         .strategy = ha_scratch_text(p->arena, row->strategy),
         .name = ha_scratch_text(p->arena, row->name),
-        .layers = ha_scratch_text(p->arena, row->layers),
+        .layers = ha_scratch_text(p->arena, row->chosen[0] ? row->chosen : row->layers),
         .settings_json = p->one ? ha_scratch_text(p->arena, row->settings) : "",
         .in_grid = row->live,
+        .choice = {.count = row->auto_layers,
+                   .measure = ha_scratch_text(p->arena, row->measure),
+                   .layers = ha_scratch_text(p->arena, row->chosen),
+                   .share = row->share,
+                   .probe = (uint64_t)row->probe},
     };
-    return cell->model && cell->strategy && cell->name && cell->layers && cell->settings_json
+    return cell->model && cell->strategy && cell->name && cell->layers && cell->settings_json &&
+                   cell->choice.measure && cell->choice.layers
                ? 0
                : -ENOMEM;
 }

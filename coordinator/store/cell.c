@@ -49,6 +49,15 @@ int ha_store_cell_put(struct ha_store *store, const struct ha_cell_row *row, int
     return r < 0 ? r : 0;
 }
 
+#define CELL_COLUMNS                                                                               \
+    "c.id, c.sweep, c.model, m.name, c.name, c.strategy, c.layers, s.json, c.position,"            \
+    " c.version, c.live, ifnull(x.count, 0), ifnull(r.parent, 0), ifnull(x.measure, ''),"          \
+    " ifnull(x.layers, ''), ifnull(x.share, 0.0), m.layers FROM cell c"                            \
+    " JOIN model m ON m.id = c.model JOIN setting s ON s.id = c.setting"                           \
+    " LEFT JOIN stage t ON t.cell = c.id AND t.kind = 'train' AND ifnull(t.judge, 0) = 0"          \
+    "  AND t.live = 1"                                                                             \
+    " LEFT JOIN choice x ON x.result = t.result LEFT JOIN result r ON r.id = x.result"
+
 static int each(struct ha_rows *rows, ha_cell_fn fn, void *context, struct ha_error *err)
 {
     int r, count = 0;
@@ -66,6 +75,12 @@ static int each(struct ha_rows *rows, ha_cell_fn fn, void *context, struct ha_er
             .position = ha_rows_int(rows, 8),
             .version = ha_rows_int(rows, 9),
             .live = ha_rows_int(rows, 10) != 0,
+            .auto_layers = ha_rows_int(rows, 11),
+            .probe = ha_rows_int(rows, 12),
+            .measure = ha_rows_text(rows, 13),
+            .chosen = ha_rows_text(rows, 14),
+            .share = ha_rows_real(rows, 15),
+            .model_layers = ha_rows_int(rows, 16),
         };
 
         count = 1;
@@ -81,12 +96,10 @@ int ha_store_cell_each(struct ha_store *store, int64_t sweep, int64_t after, int
                        ha_cell_fn fn, void *context, struct ha_error *err)
 {
     struct ha_rows rows;
-    int r = ha_rows_open(store, &rows, err,
-                         "SELECT c.id, c.sweep, c.model, m.name, c.name, c.strategy, c.layers,"
-                         " s.json, c.position, c.version, c.live FROM cell c"
-                         " JOIN model m ON m.id = c.model JOIN setting s ON s.id = c.setting"
-                         " WHERE c.sweep = ? AND c.id > ? ORDER BY c.id LIMIT ?",
-                         "iii", sweep, after, limit);
+    int r =
+        ha_rows_open(store, &rows, err,
+                     "SELECT " CELL_COLUMNS " WHERE c.sweep = ? AND c.id > ? ORDER BY c.id LIMIT ?",
+                     "iii", sweep, after, limit);
 
     if (r == 0)
         r = each(&rows, fn, context, err);
@@ -97,12 +110,7 @@ int ha_store_cell_get(struct ha_store *store, int64_t cell, ha_cell_fn fn, void 
                       struct ha_error *err)
 {
     struct ha_rows rows;
-    int r = ha_rows_open(store, &rows, err,
-                         "SELECT c.id, c.sweep, c.model, m.name, c.name, c.strategy, c.layers,"
-                         " s.json, c.position, c.version, c.live FROM cell c"
-                         " JOIN model m ON m.id = c.model JOIN setting s ON s.id = c.setting"
-                         " WHERE c.id = ?",
-                         "i", cell);
+    int r = ha_rows_open(store, &rows, err, "SELECT " CELL_COLUMNS " WHERE c.id = ?", "i", cell);
 
     return r < 0 ? r : each(&rows, fn, context, err);
 }

@@ -11,15 +11,20 @@ struct ha_store;
 struct ha_cell_row {
     int64_t id, sweep, model;
     const char *model_name, *name, *strategy;
-    const char *layers;   /* "0-10"; "" for base */
+    int64_t model_layers;
+    const char *layers;   /* as the grid says: "0-10", "auto:2"; "" for base */
     const char *settings; /* JSON of ha_grid_cell_json */
     int64_t position;
     int64_t version; /* of the sweep's grid that it was last seen in */
     bool live;
+    /* of its train result, where a probe chooses the layers; else 0 and "" */
+    int64_t auto_layers, probe;   /* how many, by which result's norms */
+    const char *measure, *chosen; /* chosen "": not yet */
+    double share;
 };
 
-/* Insert or replace by (sweep, name); the cell is live then.  model_name and id
- * are not read. */
+/* Insert or replace by (sweep, name); the cell is live then.  Only what the
+ * table of cells holds is read, without the id. */
 int ha_store_cell_put(struct ha_store *store, const struct ha_cell_row *row, int64_t *ret_id,
                       struct ha_error *err);
 

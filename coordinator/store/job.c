@@ -227,7 +227,9 @@ int ha_store_job_set_counts(struct ha_store *store, int64_t job, int64_t crashes
 
 #define CELL_QUERY                                                                                 \
     "SELECT jc.job, jc.result, jc.cell, c.sweep, ifnull(r.parent, 0), jc.outcome, c.name,"         \
-    " c.layers, s.json, ifnull(o.reference_key, '') FROM job_cell jc"                              \
+    " CASE r.kind WHEN 'probe' THEN '' ELSE ifnull((SELECT layers FROM choice WHERE result ="      \
+    "  CASE r.kind WHEN 'train' THEN r.id ELSE r.parent END), c.layers) END,"                      \
+    " s.json, ifnull(o.reference_key, '') FROM job_cell jc"                                        \
     " JOIN cell c ON c.id = jc.cell JOIN setting s ON s.id = c.setting"                            \
     " JOIN result r ON r.id = jc.result LEFT JOIN stage o ON o.id = r.owner WHERE jc.job = ?"
 

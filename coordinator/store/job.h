@@ -66,7 +66,8 @@ int ha_store_job_set_counts(struct ha_store *store, int64_t job, int64_t crashes
 struct ha_job_cell_row {
     int64_t job, result, cell, sweep, parent;
     const char *outcome; /* "pending", "done", "failed" */
-    const char *name, *layers, *settings;
+    const char *name, *settings;
+    const char *layers;        /* trained ones; "" for base and a probe */
     const char *reference_key; /* "": none */
 };
 

@@ -10,6 +10,7 @@
 #include "coordinator/store/db.h"
 #include "coordinator/store/item.h"
 #include "coordinator/store/job.h"
+#include "coordinator/store/probe.h"
 #include "coordinator/store/result.h"
 
 /* ---- one stage -------------------------------------------------------------- */
@@ -168,19 +169,46 @@ static int next_child(struct ha_store *store, int64_t parent, int64_t after, int
                      parent, after);
 }
 
-/* A generate result whose adapter is there, or will never be. */
-static int child_follows(struct ha_store *store, const struct ha_by *by, int64_t child,
-                         enum ha_stage_state state, const char *reason, struct ha_error *err)
+/* Why nothing can be made from a result that has none of its own. */
+static const char *failure_of(enum ha_stage_kind kind)
+{
+    return kind == HA_STAGE_PROBE ? "the probe failed" : "training failed";
+}
+
+/* What is made from a probe's norms gets its layers.  Norms that do not allow it
+ * are a failure of the child: *ret_state and why say so then. */
+static int choose_layers(struct ha_store *store, const struct ha_result *parent, int64_t child,
+                         enum ha_stage_state *ret_state, struct ha_error *why, struct ha_error *err)
+{
+    int r =
+        parent->kind == HA_STAGE_PROBE ? ha_store_choice_make(store, child, parent->id, why) : 0;
+
+    if (r == -EINVAL)
+        *ret_state = HA_STAGE_FAILED;
+    else if (r < 0)
+        return ha_error_set(err, -r, "%s", why->text);
+    return 0;
+}
+
+/* A train result whose norms are there, or a generate result whose adapter is, or
+ * will never be. */
+static int child_follows(struct ha_store *store, const struct ha_by *by,
+                         const struct ha_result *parent, int64_t child, enum ha_stage_state state,
+                         const char *reason, struct ha_error *err)
 {
     struct ha_result result;
-    struct ha_error why;
+    struct ha_error why = {0};
     char text[HA_ERROR_TEXT_BYTES];
     int64_t job;
     int r = ha_store_result_read(store, child, &result, err);
 
     if (r < 0 || result.state != HA_STAGE_WAITING)
         return r;
-    ha_error_set(&why, EIO, "training failed: %s", reason);
+    ha_error_set(&why, EIO, "%s: %s", failure_of(parent->kind), reason);
+    if (state == HA_STAGE_DONE)
+        r = choose_layers(store, parent, child, &state, &why, err);
+    if (r < 0)
+        return r;
     ha_utf8_copy(text, sizeof text, why.text);
     r = ha_store_job_of_result(store, child, &job, err);
     if (r <= 0)
@@ -198,8 +226,9 @@ static int follow(struct ha_store *store, const struct ha_by *by, const struct h
     if (result->kind == HA_STAGE_JUDGE || !ha_stage_final(state))
         return 0;
     while ((r = next_child(store, result->id, child, &child, err)) == 1) {
-        r = result->kind == HA_STAGE_TRAIN ? child_follows(store, by, child, state, reason, err)
-                                           : ha_store_result_settle(store, by, child, err);
+        r = result->kind == HA_STAGE_GENERATE
+                ? ha_store_result_settle(store, by, child, err)
+                : child_follows(store, by, result, child, state, reason, err);
         if (r < 0)
             break;
     }
@@ -375,9 +404,12 @@ int ha_store_result_drop(struct ha_store *store, const struct ha_by *by, int64_t
     return cancel_work(store, by, &result, reason, err);
 }
 
-/* Model by model; where cells answer together, training first. */
+/* Model by model; the probe, which others wait for, first; then, where cells
+ * answer together, training. */
 static int64_t turn_of(enum ha_stage_kind kind, int64_t model, bool apart)
 {
+    if (kind == HA_STAGE_PROBE)
+        return model * 8;
     return model * 8 + (apart || kind == HA_STAGE_TRAIN ? 2 : 4);
 }
 
@@ -417,13 +449,19 @@ static int start_job(struct ha_store *store, const struct ha_by *by, const struc
                      struct ha_error *err)
 {
     struct ha_result parent = {.state = HA_STAGE_DONE};
+    struct ha_error why = {0};
     enum ha_stage_state state;
     int r = result->parent ? ha_store_result_read(store, result->parent, &parent, err) : 0;
 
     if (r < 0)
         return r;
+    ha_error_set(&why, EIO, "%s", failure_of(parent.kind));
+    if (result->parent && parent.state == HA_STAGE_DONE)
+        r = choose_layers(store, &parent, result->id, &parent.state, &why, err);
+    if (r < 0)
+        return r;
     if (parent.state == HA_STAGE_FAILED || parent.state == HA_STAGE_CANCELLED)
-        return ha_store_result_set(store, by, result->id, HA_STAGE_FAILED, "training failed", err);
+        return ha_store_result_set(store, by, result->id, HA_STAGE_FAILED, why.text, err);
     state = parent.state == HA_STAGE_DONE ? HA_STAGE_READY : HA_STAGE_WAITING;
     r = add_job(store, by, result, state, err);
     return r < 0 ? r : ha_store_result_set(store, by, result->id, state, "", err);

@@ -8,6 +8,7 @@
 #include "coordinator/store/block.h"
 #include "coordinator/store/db.h"
 #include "coordinator/store/job.h"
+#include "coordinator/store/probe.h"
 #include "coordinator/store/result.h"
 
 /* The live stage of the cell's slot: 1 and whether its key is the spec's. */
@@ -44,9 +45,12 @@ static int find_result(struct ha_store *store, const struct ha_stage_spec *spec,
                    "INSERT INTO result (key, kind, parent, state, total)"
                    " VALUES (?, ?, nullif(?, 0), 'waiting', ?)",
                    "ttii", spec->key, ha_stage_kind_name(spec->kind), spec->parent, spec->total);
-    if (r == 0)
-        *ret_result = ha_db_last_id(store);
-    return r;
+    if (r < 0)
+        return r;
+    *ret_result = ha_db_last_id(store);
+    return spec->auto_layers == 0
+               ? 0
+               : ha_store_choice_put(store, *ret_result, spec->auto_layers, spec->measure, err);
 }
 
 static int insert_stage(struct ha_store *store, const struct ha_stage_spec *spec, int64_t result,
@@ -181,6 +185,17 @@ int ha_store_stage_retire(struct ha_store *store, const struct ha_by *by, int64_
                            ha_stage_final(shown.state) ? shown.state : HA_STAGE_CANCELLED, false,
                            reason, err);
     return r < 0 ? r : ha_store_result_drop(store, by, shown.result, reason, err);
+}
+
+int ha_store_stage_retire_probe(struct ha_store *store, const struct ha_by *by, int64_t cell,
+                                const char *reason, struct ha_error *err)
+{
+    int64_t stage;
+    int r =
+        ha_db_int(store, &stage, err,
+                  "SELECT id FROM stage WHERE cell = ? AND kind = 'probe' AND live = 1", "i", cell);
+
+    return r <= 0 ? r : ha_store_stage_retire(store, by, stage, reason, err);
 }
 
 int ha_store_stages_retire_of_cell(struct ha_store *store, const struct ha_by *by, int64_t cell,
@@ -325,7 +340,8 @@ int ha_store_stage_each(struct ha_store *store, int64_t cell, ha_stage_fn fn, vo
         " FROM stage s JOIN result r ON r.id = s.result LEFT JOIN judge u ON u.id = s.judge"
         " LEFT JOIN job j ON j.id = (SELECT max(job) FROM job_cell WHERE result = r.id)"
         " WHERE s.cell = ? AND s.live = 1"
-        " ORDER BY CASE s.kind WHEN 'train' THEN 0 WHEN 'generate' THEN 1 ELSE 2 END, s.judge",
+        " ORDER BY CASE s.kind WHEN 'probe' THEN 0 WHEN 'train' THEN 1 WHEN 'generate' THEN 2"
+        " ELSE 3 END, s.judge",
         "i", cell);
 
     while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {

@@ -26,12 +26,14 @@ struct ha_stage_spec {
     int64_t judge;   /* of a judge stage, else 0 */
     const char *key; /* 64 hexadecimal digits */
     int64_t parent;  /* result that it is made from; 0: none */
-    int64_t total;   /* expected steps or answers; 0: not known */
+    int64_t total;   /* expected pairs, steps or answers; 0: not known */
     int64_t priority;
     const char *model_digest;
     const char *fuse_key;      /* equal for stages that one job may hold; "" or NULL: none */
     const char *reference_key; /* equal for train stages with the same reference; "": none */
     struct ha_fuse_need need;
+    int64_t auto_layers; /* of a train stage whose layers the parent, a probe, chooses; else 0 */
+    const char *measure; /* by which */
 };
 
 /* Let the cell have a live stage with this key: keep it, replace one with
@@ -65,7 +67,7 @@ struct ha_stage_row {
 
 typedef int (*ha_stage_fn)(void *context, const struct ha_stage_row *row);
 
-/* Live stages of a cell: train, generate, then judges by id. */
+/* Live stages of a cell: probe, train, generate, then judges by id. */
 int ha_store_stage_each(struct ha_store *store, int64_t cell, ha_stage_fn fn, void *context,
                         struct ha_error *err);
 
@@ -91,9 +93,12 @@ int ha_store_stage_next_retired(struct ha_store *store, int64_t sweep, int64_t *
 int ha_store_stage_cancel(struct ha_store *store, const struct ha_by *by, int64_t stage,
                           const char *reason, struct ha_error *err);
 
-/* It left the grid: not live, and not wanted. */
+/* It left the grid: not live, and not wanted.  Of a cell: its probe stage, if it
+ * has one, or all. */
 int ha_store_stage_retire(struct ha_store *store, const struct ha_by *by, int64_t stage,
                           const char *reason, struct ha_error *err);
+int ha_store_stage_retire_probe(struct ha_store *store, const struct ha_by *by, int64_t cell,
+                                const char *reason, struct ha_error *err);
 int ha_store_stages_retire_of_cell(struct ha_store *store, const struct ha_by *by, int64_t cell,
                                    const char *reason, struct ha_error *err);
 

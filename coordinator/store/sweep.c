@@ -263,7 +263,8 @@ int ha_store_sweep_next_failing(struct ha_store *store, int64_t after, int64_t *
     int r = ha_rows_open(store, &rows, err,
                          "SELECT id, cells_failed FROM (SELECT w.id, w.max_failures,"
                          " (SELECT count(DISTINCT cell) FROM stage WHERE sweep = w.id"
-                         "  AND state = 'failed' AND live = 1) AS cells_failed FROM sweep w"
+                         "  AND state = 'failed' AND live = 1 AND kind <> 'probe') AS cells_failed"
+                         " FROM sweep w"
                          " WHERE w.id > ? AND w.state = 'running' AND w.chore = ''"
                          " AND w.max_failures > 0 AND w.stages_failed >= w.max_failures"
                          " AND w.stages > w.stages_done + w.stages_failed + w.stages_cancelled)"

@@ -104,6 +104,29 @@ static int parse_answer(struct contract_line *line, struct ha_error *err)
     return 0;
 }
 
+static int parse_norm(struct contract_line *line, struct ha_error *err)
+{
+    const struct ha_json *json = line->json;
+    double norm = real_of(ha_json_get(json, "norm"));
+    int r = make_events(line, 1, err);
+
+    if (r < 0)
+        return r;
+    if (!isfinite(norm) || norm < 0)
+        return wrong("norm", err);
+    line->events[0] =
+        (struct ha_wire_attempt_event){.kind = HA_WIRE_ATTEMPT_EVENT_NORM,
+                                       .event.norm = {.cell = (uint64_t)count_of(json, "cell"),
+                                                      .block = text_of(json, "block"),
+                                                      .layer = count_of(json, "layer"),
+                                                      .layers = count_of(json, "layers"),
+                                                      .module = text_of(json, "module"),
+                                                      .norm = norm,
+                                                      .parameters = count_of(json, "parameters"),
+                                                      .pairs = count_of(json, "pairs")}};
+    return 0;
+}
+
 static int parse_cell(struct contract_line *line, struct ha_error *err)
 {
     const struct ha_json *json = line->json, *summary = ha_json_get(json, "summary");
@@ -166,7 +189,7 @@ static const struct {
 } types[] = {
     {"phase", parse_phase},   {"progress", parse_progress}, {"metric", parse_metric},
     {"answer", parse_answer}, {"artifact", parse_artifact}, {"cell", parse_cell},
-    {"error", parse_error},
+    {"error", parse_error},   {"probe", parse_norm},
 };
 
 int contract_line_parse(const char *bytes, size_t size, struct contract_line *ret_line,

@@ -13,7 +13,7 @@ struct ha_json;
 enum contract_kind {
     CONTRACT_PHASE,
     CONTRACT_PROGRESS,
-    CONTRACT_EVENTS, /* metrics, an answer, the end of a cell */
+    CONTRACT_EVENTS, /* metrics, an answer, a norm of a probe, the end of a cell */
     CONTRACT_ARTIFACT,
     CONTRACT_ERROR,
     CONTRACT_OTHER /* of a newer attempt */

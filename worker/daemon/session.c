@@ -413,6 +413,7 @@ static int64_t stall_ms(const struct session *session, const struct attempt *att
     } limits[] = {{"load", options->stall_load_ms},
                   {"step", options->stall_step_ms},
                   {"evaluate", options->stall_step_ms},
+                  {"probe", options->stall_step_ms},
                   {"generate", options->stall_generate_ms}};
 
     if (attempt->state != RUNNING || attempt->stopping)

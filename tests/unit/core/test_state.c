@@ -38,7 +38,7 @@ static void other_names_are_refused(void **state)
     (void)state;
     assert_false(ha_job_state_parse("Ready", &job));
     assert_false(ha_job_state_parse("", &job));
-    assert_false(ha_stage_kind_parse("probe", &kind));
+    assert_false(ha_stage_kind_parse("probes", &kind));
 }
 
 static void final_jobs_stay_final(void **state)

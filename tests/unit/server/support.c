@@ -327,6 +327,7 @@ bool bench_granted(struct bench *b, uint64_t peer, struct fake_job *ret_job)
     struct ha_wire_message *push = bench_push(b, peer, HA_WIRE_GRANT);
     struct ha_json *spec;
     const struct ha_json *cells;
+    char *layers;
 
     if (!push)
         return false;
@@ -337,6 +338,7 @@ bool bench_granted(struct bench *b, uint64_t peer, struct fake_job *ret_job)
         (struct fake_job){.job = push->body.grant.job,
                           .epoch = push->body.grant.epoch,
                           .train = strcmp(push->body.grant.kind, "train") == 0,
+                          .probe = strcmp(push->body.grant.kind, "probe") == 0,
                           .reference = !ha_json_is(ha_json_get(spec, "reference"), HA_JSON_NULL)};
     cells = ha_json_get(spec, "cells");
     for (int64_t i = 0; i < ha_json_size(cells); i++) {
@@ -347,6 +349,9 @@ bool bench_granted(struct bench *b, uint64_t peer, struct fake_job *ret_job)
         ret_job->cells[ret_job->n_cells++] = (uint64_t)ha_json_int(ha_json_get(cell, "id"), 0);
     }
     ret_job->cell = ret_job->cells[0];
+    layers = ha_json_dump(ha_json_get(ha_json_at(cells, 0), "layers"), HA_JSON_COMPACT);
+    snprintf(ret_job->layers, sizeof ret_job->layers, "%s", layers);
+    free(layers);
     ha_json_destroy(spec);
     ha_wire_message_destroy(push);
     return true;

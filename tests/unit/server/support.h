@@ -100,8 +100,9 @@ void bench_create(struct bench *b, uint64_t peer);
 struct fake_job {
     uint64_t job;
     struct ha_wire_epoch epoch;
-    bool train;
-    uint64_t cell; /* the first one; what bench_do_job works on */
+    bool train, probe;
+    char layers[64]; /* of the first cell, as the job has them */
+    uint64_t cell;   /* the first one; what bench_do_job works on */
     uint64_t cells[FAKE_CELLS];
     bool checkpoint[FAKE_CELLS]; /* came along */
     int n_cells;

@@ -124,10 +124,51 @@ static void every_schema_leads_to_the_newest(void **state)
     }
 }
 
+static bool takes(sqlite3 *db, const char *sql)
+{
+    return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK;
+}
+
+/* The constraint on kinds is another, and still one; the tables' rows stand. */
+static void kinds_are_those_of_now(void **state)
+{
+    (void)state;
+    for (int version = 1; version <= ha_store_schema_count; version++) {
+        struct ha_store *store;
+        sqlite3_stmt *check;
+        sqlite3 *db;
+
+        make(version);
+        assert_int_equal(ha_store_open(path, &store, NULL), 0);
+        ha_store_close(store);
+        assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+        run(db, "PRAGMA foreign_keys = ON");
+        assert_int_equal(sqlite3_prepare_v2(db, "PRAGMA integrity_check", -1, &check, NULL), 0);
+        assert_int_equal(sqlite3_step(check), SQLITE_ROW);
+        assert_string_equal(sqlite3_column_text(check, 0), "ok");
+        sqlite3_finalize(check);
+        assert_int_equal(sqlite3_prepare_v2(db, "PRAGMA foreign_key_check", -1, &check, NULL), 0);
+        assert_int_equal(sqlite3_step(check), SQLITE_DONE);
+        sqlite3_finalize(check);
+        assert_true(takes(db, "INSERT INTO result (id, key, kind, state)"
+                              " VALUES (9, 'p', 'probe', 'ready')"));
+        assert_true(takes(db, "INSERT INTO stage (sweep, cell, model, kind, key, result, state,"
+                              " live) VALUES (1, 1, 3, 'probe', 'p', 9, 'ready', 1)"));
+        assert_true(takes(db, "INSERT INTO job (sweep, kind, model_digest, state, priority,"
+                              " created_ms) VALUES (1, 'probe', 'd', 'ready', 0, 1)"));
+        assert_false(takes(db, "INSERT INTO result (key, kind, state)"
+                               " VALUES ('q', 'prove', 'ready')"));
+        assert_false(takes(db, "UPDATE stage SET kind = 'x'"));
+        assert_false(takes(db, "UPDATE job SET kind = 'judge'"));
+        assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(every_schema_leads_to_the_newest, setup, teardown),
+        cmocka_unit_test_setup_teardown(kinds_are_those_of_now, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
