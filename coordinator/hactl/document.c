@@ -1,6 +1,7 @@
 #include "coordinator/hactl/document.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -99,6 +100,79 @@ static struct ha_table *training_table(const struct ha_status *status)
     return table;
 }
 
+/* The first stage of a kind, or NULL. */
+static const struct ha_wire_stage_row *stage_of(const struct ha_wire_cell_row *cell,
+                                                const char *kind)
+{
+    for (int64_t i = 0; i < cell->n_stages; i++)
+        if (strcmp(cell->stages[i].stage, kind) == 0)
+            return &cell->stages[i];
+    return NULL;
+}
+
+static void put_number(struct ha_table *table, const struct ha_json *summary, const char *key,
+                       double scale, int decimals)
+{
+    const struct ha_json *value = ha_json_get(summary, key);
+
+    ha_table_real(table, value ? ha_json_real(value, NAN) * scale : NAN, decimals);
+}
+
+/* Own passes, the part of those that cells share, and both as if alone. */
+static void put_times(struct ha_table *table, const struct ha_json *summary)
+{
+    double own = ha_json_real(ha_json_get(summary, "train_seconds_own"), NAN);
+    double shared = ha_json_real(ha_json_get(summary, "train_seconds_shared"), NAN);
+    double cells = ha_json_real(ha_json_get(summary, "cells_in_job"), NAN);
+
+    ha_table_real(table, cells, 0);
+    ha_table_real(table, own, 2);
+    ha_table_real(table, shared, 2);
+    if (cells == 1)
+        ha_table_real(table, own + shared, 2);
+    else if (own + shared * cells > 0)
+        ha_table_format(table, "~%.2f", own + shared * cells);
+    else
+        ha_table_text(table, "-");
+}
+
+/* The paper's Figure 5, and what the engine counted.  A stage that was cut off and
+ * went on has its sums from the start. */
+static struct ha_table *times_table(const struct ha_status *status)
+{
+    static const char *const rates[] = {"pairs/s", "tokens/s", "GFLOP/s", "Utilisation %",
+                                        "Saved FLOPs %"};
+    struct ha_table *table = ha_table_create("Time of training");
+
+    ha_table_column_text(table, "Cell");
+    ha_table_column_number(table, "Cells in its job");
+    ha_table_column_number(table, "Own s");
+    ha_table_column_number(table, "Shared part s");
+    ha_table_column_number(table, "Alone s");
+    for (size_t i = 0; i < sizeof(rates) / sizeof(rates[0]); i++)
+        ha_table_column_number(table, rates[i]);
+    for (int64_t i = 0; i < status->n_cells; i++) {
+        const struct ha_wire_stage_row *stage = stage_of(status->cells[i], "train");
+        struct ha_json *summary = NULL;
+
+        if (!stage || !stage->summary_json[0])
+            continue;
+        (void)ha_json_parse(stage->summary_json, strlen(stage->summary_json), "summary", &summary,
+                            NULL);
+        ha_table_text(table, status->cells[i]->name);
+        put_times(table, summary);
+        put_number(table, summary, "pairs_per_second", 1, 2);
+        put_number(table, summary, "tokens_per_second", 1, 0);
+        put_number(table, summary, "flops_per_second", 1e-9, 1);
+        put_number(table, summary, "utilisation", 100, 1);
+        put_number(table, summary, "saved", 100, 1);
+        ha_json_destroy(summary);
+    }
+    ha_table_note(table, "Alone: measured where a cell had its job for itself; with ~ its own "
+                         "passes and the whole of the shared ones.");
+    return table;
+}
+
 static struct ha_table *provenance_table(const struct ha_status *status)
 {
     struct ha_table *table = ha_table_create("Models");
@@ -160,6 +234,8 @@ static int add_results(struct document *d, struct ha_error *err)
         r = add_table(d, ha_report_dimensions(e, 0), "dimensions-by-cell.csv", err);
     if (r == 0)
         r = add_table(d, training_table(d->status), "training.csv", err);
+    if (r == 0)
+        r = add_table(d, times_table(d->status), "times.csv", err);
     if (r == 0)
         r = add_table(d, ha_report_missing_table(e), "missing.csv", err);
     return r;
