@@ -21,6 +21,7 @@
 #include "common/net/loop.h"
 #include "common/net/socket.h"
 #include "common/proc/spawn.h"
+#include "coordinator/server/fuse_preview.h"
 #include "coordinator/server/coordinator.h"
 #include "coordinator/server/files.h"
 #include "coordinator/server/space.h"
@@ -57,6 +58,7 @@ static const struct ha_option options[] = {
     {"log-format", "FORMAT", "text or json"},
     {"log-level", "LEVEL", "debug, info, warning or error"},
     {"watch-fd", "N", "end when this descriptor does: for programs that start a coordinator"},
+    {"fuse", "FILE", "print how the cells in FILE (JSON of hactl) would share jobs, and end"},
     {"check", NULL, "check settings and database, print the settings and end"},
     {"version", NULL, "print the version and end"},
 };
@@ -587,6 +589,11 @@ int main(int argc, char **argv)
         ha_command_print_help(&command);
     } else if (ha_arguments_given(arguments, "version")) {
         printf("ha-coordinator %s\n", HA_VERSION);
+    } else if (ha_arguments_given(arguments, "fuse")) {
+        if (ha_fuse_preview(ha_arguments_value(arguments, "fuse", ""), &err) < 0) {
+            fprintf(stderr, "ha-coordinator: %s\n", ha_error_text(&err));
+            status = EXIT_FAILURE;
+        }
     } else if (load(arguments, &program.config, &err) < 0) {
         fprintf(stderr, "ha-coordinator: %s\n", ha_error_text(&err));
         status = 2;

@@ -9,6 +9,7 @@
 #include "common/conf/dimensions.h"
 #include "common/conf/json.h"
 #include "common/conf/loss_rules.h"
+#include "coordinator/hactl/fuse_preview.h"
 #include "coordinator/hactl/grid_input.h"
 #include "coordinator/hactl/judge_preview.h"
 #include "coordinator/hactl/output.h"
@@ -78,7 +79,7 @@ static struct ha_table *cells_table(const struct ha_grid_input *input)
 }
 
 struct counts {
-    int64_t train_jobs, generate_jobs, answers, calls;
+    int64_t trains, generates, answers, calls;
 };
 
 static struct counts count(const struct ha_grid_input *input)
@@ -89,8 +90,8 @@ static struct counts count(const struct ha_grid_input *input)
         const struct ha_grid_cell *cell = &input->grid->cells[i];
         int64_t answers = input->sweep->data.eval_samples * cell->generate->samples;
 
-        counts.train_jobs += cell->trains;
-        counts.generate_jobs++;
+        counts.trains += cell->trains;
+        counts.generates++;
         counts.answers += answers;
         for (int64_t k = 0; k < input->sweep->judge_count; k++)
             counts.calls += answers * input->sweep->judges[k].samples;
@@ -105,9 +106,8 @@ static int print_counts(const struct ha_grid_input *input, struct ha_error *err)
 
     ha_buffer_init(&out, 0);
     if (ha_buffer_printf(&out, "%lld cells\n", (long long)input->grid->cell_count) < 0 ||
-        ha_buffer_printf(&out, "%lld jobs: %lld train, %lld generate\n",
-                         (long long)(n.train_jobs + n.generate_jobs), (long long)n.train_jobs,
-                         (long long)n.generate_jobs) < 0 ||
+        ha_buffer_printf(&out, "%lld of them train, %lld answer\n", (long long)n.trains,
+                         (long long)n.generates) < 0 ||
         ha_buffer_printf(
             &out, "%lld answers at most, %lld evaluator calls, %lld scores%s\n\n",
             (long long)n.answers, (long long)n.calls, (long long)n.calls * HA_DIMENSIONS,
@@ -119,6 +119,31 @@ static int print_counts(const struct ha_grid_input *input, struct ha_error *err)
     return ha_output_text(&out, err);
 }
 
+/* Takes the table over; nothing for one without rows. */
+static int print_rows(struct ha_table *table, struct ha_error *err)
+{
+    int r;
+
+    if (ha_table_rows(table) == 0) {
+        ha_table_destroy(table);
+        return 0;
+    }
+    r = ha_output_table(table, HA_OUTPUT_PLAIN, err);
+    if (r == 0)
+        puts("");
+    return r;
+}
+
+/* Nothing where no cells may share a job. */
+static int print_jobs(const struct ha_grid_input *input, const char *gpu_memory,
+                      struct ha_error *err)
+{
+    struct ha_table *table = NULL;
+    int r = ha_fuse_preview_table(input, gpu_memory, &table, err);
+
+    return r < 0 ? r : print_rows(table, err);
+}
+
 /* Nothing where no model's files are here. */
 static int print_plans(const struct ha_grid_input *input, const char *gpu_memory,
                        struct ha_error *err)
@@ -126,15 +151,7 @@ static int print_plans(const struct ha_grid_input *input, const char *gpu_memory
     struct ha_table *table;
     int r = ha_plan_preview_table(input, gpu_memory, &table, err);
 
-    if (r == 0 && ha_table_rows(table) > 0) {
-        r = ha_output_table(table, HA_OUTPUT_PLAIN, err);
-        if (r == 0)
-            puts("");
-        return r;
-    }
-    if (r == 0)
-        ha_table_destroy(table);
-    return r;
+    return r < 0 ? r : print_rows(table, err);
 }
 
 /* All calls of a judge, as if each were like the example. */
@@ -203,6 +220,8 @@ int ha_dry_run_print(const struct ha_grid_input *input, const char *gpu_memory,
         r = ha_output_table(cells_table(input), HA_OUTPUT_PLAIN, err);
     if (r == 0)
         puts("");
+    if (r == 0)
+        r = print_jobs(input, gpu_memory, err);
     if (r == 0)
         r = print_plans(input, gpu_memory, err);
     if (r < 0)
@@ -284,9 +303,9 @@ int ha_dry_run_json(const struct ha_grid_input *input, const char *gpu_memory, s
     if (r == 0)
         r = add_cells(cells, input);
     if (r == 0)
-        r = ha_json_set(json, "train_jobs", ha_json_new_int(n.train_jobs));
+        r = ha_json_set(json, "train_stages", ha_json_new_int(n.trains));
     if (r == 0)
-        r = ha_json_set(json, "generate_jobs", ha_json_new_int(n.generate_jobs));
+        r = ha_json_set(json, "generate_stages", ha_json_new_int(n.generates));
     if (r == 0)
         r = ha_json_set(json, "answers", ha_json_new_int(n.answers));
     if (r == 0)
