@@ -18,9 +18,14 @@ void ha_buffer_clear(struct ha_buffer *buffer)
 
 void ha_buffer_reset(struct ha_buffer *buffer)
 {
-    buffer->size = 0;
+    ha_buffer_truncate(buffer, 0);
+}
+
+void ha_buffer_truncate(struct ha_buffer *buffer, size_t size)
+{
+    buffer->size = size;
     if (buffer->data)
-        buffer->data[0] = '\0';
+        buffer->data[size] = '\0';
 }
 
 int ha_buffer_reserve(struct ha_buffer *buffer, size_t size)

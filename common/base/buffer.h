@@ -37,6 +37,9 @@ int ha_buffer_vprintf(struct ha_buffer *buffer, const char *format, va_list args
 /* Room for size more bytes (and the zero byte) without a further allocation. */
 int ha_buffer_reserve(struct ha_buffer *buffer, size_t size);
 
+/* Keep the first size bytes; size is not above what there is. */
+void ha_buffer_truncate(struct ha_buffer *buffer, size_t size);
+
 /* Remove the first size bytes. */
 void ha_buffer_consume(struct ha_buffer *buffer, size_t size);
 

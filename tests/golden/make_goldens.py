@@ -18,8 +18,8 @@ os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELIS
 import datasets  # noqa: E402
 import torch  # noqa: E402
 
-from oracle import (cases, dpo, forward, losses, probe, processors, random_order,  # noqa: E402
-                    text)
+from oracle import (cases, chat, dpo, forward, losses, probe, processors,  # noqa: E402
+                    random_order, text)
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -29,7 +29,7 @@ MODELS = pathlib.Path("deploy/demo/models")      # relative, because PEFT writes
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--family", action="append", choices=list(cases.BLOCK_OF_FAMILY),
-                        help="default: all, the random orders and the losses")
+                        help="default: all, the random orders, the chat templates and the losses")
     parser.add_argument("--output", type=lambda p: pathlib.Path(p).resolve(), default=HERE)
     return parser.parse_args()
 
@@ -67,6 +67,7 @@ def main():
     if not args.family:
         random_order.make(args.output)
         processors.make(args.output)
+        chat.make(MODELS, args.output)
         print("losses:", flush=True)
         losses.make(MODELS, args.output)
 

@@ -14,6 +14,7 @@ Everything is drawn from fixed seeds; another thread count or CPU changes the la
 
 import argparse
 import gzip
+import importlib.util
 import json
 import math
 import os
@@ -34,17 +35,28 @@ HELD_OUT = 100            # dialogues at the end of the file that only measure t
 MAX_POSITIONS = 2048
 MAX_BYTES = 2_000_000     # of weights, so that the models can live in the repository
 
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content']"
-    " + '<|im_end|>\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+# The chat templates of the real families: Llama 2's as published, the others as TRL has them.
+LLAMA2_CHAT = (
+    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
+    "{% set system_message = messages[0]['content'] %}{% else %}"
+    "{% set loop_messages = messages %}{% set system_message = false %}{% endif %}"
+    "{% for message in loop_messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}"
+    "{% endif %}{% if loop.index0 == 0 and system_message != false %}"
+    "{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}"
+    "{% else %}{% set content = message['content'] %}{% endif %}"
+    "{% if message['role'] == 'user' %}"
+    "{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
-LLAMA3_CHAT = (
-    "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role']"
-    " + '<|end_header_id|>\\n\\n' + message['content'] + '<|eot_id|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}"
-    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
-)
+
+
+def published_chat(name):
+    folder = pathlib.Path(importlib.util.find_spec("trl").origin).parent / "chat_templates"
+    return (folder / f"{name}.jinja").read_bytes().decode()
+
 
 # The pre-tokenizers of the real families; they differ only in how digits are grouped.
 WORDS = (
@@ -283,21 +295,24 @@ def make_families():
               "use_sliding_window": False, "vocab_size": 1216}
     return {
         "llama-2-demo": Family(
-            llama2_tokenizer, 1024, dict(bos="<s>", eos="</s>", unk="<unk>"), llama2,
+            llama2_tokenizer, 1024,
+            dict(bos="<s>", eos="</s>", unk="<unk>", template=LLAMA2_CHAT), llama2,
             generation={"do_sample": True, "temperature": 0.6, "top_p": 0.9}, steps=2000),
         "llama-3.1-demo": Family(
             llama31_tokenizer, 1280,
-            dict(bos="<|begin_of_text|>", eos="<|eot_id|>", template=LLAMA3_CHAT), llama31,
+            dict(bos="<|begin_of_text|>", eos="<|eot_id|>", template=published_chat("llama3_1")),
+            llama31,
             extra_eos=["<|end_of_text|>", "<|eom_id|>"],
             generation={"do_sample": True, "temperature": 0.6, "top_p": 0.9}, shards=2),
         # The Qwen models have more rows than their tokenizers have tokens, as the real ones do.
         "qwen2.5-demo": Family(
             lambda texts, size: qwen_tokenizer(texts, size, QWEN25_ADDED, False), 1140,
-            dict(eos="<|endoftext|>", pad="<|endoftext|>", template=CHATML), qwen25,
+            dict(eos="<|endoftext|>", pad="<|endoftext|>", template=published_chat("qwen2_5")),
+            qwen25,
             generation={"do_sample": False, "max_new_tokens": 256}),
         "qwen3-demo": Family(
             lambda texts, size: qwen_tokenizer(texts, size, QWEN3_ADDED, True), 1200,
-            dict(eos="<|im_end|>", pad="<|endoftext|>", template=CHATML), qwen3,
+            dict(eos="<|im_end|>", pad="<|endoftext|>", template=published_chat("qwen3")), qwen3,
             extra_eos=["<|endoftext|>"],
             generation={"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}),
     }

@@ -10,6 +10,7 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "common/base/utf8.h"
+#include "worker/data/chat_pair.h"
 #include "worker/data/prompts.h"
 #include "worker/data/select.h"
 #include "worker/tokenizer/tokenizer.h"
@@ -37,6 +38,7 @@ struct building {
     struct ha_pair_set *set;
     int64_t id_capacity;
     struct ha_buffer joint;                 /* prompt + completion + EOS */
+    struct ha_buffer chat[3];               /* prompt, prompt + chosen, prompt + rejected */
     struct ha_ids prompt, chosen, rejected; /* chosen and rejected: joint ids at first */
     struct ha_error *err;
 };
@@ -127,10 +129,11 @@ static int row_error(struct building *b, const struct ha_row *row)
     return ha_error_prefix(b->err, "row %" PRId64, row->number);
 }
 
+/* A chat template writes the special tokens itself. */
 static int encode(struct building *b, struct slice text, struct ha_ids *ids)
 {
     ids->count = 0;
-    return ha_tokenizer_encode(b->tokenizer, text.data, text.size, true, ids, b->err);
+    return ha_tokenizer_encode(b->tokenizer, text.data, text.size, !b->options.chat, ids, b->err);
 }
 
 static bool ends_with(struct slice text, const char *tail, size_t tail_size)
@@ -246,10 +249,23 @@ static int keep_pair(struct building *b, int64_t row)
     return 0;
 }
 
+/* From prompt ids and joint ids to the ids of the three parts. */
+static int part_joint_ids(struct building *b)
+{
+    int r = 0;
+
+    if (!begins_with(&b->chosen, &b->prompt) || !begins_with(&b->rejected, &b->prompt))
+        b->set->report.mangled_boundary++;
+    if (b->options.split == HA_SPLIT_TURN)
+        r = border_by_token(b);
+    remove_first(&b->chosen, b->prompt.count);
+    remove_first(&b->rejected, b->prompt.count);
+    return r;
+}
+
 static int tokenise(struct building *b, struct slice prompt, struct slice chosen,
                     struct slice rejected)
 {
-    struct ha_pair_report *report = &b->set->report;
     int r = encode(b, prompt, &b->prompt);
 
     if (r == 0)
@@ -259,14 +275,8 @@ static int tokenise(struct building *b, struct slice prompt, struct slice chosen
     if (r < 0)
         return r;
     if (ends_word(prompt) && (begins_word(chosen) || begins_word(rejected)))
-        report->cut_inside_word++;
-    if (!begins_with(&b->chosen, &b->prompt) || !begins_with(&b->rejected, &b->prompt))
-        report->mangled_boundary++;
-    if (b->options.split == HA_SPLIT_TURN)
-        r = border_by_token(b);
-    remove_first(&b->chosen, b->prompt.count);
-    remove_first(&b->rejected, b->prompt.count);
-    return r;
+        b->set->report.cut_inside_word++;
+    return part_joint_ids(b);
 }
 
 static int add_dialogue(struct building *b, const struct ha_row *row)
@@ -304,7 +314,118 @@ static int add_explicit(struct building *b, const struct ha_row *row)
     return r < 0 ? r : keep_pair(b, row->number);
 }
 
-static int add_rows(struct building *b, const struct ha_row *texts, int64_t n, bool dialogue)
+/* ---- conversations ---- */
+
+static bool empty_message(const struct ha_messages *messages)
+{
+    const struct ha_message *last = &messages->items[messages->count - 1];
+
+    return last->role == HA_ROLE_ASSISTANT && blank(last->text, last->size);
+}
+
+static void count_conversation(struct ha_pair_report *report, const struct ha_chat_pair *pair)
+{
+    const struct ha_messages *c = &pair->chosen, *r = &pair->rejected;
+    int64_t least = c->count < r->count ? c->count : r->count, common = ha_messages_common(c, r);
+
+    if (common == c->count && common == r->count)
+        report->equal_texts++;
+    else if (common == least)
+        report->prefix_texts++;
+    if (c->count != r->count || common < c->count - 1)
+        report->prompts_differ++;
+    if (empty_message(c) || empty_message(r))
+        report->empty_reply++;
+}
+
+/* Write prompt, prompt + chosen and prompt + rejected.  -EINVAL when the template refuses. */
+static int render_pair(struct building *b, const struct ha_chat_pair *pair)
+{
+    const struct ha_messages *sides[] = {&pair->chosen, &pair->rejected};
+    int r;
+
+    for (int i = 0; i < 3; i++)
+        ha_buffer_reset(&b->chat[i]);
+    r = ha_chat_render(b->options.chat, &pair->prompt, HA_CHAT_GENERATE, &b->chat[0]);
+    for (int i = 0; i < 2 && r == 0; i++) {
+        struct ha_messages joint = {0};
+
+        r = ha_messages_join(&joint, &pair->prompt);
+        if (r == 0)
+            r = ha_messages_join(&joint, sides[i]);
+        if (r == 0)
+            r = ha_chat_render(b->options.chat, &joint, HA_CHAT_CLOSED, &b->chat[i + 1]);
+        ha_messages_clear(&joint);
+    }
+    return r;
+}
+
+/* Bytes of the prompt that both joint texts begin with. */
+static size_t common_text(const struct ha_buffer chat[3])
+{
+    size_t n = 0;
+
+    while (n < chat[0].size && n < chat[1].size && n < chat[2].size &&
+           chat[0].data[n] == chat[1].data[n] && chat[0].data[n] == chat[2].data[n])
+        n++;
+    while (n > 0 && n < chat[0].size && ((uint8_t)chat[0].data[n] & 0xc0) == 0x80)
+        n--;
+    return n;
+}
+
+static int tokenise_pair(struct building *b, const struct ha_chat_pair *pair)
+{
+    struct ha_ids *ids[] = {&b->prompt, &b->chosen, &b->rejected};
+    int r = render_pair(b, pair);
+
+    if (r == -EINVAL) {
+        b->set->report.dropped_by_template++;
+        return 0;
+    }
+    if (r < 0)
+        return ha_error_set(b->err, -r, "no memory for a conversation");
+    count_conversation(&b->set->report, pair);
+    if (b->options.split == HA_SPLIT_TURN)
+        ha_buffer_truncate(&b->chat[0], common_text(b->chat));
+    for (int i = 0; i < 3 && r == 0; i++)
+        r = encode(b, (struct slice){ha_buffer_text(&b->chat[i]), b->chat[i].size}, ids[i]);
+    if (r == 0)
+        r = part_joint_ids(b);
+    return r < 0 ? r : 1;
+}
+
+static int add_conversation(struct building *b, const struct ha_row *row, enum ha_rows_form form)
+{
+    struct ha_chat_pair pair = {0};
+    enum ha_chat_flaw flaw;
+    bool no_turn;
+    int r = ha_chat_pair_make(row, form, b->options.split == HA_SPLIT_TURN, &pair, &flaw, &no_turn);
+
+    if (r < 0)
+        r = ha_error_set(b->err, -r, "no memory for a conversation");
+    else if (flaw != HA_CHAT_FINE)
+        b->set->report.dropped_no_dialogue++;
+    else
+        r = tokenise_pair(b, &pair);
+    if (r > 0) {
+        b->set->report.no_turn += no_turn;
+        r = keep_pair(b, row->number);
+    }
+    ha_chat_pair_clear(&pair);
+    return r;
+}
+
+/* ---- rows ---- */
+
+static int add_row(struct building *b, const struct ha_row *row, enum ha_rows_form form)
+{
+    if (b->options.chat)
+        return add_conversation(b, row, form);
+    return form == HA_ROWS_IMPLICIT ? add_dialogue(b, row) : add_explicit(b, row);
+}
+
+static int add_rows(struct building *b, const struct ha_row *texts, int64_t n,
+                    enum ha_rows_form form)
 {
     int r = 0;
 
@@ -313,7 +434,7 @@ static int add_rows(struct building *b, const struct ha_row *texts, int64_t n, b
     if (!b->set->offset || !b->set->row)
         return ha_error_set(b->err, ENOMEM, "no memory for %" PRId64 " pairs", n);
     for (int64_t i = 0; i < n && r == 0; i++) {
-        r = dialogue ? add_dialogue(b, &texts[i]) : add_explicit(b, &texts[i]);
+        r = add_row(b, &texts[i], form);
         if (r < 0)
             r = row_error(b, &texts[i]);
     }
@@ -322,9 +443,11 @@ static int add_rows(struct building *b, const struct ha_row *texts, int64_t n, b
         r = ha_error_set(b->err, EINVAL,
                          "no pair is left of %" PRId64 " rows: %" PRId64
                          " prompts have max_length = %" PRId64 " ids or more, %" PRId64
-                         " rows have an empty text",
+                         " rows have an empty text, %" PRId64 " are no dialogue, %" PRId64
+                         " are refused by the chat template",
                          n, b->set->report.dropped_prompt_too_long, b->options.max_length,
-                         b->set->report.dropped_empty_text);
+                         b->set->report.dropped_empty_text, b->set->report.dropped_no_dialogue,
+                         b->set->report.dropped_by_template);
     return r;
 }
 
@@ -341,7 +464,7 @@ static int build(struct building *b, const struct ha_rows *rows, int64_t asked, 
     b->set->report.selected = n;
     ha_rows_digest(rows, b->set->data_digest);
     if (r == 0)
-        r = add_rows(b, texts, n, ha_rows_form(rows) == HA_ROWS_IMPLICIT);
+        r = add_rows(b, texts, n, ha_rows_form(rows));
     ha_rows_free(texts, n);
     free(numbers);
     return r;
@@ -358,7 +481,12 @@ int ha_pair_set_create(const struct ha_rows *rows, struct ha_tokenizer *tokenize
     if (ha_rows_form(rows) == HA_ROWS_PROMPT)
         return ha_error_set(err, EINVAL, "%s: rows of prompts alone cannot be trained on",
                             ha_rows_file_path(rows, 0));
-    if (!ha_tokenizer_eos_text(tokenizer))
+    if (ha_rows_are_messages(rows) && !options->chat)
+        return ha_error_set(err, EINVAL,
+                            "%s: rows of messages need a chat template; set the model's template "
+                            "to \"chat\" or to the name of a format",
+                            ha_rows_file_path(rows, 0));
+    if (!options->chat && !ha_tokenizer_eos_text(tokenizer))
         return ha_error_set(err, EINVAL,
                             "tokenizer_config.json names no eos_token, which ends "
                             "every completion");
@@ -366,8 +494,12 @@ int ha_pair_set_create(const struct ha_rows *rows, struct ha_tokenizer *tokenize
     if (!b.set)
         return ha_error_set(err, ENOMEM, "no memory for the pairs");
     ha_buffer_init(&b.joint, 0);
+    for (int i = 0; i < 3; i++)
+        ha_buffer_init(&b.chat[i], 0);
     r = build(&b, rows, asked, seed);
     ha_buffer_clear(&b.joint);
+    for (int i = 0; i < 3; i++)
+        ha_buffer_clear(&b.chat[i]);
     ha_ids_clear(&b.prompt);
     ha_ids_clear(&b.chosen);
     ha_ids_clear(&b.rejected);
@@ -410,6 +542,8 @@ int ha_pair_report_text(const struct ha_pair_report *report, struct ha_buffer *t
     } lines[] = {
         {"prompts too long, dropped", report->dropped_prompt_too_long},
         {"rows with an empty text, dropped", report->dropped_empty_text},
+        {"rows that are no dialogue, dropped", report->dropped_no_dialogue},
+        {"rows that the chat template refuses, dropped", report->dropped_by_template},
         {"chosen sequences cut at max_length", report->truncated_chosen},
         {"rejected sequences cut at max_length", report->truncated_rejected},
         {"pairs of equal texts", report->equal_texts},

@@ -16,6 +16,13 @@
  *                  has such a token.
  *
  * Rows with an explicit prompt are cut where the row says; the rest is the same.
+ *
+ * With a chat template a row is a conversation (chat_pair.h), written by the template and tokenised
+ * without further special tokens, again as TRL 1.9: the prompt with its generation prompt, and
+ * prompt + completion, whose ids from index |prompt ids| on are the completion's.  HA_SPLIT_TURN
+ * ends the prompt before the last turn of the assistant that both sides begin, and cuts the joint
+ * ids by text.
+ *
  * A sequence is cut to its first max_length ids; a pair whose prompt has max_length ids or more
  * is dropped. */
 #ifndef HA_WORKER_DATA_PAIRS_H
@@ -29,6 +36,7 @@
 #include "worker/data/rows.h"
 
 struct ha_buffer;
+struct ha_chat;
 struct ha_error;
 struct ha_tokenizer;
 
@@ -50,6 +58,10 @@ struct ha_pair_report {
 
     int64_t dropped_prompt_too_long; /* |prompt ids| >= max_length */
     int64_t dropped_empty_text;      /* a text is empty: there is no prompt (TRL fails on it) */
+    /* With a chat template only; TRL fails on both. */
+    int64_t dropped_no_dialogue; /* a text that begins with no turn, or the first turns differ */
+    int64_t dropped_by_template; /* roles that the template refuses: for llama-2 two turns of one
+                                    role in a row */
 
     int64_t truncated_chosen, truncated_rejected; /* sequences cut at max_length */
     int64_t equal_texts;                          /* chosen = rejected */
@@ -66,7 +78,8 @@ struct ha_pair_report {
 
 struct ha_pair_options {
     enum ha_split split;
-    int64_t max_length;  /* ids per sequence; 0: no limit */
+    const struct ha_chat *chat; /* NULL: texts as they stand */
+    int64_t max_length;         /* ids per sequence; 0: no limit */
     bool require_prompt; /* a dialogue pair without a common beginning is an error; TRL goes on
                             with an empty prompt */
 };
@@ -90,9 +103,9 @@ struct ha_pair {
     int64_t row;
 };
 
-/* Select `asked` rows (0 = all) with the seed and tokenise them.  rows may not be HA_ROWS_PROMPT.
- * Errors: a row whose text cannot be tokenised, or one without a prompt where
- * that is required (named by number), no pair left. */
+/* Select `asked` rows (0 = all) with the seed and tokenise them.  rows may not be HA_ROWS_PROMPT,
+ * and rows of messages need options->chat.  Errors: a row whose text cannot be tokenised, or one
+ * without a prompt where that is required (named by number), no pair left. */
 int ha_pair_set_create(const struct ha_rows *rows, struct ha_tokenizer *tokenizer,
                        const struct ha_pair_options *options, int64_t asked, uint64_t seed,
                        struct ha_pair_set **ret_set, struct ha_error *err);

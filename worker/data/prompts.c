@@ -5,26 +5,42 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/buffer.h"
 #include "common/base/error.h"
 #include "common/base/memory.h"
+#include "worker/data/chat_pair.h"
 #include "worker/data/select.h"
 #include "worker/tokenizer/tokenizer.h"
 
-static size_t prompt_size(const struct ha_row *row, enum ha_rows_form form)
+/* The text of a row's prompt, "" where it has none.  Returns 0 or -ENOMEM. */
+static int prompt_text(const struct ha_row *row, enum ha_rows_form form, struct ha_buffer *text)
 {
-    return form == HA_ROWS_IMPLICIT ? ha_prompt_end(row->chosen.data, row->chosen.size)
-                                    : row->prompt.size;
-}
+    struct ha_messages messages = {0};
+    enum ha_chat_flaw flaw;
+    int r;
 
-static const char *prompt_text(const struct ha_row *row, enum ha_rows_form form)
-{
-    return form == HA_ROWS_IMPLICIT ? row->chosen.data : row->prompt.data;
+    ha_buffer_reset(text);
+    if (form == HA_ROWS_IMPLICIT && row->chosen_list.count == 0)
+        return ha_buffer_append(text, row->chosen.data,
+                                ha_prompt_end(row->chosen.data, row->chosen.size));
+    if (row->prompt_list.count == 0 && row->chosen_list.count == 0)
+        return ha_buffer_append(text, row->prompt.data, row->prompt.size);
+    r = ha_chat_prompt_make(row, form, &messages, &flaw);
+    if (r == 0 && messages.count > 0) {
+        r = ha_messages_to_dialogue(&messages, text);
+        if (r == 0 && messages.items[messages.count - 1].role != HA_ROLE_ASSISTANT)
+            r = ha_buffer_append_text(text, "\n\nAssistant:");
+    }
+    ha_messages_clear(&messages);
+    return r;
 }
 
 /* ---- the set ---- */
 
 struct building {
     struct ha_tokenizer *tokenizer;
+    const struct ha_chat *chat;
+    struct ha_buffer text, rendered; /* of one row */
     struct ha_prompt_set *set;
     struct ha_ids ids;
     int64_t *first; /* [n_prompts] index of a prompt's first id; pointers come last */
@@ -32,36 +48,70 @@ struct building {
     struct ha_error *err;
 };
 
+/* Write the row's prompt as the template does.  1, or 0 where the row is dropped. */
+static int render_prompt(struct building *b, const struct ha_row *row, enum ha_rows_form form)
+{
+    struct ha_messages messages = {0};
+    enum ha_chat_flaw flaw;
+    int r = ha_chat_prompt_make(row, form, &messages, &flaw);
+
+    ha_buffer_reset(&b->rendered);
+    if (r == 0 && flaw == HA_CHAT_FINE)
+        r = ha_chat_prompt_render(b->chat, &messages, form, &b->rendered);
+    ha_messages_clear(&messages);
+    if (r == -EINVAL || flaw != HA_CHAT_FINE) {
+        b->set->report.dropped_by_template += flaw == HA_CHAT_FINE;
+        b->set->report.dropped_no_turn += flaw != HA_CHAT_FINE;
+        return 0;
+    }
+    return r < 0 ? ha_error_set(b->err, -r, "no memory for the prompts") : 1;
+}
+
+/* Append the ids of the prompt in b->text.  1, or 0 where the row is dropped. */
+static int encode_prompt(struct building *b, const struct ha_row *row, enum ha_rows_form form)
+{
+    const struct ha_buffer *text = b->chat ? &b->rendered : &b->text;
+    int64_t first = b->ids.count;
+    int r;
+
+    if (b->text.size == 0 && form == HA_ROWS_IMPLICIT) {
+        b->set->report.dropped_no_turn++;
+        return 0;
+    }
+    r = b->chat ? render_prompt(b, row, form) : 1;
+    if (r <= 0)
+        return r;
+    r = ha_tokenizer_encode(b->tokenizer, ha_buffer_text(text), text->size, !b->chat, &b->ids,
+                            b->err);
+    if (r == 0 && b->ids.count == first)
+        b->set->report.dropped_no_turn++;
+    return r < 0 ? r : b->ids.count > first;
+}
+
 static int add_prompt(struct building *b, const struct ha_row *row, enum ha_rows_form form)
 {
     struct ha_prompt_set *set = b->set;
     struct ha_prompt *prompt = &set->prompts[set->n_prompts];
     int64_t first = b->ids.count;
-    size_t size = prompt_size(row, form);
-    int r;
+    int r = prompt_text(row, form, &b->text);
 
-    if (size == 0 && form == HA_ROWS_IMPLICIT) {
-        set->report.dropped_no_turn++;
-        return 0;
-    }
-    r = ha_tokenizer_encode(b->tokenizer, prompt_text(row, form), size, true, &b->ids, b->err);
     if (r < 0)
-        return ha_error_prefix(b->err, "row %" PRId64, row->number);
-    if (b->ids.count == first) {
-        set->report.dropped_no_turn++;
-        return 0;
-    }
+        return ha_error_set(b->err, ENOMEM, "no memory for the prompts");
+    r = encode_prompt(b, row, form);
+    if (r <= 0)
+        return r < 0 ? ha_error_prefix(b->err, "row %" PRId64, row->number) : 0;
     if (b->max_ids > 0 && b->ids.count - first > b->max_ids) {
         b->ids.count = first;
         set->report.dropped_too_long++;
         return 0;
     }
-    prompt->text = (struct ha_text){ha_strndup(prompt_text(row, form), size), size};
+    prompt->text =
+        (struct ha_text){ha_strndup(ha_buffer_text(&b->text), b->text.size), b->text.size};
     if (!prompt->text.data)
         return ha_error_set(b->err, ENOMEM, "no memory for the prompts");
     prompt->row = row->number;
     prompt->n_ids = b->ids.count - first;
-    ha_sha256(prompt->text.data, size, prompt->sha256);
+    ha_sha256(prompt->text.data, prompt->text.size, prompt->sha256);
     b->first[set->n_prompts++] = first;
     return 0;
 }
@@ -112,11 +162,13 @@ static int add_rows(struct building *b, const struct ha_row *texts, int64_t n,
         return r;
     set->report.prompts = set->n_prompts;
     if (set->n_prompts == 0)
-        return ha_error_set(
-            b->err, EINVAL,
-            "no prompt is left of %" PRId64 " rows: %" PRId64 " are longer than %" PRId64
-            " ids, %" PRId64 " have no turn of the assistant or no id",
-            n, set->report.dropped_too_long, b->max_ids, set->report.dropped_no_turn);
+        return ha_error_set(b->err, EINVAL,
+                            "no prompt is left of %" PRId64 " rows: %" PRId64
+                            " are longer than %" PRId64 " ids, %" PRId64
+                            " have no turn of the assistant or no id, %" PRId64
+                            " are refused by the chat template",
+                            n, set->report.dropped_too_long, b->max_ids,
+                            set->report.dropped_no_turn, set->report.dropped_by_template);
     set->ids = b->ids.data;
     b->ids = (struct ha_ids){0};
     for (int64_t i = 0; i < set->n_prompts; i++)
@@ -138,15 +190,23 @@ static int select_texts(const struct ha_rows *rows, int64_t asked, uint64_t seed
 }
 
 int ha_prompt_set_create(const struct ha_rows *rows, struct ha_tokenizer *tokenizer,
-                         int64_t max_ids, int64_t asked, uint64_t seed,
+                         const struct ha_chat *chat, int64_t max_ids, int64_t asked, uint64_t seed,
                          struct ha_prompt_set **ret_set, struct ha_error *err)
 {
     struct ha_error local = {0};
-    struct building b = {.tokenizer = tokenizer, .max_ids = max_ids, .err = err ? err : &local};
+    struct building b = {
+        .tokenizer = tokenizer, .chat = chat, .max_ids = max_ids, .err = err ? err : &local};
     struct ha_row *texts = NULL;
     int64_t n = 0;
     int r;
 
+    if (ha_rows_are_messages(rows) && !chat)
+        return ha_error_set(err, EINVAL,
+                            "%s: rows of messages need a chat template; set the model's template "
+                            "to \"chat\" or to the name of a format",
+                            ha_rows_file_path(rows, 0));
+    ha_buffer_init(&b.text, 0);
+    ha_buffer_init(&b.rendered, 0);
     b.set = calloc(1, sizeof(*b.set));
     if (!b.set)
         return ha_error_set(err, ENOMEM, "no memory for the prompts");
@@ -159,6 +219,8 @@ int ha_prompt_set_create(const struct ha_rows *rows, struct ha_tokenizer *tokeni
         r = add_rows(&b, texts, n, ha_rows_form(rows));
     ha_rows_free(texts, n);
     ha_ids_clear(&b.ids);
+    ha_buffer_clear(&b.text);
+    ha_buffer_clear(&b.rendered);
     free(b.first);
     if (r < 0) {
         ha_prompt_set_destroy(b.set);
@@ -184,6 +246,7 @@ int ha_prompt_set_mark_seen(struct ha_prompt_set *set, const struct ha_rows *tra
 {
     enum ha_rows_form form = ha_rows_form(train_rows);
     struct ha_row *texts = NULL;
+    struct ha_buffer text;
     uint8_t *digests;
     int64_t n = 0;
     int r = select_texts(train_rows, train_asked, train_seed, &texts, &n, err);
@@ -195,9 +258,17 @@ int ha_prompt_set_mark_seen(struct ha_prompt_set *set, const struct ha_rows *tra
         ha_rows_free(texts, n);
         return ha_error_set(err, ENOMEM, "no memory for %" PRId64 " prompts", n);
     }
-    for (int64_t i = 0; i < n; i++)
-        ha_sha256(prompt_text(&texts[i], form), prompt_size(&texts[i], form),
-                  digests + i * HA_SHA256_BYTES);
+    ha_buffer_init(&text, 0);
+    for (int64_t i = 0; i < n && r == 0; i++) {
+        r = prompt_text(&texts[i], form, &text);
+        ha_sha256(ha_buffer_text(&text), text.size, digests + i * HA_SHA256_BYTES);
+    }
+    ha_buffer_clear(&text);
+    ha_rows_free(texts, n);
+    if (r < 0) {
+        free(digests);
+        return ha_error_set(err, ENOMEM, "no memory for %" PRId64 " prompts", n);
+    }
     qsort(digests, (size_t)n, HA_SHA256_BYTES, by_digest);
     set->report.seen_in_training = 0;
     for (int64_t i = 0; i < set->n_prompts; i++) {
@@ -208,6 +279,5 @@ int ha_prompt_set_mark_seen(struct ha_prompt_set *set, const struct ha_rows *tra
         set->report.seen_in_training += prompt->seen_in_training;
     }
     free(digests);
-    ha_rows_free(texts, n);
     return 0;
 }

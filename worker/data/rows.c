@@ -22,6 +22,7 @@ struct ha_rows {
     int64_t n_files;
     int64_t count;
     enum ha_rows_form form;
+    bool messages;
 };
 
 static const char *const form_keys[] = {
@@ -30,29 +31,56 @@ static const char *const form_keys[] = {
     [HA_ROWS_PROMPT] = "{\"prompt\"}",
 };
 
-static int check_text(const struct ha_json *row, const char *key, const char *path, int64_t line,
-                      struct ha_error *err)
+/* Keys of a row that hold texts or messages. */
+static const char *const value_keys[] = {"prompt", "chosen", "rejected"};
+
+static int check_value(const struct ha_json *value, const char *key, const char *path, int64_t line,
+                       struct ha_error *err)
 {
-    const struct ha_json *value = ha_json_get(row, key);
+    struct ha_messages messages = {0};
+    int r;
 
     if (ha_json_is(value, HA_JSON_STRING))
         return 0;
-    if (ha_json_is(value, HA_JSON_ARRAY))
-        return ha_error_set(err, ENOTSUP,
-                            "%s:%" PRId64 ": \"%s\" is a list; rows of messages are not supported, "
-                            "write them as text",
-                            path, line, key);
-    return ha_error_set(err, EINVAL, "%s:%" PRId64 ": \"%s\" is not a text", path, line, key);
+    if (!ha_json_is(value, HA_JSON_ARRAY))
+        return ha_error_set(err, EINVAL,
+                            "%s:%" PRId64 ": \"%s\" is neither a text nor a list of messages", path,
+                            line, key);
+    r = ha_messages_from_json(value, &messages, err);
+    ha_messages_clear(&messages);
+    return r < 0 ? ha_error_prefix(err, "%s:%" PRId64 ": \"%s\"", path, line, key) : 0;
 }
 
-/* Form of a row; every key of it holds a text. */
+/* What TRL hands on to the template beside the messages. */
+static int check_extras(const struct ha_json *row, const char *path, int64_t line,
+                        struct ha_error *err)
+{
+    const struct ha_json *tools = ha_json_get(row, "tools");
+    const struct ha_json *more = ha_json_get(row, "chat_template_kwargs");
+    void *iterator = NULL;
+    const char *key;
+    struct ha_json *value;
+
+    if (tools && !ha_json_is(tools, HA_JSON_NULL))
+        return ha_error_set(err, ENOTSUP, "%s:%" PRId64 ": tools are not supported; leave them out",
+                            path, line);
+    while (ha_json_next(more, &iterator, &key, &value))
+        if (strcmp(key, "enable_thinking") != 0 || ha_json_bool(value, true))
+            return ha_error_set(err, ENOTSUP,
+                                "%s:%" PRId64 ": chat_template_kwargs has \"%s\"; enable_thinking "
+                                "= false is what templates are applied with, leave the rest out",
+                                path, line, key);
+    return 0;
+}
+
+/* Form of a row, whose values are all texts or all messages. */
 static int check_row(const struct ha_json *row, const char *path, int64_t line,
-                     enum ha_rows_form *ret_form, struct ha_error *err)
+                     enum ha_rows_form *ret_form, bool *ret_messages, struct ha_error *err)
 {
     const bool prompt = ha_json_get(row, "prompt") != NULL;
     const bool chosen = ha_json_get(row, "chosen") != NULL;
     const bool rejected = ha_json_get(row, "rejected") != NULL;
-    int r = 0;
+    int texts = 0, lists = 0, r = 0;
 
     if (!ha_json_is(row, HA_JSON_OBJECT))
         return ha_error_set(err, EINVAL, "%s:%" PRId64 ": not an object", path, line);
@@ -63,15 +91,36 @@ static int check_row(const struct ha_json *row, const char *path, int64_t line,
         return ha_error_set(err, EINVAL,
                             "%s:%" PRId64 ": neither \"chosen\" and \"rejected\" nor \"prompt\"",
                             path, line);
-    if (prompt)
-        r = check_text(row, "prompt", path, line, err);
-    if (r == 0 && chosen)
-        r = check_text(row, "chosen", path, line, err);
-    if (r == 0 && chosen)
-        r = check_text(row, "rejected", path, line, err);
-    if (r == 0)
-        *ret_form = !chosen ? HA_ROWS_PROMPT : prompt ? HA_ROWS_EXPLICIT : HA_ROWS_IMPLICIT;
-    return r;
+    for (size_t i = 0; i < sizeof(value_keys) / sizeof(value_keys[0]) && r == 0; i++) {
+        const struct ha_json *value = ha_json_get(row, value_keys[i]);
+
+        texts += ha_json_is(value, HA_JSON_STRING);
+        lists += ha_json_is(value, HA_JSON_ARRAY);
+        r = value ? check_value(value, value_keys[i], path, line, err) : 0;
+    }
+    if (r == 0 && texts > 0 && lists > 0)
+        r = ha_error_set(err, EINVAL, "%s:%" PRId64 ": texts and lists of messages in one row",
+                         path, line);
+    if (r == 0 && lists > 0)
+        r = check_extras(row, path, line, err);
+    if (r < 0)
+        return r;
+    *ret_form = !chosen ? HA_ROWS_PROMPT : prompt ? HA_ROWS_EXPLICIT : HA_ROWS_IMPLICIT;
+    *ret_messages = lists > 0;
+    return 0;
+}
+
+/* A row among others. */
+static int check_same(const struct ha_rows *rows, enum ha_rows_form form, bool messages,
+                      const char *path, int64_t line, struct ha_error *err)
+{
+    if (rows->count == 0 || (form == rows->form && messages == rows->messages))
+        return 0;
+    if (form != rows->form)
+        return ha_error_set(err, EINVAL, "%s:%" PRId64 ": a row %s among rows %s", path, line,
+                            form_keys[form], form_keys[rows->form]);
+    return ha_error_set(err, EINVAL, "%s:%" PRId64 ": a row of %s among rows of %s", path, line,
+                        messages ? "messages" : "texts", rows->messages ? "messages" : "texts");
 }
 
 static int check_file(struct ha_rows *rows, struct file *file, struct ha_error *err)
@@ -86,15 +135,16 @@ static int check_file(struct ha_rows *rows, struct file *file, struct ha_error *
     while ((r = ha_jsonl_next(reader, &row, err)) > 0) {
         enum ha_rows_form form = HA_ROWS_IMPLICIT;
         int64_t line = ha_jsonl_line(reader);
+        bool messages = false;
 
-        r = check_row(row, file->path, line, &form, err);
+        r = check_row(row, file->path, line, &form, &messages, err);
         ha_json_destroy(row);
-        if (r == 0 && rows->count > 0 && form != rows->form)
-            r = ha_error_set(err, EINVAL, "%s:%" PRId64 ": a row %s among rows %s", file->path,
-                             line, form_keys[form], form_keys[rows->form]);
+        if (r == 0)
+            r = check_same(rows, form, messages, file->path, line, err);
         if (r < 0)
             break;
         rows->form = form;
+        rows->messages = messages;
         rows->count++;
         file->count++;
     }
@@ -153,6 +203,11 @@ enum ha_rows_form ha_rows_form(const struct ha_rows *rows)
     return rows->form;
 }
 
+bool ha_rows_are_messages(const struct ha_rows *rows)
+{
+    return rows->messages;
+}
+
 void ha_rows_digest(const struct ha_rows *rows, uint8_t digest[HA_SHA256_BYTES])
 {
     struct ha_sha256 hash;
@@ -198,12 +253,15 @@ static int by_number(const void *a, const void *b)
     return (x->number > y->number) - (x->number < y->number);
 }
 
-static int copy_text(const struct ha_json *row, const char *key, struct ha_text *text)
+static int copy_value(const struct ha_json *row, const char *key, struct ha_text *text,
+                      struct ha_messages *list)
 {
     const struct ha_json *value = ha_json_get(row, key);
 
     if (!value)
         return 0;
+    if (ha_json_is(value, HA_JSON_ARRAY))
+        return ha_messages_from_json(value, list, NULL);
     text->size = ha_json_string_size(value);
     text->data = ha_strndup(ha_json_string(value, ""), text->size);
     return text->data ? 0 : -ENOMEM;
@@ -214,10 +272,10 @@ static int take_row(struct ha_row *out, int64_t number, const struct ha_json *js
     int r;
 
     out->number = number;
-    r = copy_text(json, "prompt", &out->prompt);
+    r = copy_value(json, "prompt", &out->prompt, &out->prompt_list);
     if (r == 0)
-        r = copy_text(json, "chosen", &out->chosen);
-    return r < 0 ? r : copy_text(json, "rejected", &out->rejected);
+        r = copy_value(json, "chosen", &out->chosen, &out->chosen_list);
+    return r < 0 ? r : copy_value(json, "rejected", &out->rejected, &out->rejected_list);
 }
 
 static int stale(const struct file *file, struct ha_error *err)
@@ -240,13 +298,14 @@ static int read_file(const struct ha_rows *rows, const struct file *file, struct
     for (; (r = ha_jsonl_next_line(reader, &line, &size, err)) > 0; number++) {
         enum ha_rows_form form = HA_ROWS_IMPLICIT;
         struct ha_json *json = NULL;
+        bool messages = false;
 
         if (wants->next == wants->n || wants->list[wants->next].number != number)
             continue;
         r = ha_json_parse(line, size, file->path, &json, err);
         if (r == 0)
-            r = check_row(json, file->path, ha_jsonl_line(reader), &form, err);
-        if (r == 0 && form != rows->form)
+            r = check_row(json, file->path, ha_jsonl_line(reader), &form, &messages, err);
+        if (r == 0 && (form != rows->form || messages != rows->messages))
             r = stale(file, err);
         if (r == 0 && take_row(&wants->texts[wants->list[wants->next++].place], number, json) < 0)
             r = ha_error_set(err, ENOMEM, "%s: no memory for its rows", file->path);
@@ -299,6 +358,9 @@ void ha_rows_free(struct ha_row *texts, int64_t n)
         free(texts[i].prompt.data);
         free(texts[i].chosen.data);
         free(texts[i].rejected.data);
+        ha_messages_clear(&texts[i].prompt_list);
+        ha_messages_clear(&texts[i].chosen_list);
+        ha_messages_clear(&texts[i].rejected_list);
     }
     free(texts);
 }

@@ -8,17 +8,21 @@
  *   HA_ROWS_EXPLICIT  {"prompt", "chosen", "rejected"}  replies without the prompt
  *   HA_ROWS_PROMPT    {"prompt"}                        held-out prompts only
  *
- * Other keys are passed over.  Values are strings; message lists are refused
- * by name.  The set is read twice: ha_rows_open checks every row and counts,
+ * Other keys are passed over.  Values are strings, or lists of messages
+ * (messages.h), the same for all of a data set; rows of messages may not ask
+ * for tools, nor have chat_template_kwargs other than {"enable_thinking":
+ * false}.  The set is read twice: ha_rows_open checks every row and counts,
  * ha_rows_read keeps the texts of the rows that were selected, so that memory
  * follows the selection and not the files. */
 #ifndef HA_WORKER_DATA_ROWS_H
 #define HA_WORKER_DATA_ROWS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "common/base/hash.h"
+#include "worker/data/messages.h"
 
 struct ha_error;
 struct ha_rows;
@@ -35,6 +39,8 @@ struct ha_row {
     int64_t number;
     struct ha_text prompt;           /* data NULL for HA_ROWS_IMPLICIT */
     struct ha_text chosen, rejected; /* data NULL for HA_ROWS_PROMPT */
+    /* In rows of messages these instead; the texts are then NULL. */
+    struct ha_messages prompt_list, chosen_list, rejected_list;
 };
 
 /* Check all rows of n_paths files.  Errors name FILE:LINE: malformed JSON or gzip, a missing key,
@@ -46,6 +52,9 @@ void ha_rows_close(struct ha_rows *rows);
 
 int64_t ha_rows_count(const struct ha_rows *rows);
 enum ha_rows_form ha_rows_form(const struct ha_rows *rows);
+
+/* Rows of messages, for a chat template. */
+bool ha_rows_are_messages(const struct ha_rows *rows);
 
 /* SHA-256 over the files' SHA-256 digests in order; of one file's stored bytes. */
 void ha_rows_digest(const struct ha_rows *rows, uint8_t digest[HA_SHA256_BYTES]);

@@ -28,9 +28,9 @@ struct ha_tokenizer {
     struct ha_piece *pieces; /* [n_pieces] by id */
     int64_t n_pieces;
 
-    char *eos_text;
+    char *bos_text, *eos_text;
+    char *chat_template;
     int32_t bos_id, eos_id, pad_id;
-    bool has_chat_template;
 };
 
 #endif

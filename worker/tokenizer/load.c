@@ -7,6 +7,7 @@
 #include "common/base/memory.h"
 #include "common/base/path.h"
 #include "common/conf/json.h"
+#include "common/io/file.h"
 #include "worker/tokenizer/bytemap.h"
 #include "worker/tokenizer/internal.h"
 
@@ -153,6 +154,19 @@ static int check_switches(const struct ha_tokenizer *t, const struct ha_json *co
     return 0;
 }
 
+/* A text, or a list of {"name", "template"}. */
+static int take_chat_template(struct ha_tokenizer *t, const struct ha_json *value,
+                              struct ha_error *err)
+{
+    const char *text = ha_json_string(value, NULL);
+
+    for (int64_t i = 0; ha_json_is(value, HA_JSON_ARRAY) && i < ha_json_size(value); i++)
+        if (strcmp(ha_json_string(ha_json_get(ha_json_at(value, i), "name"), ""), "default") == 0)
+            text = ha_json_string(ha_json_get(ha_json_at(value, i), "template"), NULL);
+    t->chat_template = ha_strdup(text);
+    return text && !t->chat_template ? no_memory(err) : 0;
+}
+
 static int configure(struct ha_tokenizer *t, const struct ha_json *config, struct ha_error *err)
 {
     const char *bos, *eos, *pad;
@@ -170,12 +184,11 @@ static int configure(struct ha_tokenizer *t, const struct ha_json *config, struc
         return r;
     if (t->pad_id < 0)
         t->pad_id = t->eos_id;
+    t->bos_text = ha_strdup(bos);
     t->eos_text = ha_strdup(eos);
-    if (eos && !t->eos_text)
+    if ((bos && !t->bos_text) || (eos && !t->eos_text))
         return no_memory(err);
-    t->has_chat_template = ha_json_is(ha_json_get(config, "chat_template"), HA_JSON_STRING) ||
-                           ha_json_is(ha_json_get(config, "chat_template"), HA_JSON_ARRAY);
-    return 0;
+    return take_chat_template(t, ha_json_get(config, "chat_template"), err);
 }
 
 /* Load one of the directory's files and apply it. */
@@ -200,12 +213,31 @@ static int with_file(struct ha_tokenizer *t, const char *dir, const char *name, 
     return r;
 }
 
+/* A file of its own goes before tokenizer_config.json. */
+static int read_chat_template(struct ha_tokenizer *t, const char *model_dir, struct ha_error *err)
+{
+    char *path = ha_path_join(model_dir, "chat_template.jinja"), *text;
+    size_t size;
+    int r = 0;
+
+    if (!path)
+        return no_memory(err);
+    if (ha_path_exists(path)) {
+        r = ha_file_read(path, CONFIG_LIMIT_BYTES, &text, &size, err);
+        if (r == 0) {
+            free(t->chat_template);
+            t->chat_template = text;
+        }
+    }
+    free(path);
+    return r;
+}
+
 int ha_tokenizer_load(const char *model_dir, struct ha_tokenizer **ret_tokenizer,
                       struct ha_error *err)
 {
     struct ha_tokenizer *t = calloc(1, sizeof(*t));
     struct ha_error local = {0};
-    char *jinja;
     int r;
 
     if (!t)
@@ -215,14 +247,12 @@ int ha_tokenizer_load(const char *model_dir, struct ha_tokenizer **ret_tokenizer
     r = with_file(t, model_dir, "tokenizer.json", FILE_LIMIT_BYTES, build, err);
     if (r == 0)
         r = with_file(t, model_dir, "tokenizer_config.json", CONFIG_LIMIT_BYTES, configure, err);
+    if (r == 0)
+        r = read_chat_template(t, model_dir, err);
     if (r < 0) {
         ha_tokenizer_destroy(t);
         return r;
     }
-    jinja = ha_path_join(model_dir, "chat_template.jinja");
-    if (jinja && ha_path_exists(jinja))
-        t->has_chat_template = true;
-    free(jinja);
     *ret_tokenizer = t;
     return 0;
 }
@@ -238,6 +268,8 @@ void ha_tokenizer_destroy(struct ha_tokenizer *t)
     ha_template_clear(&t->template);
     ha_tokenizer_decoder_destroy(t->decoder);
     free(t->pieces);
+    free(t->bos_text);
     free(t->eos_text);
+    free(t->chat_template);
     free(t);
 }

@@ -261,6 +261,11 @@ int32_t ha_tokenizer_eos_id(const struct ha_tokenizer *t)
     return t->eos_id;
 }
 
+const char *ha_tokenizer_bos_text(const struct ha_tokenizer *t)
+{
+    return t->bos_text;
+}
+
 const char *ha_tokenizer_eos_text(const struct ha_tokenizer *t)
 {
     return t->eos_text;
@@ -271,7 +276,7 @@ int32_t ha_tokenizer_pad_id(const struct ha_tokenizer *t)
     return t->pad_id;
 }
 
-bool ha_tokenizer_has_chat_template(const struct ha_tokenizer *t)
+const char *ha_tokenizer_chat_template(const struct ha_tokenizer *t)
 {
-    return t->has_chat_template;
+    return t->chat_template;
 }

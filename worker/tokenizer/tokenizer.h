@@ -65,13 +65,15 @@ bool ha_tokenizer_is_special(const struct ha_tokenizer *tokenizer, int32_t id);
 /* From tokenizer_config.json; -1 / NULL when the tokenizer has none (Qwen has no BOS). */
 int32_t ha_tokenizer_bos_id(const struct ha_tokenizer *tokenizer);
 int32_t ha_tokenizer_eos_id(const struct ha_tokenizer *tokenizer);
+const char *ha_tokenizer_bos_text(const struct ha_tokenizer *tokenizer);
 const char *ha_tokenizer_eos_text(const struct ha_tokenizer *tokenizer);
 
 /* The pad token, or EOS where there is no pad token. */
 int32_t ha_tokenizer_pad_id(const struct ha_tokenizer *tokenizer);
 
-/* A chat template is there (in tokenizer_config.json or chat_template.jinja). */
-bool ha_tokenizer_has_chat_template(const struct ha_tokenizer *tokenizer);
+/* The chat template, a Jinja program, from chat_template.jinja or else tokenizer_config.json (of
+ * several the one named "default"); NULL when there is none. */
+const char *ha_tokenizer_chat_template(const struct ha_tokenizer *tokenizer);
 
 /* Decoding while ids arrive, for generation.  The texts of all pushes and of the finish, joined,
  * equal ha_tokenizer_decode of all ids.  Bytes that are not yet a whole character, and runs of

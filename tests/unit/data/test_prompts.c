@@ -57,7 +57,7 @@ static void held_out(void **state)
     (void)state;
     assert_int_equal(ha_rows_open((const char *const *)&eval, 1, &rows, &err), 0);
     assert_int_equal(ha_rows_open((const char *const *)&train, 1, &train_rows, &err), 0);
-    assert_int_equal(ha_prompt_set_create(rows, t, 20, 0, 42, &set, &err), 0);
+    assert_int_equal(ha_prompt_set_create(rows, t, NULL, 20, 0, 42, &set, &err), 0);
     assert_int_equal(set->report.total, 5);
     assert_int_equal(set->report.selected, 5);
     assert_int_equal(set->report.prompts, 3);
@@ -78,7 +78,7 @@ static void held_out(void **state)
     assert_false(prompt->seen_in_training);
     ha_prompt_set_destroy(set);
     set = NULL;
-    assert_int_equal(ha_prompt_set_create(rows, t, 2, 0, 42, &set, &err), -EINVAL);
+    assert_int_equal(ha_prompt_set_create(rows, t, NULL, 2, 0, 42, &set, &err), -EINVAL);
     assert_non_null(strstr(err.text, "no prompt is left of 5 rows"));
     assert_null(set);
     ha_rows_close(rows);
@@ -98,12 +98,12 @@ static void prompts_alone(void **state)
 
     (void)state;
     assert_int_equal(ha_rows_open((const char *const *)&path, 1, &rows, NULL), 0);
-    assert_int_equal(ha_prompt_set_create(rows, without_bos, 0, 0, 42, &set, NULL), 0);
+    assert_int_equal(ha_prompt_set_create(rows, without_bos, NULL, 0, 0, 42, &set, NULL), 0);
     assert_int_equal(set->n_prompts, 1);
     assert_string_equal(set->prompts[0].text.data, "Say it");
     assert_int_equal(set->report.dropped_no_turn, 1);
     ha_prompt_set_destroy(set);
-    assert_int_equal(ha_prompt_set_create(rows, with_bos, 0, 0, 42, &set, NULL), 0);
+    assert_int_equal(ha_prompt_set_create(rows, with_bos, NULL, 0, 0, 42, &set, NULL), 0);
     assert_int_equal(set->n_prompts, 2);
     assert_int_equal(find_row(set, 1)->n_ids, 1);
     assert_int_equal(find_row(set, 1)->ids[0], ha_tokenizer_bos_id(with_bos));

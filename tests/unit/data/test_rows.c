@@ -74,6 +74,33 @@ static void other_forms(void **state)
     free(b);
 }
 
+static void messages(void **state)
+{
+    char *a = put("messages.jsonl",
+                  "{\"prompt\": [{\"role\": \"system\", \"content\": \"s\\u0000t\"}, {\"role\": "
+                  "\"user\", \"content\": \"\", \"name\": null}], \"tools\": null, "
+                  "\"chat_template_kwargs\": {\"enable_thinking\": false}}\n");
+    struct ha_row *texts = NULL;
+    struct ha_rows *rows;
+    int64_t first = 0;
+
+    (void)state;
+    assert_int_equal(ha_rows_open((const char *const *)&a, 1, &rows, NULL), 0);
+    assert_int_equal(ha_rows_form(rows), HA_ROWS_PROMPT);
+    assert_true(ha_rows_are_messages(rows));
+    assert_int_equal(ha_rows_read(rows, &first, 1, &texts, NULL), 0);
+    assert_null(texts[0].prompt.data);
+    assert_int_equal(texts[0].prompt_list.count, 2);
+    assert_int_equal(texts[0].prompt_list.items[0].role, HA_ROLE_SYSTEM);
+    assert_int_equal(texts[0].prompt_list.items[0].size, 3);
+    assert_memory_equal(texts[0].prompt_list.items[0].text, "s\0t", 3);
+    assert_int_equal(texts[0].prompt_list.items[1].size, 0);
+    assert_int_equal(texts[0].chosen_list.count, 0);
+    ha_rows_free(texts, 1);
+    ha_rows_close(rows);
+    free(a);
+}
+
 static void refusals(void **state)
 {
     static const struct {
@@ -85,8 +112,30 @@ static void refusals(void **state)
         {"{\"chosen\": \"a\", \"rejected\": \"b\"}\n{\"chosen\": \"a\"}",
          "x.jsonl:2: the key \"rejected\"", -EINVAL},
         {"{\"rejected\": \"a\"}", "x.jsonl:1: the key \"chosen\" is missing", -EINVAL},
-        {"{\"chosen\": 1, \"rejected\": \"b\"}", "x.jsonl:1: \"chosen\" is not a text", -EINVAL},
-        {"{\"chosen\": [], \"rejected\": []}", "x.jsonl:1: \"chosen\" is a list", -ENOTSUP},
+        {"{\"chosen\": 1, \"rejected\": \"b\"}",
+         "x.jsonl:1: \"chosen\" is neither a text nor a list of messages", -EINVAL},
+        {"{\"chosen\": [], \"rejected\": []}", "x.jsonl:1: \"chosen\": a list of messages is empty",
+         -EINVAL},
+        {"{\"prompt\": [1]}", "x.jsonl:1: \"prompt\": message 0 is no {\"role\", \"content\"}",
+         -EINVAL},
+        {"{\"prompt\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"tool\", "
+         "\"content\": "
+         "\"a\"}]}",
+         "x.jsonl:1: \"prompt\": message 1 has the role \"tool\"", -ENOTSUP},
+        {"{\"prompt\": [{\"role\": \"user\", \"content\": [\"a\"]}]}",
+         "the content of message 0 is not a text", -ENOTSUP},
+        {"{\"prompt\": [{\"role\": \"user\", \"content\": \"a\", \"tool_calls\": []}]}",
+         "message 0 has \"tool_calls\"", -ENOTSUP},
+        {"{\"prompt\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": []}",
+         "x.jsonl:1: tools are not supported", -ENOTSUP},
+        {"{\"prompt\": [{\"role\": \"user\", \"content\": \"a\"}], \"chat_template_kwargs\": "
+         "{\"enable_thinking\": true}}",
+         "x.jsonl:1: chat_template_kwargs has \"enable_thinking\"", -ENOTSUP},
+        {"{\"prompt\": \"a\", \"chosen\": [{\"role\": \"user\", \"content\": \"a\"}], "
+         "\"rejected\": \"a\"}",
+         "x.jsonl:1: texts and lists of messages in one row", -EINVAL},
+        {"{\"prompt\": \"a\"}\n{\"prompt\": [{\"role\": \"user\", \"content\": \"a\"}]}",
+         "x.jsonl:2: a row of messages among rows of texts", -EINVAL},
         {"{\"text\": \"a\"}", "x.jsonl:1: neither", -EINVAL},
         {"[1]", "x.jsonl:1: not an object", -EINVAL},
         {"{\"chosen\": \"a\", \"rejected\": \"b\"}\n{\"chosen\"", "x.jsonl:2:", -EINVAL},
@@ -114,6 +163,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_over_files),
         cmocka_unit_test(other_forms),
+        cmocka_unit_test(messages),
         cmocka_unit_test(refusals),
     };
 

@@ -296,7 +296,7 @@ static void published(void **state)
         assert_string_equal(ha_tokenizer_eos_text(t), models[i].eos);
         assert_int_equal(ha_tokenizer_bos_id(t), models[i].bos);
         assert_int_equal(ha_tokenizer_pad_id(t), models[i].pad);
-        assert_true(ha_tokenizer_has_chat_template(t));
+        assert_non_null(ha_tokenizer_chat_template(t));
         assert_int_equal(ha_jsonl_open(HA_SOURCE_ROOT "/tests/golden/tokenizers/official.jsonl", 0,
                                        &reader, NULL),
                          0);
