@@ -42,7 +42,7 @@
  *   {"kind":     "train" | "probe" | "generate",
  *    "sweep":    name,
  *    "job":      id,
- *    "model":    {"name", "path", "hub_id" (or ""), "template": "hh" | "chat"},
+ *    "model":    {"name", "path", "hub_id" (or ""), "template": "hh" | "chat" | a format},
  *    "data":     {"train": [paths], "eval": [paths]},     below inputs/
  *    "settings": {"data", "train", "probe", "generate"},  as common/conf/run_settings.h; what
  *                                                         the cells have in common

@@ -29,7 +29,7 @@ struct ha_sweep_model { /* [[model]] */
     char *path;            /* a folder, or "org/name" in the Hugging Face cache */
     char *revision;        /* NULL: refs/main */
     char *hub_id;          /* goes into adapter_config.json; NULL: path when that is "org/name" */
-    char *prompt_template; /* key "template": "hh" | "chat" */
+    char *prompt_template; /* key "template": "hh" | "chat" | a format of worker/data/chat.h */
     int64_t layers;        /* 0: read from config.json */
     char *family;          /* config.json's model_type; NULL: read from there */
 };

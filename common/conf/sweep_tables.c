@@ -43,9 +43,11 @@ static const struct ha_setting model_rows[] = {
      .help = "commit, branch or tag in the cache; default: main"},
     {"hub_id", HA_SETTING_TEXT, AT(hub_id), .source = HA_SOURCE_OURS,
      .help = "base_model_name_or_path of the adapters; default: path when it is org/name"},
-    {"template", HA_SETTING_CHOICE, AT(prompt_template), .choices = "hh|chat", .otherwise = "hh",
+    {"template", HA_SETTING_CHOICE, AT(prompt_template), .otherwise = "hh",
+     .choices = "hh|chat|llama-2|llama-3|llama-3.1|chatml|qwen2.5|qwen3",
      .source = HA_SOURCE_OURS, .reads = BOTH,
-     .help = "hh: the dialogue as it stands; chat: the tokenizer's chat template"},
+     .help = "hh: the dialogue as it stands; chat: the model's own chat template; or the name of a "
+             "format, for a model whose template is missing or not known"},
     {"layers", HA_SETTING_INT, AT(layers), BETWEEN(1, 4096), .source = HA_SOURCE_OURS,
      .help = "for dry runs without the files; checked against config.json"},
     {"family", HA_SETTING_CHOICE, AT(family), .choices = "llama|qwen2|qwen3",

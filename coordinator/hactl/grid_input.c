@@ -24,7 +24,9 @@ static int out_of_memory(struct ha_error *err)
 static int ask_plan(const struct ha_sweep_model *model, struct ha_input_model *input,
                     struct ha_error *err)
 {
-    const char *arguments[] = {"ha-attempt", "plan", "--model", input->dir, "--json", NULL};
+    const char *arguments[] = {
+        "ha-attempt",           "plan", "--model", input->dir, "--json", "--template",
+        model->prompt_template, NULL};
     char *text;
     int r = ha_capture(arguments, &text, err);
 
@@ -156,22 +158,11 @@ static int hash_file(const struct ha_sweep *sweep, const char *name, const char 
     return r < 0 ? ha_error_prefix(err, "data.%s", split) : 0;
 }
 
-/* Dry runs may show such a grid; nobody's time is spent on it. */
-static int refuse_chat(const struct ha_sweep *sweep, struct ha_error *err)
-{
-    for (int64_t i = 0; i < sweep->model_count; i++)
-        if (strcmp(sweep->models[i].prompt_template, "chat") == 0)
-            return ha_error_set(err, ENOTSUP,
-                                "model %s: template = \"chat\" is not built yet; use \"hh\"",
-                                sweep->models[i].name);
-    return 0;
-}
-
 int ha_grid_input_hash(struct ha_grid_input *input, struct ha_error *err)
 {
     const struct ha_sweep_data *data = &input->sweep->data;
     char *cache = cache_path();
-    int r = refuse_chat(input->sweep, err);
+    int r = 0;
 
     for (int64_t i = 0; r == 0 && i < input->sweep->model_count; i++) {
         r = ha_digest_model(input->models[i].dir, cache, input->models[i].digest,

@@ -18,7 +18,7 @@ status() {
 
 # ---- the command line -----------------------------------------------------------
 
-for command in tokenize score train probe generate plan job backend merge; do
+for command in tokenize rows score train probe generate plan job backend merge; do
     ha-attempt $command --help >help.txt 2>&1 && grep -q "^example: .*ha-attempt $command " help.txt
     equal "$command --help shows an example" $? 0
 done
@@ -498,7 +498,8 @@ refused() { # name, code, text, sed expression
     equal "$1: the last line says why" $? 0
 }
 refused "a job of another kind" 78 'neither train, probe nor generate' 's|"kind": "train"|"kind": "judge"|'
-refused "a template that is not built" 78 'not built yet' 's|"template": "hh"|"template": "chat"|'
+refused "a template that nobody knows" 78 'is none of hh, chat, llama-2' 's|"template": "hh"|"template": "zephyr"|'
+refused "a template of another family" 78 'im_start.* is no token of the model' 's|"template": "hh"|"template": "qwen2.5"|'
 refused "cells that differ in what they share" 78 'train.epochs' 's|"beta": 0.5|"epochs": 2|'
 refused "a model that is not there" 1 '/nowhere/' "s|$MODEL|/nowhere|"
 rm -f refused/job.json

@@ -22,11 +22,28 @@ static int is_space(char c)
     return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
+/* The rest of raw[*begin .. *end) without its thoughts. */
+static void cut_thoughts(const char *raw, size_t *begin, size_t *end)
+{
+    static const char opening[] = "<think>", closing[] = "</think>";
+    const char *found;
+
+    while (*begin < *end &&
+           (found = memmem(raw + *begin, *end - *begin, closing, sizeof(closing) - 1)) != NULL)
+        *begin = (size_t)(found - raw) + sizeof(closing) - 1;
+    found =
+        *begin < *end ? memmem(raw + *begin, *end - *begin, opening, sizeof(opening) - 1) : NULL;
+    if (found)
+        *end = (size_t)(found - raw);
+}
+
 void ha_answer_cut(const char *raw, size_t size, const char *const *stops, int64_t n_stops,
-                   size_t *ret_begin, size_t *ret_size)
+                   bool thoughts_cut, size_t *ret_begin, size_t *ret_size)
 {
     size_t begin = 0, end = ha_answer_stop(raw, size, 0, stops, n_stops);
 
+    if (thoughts_cut)
+        cut_thoughts(raw, &begin, &end);
     while (begin < end && is_space(raw[begin]))
         begin++;
     while (end > begin && is_space(raw[end - 1]))

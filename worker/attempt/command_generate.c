@@ -27,8 +27,8 @@ static int generate(const struct ha_call *call, struct ha_console_reporter *cons
 {
     const struct ha_arguments *arguments = call->arguments;
     struct ha_reporter reporter = ha_console_reporter(console);
-    struct ha_generation generation = {
-        .engine = call->engine, .prompt_template = "hh", .in_file_order = !selects(arguments)};
+    struct ha_generation generation = {.engine = call->engine,
+                                       .in_file_order = !selects(arguments)};
     struct ha_generation_cell *cells;
     const char *const *adapters;
     int64_t n;
@@ -74,6 +74,7 @@ static const struct ha_option options[] = {
     {"prompts", "FILE",
      "rows {\"prompt\"} or hh-rlhf dialogues, JSON Lines, plain or gzip; repeatable"},
     {"out", "FILE", "answers as JSON Lines (- for standard output)"},
+    HA_OPTION_TEMPLATE,
     {"set", "KEY=VALUE",
      "generate.max_new_tokens=64, ...; repeatable; data.eval_samples=60 takes so many rows "
      "by data.seed, else all are answered"},

@@ -20,8 +20,10 @@
 
 static struct ha_engine_options engine_of(const struct ha_job_spec *spec)
 {
-    return (struct ha_engine_options){
-        .model_dir = spec->model_path, .backend = spec->backend, .threads = spec->threads};
+    return (struct ha_engine_options){.model_dir = spec->model_path,
+                                      .backend = spec->backend,
+                                      .threads = spec->threads,
+                                      .prompt_template = spec->prompt_template};
 }
 
 static int train(const struct ha_job_spec *spec, const struct ha_reporter *reporter,
@@ -31,7 +33,6 @@ static int train(const struct ha_job_spec *spec, const struct ha_reporter *repor
     char **folders = ha_calloc(2 * spec->n_cells, sizeof(*folders));
     struct ha_training training = {.engine = engine_of(spec),
                                    .hub_id = spec->hub_id,
-                                   .prompt_template = spec->prompt_template,
                                    .train = spec->train,
                                    .n_train = spec->n_train,
                                    .eval = spec->eval,
@@ -73,7 +74,6 @@ static int generate(const struct ha_job_spec *spec, const struct ha_reporter *re
 {
     struct ha_generation_cell *cells = ha_calloc(spec->n_cells, sizeof(*cells));
     struct ha_generation generation = {.engine = engine_of(spec),
-                                       .prompt_template = spec->prompt_template,
                                        .prompts = spec->eval,
                                        .n_prompts = spec->n_eval,
                                        .train = spec->train,
@@ -100,7 +100,6 @@ static int probe(const struct ha_job_spec *spec, const struct ha_reporter *repor
                  struct ha_error *err)
 {
     struct ha_probing probing = {.engine = engine_of(spec),
-                                 .prompt_template = spec->prompt_template,
                                  .train = spec->train,
                                  .n_train = spec->n_train,
                                  .cell = spec->cells[0].id,

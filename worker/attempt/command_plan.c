@@ -92,6 +92,25 @@ static int read_memory(const struct ha_arguments *arguments, const char *option,
     return ha_memory_parse(what, text, ret_bytes, err);
 }
 
+/* That a chat template is known, where the model's tokenizer is here. */
+static int check_template(const struct ha_engine_options *engine, struct ha_error *err)
+{
+    char *path = ha_path_join(engine->model_dir, "tokenizer.json");
+    struct ha_tokenizer *tokenizer = NULL;
+    struct ha_chat chat;
+    bool has;
+    int r = path ? 0 : ha_error_set(err, ENOMEM, "out of memory");
+
+    if (r == 0 && strcmp(engine->prompt_template, "hh") != 0 && ha_path_exists(path)) {
+        r = ha_tokenizer_load(engine->model_dir, &tokenizer, err);
+        if (r == 0)
+            r = ha_engine_open_chat(engine, tokenizer, &chat, &has, err);
+        ha_tokenizer_destroy(tokenizer);
+    }
+    free(path);
+    return r;
+}
+
 static int run(const struct ha_call *call, struct ha_error *err)
 {
     struct ha_dpo_device cpu = {.threads = call->engine.threads}, gpu = {.gpu = true};
@@ -101,6 +120,8 @@ static int run(const struct ha_call *call, struct ha_error *err)
     int64_t stored = stored_bytes(call->engine.model_dir);
     int r = ha_model_config_load(call->engine.model_dir, &config, err);
 
+    if (r == 0)
+        r = check_template(&call->engine, err);
     if (r == 0)
         r = read_memory(call->arguments, "memory", &cpu.memory_bytes, err);
     if (r == 0)
@@ -127,6 +148,8 @@ static const struct ha_option options[] = {
     {"gpu-memory", "SIZE", "plan for a GPU with so much memory too (24GiB)"},
     {"set", "KEY=VALUE", "train.lora_rank=16, train.max_length=2048, ...; repeatable"},
     {"threads", "N", "CPU threads (default: one per core)"},
+    {"template", "NAME",
+     "hh, chat or a format: refuse what the tokenizer, where it is there, cannot write"},
     {"json", NULL, "print JSON"},
 };
 

@@ -97,8 +97,7 @@ static int run(const struct ha_call *call, struct ha_error *err)
     const struct ha_arguments *arguments = call->arguments;
     struct ha_console_reporter console = {0};
     struct ha_reporter reporter = ha_console_reporter(&console);
-    struct ha_probing probing = {
-        .engine = call->engine, .prompt_template = "hh", .cell = 1, .settings = call->settings};
+    struct ha_probing probing = {.engine = call->engine, .cell = 1, .settings = call->settings};
     int r;
 
     probing.train = ha_arguments_values(arguments, "data", &probing.n_train);
@@ -115,6 +114,7 @@ static const char *const required[] = {"model", "data", NULL};
 static const struct ha_option options[] = {
     {"model", "DIR", "Hugging Face model folder"},
     {"data", "FILE", "preference pairs, JSON Lines, plain or gzip; repeatable"},
+    HA_OPTION_TEMPLATE,
     {"set", "KEY=VALUE", "probe.pairs=64, train.beta=0.1, train.loss=ipo, ...; repeatable"},
     {"json", NULL, "print JSON"},
     {"threads", "N", "CPU threads (default: one per core)"},

@@ -124,7 +124,8 @@ static int score(const struct ha_call *call, struct ha_engine *engine, struct ha
 static int load_pairs(const struct ha_call *call, struct ha_engine *engine,
                       struct ha_pair_set **ret_pairs, struct ha_error *err)
 {
-    struct ha_pair_files files = {.what = "pairs", .settings = call->settings};
+    struct ha_pair_files files = {
+        .what = "pairs", .settings = call->settings, .chat = ha_engine_chat(engine)};
 
     files.paths = ha_arguments_values(call->arguments, "data", &files.n_paths);
     return ha_pair_files_load(&files, engine->tokenizer, ret_pairs, err);
@@ -153,6 +154,7 @@ static const struct ha_option options[] = {
     {"adapter", "DIR", "PEFT adapter"},
     {"data", "FILE", "preference pairs, JSON Lines, plain or gzip; repeatable"},
     {"per-token", NULL, "add the log-prob of every completion token"},
+    HA_OPTION_TEMPLATE,
     {"set", "KEY=VALUE", "data.split=turn, train.max_length=1024, ...; repeatable"},
     {"threads", "N", "CPU threads (default: one per core)"},
     {"backend", "NAME", "auto, cpu or cuda"},

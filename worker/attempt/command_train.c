@@ -48,7 +48,6 @@ static int train(const struct ha_call *call, const struct ha_layers *layers,
     };
     struct ha_training training = {
         .engine = call->engine,
-        .prompt_template = "hh",
         .cells = &cell,
         .n_cells = 1,
         .require_exact = true,
@@ -90,6 +89,7 @@ static const struct ha_option options[] = {
     {"data", "FILE", "preference pairs, JSON Lines, plain or gzip; repeatable"},
     {"eval", "FILE", "held-out pairs: loss, accuracy and margin at the end; repeatable"},
     {"out", "DIR", "gets adapter_config.json and adapter_model.safetensors"},
+    HA_OPTION_TEMPLATE,
     {"set", "KEY=VALUE", "train.learning_rate=1e-5, data.train_samples=240, ...; repeatable"},
     {"init-adapter", "DIR", "start from this PEFT adapter"},
     {"metrics", "FILE",

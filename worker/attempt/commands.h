@@ -14,7 +14,7 @@ struct ha_run_settings;
 struct ha_call {
     const struct ha_arguments *arguments;
     const struct ha_run_settings *settings; /* defaults under the values of --set */
-    struct ha_engine_options engine;        /* --model, --backend, --threads */
+    struct ha_engine_options engine;        /* --model, --backend, --threads, --template */
 };
 
 struct ha_subcommand {
@@ -27,9 +27,17 @@ struct ha_subcommand {
     int (*run)(const struct ha_call *call, struct ha_error *err);
 };
 
-extern const struct ha_subcommand ha_subcommand_tokenize, ha_subcommand_score, ha_subcommand_train,
-    ha_subcommand_generate, ha_subcommand_merge, ha_subcommand_plan, ha_subcommand_backend,
-    ha_subcommand_probe, ha_subcommand_job;
+extern const struct ha_subcommand ha_subcommand_tokenize, ha_subcommand_rows, ha_subcommand_score,
+    ha_subcommand_train, ha_subcommand_generate, ha_subcommand_merge, ha_subcommand_plan,
+    ha_subcommand_backend, ha_subcommand_probe, ha_subcommand_job;
+
+/* --template, which read_call of main.c takes, in the options of a command. */
+#define HA_OPTION_TEMPLATE                                                                         \
+    {                                                                                              \
+        "template", "NAME",                                                                        \
+            "hh (default): dialogues as they stand; chat: the model's own chat template; or a "    \
+            "format: llama-2, llama-3, llama-3.1, chatml, qwen2.5, qwen3"                          \
+    }
 
 /* Set by SIGTERM and SIGINT: stop after a checkpoint. */
 extern volatile sig_atomic_t ha_attempt_stop;

@@ -6,6 +6,27 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 
+int ha_engine_open_chat(const struct ha_engine_options *options,
+                        const struct ha_tokenizer *tokenizer, struct ha_chat *ret_chat,
+                        bool *ret_has, struct ha_error *err)
+{
+    int r;
+
+    *ret_has = options->prompt_template && strcmp(options->prompt_template, "hh") != 0;
+    if (!*ret_has)
+        return 0;
+    r = ha_chat_open(options->prompt_template, tokenizer, ret_chat, err);
+    if (r < 0)
+        return ha_error_prefix(err, "%s", options->model_dir);
+    ha_log_info("chat template %s", ha_chat_format_name(ret_chat->format));
+    return 0;
+}
+
+const struct ha_chat *ha_engine_chat(const struct ha_engine *engine)
+{
+    return engine->has_chat ? &engine->chat : NULL;
+}
+
 int ha_engine_open(const struct ha_engine_options *options, struct ha_engine *ret_engine,
                    struct ha_error *err)
 {
@@ -17,6 +38,8 @@ int ha_engine_open(const struct ha_engine_options *options, struct ha_engine *re
         ha_log_info("backend %s", ha_backend_description(engine.backend));
         r = ha_tokenizer_load(options->model_dir, &engine.tokenizer, err);
     }
+    if (r == 0)
+        r = ha_engine_open_chat(options, engine.tokenizer, &engine.chat, &engine.has_chat, err);
     if (r == 0)
         r = ha_model_open(engine.backend, options->model_dir, &engine.model, err);
     if (r == 0 && ha_tokenizer_vocab_size(engine.tokenizer) > ha_model_config(engine.model)->vocab)

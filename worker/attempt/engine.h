@@ -2,6 +2,9 @@
 #ifndef HA_WORKER_ATTEMPT_ENGINE_H
 #define HA_WORKER_ATTEMPT_ENGINE_H
 
+#include <stdbool.h>
+
+#include "worker/data/chat.h"
 #include "worker/model/model.h"
 #include "worker/tokenizer/tokenizer.h"
 
@@ -9,20 +12,32 @@ struct ha_error;
 
 struct ha_engine_options {
     const char *model_dir;
-    const char *backend; /* "auto", "cpu", "cuda" */
-    int threads;         /* 0: one per core */
+    const char *backend;         /* "auto", "cpu", "cuda" */
+    int threads;                 /* 0: one per core */
+    const char *prompt_template; /* "hh" (also NULL), "chat", or a format of chat.h */
 };
 
 struct ha_engine {
     struct ha_backend *backend;
     struct ha_model *model;
     struct ha_tokenizer *tokenizer;
+    struct ha_chat chat;
+    bool has_chat;
 };
 
-/* Opens all three and logs in one line which backend is used and why.  -EINVAL
- * where the tokenizer has ids that the model's embedding has not. */
+/* Opens all three and logs in one line which backend is used and why, and in another the chat
+ * template.  -EINVAL where the tokenizer has ids that the model's embedding has not, -ENOTSUP for a
+ * chat template that is not known. */
 int ha_engine_open(const struct ha_engine_options *options, struct ha_engine *ret_engine,
                    struct ha_error *err);
+/* The chat template; NULL: dialogues as they stand. */
+const struct ha_chat *ha_engine_chat(const struct ha_engine *engine);
+
+/* Reads the setting for a tokenizer: *ret_has is false for "hh" and NULL. */
+int ha_engine_open_chat(const struct ha_engine_options *options,
+                        const struct ha_tokenizer *tokenizer, struct ha_chat *ret_chat,
+                        bool *ret_has, struct ha_error *err);
+
 void ha_engine_close(struct ha_engine *engine);
 
 /* What the engine computes in when train.precision asks for `precision`: "bf16",

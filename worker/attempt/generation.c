@@ -171,8 +171,8 @@ static int report_answer(struct work *work, struct making *making,
         return r;
     reported.raw = ha_buffer_text(&making->text);
     reported.raw_bytes = making->text.size;
-    ha_answer_cut(reported.raw, reported.raw_bytes, answering->stops, answering->n_stops, &begin,
-                  &size);
+    ha_answer_cut(reported.raw, reported.raw_bytes, answering->stops, answering->n_stops,
+                  ha_engine_chat(&work->engine) != NULL, &begin, &size);
     reported.text = reported.raw + begin;
     reported.text_bytes = size;
     return work->reporter->answer(work->reporter->context, &reported, err);
@@ -360,9 +360,6 @@ static int prepare(struct work *work, struct ha_error *err)
     const struct ha_generation *generation = work->generation;
     int r = work->reporter->phase(work->reporter->context, "load", err);
 
-    if (r == 0 && strcmp(generation->prompt_template, "hh") != 0)
-        r = ha_error_set(err, ENOTSUP, "template \"%s\" is not built yet; use \"hh\"",
-                         generation->prompt_template);
     if (r == 0)
         r = ha_engine_open(&generation->engine, &work->engine, err);
     return r < 0 ? r : open_cells(work, err);

@@ -23,8 +23,7 @@ struct ha_generation_cell {
 
 struct ha_generation {
     struct ha_engine_options engine;
-    const char *prompt_template; /* "hh" */
-    const char *const *prompts;  /* files of held-out rows */
+    const char *const *prompts; /* files of held-out rows */
     int64_t n_prompts;
     const char *const *train; /* to count prompts also seen in training; may be none */
     int64_t n_train;

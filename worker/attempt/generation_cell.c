@@ -74,6 +74,10 @@ static int read_rules(struct ha_answering *answering, const struct ha_generation
     for (int64_t i = 0; i < model.n_eos; i++)
         add_eos(answering->eos, &n_eos, model.eos[i]);
     add_eos(answering->eos, &n_eos, ha_tokenizer_eos_id(engine->tokenizer));
+    if (ha_engine_chat(engine))
+        add_eos(
+            answering->eos, &n_eos,
+            ha_tokenizer_token_to_id(engine->tokenizer, ha_chat_end_token(ha_engine_chat(engine))));
     answering->rules =
         (struct ha_generate_rules){.sampler = {.temperature = generate->temperature,
                                                .top_k = generate->top_k,
@@ -90,14 +94,16 @@ static int read_rules(struct ha_answering *answering, const struct ha_generation
 }
 
 /* The dialogue form of hh-rlhf ends an answer where the next turn begins. */
-static int make_stops(struct ha_answering *answering, struct ha_error *err)
+static int make_stops(struct ha_answering *answering, const struct ha_engine *engine,
+                      struct ha_error *err)
 {
     const struct ha_text_list *given_stops = &answering->cell->settings->generate.stop;
 
     answering->stops = ha_calloc(given_stops->count + 1, sizeof(*answering->stops));
     if (!answering->stops)
         return out_of_memory(err);
-    answering->stops[answering->n_stops++] = "\n\nHuman:";
+    if (!ha_engine_chat(engine))
+        answering->stops[answering->n_stops++] = "\n\nHuman:";
     for (int64_t i = 0; i < given_stops->count; i++)
         answering->stops[answering->n_stops++] = given_stops->items[i];
     for (int64_t i = 0; i < answering->n_stops; i++)
@@ -130,10 +136,10 @@ static void log_prompts(const struct ha_prompt_report *report)
 {
     ha_log_info(
         "held-out prompts: rows %lld, selected %lld, kept %lld, longer than the context %lld, "
-        "without a turn %lld, seen in training %lld",
+        "without a turn %lld, refused by the chat template %lld, seen in training %lld",
         (long long)report->total, (long long)report->selected, (long long)report->prompts,
         (long long)report->dropped_too_long, (long long)report->dropped_no_turn,
-        (long long)report->seen_in_training);
+        (long long)report->dropped_by_template, (long long)report->seen_in_training);
 }
 
 static int make_key(const struct ha_answering *answering, const struct ha_engine *engine,
@@ -166,8 +172,8 @@ static int read_prompts(const struct ha_generation *generation, const struct ha_
 
     if (r < 0)
         return r;
-    r = ha_prompt_set_create(rows, engine->tokenizer, key->room, samples, (uint64_t)key->seed,
-                             &prompts, err);
+    r = ha_prompt_set_create(rows, engine->tokenizer, ha_engine_chat(engine), key->room, samples,
+                             (uint64_t)key->seed, &prompts, err);
     if (r < 0)
         (void)ha_error_prefix(err, "%s", generation->prompts[0]);
     if (r == 0 && generation->in_file_order)
@@ -263,7 +269,7 @@ int ha_answering_open(const struct ha_generation *generation, const struct ha_en
     if (r == 0)
         r = find_prompts(answering, generation, engine, list, err);
     if (r == 0)
-        r = make_stops(answering, err);
+        r = make_stops(answering, engine, err);
     if (r == 0)
         r = begin_counts(answering, err);
     if (r == 0 && cell->adapter) {
@@ -347,7 +353,9 @@ static int add_counts(struct ha_json *json, const struct ha_answering *answering
 
     if (set_int(json, "answers", answering->done) < 0 ||
         set_int(json, "prompts", report->prompts) < 0 ||
-        set_int(json, "prompts_dropped", report->dropped_too_long + report->dropped_no_turn) < 0 ||
+        set_int(json, "prompts_dropped",
+                report->dropped_too_long + report->dropped_no_turn + report->dropped_by_template) <
+            0 ||
         set_int(json, "prompts_seen_in_training", report->seen_in_training) < 0 ||
         set_int(json, "cut_by_the_limit", answering->limited) < 0 ||
         set_int(json, "prompt_tokens", answering->prompt_tokens) < 0)

@@ -12,9 +12,9 @@
 #include "worker/contract.h"
 
 static const struct ha_subcommand *const commands[] = {
-    &ha_subcommand_tokenize, &ha_subcommand_score,    &ha_subcommand_train,
-    &ha_subcommand_probe,    &ha_subcommand_generate, &ha_subcommand_merge,
-    &ha_subcommand_plan,     &ha_subcommand_backend,  &ha_subcommand_job,
+    &ha_subcommand_tokenize, &ha_subcommand_rows,     &ha_subcommand_score, &ha_subcommand_train,
+    &ha_subcommand_probe,    &ha_subcommand_generate, &ha_subcommand_merge, &ha_subcommand_plan,
+    &ha_subcommand_backend,  &ha_subcommand_job,
 };
 
 enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };
@@ -63,7 +63,8 @@ static int read_call(const struct ha_arguments *arguments, struct ha_call *ret_c
         .settings = *ret_settings,
         .engine = {.model_dir = ha_arguments_value(arguments, "model", NULL),
                    .backend = ha_arguments_value(arguments, "backend", "auto"),
-                   .threads = threads > INT_MAX ? INT_MAX : (int)threads},
+                   .threads = threads > INT_MAX ? INT_MAX : (int)threads,
+                   .prompt_template = ha_arguments_value(arguments, "template", "hh")},
     };
     return 0;
 }

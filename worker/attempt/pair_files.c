@@ -27,8 +27,8 @@ static int select_pairs(const struct ha_pair_files *files, const struct ha_rows 
                         struct ha_error *err)
 {
     const struct ha_run_settings *settings = files->settings;
-    struct ha_pair_options options = {.max_length = settings->train.max_length,
-                                      .require_prompt = true};
+    struct ha_pair_options options = {
+        .max_length = settings->train.max_length, .chat = files->chat, .require_prompt = true};
     int r;
 
     if (ha_split_parse(settings->data.split, &options.split) < 0)
@@ -76,7 +76,8 @@ int ha_pair_files_summary(const struct ha_pair_set *set, struct ha_json *summary
     } counts[] = {
         {"rows", report->total},
         {"rows_selected", report->selected},
-        {"rows_dropped", report->dropped_prompt_too_long + report->dropped_empty_text},
+        {"rows_dropped", report->dropped_prompt_too_long + report->dropped_empty_text +
+                             report->dropped_no_dialogue + report->dropped_by_template},
         {"pairs", report->pairs},
         {"pairs_truncated", report->truncated_chosen + report->truncated_rejected},
         {"pairs_equal", report->equal_texts},

@@ -8,6 +8,7 @@
 #include "common/conf/run_settings.h"
 #include "worker/data/pairs.h"
 
+struct ha_chat;
 struct ha_error;
 struct ha_json;
 
@@ -17,6 +18,7 @@ struct ha_pair_files {
     int64_t n_paths;                        /* >= 1 */
     int64_t samples;                        /* rows to select; 0: all */
     const struct ha_run_settings *settings; /* data.seed, data.split, train.max_length */
+    const struct ha_chat *chat;             /* chat template; NULL: texts as they stand */
     bool prompts_allowed;                   /* rows of prompts alone: no set, and a line says so */
 };
 

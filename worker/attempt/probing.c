@@ -37,12 +37,12 @@ static int load(struct work *work, struct ha_error *err)
                                   .settings = probing->settings};
     int r = work->reporter->phase(work->reporter->context, "load", err);
 
-    if (r == 0 && strcmp(probing->prompt_template, "hh") != 0)
-        r = ha_error_set(err, ENOTSUP, "template \"%s\" is not built yet; use \"hh\"",
-                         probing->prompt_template);
     if (r == 0)
         r = ha_engine_open(&probing->engine, &work->engine, err);
-    return r < 0 ? r : ha_pair_files_load(&files, work->engine.tokenizer, &work->pairs, err);
+    if (r < 0)
+        return r;
+    files.chat = ha_engine_chat(&work->engine);
+    return ha_pair_files_load(&files, work->engine.tokenizer, &work->pairs, err);
 }
 
 static int on_progress(void *user, int64_t done, int64_t total, int64_t tokens, int64_t elapsed_ns,

@@ -13,8 +13,7 @@
 
 struct ha_probing {
     struct ha_engine_options engine;
-    const char *prompt_template; /* "hh" */
-    const char *const *train;    /* files of pairs */
+    const char *const *train; /* files of pairs */
     int64_t n_train;
     int64_t cell; /* its number in reports */
     /* [data], probe.pairs, and of [train] loss, max_length, precision, memory_limit */

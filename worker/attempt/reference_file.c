@@ -26,7 +26,7 @@ int ha_origin_find(const struct ha_training *training, const struct ha_pair_set 
                                          .tokenizer = origin->tokenizer,
                                          .train_data = origin->train,
                                          .eval_data = origin->eval,
-                                         .prompt_template = training->prompt_template,
+                                         .prompt_template = training->engine.prompt_template,
                                          .split = settings->data.split,
                                          .ends = HA_PAIRS_ENDS,
                                          .max_length = settings->train.max_length};

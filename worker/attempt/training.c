@@ -68,12 +68,14 @@ static int load_data(struct work *work, struct ha_error *err)
                                   .paths = training->train,
                                   .n_paths = training->n_train,
                                   .samples = settings->data.train_samples,
-                                  .settings = settings};
+                                  .settings = settings,
+                                  .chat = ha_engine_chat(&work->engine)};
     struct ha_pair_files eval = {.what = "held-out pairs",
                                  .paths = training->eval,
                                  .n_paths = training->n_eval,
                                  .samples = settings->data.eval_samples,
                                  .settings = settings,
+                                 .chat = ha_engine_chat(&work->engine),
                                  .prompts_allowed = true};
     int r = ha_pair_files_load(&train, work->engine.tokenizer, &work->train, err);
 
@@ -460,9 +462,6 @@ static int check(const struct ha_training *training, struct ha_error *err)
 {
     int r = check_common(training, err);
 
-    if (r == 0 && strcmp(training->prompt_template, "hh") != 0)
-        r = ha_error_set(err, ENOTSUP, "template \"%s\" is not built yet; use \"hh\"",
-                         training->prompt_template);
     return r < 0 ? r : make_folders(training, err);
 }
 

@@ -27,8 +27,7 @@ struct ha_training_cell {
 
 struct ha_training {
     struct ha_engine_options engine;
-    const char *hub_id;          /* base_model_name_or_path; NULL: the model folder */
-    const char *prompt_template; /* "hh" */
+    const char *hub_id; /* base_model_name_or_path; NULL: the model folder */
     const char *const *train;
     int64_t n_train;
     const char *const *eval; /* may be none */

@@ -42,13 +42,32 @@ static void stops_lie_behind_zero_bytes(void **state)
     assert_int_equal(ha_answer_stop(text, sizeof(text) - 1, 0, stops, 3), 4);
 }
 
-static void cut_is(const char *raw, const char *want)
+static void cut_with(const char *raw, bool thoughts_cut, const char *want)
 {
     size_t begin = 99, size = 99;
 
-    ha_answer_cut(raw, strlen(raw), stops, 3, &begin, &size);
+    ha_answer_cut(raw, strlen(raw), stops, 3, thoughts_cut, &begin, &size);
     assert_int_equal(size, strlen(want));
     assert_memory_equal(raw + begin, want, size);
+}
+
+static void cut_is(const char *raw, const char *want)
+{
+    cut_with(raw, false, want);
+}
+
+static void answers_lose_their_thoughts(void **state)
+{
+    (void)state;
+    cut_is("<think>a</think> b", "<think>a</think> b");
+    cut_with("<think>\na\n</think>\n\nb ", true, "b");
+    cut_with("a</think>b<think>c</think> d", true, "d");
+    cut_with("b <think> cut by the limit", true, "b");
+    cut_with("<think> cut by the limit", true, "");
+    cut_with("<think>a</think>", true, "");
+    cut_with("<think>a END b</think> c", true, "");
+    cut_with("no thought", true, "no thought");
+    cut_with("", true, "");
 }
 
 static void answers_lose_stop_and_outer_space(void **state)
@@ -70,6 +89,7 @@ int main(void)
         cmocka_unit_test(the_search_begins_where_it_is_told),
         cmocka_unit_test(stops_lie_behind_zero_bytes),
         cmocka_unit_test(answers_lose_stop_and_outer_space),
+        cmocka_unit_test(answers_lose_their_thoughts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
