@@ -87,7 +87,7 @@ class Check:
         return done.stdout
 
     def try_attempt(self, *arguments, text=None):
-        threads = [] if arguments[0] == "tokenize" else ["--threads", "1"]
+        threads = [] if arguments[0] in ("tokenize", "rows") else ["--threads", "1"]
         return subprocess.run([self.args.program, *map(str, arguments), *threads], text=True,
                               encoding="utf-8", input=text, capture_output=True, check=False)
 

@@ -3,7 +3,7 @@
 # "N passed, N failed" alone on a line.
 #
 #   sh tests/oracle/run.sh                 everything
-#   sh tests/oracle/run.sh CHECK ...       some of: tokenize pairs forward adapters merge dpo
+#   sh tests/oracle/run.sh CHECK ...       some of: tokenize pairs chat forward adapters merge dpo
 #                                          losses probe processors generate
 #
 # HA_BUILD          folder with the programs (default: build/test, built if it is not there)
@@ -18,7 +18,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 root=$(pwd)
 requirements=$root/tests/golden/requirements.txt
-checks=${*:-tokenize pairs forward adapters merge dpo losses probe processors generate}
+checks=${*:-tokenize pairs chat forward adapters merge dpo losses probe processors generate}
 
 fail() {
     echo "run.sh: $1" >&2
