@@ -106,6 +106,7 @@
  *                          alone, batches of 8 in the prompts' order, padded to the
  *                          longest prompt and run to the longest answer) does
  *   saved                  1 - flops / flops_plain
+ *   memory_planned, memory_peak   as above (worker/attempt/generation_plan.h)
  *   tokens_per_second, flops_per_second   over `seconds`
  *   precision, backend
  */

@@ -186,8 +186,8 @@ static const struct ha_setting train_rows[] = {
      .help = "\"24GiB\": what tokens_per_microbatch = 0 is picked for, on any machine"},
     {"memory_limit", HA_SETTING_TEXT, AT(memory_limit), .memory = true, .otherwise = "auto",
      .source = HA_SOURCE_OURS,
-     .help = "\"24GiB\": layers are run again so that training fits, which changes no result; "
-             "auto: 90 % of the machine's memory"},
+     .help = "\"24GiB\" for an attempt: layers are run again and answers wait so that it fits, which "
+             "changes no result; auto: 90 % of the machine's memory"},
     {"init_seed", HA_SETTING_INT, AT(init_seed), SEED_RANGE, .otherwise = "@sweep.seed",
      .source = HA_SOURCE_OURS, .reads = HA_READ_TRAIN, .help = "of the adapters' A"},
     {"order_seed", HA_SETTING_INT, AT(order_seed), SEED_RANGE, .otherwise = "@data.seed",

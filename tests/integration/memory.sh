@@ -1,6 +1,6 @@
 #!/bin/sh
 # The memory plan against what a process takes: training of one strategy, of four
-# in lock-step and under a tight limit, and what is refused.
+# in lock-step and under a tight limit, generation, and what is refused.
 . "$(dirname "$0")/lib.sh"
 
 DEMO=$HA_ROOT/deploy/demo
@@ -12,12 +12,12 @@ head -n 24 "$DEMO/data/eval.jsonl" >inputs/eval.jsonl
 # job FOLDER KIND MODEL SETTINGS CELLS: its lines go to FOLDER.lines.
 job() {
     mkdir -p "$1/inputs"
-    cp inputs/* "$1/inputs/"
+    cp -r inputs/* "$1/inputs/"
     cat >"$1/job.json" <<JSON
 {"kind": "$2", "sweep": "memory", "job": 7, "threads": 2, "backend": "cpu",
  "model": {"name": "m", "path": "$3", "hub_id": "", "template": "hh"},
  "data": {"train": ["inputs/train.jsonl"], "eval": ["inputs/eval.jsonl"]},
- "settings": {"data": {"train_samples": 10, "eval_samples": 6},
+ "settings": {"data": {"train_samples": 10, "eval_samples": ${SAMPLES:-6}},
               "train": {"batch_size": 5, "gradient_accumulation": 2, "checkpoint_every": 600, $4},
               "generate": {"max_new_tokens": 24}},
  "cells": [$5], "skip_answers": {}}
@@ -25,9 +25,9 @@ JSON
     (exec ha-attempt job --dir "$1" --contract-fd 3 3>"$1.lines" 2>"$1.log")
 }
 
-cell() { # id, layers
-    printf '{"id": %s, "name": "m/%s", "layers": [%s], "settings": {}, "adapter": null, "checkpoint": null}' \
-        "$1" "$1" "$2"
+cell() { # id, layers, adapter
+    printf '{"id": %s, "name": "m/%s", "layers": [%s], "settings": {}, "adapter": %s, "checkpoint": null}' \
+        "$1" "$1" "$2" "${3:+\"}${3:-null}${3:+\"}"
 }
 ALL=0,1,2,3,4,5,6
 
@@ -41,8 +41,14 @@ for row in cells:
     planned, peak = row["summary"]["memory_planned"], row["summary"]["memory_peak"]
     assert peak > 0 and abs(peak - planned) <= max(planned / 10, 24 << 20), (planned, peak)
     print(f"{planned / 2**20:.0f} MiB planned, {peak / 2**20:.0f} MiB measured", file=sys.stderr)
-print(cells[0]["summary"]["layers_run_again"])
+print(cells[0]["summary"].get("layers_run_again"))
 PYTHON
+}
+
+answers_of() { # folder: cell, prompt and text of each, in one order
+    python3 -c 'import json, sys
+rows = [row for row in map(json.loads, open(sys.argv[1])) if row["type"] == "answer"]
+print(sorted((row["cell"], row["prompt"], row["raw"]) for row in rows))' "$1.lines" | sha256sum
 }
 
 adapters() { # folder: one digest for all adapters
@@ -78,6 +84,20 @@ equal "with a little more fewer are" "$(near_plan some | grep -c '^[1-5]$')" 1
 for other in all some; do
     equal "with the same adapter: $other" "$(adapters $other)" "$(adapters m20-one)"
 done
+
+# Answers of three variants, whose caches take most of it; and with room for two at a time.
+cp -r m20-four/out/2/adapter inputs/a2
+cp -r m20-four/out/4/adapter inputs/a4
+variants=$(cell 1 ''),$(cell 2 0,1,2 inputs/a2),$(cell 3 4,5,6 inputs/a4)
+cp "$DEMO/data/eval.jsonl" inputs/eval.jsonl
+SAMPLES=40
+job answers generate "$HA_TMP/m20" '"lora_rank": 16' "$variants"
+equal "answers are generated" $? 0
+equal "generation: measured is planned" "$(near_plan answers)" None
+job narrow generate "$HA_TMP/m20" '"memory_limit": "92MiB"' "$variants"
+equal "answers are generated in 92 MiB" $? 0
+equal "narrow generation: measured is planned, and less" "$(near_plan narrow)" None
+equal "with the same answers" "$(answers_of answers)" "$(answers_of narrow)"
 
 # ---- by arithmetic: the models of the paper ----------------------------------------------
 if [ -n "${HA_TEST_DATA:-}" ] && [ -d "$HA_TEST_DATA/configs" ]; then

@@ -12,6 +12,8 @@
 #include "common/base/memory_use.h"
 #include "worker/attempt/answer_text.h"
 #include "worker/attempt/generation_cell.h"
+#include "worker/attempt/generation_plan.h"
+#include "worker/attempt/memory_settings.h"
 #include "worker/attempt/outcome.h"
 #include "worker/sampling/generate.h"
 
@@ -40,6 +42,7 @@ struct work {
     int64_t done, total; /* answers */
     int64_t tokens, start_ms, next_progress_ms;
     double flops_before;
+    int64_t planned_bytes, peak_bytes; /* of this process's own memory */
 };
 
 static int out_of_memory(struct ha_error *err)
@@ -57,12 +60,16 @@ static double seconds_since_start(const struct work *work)
 static int end_cell(struct work *work, struct ha_answering *answering, bool done,
                     const char *reason, struct ha_error *err)
 {
+    struct ha_answering_record record = {.engine = &work->engine,
+                                         .cells_in_job = work->generation->n_cells,
+                                         .wall_seconds = seconds_since_start(work),
+                                         .planned_bytes = work->planned_bytes};
+
+    ha_memory_sample(&work->peak_bytes);
+    record.peak_bytes = work->peak_bytes;
     answering->ended = true;
     return work->reporter->cell(work->reporter->context, answering->cell->id, done, reason, !done,
-                                ha_answering_summary(answering, &work->engine,
-                                                     work->generation->n_cells,
-                                                     seconds_since_start(work)),
-                                err);
+                                ha_answering_summary(answering, &record), err);
 }
 
 /* What is wrong with one cell is the end of that cell, not of the others.  Returns `code` where
@@ -212,8 +219,9 @@ static bool on_unwanted(void *context, int64_t request)
 
 static bool on_step(void *context)
 {
-    const struct work *work = context;
+    struct work *work = context;
 
+    ha_memory_sample(&work->peak_bytes);
     return work->stop && *work->stop;
 }
 
@@ -269,32 +277,65 @@ static int fill_queue(struct work *work, struct ha_error *err)
     return 0;
 }
 
-/* Bytes that the caches of this machine's sequences may take together: what was asked for, or
- * a quarter of its memory and always enough for the longest of them.  Answers do not depend on
- * it. */
-static int plan(const struct work *work, struct ha_generate_settings *settings,
-                struct ha_error *err)
+/* What the plan needs to know of the cells. */
+static int read_cells(const struct work *work, struct ha_generation_plan_request *request,
+                      struct ha_error *err)
 {
-    bool on_cpu = strcmp(ha_backend_name(work->engine.backend), "cpu") == 0;
-    struct ha_generate_sizes sizes;
-    char kv[HA_MEMORY_TEXT_BYTES], decoder[HA_MEMORY_TEXT_BYTES];
-    int r;
+    bool gpu = strcmp(ha_backend_name(work->engine.backend), "cpu") != 0;
+    int r = 0;
 
-    settings->max_kv_bytes = work->generation->max_kv_bytes;
-    r = ha_generate_plan(work->engine.model, work->requests, work->n_requests, settings, &sizes,
-                         err);
-    if (r == 0 && settings->max_kv_bytes == 0 && on_cpu && ha_memory_total() > 0) {
-        int64_t quarter = ha_memory_total() / 4;
+    for (int64_t i = 0; r == 0 && i < work->generation->n_cells; i++) {
+        const struct ha_run_settings *settings = work->generation->cells[i].settings;
+        const struct ha_adapter *adapter = work->cells[i].adapter;
+        int64_t bytes = 0;
 
-        settings->max_kv_bytes = quarter > sizes.largest ? quarter : sizes.largest;
-        r = ha_generate_plan(work->engine.model, work->requests, work->n_requests, settings, &sizes,
-                             err);
+        if (adapter)
+            request->adapter_bytes += ha_adapter_n_params(adapter) * (int64_t)sizeof(float);
+        r = ha_memory_limit(settings, gpu, &bytes, err);
+        if (r == 0 && bytes > 0 && (request->memory_bytes == 0 || bytes < request->memory_bytes)) {
+            request->memory_bytes = bytes;
+            request->memory_limit = ha_memory_limit_text(settings);
+        }
     }
-    if (r == 0)
-        ha_log_info("%lld answers to make, at most %lld at once; KV caches up to %s, the rest %s",
-                    (long long)work->n_requests, (long long)settings->max_sequences,
-                    ha_memory_text(sizes.kv, kv), ha_memory_text(sizes.decoder, decoder));
     return r;
+}
+
+static int64_t text_bytes(const struct work *work)
+{
+    int64_t bytes = 0;
+
+    for (const struct ha_shared_prompts *shared = work->prompts; shared; shared = shared->next)
+        for (int64_t i = 0; i < shared->set->n_prompts; i++) {
+            const struct ha_prompt *prompt = &shared->set->prompts[i];
+
+            bytes += (int64_t)prompt->text.size + prompt->n_ids * (int64_t)sizeof(int32_t);
+        }
+    return bytes;
+}
+
+static int plan(struct work *work, struct ha_generate_settings *settings, struct ha_error *err)
+{
+    struct ha_generation_plan_request request = {.engine = &work->engine,
+                                                 .threads = work->generation->engine.threads,
+                                                 .requests = work->requests,
+                                                 .n_requests = work->n_requests,
+                                                 .text_bytes = text_bytes(work),
+                                                 .memory_limit = "",
+                                                 .max_kv_bytes = work->generation->max_kv_bytes};
+    char kv[HA_MEMORY_TEXT_BYTES], total[HA_MEMORY_TEXT_BYTES];
+    struct ha_generation_plan plan;
+    int r = read_cells(work, &request, err);
+
+    if (r == 0)
+        r = ha_generation_plan_make(&request, settings, &plan, err);
+    if (r < 0)
+        return r;
+    work->planned_bytes = plan.total_bytes;
+    ha_log_info("%lld answers to make, at most %lld at once; memory: %s planned, of it KV caches "
+                "up to %s",
+                (long long)work->n_requests, (long long)settings->max_sequences,
+                ha_memory_text(plan.total_bytes, total), ha_memory_text(plan.sizes.kv, kv));
+    return 0;
 }
 
 static int answer_all(struct work *work, struct ha_error *err)

@@ -364,15 +364,17 @@ static int add_counts(struct ha_json *json, const struct ha_answering *answering
 }
 
 struct ha_json *ha_answering_summary(const struct ha_answering *answering,
-                                     const struct ha_engine *engine, int64_t cells_in_job,
-                                     double wall_seconds)
+                                     const struct ha_answering_record *record)
 {
+    const struct ha_engine *engine = record->engine;
     struct ha_json *json = ha_json_new_object();
 
     if (!json || (answering->prompts && add_counts(json, answering) < 0) ||
         (answering->made && add_work(json, answering, engine) < 0) ||
-        set_real(json, "wall_seconds", wall_seconds) < 0 ||
-        set_int(json, "cells_in_job", cells_in_job) < 0 ||
+        set_real(json, "wall_seconds", record->wall_seconds) < 0 ||
+        set_int(json, "cells_in_job", record->cells_in_job) < 0 ||
+        set_int(json, "memory_planned", record->planned_bytes) < 0 ||
+        set_int(json, "memory_peak", record->peak_bytes) < 0 ||
         ha_json_set(json, "precision", ha_json_new_string(precision_of(answering, engine))) < 0 ||
         ha_json_set(json, "backend", ha_json_new_string(ha_backend_fingerprint(engine->backend))) <
             0) {

@@ -59,9 +59,16 @@ bool ha_answering_skips(const struct ha_answering *answering, int64_t prompt, in
 void ha_answering_count(struct ha_answering *answering, int64_t prompt, int64_t sample,
                         const struct ha_generate_answer *answer);
 
+/* What a summary says of the job. */
+struct ha_answering_record {
+    const struct ha_engine *engine;
+    int64_t cells_in_job;
+    double wall_seconds;
+    int64_t planned_bytes, peak_bytes; /* of the process's own memory */
+};
+
 /* The cell's summary (worker/contract.h); NULL when memory is short. */
 struct ha_json *ha_answering_summary(const struct ha_answering *answering,
-                                     const struct ha_engine *engine, int64_t cells_in_job,
-                                     double wall_seconds);
+                                     const struct ha_answering_record *record);
 
 #endif

@@ -13,7 +13,7 @@
 #include "worker/attempt/memory_settings.h"
 #include "worker/model/decode.h"
 
-enum { PROMPT_TOKENS = 2048, CPU_SEQUENCES = 64, GPU_SEQUENCES = 4096 };
+enum { PROMPT_TOKENS = 2048, CPU_SEQUENCES = 256, GPU_SEQUENCES = 4096 };
 
 static const char *const strategies[HA_PLAN_STRATEGIES] = {"local", "mid", "global", "full"};
 
@@ -142,8 +142,11 @@ static int make_generation(struct making *making, struct ha_error *err)
     generation->sequence_tokens =
         (int64_t)view->lengths.prompt + making->settings->generate.max_new_tokens;
     sequence = generation->kv_token_bytes * generation->sequence_tokens;
-    if (!view->device.gpu)
+    /* Logits come to the host, where the tokens are drawn. */
+    if (!view->device.gpu) {
         fixed += plan->part[HA_DPO_PROGRAM];
+        sequence += view->config->vocab * (int64_t)sizeof(float);
+    }
     for (;; limits.max_sequences /= 2) {
         r = ha_decoder_plan_bytes(view->config, act, &limits, &bytes, err);
         if (r < 0)

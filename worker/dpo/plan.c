@@ -185,10 +185,10 @@ static int64_t data_bytes(const struct ha_dpo_plan_request *request)
            36 * request->max_rows;
 }
 
-static int64_t program_bytes(const struct ha_dpo_plan_request *request)
+int64_t ha_dpo_program_bytes(const struct ha_model_config *config, int threads)
 {
-    return PROGRAM_BYTES + TOKENIZER_ID_BYTES * request->config->vocab +
-           (int64_t)THREAD_BYTES * (request->device.threads > 0 ? request->device.threads : 16);
+    return PROGRAM_BYTES + TOKENIZER_ID_BYTES * config->vocab +
+           (int64_t)THREAD_BYTES * (threads > 0 ? threads : 16);
 }
 
 static struct ha_pass_limits limits_of(const struct job *job, int64_t recomputed)
@@ -220,7 +220,7 @@ static int fixed_parts(const struct job *job, struct ha_dpo_plan *plan, struct h
     part[HA_DPO_MOMENTS] = 2 * value * job->n_trainable;
     part[HA_DPO_CHECKPOINT] = 3 * value * job->largest;
     part[HA_DPO_DATA] = data_bytes(request);
-    part[HA_DPO_PROGRAM] = program_bytes(request);
+    part[HA_DPO_PROGRAM] = ha_dpo_program_bytes(request->config, request->device.threads);
     return ha_dpo_border_bytes(request->config, job->act, request->max_tokens, job->lowest,
                                request->n_adapters, &part[HA_DPO_BORDERS], err);
 }

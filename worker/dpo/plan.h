@@ -102,6 +102,9 @@ int ha_dpo_plan_make(const struct ha_dpo_plan_request *request, struct ha_dpo_pl
  * limit says where the limit comes from: "train.memory_limit". */
 int ha_dpo_plan_check(const struct ha_dpo_plan *plan, const char *limit, struct ha_error *err);
 
+/* HA_DPO_PROGRAM of any job: program, threads (0: one per core), tokenizer. */
+int64_t ha_dpo_program_bytes(const struct ha_model_config *config, int threads);
+
 /* train.tokens_per_microbatch for "automatic": the most of 1024, 2048, ... 16384
  * with which one cell that trains every layer at rank 16 keeps all activations
  * within device->memory_bytes, at least 1024; 4096 where there is no limit.  A
