@@ -70,7 +70,8 @@
  * metrics.  Sums go on from the checkpoint: a step that was repeated counts once.
  *
  *   trainable_parameters, steps, precision, backend, plan, reference (the key)
- *   train_seconds_own      forward, backward and optimizer of this cell
+ *   train_seconds_own      forward, backward and optimizer of this cell; evaluation is in
+ *                          wall_seconds alone
  *   train_seconds_shared   the cell's equal part of the passes that cells share
  *   seconds                the sum of the two
  *   load_seconds           of this attempt: model, data, tokenisation

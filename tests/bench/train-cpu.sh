@@ -1,8 +1,8 @@
 #!/bin/sh
 # tokens a second of DPO training on the CPU, demo models, all layers trained
 #
-# Computed tokens of the optimizer steps (packed, the prompt of a pair once); references and
-# evaluation apart.  HA_THREADS: default one per core.
+# Computed tokens of the optimizer steps (packed, the prompt of a pair once), whose time has the
+# base model's pass for the references in it; evaluation apart.  HA_THREADS: default one per core.
 set -eu
 ninja -C "$HA_BUILD" ha-attempt >"$HA_BUILD.log" 2>&1 || { cat "$HA_BUILD.log" >&2; exit 1; }
 work=$(mktemp -d)
