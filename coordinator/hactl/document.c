@@ -14,6 +14,7 @@
 #include "coordinator/hactl/fetch.h"
 #include "coordinator/hactl/gather.h"
 #include "coordinator/hactl/link.h"
+#include "coordinator/hactl/norms.h"
 #include "coordinator/hactl/progress.h"
 #include "coordinator/report/table.h"
 
@@ -78,11 +79,14 @@ static struct ha_table *training_table(const struct ha_status *status)
     for (int64_t i = 0; i < status->n_cells; i++) {
         const struct ha_wire_cell_row *cell = status->cells[i];
         struct ha_json *summary = NULL;
+        const char *text = NULL;
 
-        if (cell->n_stages == 0 || strcmp(cell->stages[0].stage, "train") != 0)
+        for (int64_t k = 0; k < cell->n_stages && !text; k++)
+            if (strcmp(cell->stages[k].stage, "train") == 0)
+                text = cell->stages[k].summary_json;
+        if (!text)
             continue;
-        (void)ha_json_parse(cell->stages[0].summary_json, strlen(cell->stages[0].summary_json),
-                            "summary", &summary, NULL);
+        (void)ha_json_parse(text, strlen(text), "summary", &summary, NULL);
         ha_table_text(table, cell->name);
         ha_table_text(table, cell->layers);
         for (int k = 0; k < FIELDS; k++) {
@@ -241,6 +245,30 @@ static int add_results(struct document *d, struct ha_error *err)
     return r;
 }
 
+/* Where the loss has its gradient, of a sweep that probes. */
+static int add_probes(struct document *d, struct ha_link *link, struct ha_error *err)
+{
+    struct ha_norms *norms;
+    int r;
+
+    if (!ha_norms_has_probe(d->status))
+        return 0;
+    r = ha_norms_fetch(link, d->status, "", &norms, err);
+    if (r < 0)
+        return r;
+    if (ha_buffer_append_text(&d->text, "## Gradients before training\n\n") < 0)
+        r = out_of_memory(err);
+    if (r == 0)
+        r = add_table(d, ha_report_norm_blocks(&norms->norms), "probe-blocks.csv", err);
+    if (r == 0)
+        r = add_table(d, ha_report_norm_layers(&norms->norms), "probe-layers.csv", err);
+    if (r == 0 && norms->n_choices > 0)
+        r = add_table(d, ha_report_choices(&norms->norms, norms->choices, norms->n_choices),
+                      "probe-choices.csv", err);
+    ha_norms_destroy(norms);
+    return r;
+}
+
 static int add_provenance(struct document *d, struct ha_error *err)
 {
     const struct ha_wire_status_reply *head = d->status->head;
@@ -302,6 +330,8 @@ int ha_document_write(struct ha_link *link, const char *sweep, const char *judge
         r = out_of_memory(err);
     if (r == 0)
         r = add_results(&document, err);
+    if (r == 0)
+        r = add_probes(&document, link, err);
     if (r == 0)
         r = add_provenance(&document, err);
     if (r == 0)

@@ -3,12 +3,15 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/buffer.h"
 #include "common/base/error.h"
+#include "common/base/memory.h"
 #include "common/conf/dimensions.h"
 #include "common/conf/json.h"
 #include "common/conf/loss_rules.h"
+#include "common/conf/stage_key.h"
 #include "coordinator/hactl/fuse_preview.h"
 #include "coordinator/hactl/grid_input.h"
 #include "coordinator/hactl/judge_preview.h"
@@ -67,24 +70,77 @@ static struct ha_table *cells_table(const struct ha_grid_input *input)
     ha_table_column_text(table, "Stages");
     for (int64_t i = 0; i < input->grid->cell_count; i++) {
         const struct ha_grid_cell *cell = &input->grid->cells[i];
-        char *layers = ha_layers_text(&cell->layers);
+        char *layers = ha_grid_cell_layers(cell);
 
         ha_table_text(table, cell->name);
         ha_table_text(table, cell->trains ? layers : "none");
-        ha_table_format(table, "%sgenerate, judge x %lld", cell->trains ? "train, " : "",
+        ha_table_format(table, "%s%s%sgenerate, judge x %lld",
+                        cell->trains && input->sweep->probes ? "probe, " : "",
+                        cell->auto_layers > 0 ? "then " : "", cell->trains ? "train, " : "",
                         (long long)input->sweep->judge_count);
         free(layers);
     }
     return table;
 }
 
+/* Digests that stand for files that need not be here: one for each model, as no
+ * two models of a grid are the same files. */
+static int stand_in(const struct ha_grid_input *input, const struct ha_grid_cell *cell,
+                    char key[HA_SHA256_HEX_BYTES])
+{
+    const struct ha_sweep *sweep = input->sweep;
+    const char *name = sweep->models[cell->model].name;
+    char hex[HA_SHA256_HEX_BYTES];
+    uint8_t digest[HA_SHA256_BYTES];
+    const char **files = ha_calloc(sweep->data.train.count, sizeof(*files));
+    int r = -ENOMEM;
+
+    ha_sha256(name, strlen(name), digest);
+    ha_sha256_hex(digest, hex);
+    for (int64_t i = 0; files && i < sweep->data.train.count; i++)
+        files[i] = hex;
+    if (files)
+        r = ha_stage_key_probe(input->grid, cell,
+                               &(struct ha_stage_digests){.model = hex,
+                                                          .tokenizer = hex,
+                                                          .train = files,
+                                                          .train_count = sweep->data.train.count},
+                               key, NULL);
+    free(files);
+    return r;
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+/* How many different probes the cells have: one for each model, or more where
+ * [vary] changes the loss.  -ENOMEM. */
+static int64_t count_probes(const struct ha_grid_input *input)
+{
+    char(*keys)[HA_SHA256_HEX_BYTES] = ha_calloc(input->grid->cell_count, sizeof(*keys));
+    int64_t n = 0, different = 0;
+    int r = keys ? 0 : -ENOMEM;
+
+    for (int64_t i = 0; r == 0 && input->sweep->probes && i < input->grid->cell_count; i++)
+        if (input->grid->cells[i].trains)
+            r = stand_in(input, &input->grid->cells[i], keys[n++]);
+    if (r == 0 && n > 0)
+        qsort(keys, (size_t)n, sizeof(*keys), compare_keys);
+    for (int64_t i = 0; r == 0 && i < n; i++)
+        different += i == 0 || strcmp(keys[i], keys[i - 1]) != 0;
+    free(keys);
+    return r < 0 ? r : different;
+}
+
 struct counts {
-    int64_t trains, generates, answers, calls;
+    int64_t probes, trains, generates, answers, calls;
 };
 
 static struct counts count(const struct ha_grid_input *input)
 {
-    struct counts counts = {0};
+    struct counts counts = {.probes = count_probes(input)};
 
     for (int64_t i = 0; i < input->grid->cell_count; i++) {
         const struct ha_grid_cell *cell = &input->grid->cells[i];
@@ -105,9 +161,13 @@ static int print_counts(const struct ha_grid_input *input, struct ha_error *err)
     struct ha_buffer out;
 
     ha_buffer_init(&out, 0);
-    if (ha_buffer_printf(&out, "%lld cells\n", (long long)input->grid->cell_count) < 0 ||
+    if (n.probes < 0 ||
+        ha_buffer_printf(&out, "%lld cells\n", (long long)input->grid->cell_count) < 0 ||
         ha_buffer_printf(&out, "%lld of them train, %lld answer\n", (long long)n.trains,
                          (long long)n.generates) < 0 ||
+        (input->sweep->probes &&
+         ha_buffer_printf(&out, "%lld probes of %lld pairs, each a job by itself\n",
+                          (long long)n.probes, (long long)input->sweep->probe.pairs) < 0) ||
         ha_buffer_printf(
             &out, "%lld answers at most, %lld evaluator calls, %lld scores%s\n\n",
             (long long)n.answers, (long long)n.calls, (long long)n.calls * HA_DIMENSIONS,
@@ -275,14 +335,13 @@ static int add_cells(struct ha_json *cells, const struct ha_grid_input *input)
     for (int64_t i = 0; r == 0 && i < input->grid->cell_count; i++) {
         const struct ha_grid_cell *cell = &input->grid->cells[i];
         struct ha_json *object = ha_json_new_object();
-        char *layers = ha_layers_text(&cell->layers);
+        char *layers = ha_grid_cell_layers(cell);
 
         r = ha_json_append(cells, object);
         if (r == 0)
             r = ha_json_set(object, "name", ha_json_new_string(cell->name));
         if (r == 0)
-            r = ha_json_set(object, "layers",
-                            ha_json_new_string(cell->trains && layers ? layers : ""));
+            r = ha_json_set(object, "layers", layers ? ha_json_new_string(layers) : NULL);
         if (r == 0)
             r = ha_json_set(object, "settings", ha_grid_cell_json(input->grid, cell));
         free(layers);
@@ -302,6 +361,10 @@ int ha_dry_run_json(const struct ha_grid_input *input, const char *gpu_memory, s
 
     if (r == 0)
         r = add_cells(cells, input);
+    if (r == 0 && n.probes < 0)
+        r = -ENOMEM;
+    if (r == 0)
+        r = ha_json_set(json, "probe_jobs", ha_json_new_int(n.probes));
     if (r == 0)
         r = ha_json_set(json, "train_stages", ha_json_new_int(n.trains));
     if (r == 0)

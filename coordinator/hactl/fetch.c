@@ -148,6 +148,31 @@ int ha_fetch_metrics(struct ha_link *link, struct ha_wire_metrics_request *reque
     return r;
 }
 
+int ha_fetch_norms(struct ha_link *link, struct ha_wire_norms_request *request, ha_fetch_norm_fn fn,
+                   void *context, struct ha_error *err)
+{
+    bool more = true;
+    int r = 0;
+
+    while (r == 0 && more) {
+        struct ha_wire_message message = {.kind = HA_WIRE_NORMS_REQUEST}, *page;
+        const struct ha_wire_norms_reply *reply;
+
+        message.body.norms_request = *request;
+        r = ha_link_call(link, &message, HA_WIRE_NORMS_REPLY, 0, &page, err);
+        if (r < 0)
+            break;
+        reply = &page->body.norms_reply;
+        more = reply->more && reply->n_rows > 0;
+        for (int64_t i = 0; r == 0 && i < reply->n_rows; i++) {
+            request->after = reply->rows[i].row;
+            r = fn(context, &reply->rows[i], err);
+        }
+        ha_wire_message_destroy(page);
+    }
+    return r;
+}
+
 int ha_fetch_events(struct ha_link *link, struct ha_wire_log_request *request, ha_fetch_event_fn fn,
                     void *context, struct ha_error *err)
 {

@@ -45,6 +45,11 @@ typedef int (*ha_fetch_metric_fn)(void *context, const struct ha_wire_metric_row
 int ha_fetch_metrics(struct ha_link *link, struct ha_wire_metrics_request *request,
                      ha_fetch_metric_fn fn, void *context, struct ha_error *err);
 
+typedef int (*ha_fetch_norm_fn)(void *context, const struct ha_wire_norm_row *row,
+                                struct ha_error *err);
+int ha_fetch_norms(struct ha_link *link, struct ha_wire_norms_request *request, ha_fetch_norm_fn fn,
+                   void *context, struct ha_error *err);
+
 typedef int (*ha_fetch_event_fn)(void *context, const struct ha_wire_event_row *row,
                                  struct ha_error *err);
 int ha_fetch_events(struct ha_link *link, struct ha_wire_log_request *request, ha_fetch_event_fn fn,

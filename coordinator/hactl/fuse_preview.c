@@ -89,6 +89,8 @@ static int new_group(struct question *q, const char *key, int64_t model, struct 
 static int add_cell(struct question *q, const struct ha_grid_cell *cell, struct ha_error *err)
 {
     struct ha_json *json = ha_json_new_object();
+    /* Those that a probe will choose may begin at the lowest. */
+    int64_t layers = cell->auto_layers > 0 ? cell->auto_layers : cell->layers.count;
     char key[HA_SHA256_HEX_BYTES];
     struct group *group = NULL;
     int r = ha_stage_key_train_together(q->input->grid, cell, &q->digests, key, err);
@@ -107,7 +109,7 @@ static int add_cell(struct question *q, const struct ha_grid_cell *cell, struct 
         ha_json_set(json, "name", ha_json_new_string(cell->name)) < 0 ||
         ha_json_set(json, "lowest",
                     ha_json_new_int(cell->layers.count > 0 ? cell->layers.items[0] : 0)) < 0 ||
-        ha_json_set(json, "layers", ha_json_new_int(cell->layers.count)) < 0 ||
+        ha_json_set(json, "layers", ha_json_new_int(layers)) < 0 ||
         ha_json_set(json, "rank", ha_json_new_int(cell->train->lora_rank)) < 0)
         return out_of_memory(err);
     return 0;

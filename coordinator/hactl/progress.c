@@ -5,7 +5,7 @@
 
 #include "coordinator/hactl/fetch.h"
 
-enum { KIND_TRAIN, KIND_GENERATE, KIND_JUDGE, KINDS };
+enum { KIND_PROBE, KIND_TRAIN, KIND_GENERATE, KIND_JUDGE, KINDS };
 
 bool ha_stage_complete(const struct ha_wire_stage_row *stage)
 {
@@ -32,6 +32,8 @@ double ha_stage_fraction(const struct ha_wire_stage_row *stage)
 
 static int kind_of(const struct ha_wire_stage_row *stage)
 {
+    if (strcmp(stage->stage, "probe") == 0)
+        return KIND_PROBE;
     if (strcmp(stage->stage, "train") == 0)
         return KIND_TRAIN;
     return strcmp(stage->stage, "generate") == 0 ? KIND_GENERATE : KIND_JUDGE;

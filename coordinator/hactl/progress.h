@@ -29,7 +29,7 @@ struct ha_progress {
     bool at_least;        /* remaining_ms lacks a kind of stage that was not measured yet */
 };
 
-/* remaining: for every kind of stage (train, generate, judge) the mean time per
+/* remaining: for every kind of stage (probe, train, generate, judge) the mean time per
  * unit of work measured in this sweep's own stages, times the work left, over
  * the number of stages that run now. */
 struct ha_progress ha_progress_of(const struct ha_status *status);

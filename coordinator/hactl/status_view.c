@@ -10,6 +10,7 @@
 #include "common/base/buffer.h"
 #include "common/conf/json.h"
 #include "coordinator/hactl/fetch.h"
+#include "coordinator/hactl/norms.h"
 #include "coordinator/hactl/progress.h"
 
 enum { BAR = 12, REASONS = 12, JOBS = 16, STAGE_TEXT_BYTES = 160 };
@@ -99,9 +100,36 @@ static int put_head(struct ha_buffer *out, const struct ha_status *status)
     return r;
 }
 
+static const struct ha_wire_stage_row *find_stage(const struct ha_wire_cell_row *cell,
+                                                  const char *name)
+{
+    for (int64_t k = 0; k < cell->n_stages; k++)
+        if (strcmp(cell->stages[k].stage, name) == 0)
+            return &cell->stages[k];
+    return NULL;
+}
+
+/* A column for each stage; what a cell has not is left empty. */
+static int put_stages(struct ha_buffer *out, const struct ha_wire_cell_row *cell, bool probes,
+                      const struct ha_view_style *style)
+{
+    int r = 0;
+
+    if (probes && !find_stage(cell, "probe"))
+        r = ha_buffer_printf(out, "%-28s", "-");
+    for (int64_t k = 0; r == 0 && k < cell->n_stages; k++) {
+        if (strcmp(cell->stages[k].stage, "generate") == 0 && !find_stage(cell, "train"))
+            r = ha_buffer_printf(out, "%-28s", "-");
+        if (r == 0)
+            r = put_stage(out, &cell->stages[k], style, k + 1 == cell->n_stages);
+    }
+    return r;
+}
+
 static int put_cells(struct ha_buffer *out, const struct ha_status *status,
                      const struct ha_view_style *style)
 {
+    bool probes = ha_norms_has_probe(status);
     int width = 8, r = 0;
 
     for (int64_t i = 0; i < status->n_cells; i++)
@@ -111,11 +139,8 @@ static int put_cells(struct ha_buffer *out, const struct ha_status *status,
         const struct ha_wire_cell_row *cell = status->cells[i];
 
         r = ha_buffer_printf(out, "%-*s  ", width, cell->name);
-        /* Cells that train nothing leave the train column empty. */
-        if (r == 0 && cell->n_stages > 0 && strcmp(cell->stages[0].stage, "train") != 0)
-            r = ha_buffer_printf(out, "%-28s", "-");
-        for (int64_t k = 0; r == 0 && k < cell->n_stages; k++)
-            r = put_stage(out, &cell->stages[k], style, k + 1 == cell->n_stages);
+        if (r == 0)
+            r = put_stages(out, cell, probes, style);
         if (r == 0)
             r = ha_buffer_append_text(out, cell->in_grid ? "\n" : "  (no longer in the grid)\n");
     }
@@ -284,6 +309,8 @@ static struct ha_json *cell_json(const struct ha_wire_cell_row *cell)
         ha_json_set(json, "model", ha_json_new_string(cell->model)) < 0 ||
         ha_json_set(json, "strategy", ha_json_new_string(cell->strategy)) < 0 ||
         ha_json_set(json, "layers", ha_json_new_string(cell->layers)) < 0 ||
+        (cell->choice.count > 0 &&
+         ha_json_set(json, "choice", ha_norms_choice_json(&cell->choice)) < 0) ||
         ha_json_set(json, "in_grid", ha_json_new_bool(cell->in_grid)) < 0) {
         ha_json_destroy(stages);
         ha_json_destroy(json);

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +8,7 @@
 #include "common/conf/json.h"
 #include "coordinator/hactl/address.h"
 #include "coordinator/hactl/fetch.h"
+#include "coordinator/hactl/norms.h"
 #include "coordinator/hactl/output.h"
 #include "coordinator/hactl/verbs.h"
 
@@ -18,6 +20,29 @@ struct showing {
     bool prompt_shown, reasons;
     int64_t answers;
 };
+
+/* Which layers of a cell a probe chose, and by which numbers. */
+static int put_choice(struct ha_link *link, struct showing *showing,
+                      const struct ha_wire_cell_row *cell, struct ha_error *err)
+{
+    const struct ha_wire_choice *choice = &cell->choice;
+    struct ha_norms *norms;
+    int r;
+
+    if (choice->count == 0 || showing->rows)
+        return 0;
+    r = ha_norms_fetch(link, showing->status, cell->name, &norms, err);
+    if (r < 0)
+        return r;
+    r = ha_output_table(ha_report_choices(&norms->norms, norms->choices, norms->n_choices),
+                        HA_OUTPUT_PLAIN, err);
+    if (r == 0 && norms->norms.n_rows > 0)
+        r = ha_output_table(ha_report_norm_layers(&norms->norms), HA_OUTPUT_PLAIN, err);
+    if (r == 0)
+        puts("");
+    ha_norms_destroy(norms);
+    return r;
+}
 
 static const struct ha_wire_cell_row *cell_of(const struct ha_status *status, uint64_t id)
 {
@@ -143,6 +168,7 @@ static int show_model(struct ha_link *link, struct showing *showing, const char 
     if (!wanted)
         return ha_error_set(err, EINVAL, "sweep %s has no cell '%s'; see hactl status",
                             showing->status->head->sweep.name, cell);
+    r = put_choice(link, showing, wanted, err);
     for (int64_t i = 0; r == 0 && i < showing->status->n_cells; i++) {
         const struct ha_wire_cell_row *row = showing->status->cells[i];
         struct ha_wire_answers_request request = {.sweep = showing->status->head->sweep.name,
@@ -207,7 +233,8 @@ const struct ha_verb ha_verb_show = {
         {
             .name = "hactl show",
             .synopsis = "CELL",
-            .summary = "a prompt, the answers of the model's cells side by side, and their scores",
+            .summary = "a prompt, the answers of the model's cells side by side, and their scores; "
+                       "why a probe chose the cell's layers",
             .example = "hactl show qwen3-demo/mid --prompt 3 --reasons",
             .options = options,
             .n_options = sizeof(options) / sizeof(options[0]),

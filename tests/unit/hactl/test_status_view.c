@@ -69,6 +69,49 @@ static void running_jobs_name_their_cells(void **state)
     ha_buffer_clear(&out);
 }
 
+static void probes_have_a_column(void **state)
+{
+    struct ha_wire_stage_row stages[] = {{.stage = "probe",
+                                          .state = "running",
+                                          .reason = "",
+                                          .done = 2,
+                                          .total = 4,
+                                          .worker = "",
+                                          .summary_json = ""},
+                                         sample_mid[0]};
+    struct ha_wire_cell_row cells[] = {sample_cells[0],
+                                       {.name = "m/top",
+                                        .model = "m",
+                                        .strategy = "top",
+                                        .layers = "3-4",
+                                        .stages = stages,
+                                        .n_stages = 2,
+                                        .in_grid = true,
+                                        .choice = {2, "norm", "3-4", 0.75, 9}}};
+    const struct ha_wire_cell_row *rows[] = {&cells[0], &cells[1]};
+    struct ha_status status = {.head = &sample_head, .cells = rows, .n_cells = 2};
+    struct ha_view_style style = {0};
+    const struct ha_json *choice;
+    struct ha_buffer out;
+    struct ha_json *json;
+
+    (void)state;
+    ha_buffer_init(&out, 0);
+    assert_int_equal(ha_status_view(&status, &style, &out), 0);
+    /* Base has neither a probe nor a training. */
+    assert_non_null(strstr(ha_buffer_text(&out), "\nm/base    -                           -   "
+                                                 "                        [############] done"));
+    assert_non_null(strstr(ha_buffer_text(&out), "\nm/top     [######......] 2/4          "
+                                                 "[............] failed"));
+    ha_buffer_clear(&out);
+    json = ha_status_json(&status);
+    choice = ha_json_get(ha_json_at(ha_json_get(json, "cells"), 1), "choice");
+    assert_string_equal(ha_json_string(ha_json_get(choice, "rule"), ""), "auto:2");
+    assert_string_equal(ha_json_string(ha_json_get(choice, "layers"), ""), "3-4");
+    assert_null(ha_json_get(ha_json_at(ha_json_get(json, "cells"), 0), "choice"));
+    ha_json_destroy(json);
+}
+
 static void json_has_every_stage(void **state)
 {
     struct ha_json *json = ha_status_json(&sample_status);
@@ -88,6 +131,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_says_what_stands_still),
         cmocka_unit_test(running_jobs_name_their_cells),
+        cmocka_unit_test(probes_have_a_column),
         cmocka_unit_test(json_has_every_stage),
     };
 
