@@ -161,6 +161,39 @@ static void any_limit_gives_the_same_bits(void **state)
     free(want);
 }
 
+/* A vocabulary of 152 thousand: all scored rows of a pack together would need more than a chunk of
+ * logits, and more is never held. */
+static void no_tensor_of_rows_times_vocabulary(void **state)
+{
+    enum { PAIRS = 60, WIDE_VOCAB = 152064 };
+    struct ha_model_config config = small_config(HA_FAMILY_LLAMA);
+    struct fixture fixture = {.backend = open_cpu(2)};
+    struct ha_dpo_plan plan;
+    int64_t rows = 0;
+
+    (void)state;
+    config.vocab = WIDE_VOCAB;
+    small_model_open(&fixture.small, fixture.backend, &config, HA_DTYPE_BF16, 7);
+    fixture.before = ha_backend_allocated_bytes(fixture.backend);
+    fixture.train = random_pair_set(PAIRS, WIDE_VOCAB, 21);
+    fixture.eval = random_pair_set(1, WIDE_VOCAB, 22);
+    for (int64_t i = 0; i < PAIRS; i++)
+        rows += fixture.train.offset[3 * i + 3] - fixture.train.offset[3 * i + 1];
+    ha_dpo_job_defaults(&fixture.job);
+    fixture.job.train = &fixture.train;
+    fixture.job.batch_size = PAIRS;
+    fixture.job.gradient_accumulation = 1;
+    fixture.job.threads = 2;
+    fixture.adapters[0] = random_adapter(fixture.backend, &config, 2, 3, 0xf, RANK, 0.1f, 5);
+    ha_dpo_cell_defaults(&fixture.cells[0]);
+    fixture.cells[0].adapter = fixture.adapters[0];
+    plan = train(&fixture, 1);
+    assert_true(plan.part[HA_DPO_KERNELS] < 80 << 20);
+    assert_true(ha_backend_peak_bytes(fixture.backend) - fixture.before <= of_backend(&plan));
+    assert_true(rows * WIDE_VOCAB * (int64_t)sizeof(float) > of_backend(&plan));
+    tear_down(&fixture);
+}
+
 static void too_little_is_refused(void **state)
 {
     struct ha_dpo_trainer *trainer = NULL;
@@ -187,6 +220,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_more_than_planned),
         cmocka_unit_test(any_limit_gives_the_same_bits),
+        cmocka_unit_test(no_tensor_of_rows_times_vocabulary),
         cmocka_unit_test(too_little_is_refused),
     };
 
