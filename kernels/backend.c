@@ -8,26 +8,9 @@
 #include <string.h>
 
 #include "common/base/error.h"
+#include "common/base/memory.h"
 #include "common/base/path.h"
 #include "kernels/backend_table.h"
-
-size_t ha_dtype_bytes(enum ha_dtype dtype)
-{
-    return dtype == HA_DTYPE_F32 ? 4 : 2;
-}
-
-const char *ha_dtype_name(enum ha_dtype dtype)
-{
-    switch (dtype) {
-    case HA_DTYPE_F32:
-        return "F32";
-    case HA_DTYPE_BF16:
-        return "BF16";
-    case HA_DTYPE_F16:
-        return "F16";
-    }
-    return "unknown";
-}
 
 #ifdef HA_KERNELS_WITHOUT_CUDA
 
@@ -46,8 +29,11 @@ static int open_cuda(const struct ha_backend_options *options, struct ha_backend
 static int open_cuda(const struct ha_backend_options *options, struct ha_backend **ret_backend,
                      struct ha_error *err)
 {
+    const char *given = getenv(HA_BACKEND_CUDA_VARIABLE);
     char *dir = ha_path_program_dir();
-    char *path = dir ? ha_path_join(dir, HA_BACKEND_CUDA_MODULE) : NULL;
+    char *path = given && *given ? ha_strdup(given)
+                 : dir           ? ha_path_join(dir, HA_BACKEND_CUDA_MODULE)
+                                 : NULL;
     ha_backend_cuda_open_fn open_module;
     void *module, *symbol;
     int rc;
@@ -57,7 +43,11 @@ static int open_cuda(const struct ha_backend_options *options, struct ha_backend
         goto out;
     }
     if (!ha_path_exists(path)) {
-        rc = ha_error_set(err, ENODEV, "no CUDA module beside the program");
+        rc = given && *given
+                 ? ha_error_set(err, ENODEV,
+                                "no CUDA module at %s, which " HA_BACKEND_CUDA_VARIABLE " names",
+                                path)
+                 : ha_error_set(err, ENODEV, "no CUDA module beside the program");
         goto out;
     }
     module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -171,46 +161,11 @@ const struct ha_ops *ha_backend_ops(const struct ha_backend *backend)
     return backend->ops;
 }
 
-int ha_backend_reserve(struct ha_backend *backend, size_t bytes, struct ha_error *err)
-{
-    int64_t sum;
-
-    if (bytes > INT64_MAX || __builtin_add_overflow(backend->allocated_bytes, (int64_t)bytes, &sum))
-        return ha_error_set(err, ENOMEM, "%zu bytes are more than any memory holds", bytes);
-    if (backend->memory_limit > 0 && sum > backend->memory_limit)
-        return ha_error_set(err, ENOMEM,
-                            "%zu bytes wanted, %" PRId64 " held: over the memory limit of %" PRId64
-                            " bytes; raise the limit or use smaller batches",
-                            bytes, backend->allocated_bytes, backend->memory_limit);
-    backend->allocated_bytes = sum;
-    if (sum > backend->peak_bytes)
-        backend->peak_bytes = sum;
-    return 0;
-}
-
-void ha_backend_unreserve(struct ha_backend *backend, size_t bytes)
-{
-    backend->allocated_bytes -= (int64_t)bytes;
-}
-
 int ha_backend_alloc(struct ha_backend *backend, size_t bytes, void **ret_memory,
                      struct ha_error *err)
 {
-    size_t wanted = bytes ? bytes : 1;
-    int64_t peak = backend->peak_bytes;
-    void *memory = NULL;
-    int rc = ha_backend_reserve(backend, wanted, err);
-
-    if (rc < 0)
-        return rc;
-    rc = backend->table->alloc(backend, wanted, &memory, err);
-    if (rc < 0) {
-        ha_backend_unreserve(backend, wanted);
-        backend->peak_bytes = peak;
-        return rc;
-    }
-    *ret_memory = memory;
-    return 0;
+    return ha_backend_alloc_counted(backend, bytes ? bytes : 1, backend->table->alloc, ret_memory,
+                                    err);
 }
 
 void ha_backend_free(struct ha_backend *backend, void *memory)

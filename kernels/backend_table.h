@@ -18,13 +18,18 @@
 enum { HA_BACKEND_API_VERSION = 2 };
 
 #define HA_BACKEND_CUDA_MODULE "ha-kernels-cuda.so"
+/* Names the module where it does not lie beside the program: for tests and packages. */
+#define HA_BACKEND_CUDA_VARIABLE "HA_CUDA_MODULE"
 #define HA_BACKEND_CUDA_SYMBOL "ha_backend_cuda_open"
+
+typedef int (*ha_backend_alloc_fn)(struct ha_backend *backend, size_t bytes, void **ret_memory,
+                                   struct ha_error *err);
 
 struct ha_backend_table {
     const char *name;
     void (*close)(struct ha_backend *backend);
     /* Zeroed, 256-byte aligned memory; bytes > 0. */
-    int (*alloc)(struct ha_backend *backend, size_t bytes, void **ret_memory, struct ha_error *err);
+    ha_backend_alloc_fn alloc;
     /* Returns the bytes that alloc was asked for. */
     size_t (*free)(struct ha_backend *backend, void *memory);
     int (*import_host)(struct ha_backend *backend, const void *host, size_t bytes,
@@ -57,6 +62,10 @@ struct ha_backend {
  * the size, the sum and the limit in the text. */
 int ha_backend_reserve(struct ha_backend *backend, size_t bytes, struct ha_error *err);
 void ha_backend_unreserve(struct ha_backend *backend, size_t bytes);
+
+/* alloc after reserve; where it fails, the counts are as before. */
+int ha_backend_alloc_counted(struct ha_backend *backend, size_t bytes, ha_backend_alloc_fn alloc,
+                             void **ret_memory, struct ha_error *err);
 
 typedef int (*ha_backend_cuda_open_fn)(uint32_t api_version,
                                        const struct ha_backend_options *options,

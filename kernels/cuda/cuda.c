@@ -1,0 +1,177 @@
+/* cuda.c - opening and closing a GPU, and the table of its operations */
+#include "kernels/cuda/cuda.h"
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/base/error.h"
+#include "common/base/memory.h"
+#include "kernels/cuda/limit.h"
+
+enum { OLDEST_SM = 80 };
+
+static void close_device(struct ha_backend *backend);
+
+static const struct ha_backend_table table = {
+    .name = "cuda",
+    .close = close_device,
+    .alloc = ha_cuda_alloc,
+    .free = ha_cuda_free,
+    .import_host = ha_cuda_import_host,
+    .release_host = ha_cuda_release_host,
+    .upload = ha_cuda_upload,
+    .download = ha_cuda_download,
+    .copy = ha_cuda_copy,
+    .zero = ha_cuda_zero,
+    .sync = ha_cuda_sync,
+};
+
+static const struct ha_ops ops = {
+    .gemm = ha_cuda_op_gemm,
+    .add_bias = ha_cuda_op_add_bias,
+    .embed_forward = ha_cuda_op_embed_forward,
+    .rmsnorm_forward = ha_cuda_op_rmsnorm_forward,
+    .rmsnorm_backward = ha_cuda_op_rmsnorm_backward,
+    .rope = ha_cuda_op_rope,
+    .attention_forward = ha_cuda_op_attention_forward,
+    .attention_backward = ha_cuda_op_attention_backward,
+    .swiglu_forward = ha_cuda_op_swiglu_forward,
+    .swiglu_backward = ha_cuda_op_swiglu_backward,
+    .gather_rows = ha_cuda_op_gather_rows,
+    .scatter_rows_add = ha_cuda_op_scatter_rows_add,
+    .head = ha_cuda_op_head,
+    .logits = ha_cuda_op_logits,
+    .decode_attention = ha_cuda_op_decode_attention,
+    .sum_of_squares = ha_cuda_op_sum_of_squares,
+    .adamw = ha_cuda_op_adamw,
+};
+
+static void close_device(struct ha_backend *backend)
+{
+    struct ha_cuda *cuda = ha_cuda_of(backend);
+
+    (void)cudaSetDevice(cuda->device);
+    if (cuda->stream)
+        (void)cudaStreamSynchronize(cuda->stream);
+    if (cuda->lt)
+        (void)cublasLtDestroy(cuda->lt);
+    ha_cuda_memory_close(cuda);
+    if (cuda->stream)
+        (void)cudaStreamDestroy(cuda->stream);
+    free(cuda);
+}
+
+/* Is there a driver, and this device? */
+static int find_device(int device, struct cudaDeviceProp *ret_properties, struct ha_error *err)
+{
+    int count = 0;
+    cudaError_t code = cudaGetDeviceCount(&count);
+
+    if (code == cudaErrorInsufficientDriver)
+        return ha_error_set(err, ENODEV,
+                            "no NVIDIA driver, or one older than CUDA %d.%d, on this machine",
+                            CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+    if (code == cudaErrorNoDevice || (code == cudaSuccess && count == 0))
+        return ha_error_set(err, ENODEV, "no NVIDIA GPU on this machine, or none visible");
+    if (code != cudaSuccess)
+        return ha_error_set(err, ENODEV, "the NVIDIA driver does not start: %s",
+                            cudaGetErrorString(code));
+    if (device < 0 || device >= count)
+        return ha_error_set(err, ENODEV, "GPU %d asked for; this machine has %d, counted from 0",
+                            device, count);
+    code = cudaGetDeviceProperties(ret_properties, device);
+    if (code != cudaSuccess)
+        return ha_error_set(err, ENODEV, "GPU %d does not answer: %s", device,
+                            cudaGetErrorString(code));
+    if (10 * ret_properties->major + ret_properties->minor < OLDEST_SM)
+        return ha_error_set(
+            err, ENODEV, "GPU %d, %s, has compute capability %d.%d; 8.0 or newer is needed", device,
+            ret_properties->name, ret_properties->major, ret_properties->minor);
+    return 0;
+}
+
+/* The smaller of two limits of which 0 is none. */
+static int64_t smaller_limit(int64_t a, int64_t b)
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+static void describe(struct ha_cuda *cuda, const struct cudaDeviceProp *properties)
+{
+    int driver = 0, runtime = 0;
+    size_t lt = cublasLtGetVersion();
+
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&runtime);
+    (void)snprintf(cuda->kind, sizeof(cuda->kind), "%.64s sm_%d, cuBLASLt %zu", properties->name,
+                   cuda->sm, lt);
+    (void)snprintf(cuda->base.description, sizeof(cuda->base.description),
+                   "cuda: GPU %d, %s, %.1f GiB, driver for CUDA %d.%d", cuda->device,
+                   properties->name, (double)properties->totalGlobalMem / 0x1p30, driver / 1000,
+                   driver % 1000 / 10);
+    (void)snprintf(cuda->base.fingerprint, sizeof(cuda->base.fingerprint),
+                   "cuda kernels %d, %s, driver %d, run time %d", HA_CUDA_NUMERICS, cuda->kind,
+                   driver, runtime);
+}
+
+/* Make the device ready; what was made stays with cuda where it fails. */
+static int start(struct ha_cuda *cuda, struct ha_error *err)
+{
+    int rc = ha_cuda_enter(cuda, err);
+
+    if (rc == 0)
+        rc = ha_cuda_check(cuda,
+                           (int)cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
+                           "creating a stream", err);
+    if (rc == 0)
+        rc = ha_cuda_check_lt(cuda, (int)cublasLtCreate(&cuda->lt), "starting cuBLASLt", err);
+    if (rc == 0)
+        rc = ha_cuda_memory_open(cuda, err);
+    return rc;
+}
+
+__attribute__((visibility("default"))) int
+ha_backend_cuda_open(uint32_t api_version, const struct ha_backend_options *options,
+                     struct ha_backend **ret_backend, struct ha_error *err);
+
+int ha_backend_cuda_open(uint32_t api_version, const struct ha_backend_options *options,
+                         struct ha_backend **ret_backend, struct ha_error *err)
+{
+    struct cudaDeviceProp properties;
+    struct ha_cuda *cuda;
+    int64_t limit;
+    int rc;
+
+    if (api_version != HA_BACKEND_API_VERSION)
+        return ha_error_set(err, ENODEV,
+                            "the CUDA module speaks version %d, the program %u; "
+                            "install both from one build",
+                            HA_BACKEND_API_VERSION, api_version);
+    rc = ha_cuda_limit_parse(getenv(HA_CUDA_LIMIT_VARIABLE), &limit, err);
+    if (rc == 0)
+        rc = find_device(options->device, &properties, err);
+    if (rc < 0)
+        return rc;
+    cuda = ha_calloc(1, sizeof(*cuda));
+    if (!cuda)
+        return ha_error_set(err, ENOMEM, "no memory for the CUDA backend");
+    cuda->device = options->device;
+    cuda->sm = 10 * properties.major + properties.minor;
+    cuda->processors = properties.multiProcessorCount;
+    cuda->shared_bytes = properties.sharedMemPerBlockOptin;
+    cuda->base.table = &table;
+    cuda->base.ops = &ops;
+    cuda->base.activation_dtype = HA_DTYPE_BF16;
+    cuda->base.memory_limit = smaller_limit(options->memory_limit, limit);
+    describe(cuda, &properties);
+    rc = start(cuda, err);
+    if (rc < 0) {
+        close_device(&cuda->base);
+        return rc;
+    }
+    *ret_backend = &cuda->base;
+    return 0;
+}
