@@ -27,7 +27,6 @@ static const struct refusal refusals[] = {
     {"data", "format", "auto", "auto tells the forms apart by their keys"},
     {"train", "lr_scheduler", "linear", "linear is"},
     {"train", "disable_dropout", "true", "true is, as in TRL"},
-    {"generate", "samples", "1", "1 is"},
 };
 
 static bool is_built(const char *built, const char *text)

@@ -15,6 +15,7 @@ struct walk {
     struct ha_gathered *gathered;
     const struct ha_status *status;
     const char *judge;
+    int64_t samples, judge_samples; /* of a prompt and of an answer, as far as they are seen */
 };
 
 static const char *const *dimension_names(void)
@@ -134,6 +135,10 @@ static int take_answer(void *context, const struct ha_wire_answer_row *row, stru
 
         if (strcmp(set->judge, walk->judge) != 0)
             continue;
+        if (row->sample >= walk->samples)
+            walk->samples = (int64_t)row->sample + 1;
+        if (set->sample >= walk->judge_samples)
+            walk->judge_samples = (int64_t)set->sample + 1;
         if (strcmp(set->state, "scored") == 0)
             r = add_scores(walk->gathered, cell, row, set, err);
         else
@@ -176,8 +181,11 @@ int ha_gather(struct ha_link *link, const struct ha_status *status, const char *
               struct ha_gathered **ret_gathered, struct ha_error *err)
 {
     struct ha_gathered *g = ha_calloc(1, sizeof(*g));
-    struct walk walk = {
-        .gathered = g, .status = status, .judge = judge[0] ? judge : first_judge(status)};
+    struct walk walk = {.gathered = g,
+                        .status = status,
+                        .judge = judge[0] ? judge : first_judge(status),
+                        .samples = 1,
+                        .judge_samples = 1};
     struct ha_wire_answers_request request = {.sweep = status->head->sweep.name, .prompt = -1};
     int r = g ? fill_cells(g, status, walk.judge, err)
               : ha_error_set(err, ENOMEM, "hactl: out of memory");
@@ -188,6 +196,9 @@ int ha_gather(struct ha_link *link, const struct ha_status *status, const char *
         ha_gathered_destroy(g);
         return r;
     }
+    /* The report counts prompts; a stage counts score sets. */
+    for (int64_t i = 0; i < g->experiment.n_cells; i++)
+        g->cells[i].expected /= walk.samples * walk.judge_samples;
     if (g->experiment.n_scores > 0)
         qsort(g->scores, (size_t)g->experiment.n_scores, sizeof(*g->scores), by_cell);
     g->experiment.dimensions = dimension_names();

@@ -51,13 +51,22 @@ static int64_t first_of_cell(const struct ha_experiment *e, int64_t cell)
     return low;
 }
 
+/* One value for each prompt: the mean of its score sets. */
 static int64_t collect_cell(const struct ha_experiment *e, int64_t cell, int dimension,
                             double *work)
 {
-    int64_t n = 0;
+    int64_t n = 0, i = first_of_cell(e, cell);
 
-    for (int64_t i = first_of_cell(e, cell); i < e->n_scores && e->scores[i].cell == cell; i++)
-        work[n++] = e->scores[i].values[dimension];
+    while (i < e->n_scores && e->scores[i].cell == cell) {
+        int64_t first = i;
+        double sum = 0;
+
+        for (; i < e->n_scores && e->scores[i].cell == cell &&
+               e->scores[i].prompt == e->scores[first].prompt;
+             i++)
+            sum += e->scores[i].values[dimension];
+        work[n++] = sum / (double)(i - first);
+    }
     return n;
 }
 
@@ -165,8 +174,8 @@ struct ha_table *ha_report_strategies(const struct ha_experiment *e)
         put_statistics(table, &summary, expected_of(e, &group));
         ha_table_real(table, mean_of_models(e, group.strategy, overall, work), 3);
     }
-    ha_table_note(table, "A row pools the answers of all models. Std with n - 1; count is "
-                         "scored/expected.");
+    ha_table_note(table, "A row pools the prompts of all models, each the mean of its samples. "
+                         "Std with n - 1; count is scored/expected.");
     note_label(table, e);
     free(work);
     return table;

@@ -5,7 +5,8 @@
  * making; the tables own what they show.
  *
  * The prompt is the unit: one score set is the 16 scores that one judge gave
- * to one answer. */
+ * to one answer.  Several sets of one prompt and cell (samples of the answer,
+ * samples of the judge) are averaged first; they never make N larger. */
 #ifndef HA_COORDINATOR_REPORT_EXPERIMENT_H
 #define HA_COORDINATOR_REPORT_EXPERIMENT_H
 
@@ -27,7 +28,7 @@ struct ha_report_cell {
     const char *strategy; /* "base", "mid", … */
     const char *name;     /* unique among the cells: "model/strategy" and what is varied */
     const char *layers;   /* "0-10", "" for base */
-    int64_t expected;     /* score sets that a complete cell has */
+    int64_t expected;     /* prompts that a complete cell has scores for */
 };
 
 struct ha_report_scores {
@@ -49,7 +50,7 @@ struct ha_experiment {
     int64_t n_models;
     const struct ha_report_cell *cells;
     int64_t n_cells;
-    const struct ha_report_scores *scores; /* in order of cell */
+    const struct ha_report_scores *scores; /* in order of cell, then prompt */
     int64_t n_scores;
     const struct ha_report_missing *missing;
     int64_t n_missing;

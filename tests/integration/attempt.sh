@@ -264,6 +264,27 @@ if cmp -s warm.jsonl warm3.jsonl; then not_ok "another seed gives other answers"
 generate both.jsonl --threads 1 --adapter whole --adapter llama-3.1-demo
 equal "each adapter answers every prompt" \
     "$(grep -c '"adapter":"whole"' both.jsonl) $(grep -c '"adapter":"llama-3.1-demo"' both.jsonl)" "12 12"
+generate tight.jsonl --threads 1 --set train.memory_limit=12MiB --set generate.temperature=1 \
+    --set generate.top_p=0.9
+check "nor on the memory they may take" cmp warm.jsonl tight.jsonl
+generate tiny.jsonl --threads 1 --set train.memory_limit=1MiB
+equal "too little memory for one answer is refused" $? 1
+grep -q 'for one answer at a time and 1 MiB may be used (train.memory_limit)' generate.log
+equal "by the setting's name" $? 0
+generate samples.jsonl --threads 2 --adapter whole --adapter llama-3.1-demo \
+    --set generate.samples=3 --set generate.temperature=1
+generate sample0.jsonl --threads 1 --adapter whole --set generate.temperature=1
+check "samples are drawn apart, the first as if it were alone" python3 - <<'PYTHON'
+import json
+rows = [json.loads(line) for line in open("samples.jsonl")]
+assert len(rows) == 2 * 12 * 3
+texts = {(row["adapter"], row["prompt"], row["sample"]): row["raw"] for row in rows}
+assert len(texts) == len(rows)
+for row in map(json.loads, open("sample0.jsonl")):
+    assert texts["whole", row["prompt"], 0] == row["raw"], row
+same = sum(texts["whole", prompt, 1] == texts["whole", prompt, 2] for prompt in range(12))
+assert same < 3, same
+PYTHON
 stop=$(python3 -c 'import json
 print(json.loads(open("greedy.jsonl").readline())["text"].split()[2])')
 generate stopped.jsonl --threads 1 --set generate.stop="[\"$stop\"]"
@@ -488,6 +509,70 @@ for cell, name, skip in ((31, "greedy.jsonl", ()), (32, "both.jsonl", (0, 11))):
     assert got == want, (cell, got, want)
     end, = [x for x in lines if x["type"] == "cell" and x["cell"] == cell]
     assert end["done"] and end["summary"]["answers"] == 12, end
+PYTHON
+
+# What an attempt left when it was stopped is not made again; the rest is what it would have been.
+sampled_job() { # skip_answers
+    cat <<JSON
+{"kind": "generate", "sweep": "test", "job": 9, "threads": 1, "backend": "cpu",
+ "model": {"name": "demo", "path": "$MODEL", "hub_id": "", "template": "hh"},
+ "data": {"train": ["inputs/train.jsonl"], "eval": ["inputs/eval.jsonl"]},
+ "settings": {"data": {"train_samples": 90, "eval_samples": 40},
+              "train": {"memory_limit": "18MiB"},
+              "generate": {"max_new_tokens": 160, "temperature": 1, "samples": 2}},
+ "cells": [{"id": 31, "name": "demo/base", "layers": [], "adapter": null},
+           {"id": 32, "name": "demo/mid", "layers": [3, 4], "adapter": "inputs/adapter"}],
+ "skip_answers": $1}
+JSON
+}
+for folder in entire broken mended; do
+    mkdir -p $folder/inputs
+    cp -r whole $folder/inputs/adapter
+done
+sampled_job '{}' | job entire
+equal "a job of 160 sampled answers" "$? $(grep -c '"type":"answer"' entire.lines)" "0 160"
+mkfifo broken.pipe
+cp "$PAIRS" broken/inputs/train.jsonl
+cp "$HELD_OUT" broken/inputs/eval.jsonl
+sampled_job '{}' >broken/job.json
+ha-attempt job --dir broken --contract-fd 3 3>broken.pipe 2>broken.log &
+pid=$!
+{
+    while read -r line; do
+        printf '%s\n' "$line"
+        case $line in *'"type":"answer"'*) break ;; esac
+    done
+    kill -TERM $pid
+    cat
+} <broken.pipe >broken.lines
+wait $pid
+equal "is stopped in its midst" $? 75
+skip=$(python3 - <<'PYTHON'
+import json
+skip = {"31": [], "32": []}
+for line in map(json.loads, open("broken.lines")):
+    if line["type"] == "answer":
+        skip[str(line["cell"])].append([line["prompt"], line["sample"]])
+assert 1 <= sum(map(len, skip.values())) < 160, skip
+print(json.dumps(skip))
+PYTHON
+)
+sampled_job "$skip" | job mended
+equal "and goes on with what is missing" $? 0
+check "no answer twice, none lost, none changed" python3 - <<'PYTHON'
+import json
+def answers(name):
+    rows = [x for x in map(json.loads, open(f"{name}.lines")) if x["type"] == "answer"]
+    texts = {(x["cell"], x["prompt"], x["sample"]): x["raw"] for x in rows}
+    assert len(texts) == len(rows)
+    return texts
+entire, broken, mended = map(answers, ("entire", "broken", "mended"))
+assert not set(broken) & set(mended)
+assert {**broken, **mended} == entire
+ends = [x for x in map(json.loads, open("mended.lines")) if x["type"] == "cell"]
+assert [x["summary"]["answers"] for x in ends] == [80, 80], ends
+for x in ends:
+    assert 0 < x["summary"]["flops"] and x["summary"]["saved"] < 1, x
 PYTHON
 
 # Errors: exit code 78 for what comes back in every attempt, 1 for what may heal.

@@ -70,6 +70,28 @@ static void strategies_pool_models(void **state)
     ha_buffer_clear(&out);
 }
 
+/* Two samples of a prompt are one value, their mean; the other prompt has lost one. */
+static void samples_make_no_larger_n(void **state)
+{
+    static const uint8_t overall[] = {1, 4, 5};
+    struct ha_report_scores sampled[3] = {
+        {.cell = 0, .prompt = 0}, {.cell = 0, .prompt = 0}, {.cell = 0, .prompt = 1}};
+    struct ha_experiment e = experiment();
+    struct ha_summary summary;
+    int64_t expected = 0;
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        sampled[i].values[HA_REPORT_DIMENSIONS - 1] = overall[i];
+    e.scores = sampled;
+    e.n_scores = 3;
+    assert_int_equal(ha_report_summary(&e, 0, NULL, e.overall, &summary, &expected), 0);
+    assert_int_equal(summary.n, 2);
+    assert_int_equal(expected, 2);
+    assert_true(summary.mean == (2.5 + 5) / 2);
+    assert_true(summary.median == 3.75);
+}
+
 static void ranking_puts_unscored_last(void **state)
 {
     struct ha_experiment e = experiment();
@@ -123,9 +145,8 @@ static void empty_experiment(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(strategies_pool_models),
-        cmocka_unit_test(ranking_puts_unscored_last),
-        cmocka_unit_test(blocks_and_label),
+        cmocka_unit_test(strategies_pool_models),     cmocka_unit_test(samples_make_no_larger_n),
+        cmocka_unit_test(ranking_puts_unscored_last), cmocka_unit_test(blocks_and_label),
         cmocka_unit_test(empty_experiment),
     };
 

@@ -91,6 +91,62 @@ static void items_of_a_prompt_come_together(void **state)
         assert_int_equal(prompts[i], prompts[i + 1]);
 }
 
+/* Two answers to each of 3 prompts, of one cell. */
+static void answer_samples(struct bench *b, struct fake_job *job)
+{
+    struct ha_wire_attempt_event done = {
+        .kind = HA_WIRE_ATTEMPT_EVENT_CELL,
+        .event.cell = {.cell = job->cell, .done = true, .reason = "", .summary_json = "{}"}};
+    struct ha_wire_attempt_event end = {.kind = HA_WIRE_ATTEMPT_EVENT_END,
+                                        .event.end = {.outcome = "done", .reason = ""}};
+
+    for (int i = 0; i < 6; i++) {
+        struct ha_wire_attempt_event event = {.kind = HA_WIRE_ATTEMPT_EVENT_ANSWER,
+                                              .event.answer = {.cell = job->cell,
+                                                               .prompt = i / 2,
+                                                               .sample = (uint32_t)i % 2,
+                                                               .prompt_text = "question",
+                                                               .text = "answer",
+                                                               .raw = "answer",
+                                                               .finish = "eos",
+                                                               .prompt_tokens = 3,
+                                                               .tokens = 4}};
+
+        ha_wire_message_destroy(bench_report(b, WORKER, job, &event, 1));
+        ha_wire_message_destroy(bench_report(b, WORKER, job, &event, 1)); /* counts once */
+    }
+    ha_wire_message_destroy(bench_report(b, WORKER, job, &done, 1));
+    ha_wire_message_destroy(bench_report(b, WORKER, job, &end, 1));
+}
+
+/* Each sample of an answer is an item for each sample of the judge. */
+static void samples_are_items_of_their_own(void **state)
+{
+    struct bench *b = *state;
+    struct fake_item items[40];
+    struct fake_job job;
+    struct ha_wire_message *reply;
+    char grid[2048];
+
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    snprintf(grid, sizeof grid, "%ssamples = 2\n[generate]\ntemperature = 1.0\nsamples = 2\n",
+             bench_grid);
+    ha_wire_message_destroy(bench_submit(b, CLIENT, "create", grid, false));
+    bench_settle(b);
+    while (bench_granted(b, WORKER, &job)) {
+        if (job.train)
+            bench_do_job(b, WORKER, &job, 0);
+        else
+            answer_samples(b, &job);
+    }
+    assert_int_equal(bench_items(b, JUDGE, items, 40), 2 * 3 * 2 * 2);
+    reply = answers(b);
+    assert_int_equal(reply->body.answers_reply.n_answers, 2 * 3 * 2);
+    for (int i = 0; i < 12; i++)
+        assert_int_equal(reply->body.answers_reply.answers[i].n_scores, 2);
+    ha_wire_message_destroy(reply);
+}
+
 static void a_repeated_begin_is_one_call(void **state)
 {
     struct bench *b = *state;
@@ -340,6 +396,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(leases_are_exclusive),
         CASE(items_of_a_prompt_come_together),
+        CASE(samples_are_items_of_their_own),
         CASE(a_repeated_begin_is_one_call),
         CASE(a_repeated_outcome_scores_once),
         CASE(scores_need_their_reply),
