@@ -21,6 +21,8 @@ from published import hh_files, published_tokenizers, read_rows
 
 KWARGS = {"enable_thinking": False}
 LISTS = 400          # pairs that are also given as message lists
+BESIDE_FORMAT = {"llama-2": "hh", "llama-3": "llama-3.1", "llama-3.1": "llama-3",
+                 "qwen2.5": "qwen3", "qwen3": "chatml", "qwen3-2507": "qwen2.5"}
 BESIDE = {"llama-3", "qwen3-2507"}      # not of the four families: one pair in ten
 
 
@@ -121,10 +123,10 @@ def given_prompt_ids(tokenizer, messages):
 
 # ---- comparing ----
 
-def run(check, model, scratch, rows, *options):
+def run(check, model, scratch, rows, *options, template="chat"):
     """row number -> what `ha-attempt rows` prints of it"""
     data = write_lines(scratch / "rows.jsonl", rows)
-    out = check.attempt("rows", "--model", model, "--template", "chat", "--data", data,
+    out = check.attempt("rows", "--model", model, "--template", template, "--data", data,
                         "--set", "train.max_length=1000000", *options)
     return {line["row"]: line for line in map(json.loads, out.split("\n")[:-1])}
 
@@ -170,6 +172,13 @@ def check_model(check, name, model, pairs, scratch):
     lists = [lists_of(pair) for pair in pairs]
     wanted, joint = zip(*(pair_and_joint_ids(tokenizer, pair) for pair in lists))
     compare(row, f"{name} pairs", pairs, run(check, model, scratch, pairs), wanted)
+
+    # A planted fault: a format beside the right one must not pass.
+    wrong = run(check, model, scratch, pairs[:50], template=BESIDE_FORMAT[name.split("-demo")[0]])
+    with row.case(f"{name}, another format is told apart"):
+        if any(ids and {**wrong[i], "row": None} == {**ids, "row": None}
+               for i, ids in enumerate(wanted[:50]) if i in wrong):
+            raise Failure("a pair has the ids that another format gives")
 
     turns = run(check, model, scratch, pairs, "--set", "data.split=turn")
     compare_joint(row, f"{name} split = turn", pairs, turns, joint)
