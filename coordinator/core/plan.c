@@ -33,6 +33,16 @@ static bool is_warm(const struct ha_plan_worker *worker, int64_t model)
     return false;
 }
 
+static int64_t free_devices(const struct ha_plan_worker *worker)
+{
+    int64_t devices = (worker->devices > 0 ? worker->devices : worker->slots) - worker->used;
+    int64_t free_slots = worker->slots - worker->used;
+
+    if (devices > free_slots)
+        devices = free_slots;
+    return devices > 0 ? devices : 0;
+}
+
 /* The best worker with a free slot, or -1.  used[worker_count] is counted here
  * because assignments of this plan take slots too. */
 static int64_t choose(const struct ha_plan_snapshot *s, const int64_t *used, int64_t model)
@@ -121,14 +131,12 @@ static void count_free(struct maker *m)
     for (int64_t w = 0; w < m->snapshot->worker_count; w++) {
         const struct ha_plan_worker *worker = &m->snapshot->workers[w];
         int64_t free_slots = worker->slots - worker->used;
-        int64_t devices = (worker->devices > 0 ? worker->devices : worker->slots) - worker->used;
 
         m->used[w] = worker->used;
         if (!takes_work(worker) || free_slots <= 0)
             continue;
         m->slots += free_slots;
-        if (devices > 0)
-            m->devices += devices < free_slots ? devices : free_slots;
+        m->devices += free_devices(worker);
         known = known && worker->memory_bytes > 0;
         if (m->memory_bytes == 0 || worker->memory_bytes < m->memory_bytes)
             m->memory_bytes = worker->memory_bytes;
@@ -278,8 +286,11 @@ static int give_more(struct maker *m, int64_t begin, int64_t end)
 static int give(struct maker *m, int64_t begin, int64_t end)
 {
     for (int64_t g = begin; g < end && m->slots > 0; g++) {
-        int r = settle(m, &m->groups[g], 1);
+        int r;
 
+        if (m->groups[g].first->grows && m->devices == 0)
+            continue; /* company costs no time while its device is busy */
+        r = settle(m, &m->groups[g], 1);
         if (r < 0)
             return r;
         m->slots--;
@@ -352,9 +363,10 @@ int64_t ha_plan_make(const struct ha_plan_snapshot *snapshot, int64_t now_ms,
     return r < 0 ? r : m.count;
 }
 
-static int why_no_worker(const struct ha_plan_snapshot *s, struct ha_buffer *out)
+static int why_no_worker(const struct ha_plan_snapshot *s, const struct ha_plan_job *job,
+                         struct ha_buffer *out)
 {
-    int64_t slots = 0, used = 0, draining = 0, silent = 0;
+    int64_t slots = 0, used = 0, devices = 0, draining = 0, silent = 0;
     const struct ha_plan_worker *quiet = NULL;
 
     for (int64_t w = 0; w < s->worker_count; w++) {
@@ -363,6 +375,7 @@ static int why_no_worker(const struct ha_plan_snapshot *s, struct ha_buffer *out
         if (takes_work(worker)) {
             slots += worker->slots;
             used += worker->used;
+            devices += free_devices(worker);
         } else if (worker->liveness != HA_LOST && worker->draining) {
             draining++;
         } else if (worker->liveness != HA_LOST) {
@@ -370,6 +383,9 @@ static int why_no_worker(const struct ha_plan_snapshot *s, struct ha_buffer *out
             quiet = worker;
         }
     }
+    if (slots > used && job->grows && devices == 0)
+        return ha_buffer_append_text(out, "waiting for other cells of its model, to answer "
+                                          "together with them");
     if (slots > used)
         return ha_buffer_append_text(out, "about to start");
     if (slots > 0 && slots == 1)
@@ -418,7 +434,7 @@ int ha_plan_why(const struct ha_plan_snapshot *snapshot, const struct ha_plan_jo
         return ha_buffer_printf(out, "retry in %" PRId64 " s after %s",
                                 (job->not_before_ms - now_ms + 999) / 1000, job->reason);
     default:
-        return why_no_worker(snapshot, out);
+        return why_no_worker(snapshot, job, out);
     }
 }
 

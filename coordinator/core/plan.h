@@ -13,7 +13,8 @@
  * order; what idle devices are left go one by one to the group that would end
  * last, as long as it ends sooner with them.  A group that will have more cells
  * (answers whose adapters are still being trained) comes after those of its
- * priority that will not, but no device stays idle for its sake. */
+ * priority that will not, but no device stays idle for its sake; a slot of a
+ * device that is busy (of a CPU that several attempts share) does. */
 #ifndef HA_COORDINATOR_CORE_PLAN_H
 #define HA_COORDINATOR_CORE_PLAN_H
 

@@ -80,6 +80,7 @@ static const char *why(struct page *p, const struct ha_stage_row *row)
         .state = row->job_state,
         .not_before_ms = row->not_before_ms,
         .paused = p->paused,
+        .grows = row->grows,
         .reason = row->reason,
         .waits_for = row->kind == HA_STAGE_TRAIN      ? "the probe"
                      : row->kind == HA_STAGE_GENERATE ? "training"

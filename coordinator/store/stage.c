@@ -317,6 +317,7 @@ static void read_row(const struct ha_rows *rows, struct ha_stage_row *row)
         .judge_stop = ha_rows_text(rows, 26),
         .judge_trouble = ha_rows_text(rows, 28),
         .judge_samples = ha_rows_int(rows, 27),
+        .grows = ha_rows_int(rows, 29) != 0,
     };
     ha_stage_kind_parse(ha_rows_text(rows, 4), &row->kind);
     ha_stage_state_parse(ha_rows_text(rows, 8), &row->state);
@@ -336,7 +337,11 @@ int ha_store_stage_each(struct ha_store *store, int64_t cell, ha_stage_fn fn, vo
         " ifnull(j.not_before_ms, 0), ifnull(j.crashes, 0), ifnull(j.state, ''), ifnull("
         " (SELECT w.name FROM attempt a JOIN worker w ON w.id = a.worker WHERE a.job = j.id"
         "  ORDER BY a.started_ms DESC, a.number DESC LIMIT 1), ''),"
-        " ifnull(u.stop, ''), ifnull(u.samples, 0), ifnull(u.trouble, '')"
+        " ifnull(u.stop, ''), ifnull(u.samples, 0), ifnull(u.trouble, ''),"
+        " ifnull(j.state, '') = 'ready' AND j.fuse_key <> '' AND j.attempts = 0 AND EXISTS"
+        " (SELECT 1 FROM stage o INDEXED BY stage_fuse WHERE o.sweep = j.sweep"
+        "  AND o.fuse_key = j.fuse_key AND o.fuse_key <> '' AND o.state = 'waiting'"
+        "  AND o.live = 1)"
         " FROM stage s JOIN result r ON r.id = s.result LEFT JOIN judge u ON u.id = s.judge"
         " LEFT JOIN job j ON j.id = (SELECT max(job) FROM job_cell WHERE result = r.id)"
         " WHERE s.cell = ? AND s.live = 1"

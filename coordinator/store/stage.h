@@ -63,6 +63,7 @@ struct ha_stage_row {
     int64_t job, attempts, not_before_ms, crashes;
     enum ha_job_state job_state;
     const char *worker;
+    bool grows; /* it is ready, and cells that could share its job wait for their training */
 };
 
 typedef int (*ha_stage_fn)(void *context, const struct ha_stage_row *row);

@@ -252,6 +252,23 @@ static void slots_of_one_cpu_are_one_device(void **state)
     assert_int_equal(out[1].into, 5);
 }
 
+static void company_is_waited_for_on_a_busy_device(void **state)
+{
+    struct ha_plan_worker worker = WORKER(1, "a", 2, 1);
+    struct ha_plan_job job = cell_job(5, 7, 1);
+    struct ha_plan_assignment out[2];
+
+    (void)state;
+    job.grows = true;
+    assert_int_equal(plan(&worker, 1, &job, 1, out, 2), 1); /* a device of its own */
+    worker.devices = 1;
+    assert_int_equal(plan(&worker, 1, &job, 1, out, 2), 0);
+    expect_why(&worker, 1, &job,
+               "waiting for other cells of its model, to answer together with them");
+    worker.used = 0;
+    assert_int_equal(plan(&worker, 1, &job, 1, out, 2), 1);
+}
+
 static uint64_t next(uint64_t *seed)
 {
     *seed = *seed * 6364136223846793005u + 1442695040888963407u;
@@ -262,7 +279,7 @@ static void check_plan(const struct ha_plan_worker *workers, int64_t worker_coun
                        const struct ha_plan_job *jobs, int64_t job_count,
                        const struct ha_plan_assignment *out, int64_t count)
 {
-    int64_t leases[8] = {0}, ready = 0, free_slots = 0, total = 0;
+    int64_t leases[8] = {0}, ready = 0, idle = 0, total = 0;
 
     for (int64_t i = 0; i < count; i++) {
         const struct ha_plan_job *job = NULL, *into = NULL;
@@ -283,12 +300,12 @@ static void check_plan(const struct ha_plan_worker *workers, int64_t worker_coun
     }
     for (int64_t w = 0; w < worker_count; w++) {
         assert_true(leases[w] <= workers[w].slots - workers[w].used);
-        free_slots += workers[w].slots - workers[w].used;
+        idle += workers[w].used == 0;
         total += leases[w];
     }
     for (int64_t j = 0; j < job_count; j++)
         ready += jobs[j].state == HA_JOB_READY;
-    assert_true(total > 0 || free_slots == 0 || ready == 0); /* no device idles beside work */
+    assert_true(total > 0 || idle == 0 || ready == 0); /* no device idles beside work */
 }
 
 static void properties(void **state)
@@ -340,6 +357,7 @@ int main(void)
         cmocka_unit_test(one_slot_takes_the_whole_group),
         cmocka_unit_test(idle_devices_go_where_they_help),
         cmocka_unit_test(slots_of_one_cpu_are_one_device),
+        cmocka_unit_test(company_is_waited_for_on_a_busy_device),
         cmocka_unit_test(properties),
         cmocka_unit_test(why_sentences),
         cmocka_unit_test(why_judging),
