@@ -200,8 +200,8 @@ def check_model(check, name, model, pairs, scratch):
     explicit = [pair for pair in explicit if pair["prompt"]]
     compare(row, f"{name} explicit lists", explicit, run(check, model, scratch, explicit),
             [pair_ids(tokenizer, pair) for pair in explicit])
-    prompts = [{"prompt": messages[:n]} for messages in CONVERSATIONS for n in range(1, len(messages) + 1)
-               if messages[n - 1]["role"] != "system"]
+    prompts = [{"prompt": messages[:n]} for messages in CONVERSATIONS
+               for n in range(1, len(messages) + 1) if messages[n - 1]["role"] != "system"]
     compare(row, f"{name} given prompts", prompts, run(check, model, scratch, prompts, "--prompts"),
             [ids and {"prompt": ids} for ids in
              (given_prompt_ids(tokenizer, prompt["prompt"]) for prompt in prompts)])
