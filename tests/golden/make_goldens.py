@@ -24,6 +24,7 @@ from oracle import (cases, chat, dpo, forward, losses, probe, processors,  # noq
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 MODELS = pathlib.Path("deploy/demo/models")      # relative, because PEFT writes it into its files
+DATA = pathlib.Path("deploy/demo/data")
 
 
 def parse_arguments():
@@ -48,7 +49,7 @@ def make_family(family, out_dir):
     out_dir.mkdir(parents=True, exist_ok=True)
     text.make(MODELS / family, out_dir)
     forward.make(MODELS / family, out_dir)
-    dpo.make(MODELS / family, family, out_dir)
+    dpo.make(MODELS / family, family, DATA, out_dir)
     probe.make(MODELS / family, family, out_dir)
 
 

@@ -1,10 +1,8 @@
 """Every loss of TRL, and what changes a loss, over a few optimizer steps in fp32.
 
-Limits are those of check_dpo.py, with two exceptions. A loss as large as ipo's, 25 at the start,
-has fewer decimals in the oracle's fp32, so a millionth of the loss is allowed beside its 5e-6. The
-first steps of Adam go by the sign of a gradient, so that elements whose gradient is within rounding
-of zero weigh as much as others: after three steps changes are compared within 5e-3. What a loss
-does to the gradient's size shows in grad_norm, within 1e-4 of it.
+Limits are those of check_dpo.py. AdamW's eps is 1e-6 instead of 1e-8: the first steps go by the sign
+of a gradient, and with a few steps only, elements whose gradient is within rounding of zero would
+weigh as much as others.
 """
 
 import json
@@ -13,10 +11,11 @@ import torch
 from datasets import disable_caching
 from safetensors.torch import load_file
 
-from check_dpo import CHANGE, LIMITS, judge, oracle_run, our_run
+from check_dpo import judge, oracle_run, our_run
 from common import Check, Failure, scratch_folder
 
 FAMILY, STRATEGY, PAIRS = "qwen2.5-demo", "mid", 11      # three steps, the last one short
+EPS = 1e-6
 SMOOTH = {"label_smoothing": 0.1}
 CASES = {
     "ipo": {}, "hinge": {}, "robust": SMOOTH, "exo_pair": SMOOTH, "nca_pair": {}, "bco_pair": {},
@@ -34,12 +33,13 @@ CASES = {
     "sigmoid, truncated": {"loss_type": ["sigmoid"], "max_length": 96},
 }
 NAMES = {"loss_type": "loss", "f_divergence_type": "f_divergence",
-         "f_alpha_divergence_coef": "f_alpha"}
+         "f_alpha_divergence_coef": "f_alpha", "adam_epsilon": "eps"}
 
 
 def compare(check, row, name, changes, scratch):
     changes = {"loss_type": [name], **changes}
     start = scratch / "start"
+    changes["adam_epsilon"] = EPS
     given = [f"train.{NAMES.get(key, key)}={json.dumps(value)}" for key, value in changes.items()]
     single = oracle_run(FAMILY, STRATEGY, torch.float32, start, PAIRS, **changes)
     mine = our_run(check, FAMILY, STRATEGY, start, scratch, *given, pairs=PAIRS)
@@ -58,8 +58,6 @@ def compare(check, row, name, changes, scratch):
 def main():
     check = Check(__doc__.split("\n")[0])
     disable_caching()
-    LIMITS["loss"] = (LIMITS["loss"][0], 1e-6)
-    CHANGE.update(A=5e-3, B=5e-3)
     row = check.row("losses, largest share of a figure's limit", 1.0)
     with scratch_folder() as scratch:
         for name, changes in CASES.items():

@@ -13,8 +13,9 @@ def main():
     cells = [("check", "cases", "failed", "largest error", "limit")]
     for row in rows:
         passed, failed = row.get("passed", 0), row.get("failed", 0)
-        limit = figure(row.get("limit")) + "".join(f"; one {figure(error)} of {figure(wider)}"
-                                                   for error, wider in row.get("widened", []))
+        limit = figure(row.get("limit")) + "".join(
+            f"; {name} {figure(error)}, its gap to fp64 {figure(wider)}"
+            for name, error, wider in row.get("widened", []))
         cells.append((row["check"], str(passed + failed), str(failed), figure(row.get("largest")),
                       limit))
     widths = [max(len(line[i]) for line in cells) for i in range(5)]

@@ -1,4 +1,4 @@
-"""DPO as TRL, PEFT and Transformers do it: tokenisation, gradients and three optimizer steps."""
+"""DPO as TRL, PEFT and Transformers do it: tokenisation, gradients, three and twenty steps."""
 
 import json
 import shutil
@@ -23,6 +23,7 @@ SETTINGS = {
     "max_grad_norm": 1.0, "beta": 0.1, "max_length": 2048, "seed": SEED, "logging_steps": 1,
     "bf16": False, "gradient_checkpointing": False,
 }
+LONG_STEPS = 20
 CLIPPED_NORM = 0.05      # low enough to act on every step; that of SETTINGS hardly ever does
 # Of the log: wall-clock figures and what is said elsewhere.
 NOT_LOGGED = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos",
@@ -56,6 +57,13 @@ class RecordingTrainer(DPOTrainer):
         if len(rows) != 1:
             raise RuntimeError(f"a micro-batch row fits {len(rows)} pairs")
         return rows[0]
+
+
+class PlainTrainer(RecordingTrainer):
+    """For data that may hold a pair twice: rows are not looked up."""
+
+    def pairs_of(self, inputs):
+        return []
 
 
 def joint_ids(inputs):
@@ -120,17 +128,18 @@ def make_adapters(model_dir, family, out_dir):
     write_adapter(out_dir / "adapter-random", peft_model)
 
 
-def make_trainer(model_dir, family, dtype, scratch, **changes):
+def make_trainer(model_dir, family, dtype, scratch, rows=None, trainer=RecordingTrainer,
+                 **changes):
     model = load_model(model_dir, dtype)
-    rows = Dataset.from_list([{key: pair[key] for key in ("chosen", "rejected")}
-                              for pair in cases.PAIRS])
+    rows = rows or Dataset.from_list([{key: pair[key] for key in ("chosen", "rejected")}
+                                      for pair in cases.PAIRS])
     config = DPOConfig(output_dir=scratch, use_cpu=True, report_to="none", save_strategy="no",
                        disable_tqdm=True, dataloader_pin_memory=False,
                        **{**SETTINGS, **changes})
     torch.manual_seed(SEED)      # TRL draws A before it sets the seed itself
-    return RecordingTrainer(model=model, args=config, train_dataset=rows,
-                            processing_class=load_tokenizer(model_dir),
-                            peft_config=lora_config(model, family))
+    return trainer(model=model, args=config, train_dataset=rows,
+                   processing_class=load_tokenizer(model_dir),
+                   peft_config=lora_config(model, family))
 
 
 def load_adapter(trainer, directory):
@@ -196,6 +205,34 @@ def train(trainer, out_dir):
     return Training(trainer.micro_batches, training_log(trainer), adapter_of(trainer))
 
 
+def long_rows(data_dir):
+    """As many pairs of the demo data as make LONG_STEPS; the last window is short."""
+    window = SETTINGS["per_device_train_batch_size"] * SETTINGS["gradient_accumulation_steps"]
+    lines = (data_dir / "train.jsonl").read_text().splitlines()
+    rows = Dataset.from_list([json.loads(line) for line in lines])
+    return rows.shuffle(seed=SEED).select(range(LONG_STEPS * window - 1))
+
+
+def train_long(model_dir, family, dtype, data_dir, out_dir):
+    with tempfile.TemporaryDirectory() as scratch:
+        return train(make_trainer(model_dir, family, dtype, scratch, rows=long_rows(data_dir),
+                                  trainer=PlainTrainer), out_dir)
+
+
+def make_long(model_dir, family, data_dir, out_dir):
+    """dpo-long.json and the adapter: the pipeline from the demo data to LONG_STEPS steps."""
+    single, double = (train_long(model_dir, family, dtype, data_dir, out_dir)
+                      for dtype in (torch.float32, torch.float64))
+    files.write_tensors(out_dir / "dpo-long-trained-fp64.safetensors", double.adapter,
+                        computed_in="fp64")
+    steps = describe_steps(single, double)
+    files.write_json(out_dir / "dpo-long.json", {
+        "settings": {**SETTINGS, "train_samples": len(long_rows(data_dir)), "lora_r": 8,
+                     "lora_alpha": 16, "block": cases.BLOCK_OF_FAMILY[family]},
+        "steps": [{key: step[key] for key in ("log", "gap")} for step in steps],
+        "trained": trained_gaps(single, double, out_dir)})
+
+
 def check_initial_adapter(trainer, out_dir):
     """The adapter that TRL makes by itself is the one that was written."""
     written = load_file(out_dir / "adapter-zero" / "adapter_model.safetensors")
@@ -240,7 +277,7 @@ def describe_steps(single, double):
     for index, (log, exact) in enumerate(zip(single.log, double.log, strict=True)):
         micro = slice(index * count, (index + 1) * count)
         losses = [batch["loss"] for batch in double.micro_batches[micro]]
-        exact = {**exact, "loss": sum(losses) / count}    # the Trainer adds them up in fp32
+        exact = {**exact, "loss": sum(losses) / len(losses)}    # the Trainer adds them up in fp32
         steps.append({
             "micro_batches": single.micro_batches[micro], "micro_batch_losses_fp64": losses,
             "log": log, "log_fp64": exact,
@@ -301,9 +338,10 @@ def write_results(run32, run64, family, out_dir):
     })
 
 
-def make(model_dir, family, out_dir):
+def make(model_dir, family, data_dir, out_dir):
     make_adapters(model_dir, family, out_dir)
     run32 = run(model_dir, family, torch.float32, out_dir)
     run64 = run(model_dir, family, torch.float64, out_dir)
     check_first_gradients((run32, run64))
     write_results(run32, run64, family, out_dir)
+    make_long(model_dir, family, data_dir, out_dir)

@@ -1,5 +1,6 @@
-/* DPO against TRL: step-0 margins, gradients, and three optimizer steps of the
- * demo models; and that the comparison catches planted faults. */
+/* DPO against TRL: step-0 margins, gradients, three optimizer steps of the demo
+ * models, and that the comparison catches planted faults; twenty steps from the
+ * demo data on. */
 #include "tests/unit/model/support.h"
 
 #include <math.h>
@@ -11,6 +12,7 @@
 #include "tests/unit/dpo/loss_settings.h"
 #include "worker/dpo/probe.h"
 #include "worker/dpo/work.h"
+#include "worker/tokenizer/tokenizer.h"
 
 /* ENGINE.md, numerics 1.  A limit is widened to the oracle's own fp32-fp64 gap
  * where that is larger: it stands in the golden file beside each figure. */
@@ -27,6 +29,7 @@ struct golden {
     struct ha_json *json;
     const struct ha_json *pairs, *settings;
     struct ha_pair_set set;
+    struct ha_pair_set *made; /* owns what `set` holds; NULL: `set` does */
     struct ha_backend *backend;
     struct ha_model *model;
     const struct ha_json *loss; /* of losses.json; NULL: sigmoid */
@@ -69,12 +72,39 @@ static void open_golden(struct golden *golden, const char *family)
     assert_ok(ha_model_open(golden->backend, demo_model_path(family), &golden->model, &err));
 }
 
+/* The same for dpo-long.json, whose pairs are those of the demo data. */
+static void open_long(struct golden *golden, const char *family)
+{
+    struct ha_pair_options options = {.split = HA_SPLIT_TRL};
+    struct ha_tokenizer *tokenizer = NULL;
+    struct ha_rows *rows = NULL;
+
+    *golden = (struct golden){.family = family, .tokens_per_microbatch = 1000};
+    golden->json = golden_json(family, "dpo-long.json");
+    golden->settings = ha_json_get(golden->json, "settings");
+    options.max_length = ha_json_int(ha_json_get(golden->settings, "max_length"), 0);
+    assert_ok(ha_tokenizer_load(demo_model_path(family), &tokenizer, &err));
+    assert_ok(ha_rows_open((const char *const[]){demo_model_path("../data/train.jsonl")}, 1, &rows,
+                           &err));
+    assert_ok(ha_pair_set_create(
+        rows, tokenizer, &options, ha_json_int(ha_json_get(golden->settings, "train_samples"), -1),
+        (uint64_t)ha_json_int(ha_json_get(golden->settings, "seed"), -1), &golden->made, &err));
+    golden->set = *golden->made;
+    ha_rows_close(rows);
+    ha_tokenizer_destroy(tokenizer);
+    golden->backend = open_cpu(2);
+    assert_ok(ha_model_open(golden->backend, demo_model_path(family), &golden->model, &err));
+}
+
 static void close_golden(struct golden *golden)
 {
     ha_model_destroy(golden->model);
     ha_backend_close(golden->backend);
-    free(golden->set.ids);
-    free(golden->set.offset);
+    if (!golden->made) {
+        free(golden->set.ids);
+        free(golden->set.offset);
+    }
+    ha_pair_set_destroy(golden->made);
     ha_json_destroy(golden->json);
 }
 
@@ -278,9 +308,12 @@ static const struct run {
                  "dpo-trained-clipped.safetensors",
                  "dpo-trained-clipped-fp64.safetensors",
                  "clipped_max_grad_norm",
-                 10};
+                 10},
+  long_run = {
+      "steps", "trained", "dpo-long-trained-fp64.safetensors", "dpo-long-trained-fp64.safetensors",
+      NULL,    1};
 
-enum { MAX_STEPS = 8, MAX_METRICS = 24 };
+enum { MAX_STEPS = 20, MAX_METRICS = 24 };
 
 struct log {
     struct ha_dpo_metric metrics[MAX_STEPS][MAX_METRICS];
@@ -517,6 +550,20 @@ static void training_agrees(void **state)
     }
 }
 
+static void twenty_steps_agree(void **state)
+{
+    struct distance distance;
+    struct golden golden;
+
+    open_long(&golden, *state);
+    assert_int_equal(ha_json_size(ha_json_get(golden.json, "steps")), MAX_STEPS);
+    distance = train_and_compare(&golden, &long_run, NO_FAULT);
+    print_message("  nearest to its limit (%.2g of it): %s\n", distance.worst, distance.what);
+    if (!(distance.worst <= 1))
+        fail_msg("%s", distance.what);
+    close_golden(&golden);
+}
+
 static void planted_faults_are_caught(void **state)
 {
     static const struct {
@@ -707,9 +754,13 @@ static void probe_norms(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        OF_EACH_FAMILY(references_agree), OF_EACH_FAMILY(gradients_agree),
-        OF_EACH_FAMILY(training_agrees),  OF_EACH_FAMILY(planted_faults_are_caught),
-        cmocka_unit_test(losses_agree),   cmocka_unit_test(probe_norms),
+        OF_EACH_FAMILY(references_agree),
+        OF_EACH_FAMILY(gradients_agree),
+        OF_EACH_FAMILY(training_agrees),
+        OF_EACH_FAMILY(twenty_steps_agree),
+        OF_EACH_FAMILY(planted_faults_are_caught),
+        cmocka_unit_test(losses_agree),
+        cmocka_unit_test(probe_norms),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
