@@ -12,6 +12,12 @@
  * Pointers belong to the backend's device; sizes of 0 are legal and do nothing.
  * Every entry returns 0 or a negative errno with a text.
  *
+ * NaN and infinity are data, computed with as IEEE 754 has it: they show in the
+ * results that are computed from them (an infinite norm or score may leave 0 of
+ * its neighbours) and change no bit of another row, segment or sequence.  No entry
+ * refuses them or turns a NaN into a number; argmax passes over NaN, and is 0
+ * where there is nothing else.
+ *
  * Results do not depend on the number of threads: work is cut into fixed tiles
  * and reductions run in a fixed order. */
 #ifndef HA_KERNELS_OPS_H

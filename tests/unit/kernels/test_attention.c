@@ -299,6 +299,61 @@ static void nan_shows_and_stays_in_its_family(void **state)
     variants_close(variants, n);
 }
 
+/* Rows [0, 40) of a result have the bits of the clean run, and some row after them is no
+ * finite number. */
+static bool stays_behind_row_40(const struct problem *p, const struct guarded clean[N_RESULTS],
+                                const struct guarded got[N_RESULTS])
+{
+    const int64_t strides[N_RESULTS] = {p->shape.out_stride, 0, p->shape.q_stride,
+                                        p->shape.k_stride, p->shape.v_stride};
+    bool shown = false;
+
+    for (int r = 0; r < N_RESULTS; r++) {
+        int64_t first = 40 * strides[r];
+
+        if (r == LSE) /* one head: a row of tokens */
+            first = 40;
+        assert_same_bits(got[r].data, clean[r].data, first);
+        for (int64_t i = first; i < got[r].n; i++)
+            shown = shown || !isfinite(got[r].data[i]);
+    }
+    return shown;
+}
+
+static void specials_show_and_stay_in_their_family(void **state)
+{
+    static const struct layout two = {3, {40, 120, 3}, {-1, -1, 1}};
+    static const float specials[] = {NAN, INFINITY, -INFINITY};
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+    struct random random = {15};
+    struct problem p;
+
+    (void)state;
+    problem_create(&p, &two, &head_sets[0], &random);
+    for (int v = 0; v < n; v++) {
+        float *const poisoned[] = {
+            p.q.data + 77 * p.shape.q_stride, p.k.data + 41 * p.shape.k_stride,
+            p.v.data + 41 * p.shape.v_stride, p.dout.data + 161 * p.shape.out_stride};
+        struct guarded clean[N_RESULTS], got[N_RESULTS];
+
+        run(&variants[v], &p, clean);
+        for (size_t i = 0; i < sizeof(poisoned) / sizeof(poisoned[0]); i++)
+            for (size_t s = 0; s < 3; s++) {
+                float kept = *poisoned[i];
+
+                *poisoned[i] = specials[s];
+                run(&variants[v], &p, got);
+                assert_true(stays_behind_row_40(&p, clean, got));
+                *poisoned[i] = kept;
+                results_free(got);
+            }
+        results_free(clean);
+    }
+    problem_destroy(&p);
+    variants_close(variants, n);
+}
+
 static void decode_agrees_with_forward(void **state)
 {
     static const struct layout three = {3, {1, 33, 300}, {-1, -1, -1}};
@@ -399,6 +454,7 @@ int main(void)
         cmocka_unit_test(agrees_with_double),
         cmocka_unit_test(families_do_not_influence_each_other),
         cmocka_unit_test(nan_shows_and_stays_in_its_family),
+        cmocka_unit_test(specials_show_and_stay_in_their_family),
         cmocka_unit_test(decode_agrees_with_forward),
         cmocka_unit_test(bad_segments_are_refused),
     };

@@ -242,6 +242,50 @@ static void chunks_change_nothing(void **state)
     variants_close(variants, n);
 }
 
+static void logits_agree_with_double(void **state)
+{
+    static const int64_t shapes[][3] = {{1, 1, 1}, {3, 17, 130}, {17, 65, 33}, {65, 33, 257}};
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+    struct random random = {34};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        struct guarded first = {0};
+        struct problem p;
+        double *want;
+
+        problem_create(&p, &random, shapes[i][0], shapes[i][1], shapes[i][2], false);
+        want = calloc((size_t)(p.rows * p.vocabulary), sizeof(*want));
+        assert_non_null(want);
+        for (int64_t at = 0; at < p.rows * p.vocabulary; at++)
+            for (int64_t e = 0; e < p.width; e++)
+                want[at] += (double)p.hidden.data[at / p.vocabulary * p.stride + e] *
+                            (double)p.weight_values[at % p.vocabulary * p.width + e];
+        for (int v = 0; v < n; v++) {
+            struct ha_matrix weight =
+                matrix_of(p.weight, HA_DTYPE_BF16, p.vocabulary, p.width, p.width);
+            struct guarded got = guarded_new(p.rows * p.vocabulary);
+
+            assert_ok(variants[v].ops->logits(variants[v].backend, got.data, p.hidden.data, &weight,
+                                              p.rows, p.stride, &err));
+            assert_near(got.data, want, got.n, 2e-6);
+            if (variants[v].threads == 1) {
+                if (first.data)
+                    guarded_free(first);
+                first = got;
+                continue;
+            }
+            assert_same_bits(got.data, first.data, got.n);
+            guarded_free(got);
+        }
+        guarded_free(first);
+        free(want);
+        problem_destroy(&p);
+    }
+    variants_close(variants, n);
+}
+
 static void nan_shows_and_ties_go_to_the_first(void **state)
 {
     struct variant variants[MAX_VARIANTS];
@@ -284,6 +328,7 @@ int main(void)
         cmocka_unit_test(agrees_with_double),
         cmocka_unit_test(rounds_logits_where_asked),
         cmocka_unit_test(chunks_change_nothing),
+        cmocka_unit_test(logits_agree_with_double),
         cmocka_unit_test(nan_shows_and_ties_go_to_the_first),
     };
 
