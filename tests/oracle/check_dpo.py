@@ -50,7 +50,7 @@ class Run:
 def adapter_settings(model, strategy):
     count = model.config.num_hidden_layers
     layers = list(range(count)) if strategy == "full" else block_layers(count, strategy)
-    return LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, bias="none",
+    return LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.05, bias="none",
                       task_type="CAUSAL_LM", layers_to_transform=layers,
                       target_modules=["q_proj", "k_proj", "v_proj", "o_proj"])
 
