@@ -65,47 +65,102 @@ static float dot(const float *x, const float *y, int64_t n)
     return ha_reduce_add(sum0 + sum1);
 }
 
-/* HA_LANES keys at a time: their accumulators are transposed, then added. */
+/* HA_LANES keys at a time: their accumulators are transposed, then added.  `whole`: that many
+ * keys of whole vectors, which the compiler then keeps in registers. */
+HA_INLINE void dots_block(bool whole, float *out, const float *x, const float *rows, int64_t stride,
+                          int64_t count, int64_t n)
+{
+    ha_vf part[HA_LANES] = {{0}}, sum;
+
+    for (int64_t i = 0; i < n; i += HA_LANES) {
+        ha_vf a = whole ? ha_load(x + i) : ha_load_tail(x + i, n - i, 0.0f);
+
+        if (whole) {
+            HA_UNROLL
+            for (int r = 0; r < HA_LANES; r++)
+                part[r] += a * ha_load(rows + r * stride + i);
+        } else {
+            for (int64_t r = 0; r < count; r++)
+                part[r] += a * ha_load_tail(rows + r * stride + i, n - i, 0.0f);
+        }
+    }
+    ha_transpose(part);
+    sum = part[0];
+    HA_UNROLL
+    for (int i = 1; i < HA_LANES; i++)
+        sum += part[i];
+    ha_store_tail(out, sum, count);
+}
+
 static void dots(float *out, const float *x, const float *rows, int64_t stride, int64_t n_rows,
                  int64_t n)
 {
-    for (int64_t j = 0; j < n_rows; j += HA_LANES) {
-        int64_t count = n_rows - j < HA_LANES ? n_rows - j : HA_LANES;
-        ha_vf part[HA_LANES] = {{0}}, sum;
+    int64_t j = 0;
 
-        for (int64_t i = 0; i < n; i += HA_LANES) {
-            ha_vf a = ha_load_tail(x + i, n - i, 0.0f);
-
-            for (int64_t r = 0; r < count; r++)
-                part[r] += a * ha_load_tail(rows + (j + r) * stride + i, n - i, 0.0f);
-        }
-        ha_transpose(part);
-        sum = part[0];
-        HA_UNROLL
-        for (int i = 1; i < HA_LANES; i++)
-            sum += part[i];
-        ha_store_tail(out + j, sum, count);
-    }
+    for (; n % HA_LANES == 0 && j + HA_LANES <= n_rows; j += HA_LANES)
+        dots_block(true, out + j, x, rows + j * stride, stride, HA_LANES, n);
+    for (; j < n_rows; j += HA_LANES)
+        dots_block(false, out + j, x, rows + j * stride, stride,
+                   n_rows - j < HA_LANES ? n_rows - j : HA_LANES, n);
 }
 
-/* Four accumulators, by row number modulo 4. */
+/* part[i][chain] += row[i] * weight for `width` vectors. */
+HA_INLINE void mix_row(int width, ha_vf part[4][4], int chain, const float *row, float weight)
+{
+    HA_UNROLL
+    for (int i = 0; i < width; i++)
+        part[i][chain] += ha_load(row + i * HA_LANES) * weight;
+}
+
+/* Four accumulators, by row number modulo 4, for each of `width` whole vectors of columns. */
+HA_INLINE void mix_whole(int width, float *out, const float *weight, const float *rows,
+                         int64_t stride, int64_t n_rows)
+{
+    ha_vf part[4][4] = {{{0}}};
+    int64_t j = 0;
+
+    for (; j + 4 <= n_rows; j += 4) {
+        HA_UNROLL
+        for (int r = 0; r < 4; r++)
+            mix_row(width, part, r, rows + (j + r) * stride, weight[j + r]);
+    }
+    HA_UNROLL
+    for (int r = 0; r < 3; r++)
+        if (j + r < n_rows)
+            mix_row(width, part, r, rows + (j + r) * stride, weight[j + r]);
+    HA_UNROLL
+    for (int i = 0; i < width; i++)
+        ha_store(out + i * HA_LANES, (part[i][0] + part[i][1]) + (part[i][2] + part[i][3]));
+}
+
+/* The last columns, fewer than a vector. */
+HA_INLINE void mix_tail(float *out, const float *weight, const float *column, int64_t stride,
+                        int64_t n_rows, int64_t left)
+{
+    ha_vf part[4] = {{0}};
+    int64_t j = 0;
+
+    for (; j + 4 <= n_rows; j += 4) {
+        HA_UNROLL
+        for (int r = 0; r < 4; r++)
+            part[r] += ha_load_tail(column + (j + r) * stride, left, 0.0f) * weight[j + r];
+    }
+    for (int r = 0; j < n_rows; j++, r++)
+        part[r] += ha_load_tail(column + j * stride, left, 0.0f) * weight[j];
+    ha_store_tail(out, (part[0] + part[1]) + (part[2] + part[3]), left);
+}
+
 static void mix(float *out, const float *weight, const float *rows, int64_t stride, int64_t n_rows,
                 int64_t n)
 {
-    for (int64_t i = 0; i < n; i += HA_LANES) {
-        const float *column = rows + i;
-        ha_vf part[4] = {{0}};
-        int64_t j = 0, left = n - i;
+    int64_t i = 0;
 
-        for (; j + 4 <= n_rows; j += 4) {
-            HA_UNROLL
-            for (int r = 0; r < 4; r++)
-                part[r] += ha_load_tail(column + (j + r) * stride, left, 0.0f) * weight[j + r];
-        }
-        for (int r = 0; j < n_rows; j++, r++)
-            part[r] += ha_load_tail(column + j * stride, left, 0.0f) * weight[j];
-        ha_store_tail(out + i, (part[0] + part[1]) + (part[2] + part[3]), left);
-    }
+    for (; i + 4 * HA_LANES <= n; i += 4 * HA_LANES)
+        mix_whole(4, out + i, weight, rows + i, stride, n_rows);
+    for (; i + HA_LANES <= n; i += HA_LANES)
+        mix_whole(1, out + i, weight, rows + i, stride, n_rows);
+    if (i < n)
+        mix_tail(out + i, weight, rows + i, stride, n_rows, n - i);
 }
 
 HA_INLINE ha_vd to_double(ha_vf x)
