@@ -298,6 +298,20 @@ for row in rows:
     assert row["text"] == whole[row["prompt"]]["text"].split(sys.argv[1])[0].strip(), row
     assert whole[row["prompt"]]["raw"].startswith(row["raw"]), row
 PYTHON
+# Two letters, a space and a letter: no token holds that.
+astride=$(python3 -c 'import json, re
+print(re.search("[a-z]{2} [a-z]", json.loads(open("greedy.jsonl").readline())["text"]).group())')
+generate astride.jsonl --threads 1 --set generate.stop="[\"never there\", \"$astride\"]"
+check "also one that lies across tokens" python3 - "$astride" <<'PYTHON'
+import json, sys
+rows = [json.loads(line) for line in open("astride.jsonl")]
+whole = {row["prompt"]: row for row in map(json.loads, open("greedy.jsonl"))}
+assert sum(row["finish"] == "stop" for row in rows) >= 1
+for row in rows:
+    text = whole[row["prompt"]]["raw"]
+    assert row["text"] == text.split("\n\nHuman:")[0].split(sys.argv[1])[0].strip(), row
+    assert row["tokens"] <= whole[row["prompt"]]["tokens"], row
+PYTHON
 cp -r "$MODEL" own
 python3 - <<'PYTHON'
 import json
@@ -509,6 +523,31 @@ for cell, name, skip in ((31, "greedy.jsonl", ()), (32, "both.jsonl", (0, 11))):
     assert got == want, (cell, got, want)
     end, = [x for x in lines if x["type"] == "cell" and x["cell"] == cell]
     assert end["done"] and end["summary"]["answers"] == 12, end
+PYTHON
+
+# A variant whose weights are no numbers ends its cell, and the other answers are as ever.
+cp -r answered diverged
+cp -r whole diverged/inputs/diverged
+python3 - <<'PYTHON'
+import struct
+path = "diverged/inputs/diverged/adapter_model.safetensors"
+data = open(path, "rb").read()
+begin = 8 + struct.unpack("<Q", data[:8])[0]
+open(path, "wb").write(data[:begin] + struct.pack("<f", float("nan")) * ((len(data) - begin) // 4))
+PYTHON
+sed 's|\[{"id": 31|[{"id": 30, "name": "demo/x", "layers": [3, 4], "adapter": "inputs/diverged"}, {"id": 31|' \
+    answered/job.json | job diverged
+equal "a job with a variant that has diverged" $? 0
+check "loses that one alone, with its reason" python3 - <<'PYTHON'
+import json
+def read(name):
+    lines = [json.loads(line) for line in open(f"{name}.lines")]
+    return ({(x["cell"], x["prompt"]): x["raw"] for x in lines if x["type"] == "answer"},
+            {x["cell"]: x for x in lines if x["type"] == "cell"})
+answers, ends = read("diverged")
+assert answers == read("answered")[0]
+assert not ends[30]["done"] and ends[30]["permanent"] and "diverged" in ends[30]["reason"], ends[30]
+assert ends[31]["done"] and ends[32]["done"]
 PYTHON
 
 # What an attempt left when it was stopped is not made again; the rest is what it would have been.
