@@ -80,6 +80,7 @@ struct ha_wire_running {
     int64_t step;      /* of the phase */
     int64_t steps;
     double tokens_per_second;
+    double utilisation; /* part of the backend's peak; 0: not known */
 };
 
 struct ha_wire_heartbeat {
@@ -473,6 +474,7 @@ struct ha_wire_stage_row {
     int64_t n_artifacts;
     const char **mates; /* names of the other cells that its job works on */
     int64_t n_mates;
+    double utilisation; /* of a running job: part of the backend's peak; 0: not known */
 };
 
 /* The layers of a cell whose strategy has the rule "auto:K", and why these. */

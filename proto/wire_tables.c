@@ -92,6 +92,7 @@ static const struct wire_field running_fields[] = {
     PLAIN(running, step, COUNT),
     PLAIN(running, steps, COUNT),
     PLAIN(running, tokens_per_second, FINITE),
+    PLAIN(running, utilisation, FINITE),
 };
 TYPE(running);
 
@@ -473,6 +474,7 @@ static const struct wire_field stage_row_fields[] = {
     PLAIN(stage_row, summary_json, ANY),
     SUBS(stage_row, artifacts, attempt_artifact),
     LIST(stage_row, mates, ANY),
+    PLAIN(stage_row, utilisation, FINITE),
 };
 TYPE(stage_row);
 

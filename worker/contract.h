@@ -18,8 +18,8 @@
  *
  *   "phase"     phase ("load", "step", "evaluate", "probe", "generate")
  *   "progress"  step, steps (of the phase), tokens_per_second, and where they are counted
- *               pairs_per_second, flops_per_second, saved (train: the part of the plain
- *               method's FLOPs that was not needed; see the summary)
+ *               pairs_per_second, flops_per_second, utilisation, saved (train: the part of
+ *               the plain method's FLOPs that was not needed); see the summaries
  *   "metric"    cell, step, values {name: number}  (names as TRL logs them)
  *   "answer"    cell, prompt, sample, prompt_text, text, raw, finish, prompt_tokens, tokens
  *   "probe"     cell, block, layer, layers, module, norm, parameters, pairs: after a
@@ -90,6 +90,9 @@
  *   layers_run_again       in the backward pass, to fit the memory
  *   bytes_moved            read and written by the matrix products and the attention
  *   pairs_per_second, tokens_per_second, flops_per_second   over `seconds`
+ *   peak_flops_per_second  what the backend did at best in a matrix product, measured at this
+ *                          attempt's start (kernels/peak.h); 0: not known
+ *   utilisation            flops_per_second over that
  *
  * summary of a generated cell; work is that of this attempt, without the answers that
  * were stored already:
@@ -109,6 +112,7 @@
  *   saved                  1 - flops / flops_plain
  *   memory_planned, memory_peak   as above (worker/attempt/generation_plan.h)
  *   tokens_per_second, flops_per_second   over `seconds`
+ *   peak_flops_per_second, utilisation    as above
  *   precision, backend
  */
 #ifndef HA_WORKER_CONTRACT_H

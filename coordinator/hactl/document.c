@@ -20,6 +20,10 @@
 
 enum { TOP_CELLS = 10 };
 
+#define PEAK_NOTE                                                                                  \
+    "Peak: what the backend did at best in a matrix product when the attempt began; utilisation "  \
+    "is the FLOP/s over it."
+
 struct document {
     const struct ha_status *status;
     const struct ha_experiment *experiment;
@@ -122,6 +126,45 @@ static void put_number(struct ha_table *table, const struct ha_json *summary, co
     ha_table_real(table, value ? ha_json_real(value, NAN) * scale : NAN, decimals);
 }
 
+/* The summary of a cell's stage; NULL: it has none. */
+static struct ha_json *summary_of(const struct ha_wire_cell_row *cell, const char *kind)
+{
+    const struct ha_wire_stage_row *stage = stage_of(cell, kind);
+    struct ha_json *summary = NULL;
+
+    if (stage && stage->summary_json[0])
+        (void)ha_json_parse(stage->summary_json, strlen(stage->summary_json), "summary", &summary,
+                            NULL);
+    return summary;
+}
+
+/* What the engine counted, of any stage. */
+static const struct rate {
+    const char *column, *key;
+    double scale;
+    int decimals;
+} rates[] = {
+    {"tokens/s", "tokens_per_second", 1, 0},
+    {"GFLOP/s", "flops_per_second", 1e-9, 1},
+    {"Peak GFLOP/s", "peak_flops_per_second", 1e-9, 1},
+    {"Utilisation %", "utilisation", 100, 1},
+    {"Saved FLOPs %", "saved", 100, 1},
+};
+
+enum { RATES = sizeof(rates) / sizeof(rates[0]) };
+
+static void add_rate_columns(struct ha_table *table)
+{
+    for (int i = 0; i < RATES; i++)
+        ha_table_column_number(table, rates[i].column);
+}
+
+static void put_rates(struct ha_table *table, const struct ha_json *summary)
+{
+    for (int i = 0; i < RATES; i++)
+        put_number(table, summary, rates[i].key, rates[i].scale, rates[i].decimals);
+}
+
 /* Own passes, the part of those that cells share, and both as if alone. */
 static void put_times(struct ha_table *table, const struct ha_json *summary)
 {
@@ -144,8 +187,6 @@ static void put_times(struct ha_table *table, const struct ha_json *summary)
  * went on has its sums from the start. */
 static struct ha_table *times_table(const struct ha_status *status)
 {
-    static const char *const rates[] = {"pairs/s", "tokens/s", "GFLOP/s", "Utilisation %",
-                                        "Saved FLOPs %"};
     struct ha_table *table = ha_table_create("Time of training");
 
     ha_table_column_text(table, "Cell");
@@ -153,27 +194,49 @@ static struct ha_table *times_table(const struct ha_status *status)
     ha_table_column_number(table, "Own s");
     ha_table_column_number(table, "Shared part s");
     ha_table_column_number(table, "Alone s");
-    for (size_t i = 0; i < sizeof(rates) / sizeof(rates[0]); i++)
-        ha_table_column_number(table, rates[i]);
+    ha_table_column_number(table, "pairs/s");
+    add_rate_columns(table);
     for (int64_t i = 0; i < status->n_cells; i++) {
-        const struct ha_wire_stage_row *stage = stage_of(status->cells[i], "train");
-        struct ha_json *summary = NULL;
+        struct ha_json *summary = summary_of(status->cells[i], "train");
 
-        if (!stage || !stage->summary_json[0])
+        if (!summary)
             continue;
-        (void)ha_json_parse(stage->summary_json, strlen(stage->summary_json), "summary", &summary,
-                            NULL);
         ha_table_text(table, status->cells[i]->name);
         put_times(table, summary);
         put_number(table, summary, "pairs_per_second", 1, 2);
-        put_number(table, summary, "tokens_per_second", 1, 0);
-        put_number(table, summary, "flops_per_second", 1e-9, 1);
-        put_number(table, summary, "utilisation", 100, 1);
-        put_number(table, summary, "saved", 100, 1);
+        put_rates(table, summary);
         ha_json_destroy(summary);
     }
     ha_table_note(table, "Alone: measured where a cell had its job for itself; with ~ its own "
-                         "passes and the whole of the shared ones.");
+                         "passes and the whole of the shared ones. " PEAK_NOTE);
+    return table;
+}
+
+/* Steps that cells of a queue share are divided among them. */
+static struct ha_table *answer_times_table(const struct ha_status *status)
+{
+    struct ha_table *table = ha_table_create("Time of generation");
+
+    ha_table_column_text(table, "Cell");
+    ha_table_column_number(table, "Cells in its job");
+    ha_table_column_number(table, "Answers");
+    ha_table_column_number(table, "Tokens");
+    ha_table_column_number(table, "Seconds");
+    add_rate_columns(table);
+    for (int64_t i = 0; i < status->n_cells; i++) {
+        struct ha_json *summary = summary_of(status->cells[i], "generate");
+
+        if (!summary)
+            continue;
+        ha_table_text(table, status->cells[i]->name);
+        put_number(table, summary, "cells_in_job", 1, 0);
+        put_number(table, summary, "answers", 1, 0);
+        put_number(table, summary, "tokens", 1, 0);
+        put_number(table, summary, "seconds", 1, 2);
+        put_rates(table, summary);
+        ha_json_destroy(summary);
+    }
+    ha_table_note(table, PEAK_NOTE);
     return table;
 }
 
@@ -240,6 +303,8 @@ static int add_results(struct document *d, struct ha_error *err)
         r = add_table(d, training_table(d->status), "training.csv", err);
     if (r == 0)
         r = add_table(d, times_table(d->status), "times.csv", err);
+    if (r == 0)
+        r = add_table(d, answer_times_table(d->status), "generation-times.csv", err);
     if (r == 0)
         r = add_table(d, ha_report_missing_table(e), "missing.csv", err);
     return r;

@@ -163,7 +163,7 @@ static bool is_first(const struct ha_status *status, int64_t cell, uint64_t job)
     return true;
 }
 
-/* "job 5 on w1: train a/local, a/mid (step), 1830 tokens/s, 2 min 05 s to go" */
+/* "job 5 on w1: train a/local, a/mid (step), 1830 tokens/s, 42 % of the peak, …" */
 static int put_job(struct ha_buffer *out, const struct ha_status *status,
                    const struct ha_wire_cell_row *cell, const struct ha_wire_stage_row *stage)
 {
@@ -178,6 +178,8 @@ static int put_job(struct ha_buffer *out, const struct ha_status *status,
         r = ha_buffer_printf(out, " (%s)", stage->reason);
     if (r == 0 && stage->tokens_per_second > 0)
         r = ha_buffer_printf(out, ", %.0f tokens/s", stage->tokens_per_second);
+    if (r == 0 && stage->utilisation > 0)
+        r = ha_buffer_printf(out, ", %.0f %% of the peak", 100 * stage->utilisation);
     if (r == 0 && remaining_ms >= 0)
         r = ha_buffer_printf(out, ", %s to go", ha_duration_text(remaining_ms, text));
     return r < 0 ? r : ha_buffer_append_text(out, "\n");
@@ -284,6 +286,7 @@ static struct ha_json *stage_json(const struct ha_wire_stage_row *stage)
         ha_json_set(json, "total", ha_json_new_int(stage->total)) < 0 ||
         ha_json_set(json, "failed", ha_json_new_int(stage->failed)) < 0 ||
         ha_json_set(json, "tokens_per_second", ha_json_new_real(stage->tokens_per_second)) < 0 ||
+        ha_json_set(json, "utilisation", ha_json_new_real(stage->utilisation)) < 0 ||
         ha_json_set(json, "attempts", ha_json_new_int(stage->attempts)) < 0 ||
         ha_json_set(json, "worker", ha_json_new_string(stage->worker)) < 0 ||
         ha_json_set(json, "job", ha_json_new_int((int64_t)stage->job)) < 0 ||

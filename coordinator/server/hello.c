@@ -192,6 +192,7 @@ static int keep_progress(struct ha_member *m, const struct ha_wire_heartbeat *be
             .step = from->step,
             .steps = from->steps,
             .tokens_per_second = from->tokens_per_second,
+            .utilisation = from->utilisation,
         };
         ha_utf8_copy(running[i].phase, sizeof running[i].phase, from->phase);
     }

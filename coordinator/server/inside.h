@@ -24,7 +24,7 @@ struct ha_progress {
     struct ha_epoch epoch;
     char phase[HA_SERVER_PHASE_BYTES];
     int64_t step, steps;
-    double tokens_per_second;
+    double tokens_per_second, utilisation;
 };
 
 /* A worker or judge worker that the store knows. */

@@ -161,6 +161,7 @@ static int list_running(struct ha_arena *arena, const struct ha_member *m,
             .step = m->running[i].step,
             .steps = m->running[i].steps,
             .tokens_per_second = m->running[i].tokens_per_second,
+            .utilisation = m->running[i].utilisation,
         };
     }
     return 0;

@@ -144,6 +144,7 @@ static void add_progress(struct page *p, const struct ha_stage_row *row,
     if (!progress)
         return;
     stage->tokens_per_second = progress->tokens_per_second;
+    stage->utilisation = progress->utilisation;
     if (strcmp(progress->phase, counting_phase(row->kind)) == 0) {
         stage->done = progress->step > stage->done ? progress->step : stage->done;
         stage->total = progress->steps > stage->total ? progress->steps : stage->total;

@@ -395,8 +395,11 @@ for cell in (21, 22):
                 "eval_rewards/accuracies", "eval_rewards/margins", "rows_dropped", "precision"):
         assert key in summary, key
     for key in ("train_seconds_own", "train_seconds_shared", "load_seconds", "wall_seconds",
-                "flops", "flops_plain", "bytes_moved", "pairs_per_second", "tokens_per_second"):
+                "flops", "flops_plain", "bytes_moved", "pairs_per_second", "tokens_per_second",
+                "flops_per_second", "peak_flops_per_second", "utilisation"):
         assert summary[key] > 0, key
+    assert abs(summary["utilisation"] * summary["peak_flops_per_second"] /
+               summary["flops_per_second"] - 1) < 1e-9, summary
     assert summary["cells_in_job"] == 2 and summary["pairs_trained"] == 90, summary
     assert 0 < summary["saved"] < 1 and summary["seconds"] < summary["wall_seconds"], summary
     assert summary["precision"] == "fp32 (cpu)" and summary["pairs"] == 90, summary
@@ -408,6 +411,7 @@ assert [x["kind"] for x in references] == ["reference"], references
 assert references[0]["name"] == summary["reference"] and len(summary["reference"]) == 64
 progress = [x for x in lines if x["type"] == "progress" and x["steps"] == 30]
 assert progress[-1]["pairs_per_second"] > 0 and 0 < progress[-1]["saved"] < 1, progress[-1]
+assert progress[-1]["utilisation"] > 0, progress[-1]
 config = json.load(open("trained/out/22/adapter/adapter_config.json"))
 assert config["base_model_name_or_path"] == "org/demo", config
 PYTHON
@@ -612,6 +616,7 @@ ends = [x for x in map(json.loads, open("mended.lines")) if x["type"] == "cell"]
 assert [x["summary"]["answers"] for x in ends] == [80, 80], ends
 for x in ends:
     assert 0 < x["summary"]["flops"] and x["summary"]["saved"] < 1, x
+    assert x["summary"]["utilisation"] > 0 and x["summary"]["peak_flops_per_second"] > 0, x
 PYTHON
 
 # Errors: exit code 78 for what comes back in every attempt, 1 for what may heal.

@@ -20,6 +20,16 @@ equal "a row per group and dimension" "$(wc -l <results.csv | tr -d ' ')" $(((4 
 hactl_here show qwen2.5-demo/mid --prompt 1 >show.txt
 check "show has the model's cells side by side" grep -q '== qwen2.5-demo/base' show.txt
 check "the report is written" hactl_here report grid --out report
+check "with the throughput and the utilisation of every train and generate stage" python3 - <<'PYTHON'
+import csv
+for name, cells in (("times", 2), ("generation-times", 4)):
+    rows = list(csv.DictReader(open(f"report/{name}.csv")))
+    assert len(rows) == cells, rows
+    for row in rows:
+        for key in ("tokens/s", "GFLOP/s", "Peak GFLOP/s", "Utilisation %", "Saved FLOPs %"):
+            assert float(row[key]) == float(row[key]), row
+        assert float(row["Utilisation %"]) > 0 and float(row["Peak GFLOP/s"]) > 0, row
+PYTHON
 check "every table says that the judge is no language model" sh -c \
     "grep -q 'not a language model' report/report.md"
 check "the adapter is exported" hactl_here export llama-2-demo/mid --out adapter

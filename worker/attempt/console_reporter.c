@@ -65,8 +65,13 @@ static int progress(void *context, const struct ha_reported_progress *progress,
     (void)err;
     if (now >= console->next_progress_ms || progress->step == progress->steps) {
         console->next_progress_ms = now + PROGRESS_MS;
-        ha_log_info("%lld of %lld, %.0f tokens/s", (long long)progress->step,
-                    (long long)progress->steps, progress->tokens_per_second);
+        if (progress->utilisation > 0)
+            ha_log_info("%lld of %lld, %.0f tokens/s, %.0f %% of the peak",
+                        (long long)progress->step, (long long)progress->steps,
+                        progress->tokens_per_second, 100 * progress->utilisation);
+        else
+            ha_log_info("%lld of %lld, %.0f tokens/s", (long long)progress->step,
+                        (long long)progress->steps, progress->tokens_per_second);
     }
     return 0;
 }

@@ -64,6 +64,7 @@ static int progress(void *context, const struct ha_reported_progress *progress,
     } rates[] = {
         {"pairs_per_second", progress->pairs_per_second},
         {"flops_per_second", progress->flops_per_second},
+        {"utilisation", progress->utilisation},
         {"saved", progress->saved},
     };
     struct ha_json *line = line_of("progress");

@@ -5,6 +5,7 @@
 
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "kernels/peak.h"
 
 int ha_engine_open_chat(const struct ha_engine_options *options,
                         const struct ha_tokenizer *tokenizer, struct ha_chat *ret_chat,
@@ -62,6 +63,27 @@ void ha_engine_close(struct ha_engine *engine)
     ha_tokenizer_destroy(engine->tokenizer);
     ha_backend_close(engine->backend);
     *engine = (struct ha_engine){0};
+}
+
+void ha_engine_measure(struct ha_engine *engine)
+{
+    struct ha_error err = {0};
+    double peak = 0;
+    int r = ha_backend_measure_peak(engine->backend, &peak, &err);
+
+    engine->peak_flops_per_second = r < 0 ? 0 : peak;
+    if (r < 0)
+        ha_log_warning("the backend's peak is not known, so no utilisation is told: %s",
+                       ha_error_text(&err));
+    else
+        ha_log_info("peak of a matrix product: %.1f GFLOP/s", peak / 1e9);
+}
+
+double ha_engine_utilisation(const struct ha_engine *engine, double flops_per_second)
+{
+    double peak = engine->peak_flops_per_second;
+
+    return peak > 0 ? flops_per_second / peak : 0;
 }
 
 const char *ha_engine_precision(const struct ha_engine *engine, const char *precision)

@@ -23,6 +23,7 @@ struct ha_engine {
     struct ha_tokenizer *tokenizer;
     struct ha_chat chat;
     bool has_chat;
+    double peak_flops_per_second; /* ha_engine_measure; 0: not known */
 };
 
 /* Opens all three and logs in one line which backend is used and why, and in another the chat
@@ -39,6 +40,14 @@ int ha_engine_open_chat(const struct ha_engine_options *options,
                         bool *ret_has, struct ha_error *err);
 
 void ha_engine_close(struct ha_engine *engine);
+
+/* Find out what the backend does at best (kernels/peak.h), by which utilisation is said; before
+ * the work, while the device has nothing else to do.  What cannot be measured is logged and not
+ * known. */
+void ha_engine_measure(struct ha_engine *engine);
+
+/* Part of the peak that so many FLOP/s are; 0: not known. */
+double ha_engine_utilisation(const struct ha_engine *engine, double flops_per_second);
 
 /* What the engine computes in when train.precision asks for `precision`: "bf16",
  * "fp32", or "fp32 (cpu)" when bf16 was asked of the CPU. */

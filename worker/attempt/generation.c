@@ -139,6 +139,7 @@ static int report_progress(struct work *work, struct ha_error *err)
         .flops_per_second = seconds > 0 ? flops / seconds : 0,
     };
 
+    progress.utilisation = ha_engine_utilisation(&work->engine, progress.flops_per_second);
     if (now < work->next_progress_ms && work->done < work->total)
         return 0;
     work->next_progress_ms = now + PROGRESS_MS;
@@ -403,7 +404,10 @@ static int prepare(struct work *work, struct ha_error *err)
 
     if (r == 0)
         r = ha_engine_open(&generation->engine, &work->engine, err);
-    return r < 0 ? r : open_cells(work, err);
+    if (r < 0)
+        return r;
+    ha_engine_measure(&work->engine);
+    return open_cells(work, err);
 }
 
 static int generate(struct work *work, struct ha_error *err)

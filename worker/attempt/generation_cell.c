@@ -337,12 +337,15 @@ static int add_work(struct ha_json *json, const struct ha_answering *answering,
     const struct ha_generate_cost *cost = &answering->cost;
     double plain = plain_flops(answering, engine);
     double per_second = cost->seconds > 0 ? 1.0 / cost->seconds : 0.0;
+    double speed = cost->flops * per_second;
 
     if (set_real(json, "seconds", cost->seconds) < 0 ||
         set_real(json, "tokens_per_second", (double)answering->tokens * per_second) < 0 ||
         set_real(json, "flops", cost->flops) < 0 || set_real(json, "flops_plain", plain) < 0 ||
         set_real(json, "saved", plain > 0 ? 1.0 - cost->flops / plain : 0.0) < 0 ||
-        set_real(json, "flops_per_second", cost->flops * per_second) < 0)
+        set_real(json, "flops_per_second", speed) < 0 ||
+        set_real(json, "utilisation", ha_engine_utilisation(engine, speed)) < 0 ||
+        set_real(json, "peak_flops_per_second", engine->peak_flops_per_second) < 0)
         return -ENOMEM;
     return set_real(json, "bytes_moved", cost->bytes_moved);
 }

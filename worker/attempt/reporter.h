@@ -21,7 +21,8 @@ struct ha_reported_metric {
 struct ha_reported_progress {
     int64_t step, steps;
     double tokens_per_second, pairs_per_second, flops_per_second;
-    double saved; /* part of the plain method's FLOPs that was not needed */
+    double utilisation; /* FLOP/s over the backend's peak */
+    double saved;       /* part of the plain method's FLOPs that was not needed */
 };
 
 struct ha_reported_answer {

@@ -260,6 +260,7 @@ static void on_progress(void *user, const struct ha_dpo_progress *progress)
     };
     int r = 0;
 
+    reported.utilisation = ha_engine_utilisation(&work->engine, reported.flops_per_second);
     ha_memory_sample(&work->peak_bytes);
     if (!work->phase_known || work->phase != progress->phase)
         r = work->reporter->phase(work->reporter->context, names[progress->phase], &err);
@@ -383,6 +384,7 @@ static struct ha_json *summary_of(const struct work *work, int64_t cell)
         .precision = ha_engine_precision(&work->engine, train->precision),
         .backend = ha_backend_fingerprint(work->engine.backend),
         .peak_bytes = work->peak_bytes,
+        .engine = &work->engine,
         .pairs = work->train,
         .last_eval = work->last_eval[cell],
     };
@@ -488,6 +490,8 @@ static int prepare(struct work *work, struct ha_error *err)
         r = check(training, err);
     if (r == 0)
         r = ha_engine_open(&training->engine, &work->engine, err);
+    if (r == 0)
+        ha_engine_measure(&work->engine);
     if (r == 0)
         ha_log_info("precision %s",
                     ha_engine_precision(&work->engine, settings_of(work)->train.precision));

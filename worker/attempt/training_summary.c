@@ -52,6 +52,8 @@ static int put_costs(const struct ha_training_record *record, const struct ha_dp
         {"pairs_per_second", ratio((double)stats->pairs, seconds)},
         {"tokens_per_second", ratio((double)stats->tokens, seconds)},
         {"flops_per_second", ratio(flops, seconds)},
+        {"utilisation", ha_engine_utilisation(record->engine, ratio(flops, seconds))},
+        {"peak_flops_per_second", record->engine->peak_flops_per_second},
     };
     int r = 0;
 

@@ -3,6 +3,7 @@
 #define HA_WORKER_ATTEMPT_TRAINING_SUMMARY_H
 
 #include "common/conf/json.h"
+#include "worker/attempt/engine.h"
 #include "worker/data/pairs.h"
 #include "worker/dpo/trainer.h"
 
@@ -13,6 +14,7 @@ struct ha_training_record {
     double load_seconds, wall_seconds;
     int64_t peak_bytes; /* of the process's own memory */
     const char *precision, *backend;
+    const struct ha_engine *engine;
     const struct ha_pair_set *pairs;
     const struct ha_json *last_eval; /* {"eval_loss": ...} or NULL */
 };

@@ -52,15 +52,24 @@ static int parse_phase(struct contract_line *line, struct ha_error *err)
     return line->text[0] ? 0 : wrong("phase", err);
 }
 
+/* 0 where it is not told, or no rate. */
+static double rate_of(const struct ha_json *json, const char *name)
+{
+    double rate = ha_json_real(ha_json_get(json, name), 0);
+
+    return isfinite(rate) && rate > 0 ? rate : 0;
+}
+
 static int parse_progress(struct contract_line *line, struct ha_error *err)
 {
     line->kind = CONTRACT_PROGRESS;
-    line->step = count_of(line->json, "step");
-    line->steps = count_of(line->json, "steps");
-    line->tokens_per_second = ha_json_real(ha_json_get(line->json, "tokens_per_second"), 0);
-    if (!isfinite(line->tokens_per_second) || line->tokens_per_second < 0)
-        line->tokens_per_second = 0;
-    return line->step >= 0 && line->steps >= 0 ? 0 : wrong("step", err);
+    line->progress = (struct attempt_progress){
+        .step = count_of(line->json, "step"),
+        .steps = count_of(line->json, "steps"),
+        .tokens_per_second = rate_of(line->json, "tokens_per_second"),
+        .utilisation = rate_of(line->json, "utilisation"),
+    };
+    return line->progress.step >= 0 && line->progress.steps >= 0 ? 0 : wrong("step", err);
 }
 
 static int parse_metric(struct contract_line *line, struct ha_error *err)

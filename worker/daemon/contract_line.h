@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "proto/wire.h"
+#include "worker/daemon/session.h"
 
 struct ha_error;
 struct ha_json;
@@ -23,8 +24,7 @@ enum contract_kind {
 struct contract_line {
     enum contract_kind kind;
     const char *text; /* of a phase: its name; of an artifact: its path; of an error */
-    int64_t step, steps;
-    double tokens_per_second;
+    struct attempt_progress progress;
     struct ha_wire_attempt_event *events;
     int64_t n_events;
     struct ha_wire_attempt_artifact artifact; /* without digest and size */

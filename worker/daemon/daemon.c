@@ -251,8 +251,7 @@ static void on_line(void *context, struct work *work, const struct contract_line
         session_attempt_phase(daemon->session, id, line->text, now);
         break;
     case CONTRACT_PROGRESS:
-        session_attempt_progress(daemon->session, id, line->step, line->steps,
-                                 line->tokens_per_second, now);
+        session_attempt_progress(daemon->session, id, &line->progress, now);
         break;
     case CONTRACT_EVENTS:
         for (int64_t i = 0; i < line->n_events; i++)

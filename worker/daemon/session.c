@@ -269,9 +269,10 @@ static void send_heartbeat(struct session *session, int64_t now_ms)
             (struct ha_wire_running){.job = attempt->id.job,
                                      .epoch = attempt->id.epoch,
                                      .phase = attempt->state == ENDED ? "upload" : attempt->phase,
-                                     .step = attempt->step,
-                                     .steps = attempt->steps,
-                                     .tokens_per_second = attempt->tokens_per_second};
+                                     .step = attempt->progress.step,
+                                     .steps = attempt->progress.steps,
+                                     .tokens_per_second = attempt->progress.tokens_per_second,
+                                     .utilisation = attempt->progress.utilisation};
     }
     message.body.heartbeat.draining = session->draining;
     message.body.heartbeat.running = running;

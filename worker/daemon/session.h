@@ -83,8 +83,15 @@ void session_receive(struct session *session, const struct ha_wire_message *mess
 
 void session_attempt_phase(struct session *session, const struct attempt_id *id, const char *phase,
                            int64_t now_ms);
-void session_attempt_progress(struct session *session, const struct attempt_id *id, int64_t step,
-                              int64_t steps, double tokens_per_second, int64_t now_ms);
+
+/* What a line "progress" tells. */
+struct attempt_progress {
+    int64_t step, steps;
+    double tokens_per_second, utilisation;
+};
+
+void session_attempt_progress(struct session *session, const struct attempt_id *id,
+                              const struct attempt_progress *progress, int64_t now_ms);
 
 /* A metric, an answer or the end of a cell. */
 void session_attempt_event(struct session *session, const struct attempt_id *id,

@@ -246,21 +246,18 @@ void session_attempt_phase(struct session *session, const struct attempt_id *id,
     if (!attempt)
         return;
     (void)snprintf(attempt->phase, sizeof(attempt->phase), "%s", phase);
-    attempt->step = attempt->steps = 0;
-    attempt->tokens_per_second = 0;
+    attempt->progress = (struct attempt_progress){0};
     attempt->progress_ms = now_ms;
 }
 
-void session_attempt_progress(struct session *session, const struct attempt_id *id, int64_t step,
-                              int64_t steps, double tokens_per_second, int64_t now_ms)
+void session_attempt_progress(struct session *session, const struct attempt_id *id,
+                              const struct attempt_progress *progress, int64_t now_ms)
 {
     struct attempt *attempt = session_find(session, id);
 
     if (!attempt)
         return;
-    attempt->step = step;
-    attempt->steps = steps;
-    attempt->tokens_per_second = tokens_per_second;
+    attempt->progress = *progress;
     attempt->progress_ms = now_ms;
 }
 

@@ -24,9 +24,8 @@ struct attempt {
     bool stopping;                 /* the stop effect was called */
     bool over;                     /* its epoch is: no further reports */
     char phase[32];
-    int64_t step, steps;
-    double tokens_per_second;
-    int64_t progress_ms; /* when the last one was seen */
+    struct attempt_progress progress; /* of the phase */
+    int64_t progress_ms;              /* when the last one was seen */
     struct reports reports;
     int64_t sent_ms;         /* of the report on its way */
     bool blocked;            /* that report waits for a file to be uploaded again */

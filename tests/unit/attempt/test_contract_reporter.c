@@ -67,7 +67,7 @@ static void phases_and_progress(void **state)
     struct fixture *fixture = *state;
     struct ha_reporter *reporter = &fixture->reporter;
     const struct ha_reported_progress progress = {
-        .step = 7, .steps = 417, .tokens_per_second = 1234.5, .saved = 0.875};
+        .step = 7, .steps = 417, .tokens_per_second = 1234.5, .utilisation = 0.5, .saved = 0.875};
     const struct contract_line *line;
 
     assert_int_equal(reporter->phase(reporter->context, "reference", NULL), 0);
@@ -78,9 +78,10 @@ static void phases_and_progress(void **state)
     assert_int_equal(reporter->progress(reporter->context, &progress, NULL), 0);
     line = read_line(fixture);
     assert_int_equal(line->kind, CONTRACT_PROGRESS);
-    assert_int_equal(line->step, 7);
-    assert_int_equal(line->steps, 417);
-    assert_true(line->tokens_per_second == 1234.5);
+    assert_int_equal(line->progress.step, 7);
+    assert_int_equal(line->progress.steps, 417);
+    assert_true(line->progress.tokens_per_second == 1234.5);
+    assert_true(line->progress.utilisation == 0.5);
     assert_true(ha_json_real(ha_json_get(line->json, "saved"), 0) == 0.875);
     assert_null(ha_json_get(line->json, "pairs_per_second")); /* not counted: not said */
 }

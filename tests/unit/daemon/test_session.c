@@ -340,6 +340,7 @@ static void waits_when_it_is_refused(void **state)
 
 static void runs_what_it_is_granted_within_its_slots(void **state)
 {
+    const struct attempt_progress progress = {4, 9, 100, 0.5};
     struct attempt_id first = id_of(1, 1);
 
     (void)state;
@@ -350,7 +351,7 @@ static void runs_what_it_is_granted_within_its_slots(void **state)
     grant(3, 3);
     EXPECT("start 1.1 train\nstart 2.2 train\n");
     session_attempt_phase(session, &first, "step", now);
-    session_attempt_progress(session, &first, 4, 9, 100, now);
+    session_attempt_progress(session, &first, &progress, now);
     tick(BEAT);
     EXPECT("beat free 0 1:step:4 2:fetch:0 3:fetch:0\n");
     ended(1, 1, ATTEMPT_DONE, "exit code 0");

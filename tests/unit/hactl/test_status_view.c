@@ -41,6 +41,7 @@ static void running_jobs_name_their_cells(void **state)
                                          .done = 5,
                                          .total = 10,
                                          .tokens_per_second = 1830,
+                                         .utilisation = 0.42,
                                          .worker = "w1",
                                          .job = 5,
                                          .started_ms = 3000,
@@ -64,7 +65,7 @@ static void running_jobs_name_their_cells(void **state)
     line = strstr(ha_buffer_text(&out), "job 5");
     assert_non_null(line);
     assert_non_null(strstr(line, "job 5 on w1: train m/local, m/mid, m/full (step), 1830 tokens/s, "
-                                 "10 s to go\n"));
+                                 "42 % of the peak, 10 s to go\n"));
     assert_null(strstr(line + 1, "job 5"));
     ha_buffer_clear(&out);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/cpu/cores.h"
+#include "kernels/peak.h"
 
 static struct ha_backend *open_backend(const char *name, int threads, int64_t limit)
 {
@@ -33,6 +34,28 @@ static void says_what_and_why(void **state)
     assert_non_null(strstr(ha_backend_description(backend), "1 thread,"));
     ha_backend_close(backend);
     ha_backend_close(NULL);
+}
+
+/* The matrices do not stay, only what the backend keeps for any product. */
+static void peak_is_measured(void **state)
+{
+    struct ha_backend *backend = open_backend("cpu", 1, 0);
+    struct ha_error why = {0};
+    double peak = 0;
+
+    (void)state;
+    assert_ok(ha_backend_measure_peak(backend, &peak, &err));
+    assert_true(peak > 1e7 && peak < 1e15);
+    assert_true(ha_backend_allocated_bytes(backend) < 3 * 512 * 512 * 4);
+    assert_true(ha_backend_peak_bytes(backend) >= 3 * 512 * 512 * 4);
+    assert_true(ha_backend_flops(backend) >= 2.0 * 2 * 512 * 512 * 512);
+    ha_backend_close(backend);
+    backend = open_backend("cpu", 1, 1 << 20); /* one matrix fits */
+    peak = -1;
+    assert_int_equal(ha_backend_measure_peak(backend, &peak, &why), -ENOMEM);
+    assert_true(peak == -1);
+    assert_int_equal(ha_backend_allocated_bytes(backend), 0);
+    ha_backend_close(backend);
 }
 
 static void quotas_are_read(void **state)
@@ -158,6 +181,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(says_what_and_why),
+        cmocka_unit_test(peak_is_measured),
         cmocka_unit_test(quotas_are_read),
         cmocka_unit_test(fingerprint_names_what_bits_depend_on),
         cmocka_unit_test(refuses_what_it_cannot_do),
