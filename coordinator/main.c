@@ -13,6 +13,7 @@
 #include "common/base/buffer.h"
 #include "common/base/clock.h"
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/base/path.h"
@@ -207,6 +208,7 @@ static void on_artifact_stored(void *context, const char *sha256, int64_t size)
 {
     struct program *p = context;
 
+    HA_CRASH_POINT("coordinator.artifact_stored");
     begin_turn(p);
     ha_coordinator_artifact(p->c, sha256, size);
 }

@@ -12,6 +12,7 @@
 
 #include "common/base/buffer.h"
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/conf/daemon.h"
@@ -115,6 +116,7 @@ static void on_replied(void *context, struct ha_judge_response *response)
     struct flight *flight = context;
     struct daemon *d = flight->daemon;
 
+    HA_CRASH_POINT("judge.after_reply");
     if (response->body)
         ha_judge_key_hide(flight->key, response->body, response->body_size);
     ha_judge_key_hide(flight->key, response->text, strlen(response->text));
@@ -137,6 +139,7 @@ static int effect_call(void *context, void *handle, const struct ha_sweep_judge 
                                  .proxy = judge->proxy};
     int r;
 
+    HA_CRASH_POINT("judge.before_call");
     if (!flight)
         return ha_error_set(err, ENOMEM, "no memory for a call");
     flight->daemon = d;
@@ -165,14 +168,18 @@ static int effect_keep(void *context, const struct ha_judge_record *record, stru
 {
     struct daemon *d = context;
 
+    int r = ha_judge_spool_add(d->spool, record, err);
+
+    HA_CRASH_POINT("judge.after_spool");
     d->dirty = true;
-    return ha_judge_spool_add(d->spool, record, err);
+    return r;
 }
 
 static void effect_drop(void *context, uint64_t call)
 {
     struct daemon *d = context;
 
+    HA_CRASH_POINT("judge.before_drop");
     ha_judge_spool_drop(d->spool, call);
 }
 
@@ -275,6 +282,7 @@ static void on_turn_end(void *context)
             fail(d, r);
             return;
         }
+        HA_CRASH_POINT("judge.after_sync");
         ha_judge_session_synced(d->session, now);
     }
     end = end_ms(d, now);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "common/base/memory.h"
 #include "common/base/path.h"
 
@@ -99,8 +100,10 @@ int ha_file_writer_commit(struct ha_file_writer *writer, struct ha_error *err)
 {
     int fd = writer->fd;
 
+    HA_CRASH_POINT("file.before_sync");
     if (fsync(fd) < 0)
         return write_error(err, errno, writer->path);
+    HA_CRASH_POINT("file.before_rename");
     writer->fd = -1;
     if (close(fd) < 0 || rename(writer->temporary, writer->path) < 0) {
         int code = errno;
@@ -108,6 +111,7 @@ int ha_file_writer_commit(struct ha_file_writer *writer, struct ha_error *err)
         unlink(writer->temporary);
         return write_error(err, code, writer->path);
     }
+    HA_CRASH_POINT("file.after_rename");
     return ha_file_sync_dir(writer->folder, err);
 }
 

@@ -6,6 +6,7 @@
 
 #include "common/base/error.h"
 #include "common/base/memory.h"
+#include "common/net/faults.h"
 #include "common/net/loop.h"
 #include "common/net/loop_source.h"
 #include "common/net/net_inside.h"
@@ -21,7 +22,8 @@ struct ha_client {
     void *context;
     void *socket;
     struct ha_loop_source *source;
-    bool draining, dead; /* destroyed by its own callback: freed when that returns */
+    struct ha_net_faults *faults; /* NULL but in tests */
+    bool draining, dead;          /* destroyed by its own callback: freed when that returns */
 };
 
 static bool client_ready(void *context)
@@ -50,7 +52,9 @@ static bool read_one(struct ha_client *client)
         if (zmq_msg_recv(&message, client->socket, ZMQ_DONTWAIT) < 0)
             break;
     }
-    if (whole)
+    if (whole && client->faults)
+        ha_net_faults_take(client->faults, false, zmq_msg_data(&message), zmq_msg_size(&message));
+    else if (whole)
         client->fn(client->context, zmq_msg_data(&message), zmq_msg_size(&message));
     zmq_msg_close(&message);
     return true;
@@ -72,6 +76,24 @@ static void client_drain(void *context)
 
 static const struct ha_loop_source_ops client_ops = {.ready = client_ready, .drain = client_drain};
 
+static int send_now(struct ha_client *client, const void *data, size_t size)
+{
+    if (zmq_send(client->socket, data, size, ZMQ_DONTWAIT) >= 0)
+        return 0;
+    return errno == EINTR ? -EAGAIN : -errno;
+}
+
+/* A message that the faults of a test let through. */
+static void pass(void *context, bool out, const void *data, size_t size)
+{
+    struct ha_client *client = context;
+
+    if (out)
+        (void)send_now(client, data, size);
+    else
+        client->fn(client->context, data, size);
+}
+
 static void close_connection(struct ha_client *client)
 {
     ha_loop_source_destroy(client->source);
@@ -79,6 +101,7 @@ static void close_connection(struct ha_client *client)
     if (client->socket)
         zmq_close(client->socket);
     client->socket = NULL;
+    ha_net_faults_drop(client->faults);
 }
 
 static int open_connection(struct ha_client *client, void **ret_socket,
@@ -125,10 +148,10 @@ int ha_client_create(struct ha_net *net, struct ha_loop *loop, const char *endpo
     if (client->options.messages_per_turn == 0)
         client->options.messages_per_turn = DEFAULT_MESSAGES_PER_TURN;
     client->endpoint = ha_strdup(endpoint);
-    if (client->endpoint)
+    r = client->endpoint ? ha_net_faults_create(loop, pass, client, &client->faults, err)
+                         : ha_error_set(err, ENOMEM, "out of memory");
+    if (r == 0)
         r = open_connection(client, &client->socket, &client->source, err);
-    else
-        r = ha_error_set(err, ENOMEM, "out of memory");
     if (r < 0) {
         ha_client_destroy(client);
         return r;
@@ -142,6 +165,8 @@ void ha_client_destroy(struct ha_client *client)
     if (!client)
         return;
     close_connection(client);
+    ha_net_faults_destroy(client->faults);
+    client->faults = NULL;
     free(client->endpoint);
     client->endpoint = NULL;
     client->dead = true;
@@ -151,9 +176,10 @@ void ha_client_destroy(struct ha_client *client)
 
 int ha_client_send(struct ha_client *client, const void *data, size_t size)
 {
-    if (zmq_send(client->socket, data, size, ZMQ_DONTWAIT) >= 0)
-        return 0;
-    return errno == EINTR ? -EAGAIN : -errno;
+    if (!client->faults)
+        return send_now(client, data, size);
+    ha_net_faults_take(client->faults, true, data, size);
+    return 0;
 }
 
 int ha_client_reopen(struct ha_client *client, struct ha_error *err)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "common/base/hash.h"
 #include "common/base/memory.h"
 #include "common/base/path.h"
@@ -260,12 +261,15 @@ static int sync_and_rename(struct ha_disk *disk, struct upload *upload, const ch
     char *folder = ha_path_dirname(path);
     int r = folder ? ha_path_make_dirs(folder, 0700, err) : no_memory(err);
 
+    HA_CRASH_POINT("coordinator.artifact_before_sync");
     if (r == 0 && fsync(upload->fd) < 0) {
         disk->fatal = true;
         r = failed("sync", partial, errno, err);
     }
+    HA_CRASH_POINT("coordinator.artifact_before_rename");
     if (r == 0 && rename(partial, path) < 0)
         r = failed("rename", partial, errno, err);
+    HA_CRASH_POINT("coordinator.artifact_after_rename");
     if (r == 0 && (ha_file_sync_dir(folder, err) < 0 || ha_file_sync_dir(disk->dir, err) < 0)) {
         disk->fatal = true;
         r = -EIO;

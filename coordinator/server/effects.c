@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/buffer.h"
+#include "common/base/fault.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/base/utf8.h"
@@ -97,6 +98,7 @@ void ha_server_release_held(struct ha_coordinator *c)
         if (c->hooks.send(c->hooks.context, held->peer, held->data, held->size) == -EHOSTUNREACH)
             ha_coordinator_peer_gone(c, held->peer);
         free(held->data);
+        HA_CRASH_POINT("coordinator.after_reply");
     }
     c->held_count = 0;
 }

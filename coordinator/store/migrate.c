@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "coordinator/store/db.h"
 #include "coordinator/store/store.h"
 
@@ -30,10 +31,12 @@ static int apply(struct ha_store *store, int version, struct ha_error *err)
     snprintf(mark, sizeof mark, "PRAGMA application_id = %d; PRAGMA user_version = %d",
              HA_STORE_APPLICATION_ID, version);
     r = ha_db_script(store, ha_store_schemas[version - 1], err);
+    HA_CRASH_POINT("coordinator.in_migration");
     if (r == 0)
         r = ha_db_script(store, mark, err);
     if (r == 0)
         r = ha_db_script(store, "COMMIT", err);
+    HA_CRASH_POINT("coordinator.after_migration");
     if (r < 0) {
         sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
         return ha_error_prefix(err, "schema %d", version);

@@ -15,6 +15,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "common/base/memory.h"
 #include "coordinator/store/db.h"
 #include "coordinator/store/functions.h"
@@ -236,7 +237,9 @@ int ha_store_commit(struct ha_store *store, struct ha_error *err)
         return 0;
     if (ha_store_broken(store))
         return ha_error_set(err, EIO, "%s: the turn was broken", store->path);
+    HA_CRASH_POINT("coordinator.before_commit");
     r = ha_db_exec(store, err, "COMMIT", "");
+    HA_CRASH_POINT("coordinator.after_commit");
     if (r == 0)
         store->in_turn = false;
     else
@@ -289,7 +292,9 @@ int ha_store_tidy(struct ha_store *store, bool idle, struct ha_error *err)
 
     if (store->in_turn || store->wal_pages < (idle ? WAL_PAGES_IDLE : WAL_PAGES_LIMIT))
         return 0;
+    HA_CRASH_POINT("coordinator.before_wal_checkpoint");
     code = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    HA_CRASH_POINT("coordinator.after_wal_checkpoint");
     store->wal_pages = 0;
     return code == SQLITE_OK || code == SQLITE_BUSY ? 0
                                                     : ha_db_error(store, code, "checkpoint", err);

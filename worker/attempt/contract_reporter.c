@@ -7,6 +7,7 @@
 
 #include "common/base/buffer.h"
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "common/conf/json.h"
 #include "common/io/file.h"
 
@@ -21,6 +22,7 @@ static int put(struct ha_contract_reporter *context, struct ha_json *line, struc
     if (!text)
         return ha_error_set(err, ENOMEM, "out of memory for a line to the daemon");
     text[size] = '\n';
+    HA_CRASH_POINT("attempt.before_line");
     r = ha_file_write_all(context->fd, text, size + 1);
     free(text);
     return r < 0 ? ha_error_set(err, -r, "the daemon does not take lines: %s", strerror(-r)) : 0;

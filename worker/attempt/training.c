@@ -8,6 +8,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/base/memory_use.h"
@@ -298,11 +299,15 @@ static int on_checkpoint(void *user, struct ha_dpo_trainer *trainer, int64_t cel
     struct work *work = user;
     const struct ha_training_cell *spec = &work->training->cells[cell];
     char *path = checkpoint_path(spec, step);
-    int r = path ? ha_dpo_trainer_save(trainer, cell, path, err) : out_of_memory(err);
+    int r;
 
+    HA_CRASH_POINT("attempt.before_checkpoint");
+    r = path ? ha_dpo_trainer_save(trainer, cell, path, err) : out_of_memory(err);
+    HA_CRASH_POINT("attempt.checkpoint_written");
     if (r == 0)
         r = work->reporter->artifact(work->reporter->context, spec->id, "checkpoint",
                                      ha_path_basename(path), path, step, err);
+    HA_CRASH_POINT("attempt.checkpoint_told");
     if (r == 0 && work->kept[cell][1] != step)
         keep_last(work, cell, step);
     free(path);

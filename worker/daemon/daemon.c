@@ -15,6 +15,7 @@
 #include "common/base/buffer.h"
 #include "common/base/clock.h"
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/base/memory_use.h"
@@ -104,6 +105,8 @@ static void on_send(void *context, const struct ha_wire_message *message)
     struct ha_buffer frame;
     int r;
 
+    if (message->kind == HA_WIRE_REPORT)
+        HA_CRASH_POINT("worker.before_report");
     ha_buffer_init(&frame, 0);
     r = ha_wire_encode(message, &frame, &err);
     if (r < 0)
@@ -111,6 +114,8 @@ static void on_send(void *context, const struct ha_wire_message *message)
     else if (ha_client_send(daemon->client, frame.data, frame.size) < 0)
         ha_log_debug("a %s was not sent: the connection is full", ha_wire_body_name(message->kind));
     ha_buffer_clear(&frame);
+    if (message->kind == HA_WIRE_REPORT)
+        HA_CRASH_POINT("worker.after_report");
 }
 
 static void on_message(void *context, const void *data, size_t size)
@@ -281,6 +286,7 @@ static void on_start(void *context, const struct attempt_id *id, const struct ha
                                          .context = daemon};
     struct entry *entry = ha_calloc(1, sizeof(*entry));
 
+    HA_CRASH_POINT("worker.before_start");
     if (entry)
         entry->work = work_create(&options, id, grant);
     if (!entry || !entry->work) {
@@ -310,6 +316,7 @@ static void on_upload(void *context, const struct attempt_id *id, int64_t number
 
     if (!errand)
         return;
+    HA_CRASH_POINT("worker.before_upload");
     errand->is_upload = true;
     errand->number = number;
     file = work_upload_path(work, number, path);
@@ -327,6 +334,7 @@ static void on_forget(void *context, const struct attempt_id *id, bool failed)
 
         if (!attempt_id_equal(work_id(entry->work), id))
             continue;
+        HA_CRASH_POINT("worker.before_forget");
         *at = entry->next;
         if (work_folder(entry->work))
             folders_end_attempt(daemon->folders, work_folder(entry->work), failed);
@@ -362,6 +370,7 @@ static void upload_done(struct daemon *daemon, const struct errand *errand,
                               now_ms(daemon));
         return;
     }
+    HA_CRASH_POINT("worker.after_upload");
     file = work_upload_path(work, errand->number, NULL);
     if (file && result->size < cache_bytes / 4)
         folders_remember(daemon->folders, result->sha256, file);
