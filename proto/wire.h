@@ -76,7 +76,7 @@ struct ha_wire_hello_reply {
 struct ha_wire_running {
     uint64_t job;
     struct ha_wire_epoch epoch;
-    const char *phase; /* fetch, load, reference, step, evaluate, probe, generate, upload */
+    const char *phase; /* fetch, load, step, evaluate, measure, probe, generate, upload */
     int64_t step;      /* of the phase */
     int64_t steps;
     double tokens_per_second;

@@ -16,7 +16,7 @@
  *
  * Lines (type, then fields):
  *
- *   "phase"     phase ("load", "step", "evaluate", "probe", "generate")
+ *   "phase"     phase ("load", "step", "evaluate", "measure", "probe", "generate")
  *   "progress"  step, steps (of the phase), tokens_per_second, and where they are counted
  *               pairs_per_second, flops_per_second, utilisation, saved (train: the part of
  *               the plain method's FLOPs that was not needed); see the summaries
@@ -48,6 +48,8 @@
  *                                                         the cells have in common
  *    "threads":  n,                                       0: one per core
  *    "backend":  "auto" | "cpu" | "cuda",
+ *    "time_alone_steps": n,                               train, several cells: steps to measure
+ *                                                         of each by itself; 0: none
  *    "digests":  file or null,                            cache of files' digests
  *                                                         (common/io/digest.h)
  *    "reference": file or null,                           train: below inputs/; one that is
@@ -74,6 +76,9 @@
  *                          wall_seconds alone
  *   train_seconds_shared   the cell's equal part of the passes that cells share
  *   seconds                the sum of the two
+ *   seconds_alone_per_step where "time_alone_steps" asked for it: of a step of this cell by
+ *                          itself, nothing shared, the references known; the mean of steps
+ *                          that are spread evenly over the training and change nothing
  *   load_seconds           of this attempt: model, data, tokenisation
  *   wall_seconds           of this attempt, from its start to the cell's end
  *   cells_in_job           that shared the passes

@@ -23,7 +23,6 @@ static const struct refusal refusals[] = {
     {"resources", "host_memory", NULL, "leave it out"},
     {"resources", "labels", NULL, "leave it out"},
     {"resources", "time_limit", NULL, "leave it out"},
-    {"schedule", "time_alone_steps", "0", "0 is"},
     {"data", "format", "auto", "auto tells the forms apart by their keys"},
     {"train", "lr_scheduler", "linear", "linear is"},
     {"train", "disable_dropout", "true", "true is, as in TRL"},

@@ -341,7 +341,7 @@ static const struct ha_setting schedule_rows[] = {
     {"fuse", HA_SETTING_CHOICE, AT(fuse), .choices = "auto|always|never", .otherwise = "auto",
      .source = HA_SOURCE_OURS, .help = "several cells of one model in one job"},
     {"time_alone_steps", HA_SETTING_INT, AT(time_alone_steps), FROM(0), .otherwise = "0",
-     .source = HA_SOURCE_OURS, .help = "steps of each strategy measured alone"},
+     .source = HA_SOURCE_OURS, .help = "of each cell of a job of several: measured alone, for the report"},
 };
 #undef ROW_STRUCT
 

@@ -165,18 +165,23 @@ static void put_rates(struct ha_table *table, const struct ha_json *summary)
         put_number(table, summary, rates[i].key, rates[i].scale, rates[i].decimals);
 }
 
-/* Own passes, the part of those that cells share, and both as if alone. */
+/* Own passes, the part of those that cells share, and what it takes alone: measured, or both with
+ * the whole of the shared part. */
 static void put_times(struct ha_table *table, const struct ha_json *summary)
 {
     double own = ha_json_real(ha_json_get(summary, "train_seconds_own"), NAN);
     double shared = ha_json_real(ha_json_get(summary, "train_seconds_shared"), NAN);
     double cells = ha_json_real(ha_json_get(summary, "cells_in_job"), NAN);
+    double step = ha_json_real(ha_json_get(summary, "seconds_alone_per_step"), 0);
+    double steps = ha_json_real(ha_json_get(summary, "steps"), 0);
 
     ha_table_real(table, cells, 0);
     ha_table_real(table, own, 2);
     ha_table_real(table, shared, 2);
     if (cells == 1)
         ha_table_real(table, own + shared, 2);
+    else if (step * steps > 0)
+        ha_table_real(table, step * steps, 2);
     else if (own + shared * cells > 0)
         ha_table_format(table, "~%.2f", own + shared * cells);
     else
@@ -207,8 +212,10 @@ static struct ha_table *times_table(const struct ha_status *status)
         put_rates(table, summary);
         ha_json_destroy(summary);
     }
-    ha_table_note(table, "Alone: measured where a cell had its job for itself; with ~ its own "
-                         "passes and the whole of the shared ones. " PEAK_NOTE);
+    ha_table_note(table, "Alone: what a cell took that had its job for itself; of others the steps "
+                         "that [schedule] time_alone_steps measured, with the references known, "
+                         "times the number of steps; with ~ not measured: its own passes and the "
+                         "whole of the shared ones. " PEAK_NOTE);
     return table;
 }
 

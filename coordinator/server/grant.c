@@ -74,6 +74,7 @@ static int read_sweep(void *context, const struct ha_sweep_row *row)
     struct maker *m = context;
 
     m->spec.sweep = ha_scratch_text(m->arena, row->name);
+    m->spec.time_alone_steps = row->time_alone_steps;
     return m->spec.sweep ? 0 : -ENOMEM;
 }
 

@@ -49,6 +49,7 @@ static int put_sweep(struct ha_coordinator *c, const struct ha_by *by, int64_t s
         .wait_when_lost = strcmp(w->sweep->retry.on_worker_lost, "wait") == 0,
         .judge_label = ha_grid_work_label(w),
         .fuse = HA_FUSE_AUTO,
+        .time_alone_steps = w->sweep->schedule.time_alone_steps,
         .cells = w->grid->cell_count,
     };
     int r;

@@ -49,26 +49,28 @@ static int insert(struct ha_store *store, const struct ha_by *by, const struct h
         store, err,
         "INSERT INTO sweep (name, state, version, expanding, toml, base_dir,"
         " overrides, submit_sha256, data_sha256, priority, seed, budget,"
-        " max_attempts, max_failures, wait_when_lost, judge_label, fuse, cells, created_ms)"
-        " VALUES (?, 'running', 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        "titttttiiriiittii", row->name, (int64_t)row->expanding, row->toml, row->base_dir,
+        " max_attempts, max_failures, wait_when_lost, judge_label, fuse, time_alone_steps,"
+        " cells, created_ms)"
+        " VALUES (?, 'running', 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "titttttiiriiittiii", row->name, (int64_t)row->expanding, row->toml, row->base_dir,
         row->overrides, row->submit_sha256, row->data_sha256, row->priority, row->seed, row->budget,
         row->max_attempts, row->max_failures, (int64_t)row->wait_when_lost, row->judge_label,
-        ha_fuse_mode_name(row->fuse), row->cells, by->now_ms);
+        ha_fuse_mode_name(row->fuse), row->time_alone_steps, row->cells, by->now_ms);
 }
 
 static int update(struct ha_store *store, const struct ha_sweep_row *row, struct ha_error *err)
 {
-    int r =
-        ha_db_exec(store, err,
-                   "UPDATE sweep SET version = version + 1, expanding = ?, toml = ?,"
-                   " base_dir = ?, overrides = ?, submit_sha256 = ?, data_sha256 = ?,"
-                   " priority = ?, seed = ?, budget = ?, max_attempts = ?, max_failures = ?,"
-                   " wait_when_lost = ?, judge_label = ?, fuse = ?, cells = ? WHERE id = ?",
-                   "itttttiiriiittii", (int64_t)row->expanding, row->toml, row->base_dir,
-                   row->overrides, row->submit_sha256, row->data_sha256, row->priority, row->seed,
-                   row->budget, row->max_attempts, row->max_failures, (int64_t)row->wait_when_lost,
-                   row->judge_label, ha_fuse_mode_name(row->fuse), row->cells, row->id);
+    int r = ha_db_exec(store, err,
+                       "UPDATE sweep SET version = version + 1, expanding = ?, toml = ?,"
+                       " base_dir = ?, overrides = ?, submit_sha256 = ?, data_sha256 = ?,"
+                       " priority = ?, seed = ?, budget = ?, max_attempts = ?, max_failures = ?,"
+                       " wait_when_lost = ?, judge_label = ?, fuse = ?, time_alone_steps = ?,"
+                       " cells = ? WHERE id = ?",
+                       "itttttiiriiittiii", (int64_t)row->expanding, row->toml, row->base_dir,
+                       row->overrides, row->submit_sha256, row->data_sha256, row->priority,
+                       row->seed, row->budget, row->max_attempts, row->max_failures,
+                       (int64_t)row->wait_when_lost, row->judge_label, ha_fuse_mode_name(row->fuse),
+                       row->time_alone_steps, row->cells, row->id);
 
     if (r < 0)
         return r;
@@ -107,7 +109,7 @@ int ha_store_sweep_each(struct ha_store *store, int64_t id, const char *name, ha
         "SELECT id, name, state, reason, version, expanding, toml, base_dir, overrides,"
         " submit_sha256, data_sha256, priority, seed, budget, max_attempts, max_failures,"
         " wait_when_lost, judge_label, cells, stages, stages_done, stages_failed,"
-        " stages_cancelled, created_ms, finished_ms, chore, fuse FROM sweep"
+        " stages_cancelled, created_ms, finished_ms, chore, fuse, time_alone_steps FROM sweep"
         " WHERE (?1 = 0 OR id = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY id",
         "it", id, name);
 
@@ -139,6 +141,7 @@ int ha_store_sweep_each(struct ha_store *store, int64_t id, const char *name, ha
             .created_ms = ha_rows_int(&rows, 23),
             .finished_ms = ha_rows_int(&rows, 24),
             .chore = parse_chore(ha_rows_text(&rows, 25)),
+            .time_alone_steps = ha_rows_int(&rows, 27),
         };
 
         ha_fuse_mode_parse(ha_rows_text(&rows, 26), &row.fuse);

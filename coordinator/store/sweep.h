@@ -46,6 +46,7 @@ struct ha_sweep_row {
     int64_t max_attempts, max_failures;
     bool wait_when_lost;
     enum ha_fuse_mode fuse;
+    int64_t time_alone_steps;
     const char *judge_label;
     int64_t cells, stages, stages_done, stages_failed, stages_cancelled;
     int64_t created_ms, finished_ms;

@@ -48,14 +48,25 @@ finish never
 equal "a job has one cell" "$(jobs train) $(jobs generate)" "1 1"
 next_run never
 
+# Measuring the steps of each cell by itself changes none of its bytes.
 start_coordinator
 grid always
+echo 'time_alone_steps = 2' >>grid.toml
 check "a grid of jobs with all cells is submitted" hactl_here submit grid.toml
 check "status says who waits with whom" sh -c \
     "hactl why llama-2-demo/mid --connect $CONTROL --insecure-loopback"
 start_worker w1
 worker=$HA_PID
 start_judge j2
+check "the grid of jobs ends" hactl_here wait grid --timeout 300
+check "its report is written" hactl_here report grid --out report
+check "it has the measured times of each cell alone" python3 - <<'PYTHON'
+import csv
+rows = list(csv.DictReader(open("report/times.csv")))
+assert len(rows) == 4, rows
+for row in rows:
+    assert row["Cells in its job"] == "4" and float(row["Alone s"]) > 0, row
+PYTHON
 finish always
 equal "one job trains four cells, one answers for five" "$(jobs train) $(jobs generate)" "4 5"
 equal "and those are all jobs" "$(query 'SELECT count(*) FROM job')" 2

@@ -40,6 +40,7 @@ static int train(const struct ha_job_spec *spec, const struct ha_reporter *repor
                                    .cells = cells,
                                    .n_cells = spec->n_cells,
                                    .reference = spec->reference,
+                                   .time_alone_steps = spec->time_alone_steps,
                                    .reference_out = "out/reference.safetensors",
                                    .digests = spec->digests};
     int r = cells && folders ? 0 : ha_error_set(err, ENOMEM, "out of memory");

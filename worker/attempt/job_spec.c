@@ -146,6 +146,9 @@ static int read_machine(struct ha_job_spec *spec, struct ha_error *err)
 
     if (threads < 0 || threads > MAX_THREADS)
         return ha_error_set(err, EINVAL, "job.json: threads must be 0 to %d", MAX_THREADS);
+    spec->time_alone_steps = ha_json_int(ha_json_get(spec->document, "time_alone_steps"), 0);
+    if (spec->time_alone_steps < 0)
+        return ha_error_set(err, EINVAL, "job.json: time_alone_steps is negative");
     spec->threads = (int)threads;
     spec->backend = ha_json_string(ha_json_get(spec->document, "backend"), "auto");
     spec->digests = optional_text(spec->document, "digests");

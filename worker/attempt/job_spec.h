@@ -30,6 +30,7 @@ struct ha_job_spec {
     const char **train, **eval;
     int64_t n_train, n_eval;
     int threads;
+    int64_t time_alone_steps;
     const char *backend;
     const char *digests, *reference; /* or NULL */
     struct ha_job_cell *cells;

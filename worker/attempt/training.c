@@ -247,7 +247,7 @@ static void on_metrics(void *user, int64_t cell, int64_t step, const struct ha_d
 
 static void on_progress(void *user, const struct ha_dpo_progress *progress)
 {
-    static const char *const names[] = {"step", "evaluate"};
+    static const char *const names[] = {"step", "evaluate", "measure"};
     struct work *work = user;
     struct ha_error err = {0};
     double seconds = progress->seconds;
@@ -553,6 +553,8 @@ int ha_training_run(const struct ha_training *training, const struct ha_reporter
     work.loaded_ns = ha_clock_work_ns();
     if (r == 0)
         r = ha_dpo_trainer_run(work.trainer, err);
+    if (r == 0)
+        r = ha_dpo_trainer_measure_alone(work.trainer, training->time_alone_steps, err);
     ha_memory_sample(&work.peak_bytes);
     if (work.report_result < 0) {
         r = work.report_result;

@@ -41,6 +41,7 @@ struct ha_training {
     bool allow_inexact;      /* accept a checkpoint of another backend */
     const char *reference;   /* file of reference log-probs to take; NULL: none */
     const char *reference_out; /* gets them where none were taken; NULL: they are not kept */
+    int64_t time_alone_steps;  /* of each cell of several, measured by itself at the end; 0: none */
     const char *digests;       /* cache of files' digests (common/io/digest.h) or NULL */
 };
 

@@ -10,6 +10,7 @@
  *     ha_dpo_trainer_load_references to take those of an earlier job (optional)
  *     ha_dpo_trainer_load            per cell, to resume (optional)
  *     ha_dpo_trainer_run             steps, evaluation
+ *     ha_dpo_trainer_measure_alone   (optional)
  *     ha_dpo_trainer_outcome, _stats per cell
  *     ha_dpo_trainer_save_references for later jobs (optional)
  *     ha_dpo_trainer_destroy         the adapters stay with the caller
@@ -96,12 +97,12 @@ struct ha_dpo_metric {
     double value;
 };
 
-enum ha_dpo_phase { HA_DPO_STEP, HA_DPO_EVALUATE };
+enum ha_dpo_phase { HA_DPO_STEP, HA_DPO_EVALUATE, HA_DPO_MEASURE };
 
 /* What a phase has done in this process. */
 struct ha_dpo_progress {
     enum ha_dpo_phase phase;
-    int64_t done, total; /* steps of STEP, pairs of EVALUATE */
+    int64_t done, total; /* steps of STEP, pairs of EVALUATE, cells of MEASURE */
     int64_t pairs;       /* of the data: a pair counts once for all cells */
     int64_t tokens;      /* of the cells' own passes */
     double seconds, flops;
@@ -121,6 +122,7 @@ struct ha_dpo_stats {
     struct ha_dpo_work own;    /* its passes and its optimizer */
     struct ha_dpo_work shared; /* its equal part of the shared passes */
     double plain_flops;        /* count.h: what the plain method would have needed */
+    double seconds_alone;      /* of a step by itself; 0: not measured */
 };
 
 /* Every entry may be NULL.  A negative return of checkpoint ends the run with
@@ -151,6 +153,14 @@ void ha_dpo_trainer_destroy(struct ha_dpo_trainer *trainer);
 /* Train to the end.  Returns 0 when every cell has ended (see outcome), -EINTR
  * after a stop (checkpoints were asked for), or another negative errno. */
 int ha_dpo_trainer_run(struct ha_dpo_trainer *trainer, struct ha_error *err);
+
+/* After a run of several cells: what a step takes a cell by itself, the mean of so many steps
+ * spread evenly over those it has done, with the same packs, nothing shared, the references
+ * known.  Adapters, moments, references and counts are afterwards, bit for bit, what they were;
+ * stats have seconds_alone.  A stop ends it early, without an error.  A job of one cell, and 0
+ * steps, measure nothing.  Needs host memory for the state of one cell, as a checkpoint does. */
+int ha_dpo_trainer_measure_alone(struct ha_dpo_trainer *trainer, int64_t steps,
+                                 struct ha_error *err);
 
 /* Optimizer steps done by every cell that goes on, and those of the whole run. */
 int64_t ha_dpo_trainer_step(const struct ha_dpo_trainer *trainer);

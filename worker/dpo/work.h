@@ -4,6 +4,7 @@
  * trainer.c   run
  * step.c      one optimizer step of all cells
  * lockstep.c  the pass that cells share
+ * alone.c     what a step of each cell takes by itself
  * micro.c     losses of a logical micro-batch
  * probe.c     the gradient's norms of frozen weights, without a trainer
  * score.c     evaluation, and scoring without a trainer

@@ -199,8 +199,6 @@ static void refuses_what_is_not_built(void **state)
     refused(MINIMAL "[resources]\ngpus = 1\n",
             "grid.toml:7: resources.gpus = 1 is not built yet; workers offer what they have; "
             "leave it out");
-    refused(MINIMAL "[schedule]\ntime_alone_steps = 5\n",
-            "grid.toml:7: schedule.time_alone_steps = 5 is not built yet; 0 is");
     refused(MINIMAL "[vary]\nlr_scheduler = [\"linear\", \"cosine\"]\n",
             "grid.toml:7: vary.lr_scheduler: train.lr_scheduler = cosine is not built yet; linear "
             "is");

@@ -602,6 +602,105 @@ static void plain_method(void **state)
     tear_down(&fixture);
 }
 
+static char *file_bytes(const char *path, long *ret_size)
+{
+    FILE *file = fopen(path, "rb");
+    char *bytes;
+
+    assert_non_null(file);
+    assert_int_equal(fseek(file, 0, SEEK_END), 0);
+    *ret_size = ftell(file);
+    rewind(file);
+    bytes = ha_calloc(*ret_size, 1);
+    assert_non_null(bytes);
+    assert_int_equal(fread(bytes, 1, (size_t)*ret_size, file), *ret_size);
+    fclose(file);
+    return bytes;
+}
+
+/* The state of every cell, its checkpoint's bytes, is the same. */
+static void assert_same_states(struct ha_dpo_trainer *trainer, bool first)
+{
+    for (int i = 0; i < N_CELLS; i++) {
+        char *bytes[2];
+        long size[2];
+
+        if (ha_dpo_trainer_outcome(trainer, i))
+            continue;
+        assert_ok(ha_dpo_trainer_save(trainer, i, path_of(first ? "before" : "after", i), &err));
+        if (first)
+            continue;
+        bytes[0] = file_bytes(path_of("before", i), &size[0]);
+        bytes[1] = file_bytes(path_of("after", i), &size[1]);
+        assert_int_equal(size[0], size[1]);
+        assert_memory_equal(bytes[0], bytes[1], (size_t)size[0]);
+        free(bytes[0]);
+        free(bytes[1]);
+    }
+}
+
+/* Measuring leaves no trace but its result: not in a cell that would diverge by more steps either,
+ * and a run goes on from where it was. */
+static void alone_changes_nothing(void **state)
+{
+    struct trained alone = {0};
+    struct ha_dpo_trainer *trainer;
+    struct ha_dpo_stats stats;
+    struct fixture fixture;
+
+    (void)state;
+    set_up(&fixture, 2);
+    train_alone(&fixture, &alone);
+    make_cells(&fixture);
+    trainer = make_trainer(&fixture, 0, N_CELLS);
+    trainer->job.max_steps = 3;
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    assert_same_states(trainer, true);
+    assert_ok(ha_dpo_trainer_measure_alone(trainer, 0, &err));
+    ha_dpo_trainer_stats(trainer, 1, &stats);
+    assert_true(stats.seconds_alone == 0);
+    assert_ok(ha_dpo_trainer_measure_alone(trainer, 5, &err));
+    assert_same_states(trainer, false);
+    assert_int_equal(ha_dpo_trainer_step(trainer), 3);
+    assert_int_equal(fixture.n_metrics[1], 3);
+    for (int i = 0; i < N_CELLS; i++) {
+        ha_dpo_trainer_stats(trainer, i, &stats);
+        assert_true(stats.seconds_alone > 0);
+        assert_true(stats.seconds_alone < stats.own.seconds + N_CELLS * stats.shared.seconds);
+    }
+    trainer->job.max_steps = 0;
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    assert_same(&fixture, &alone);
+    fixture.stop = 1;
+    assert_ok(ha_dpo_trainer_measure_alone(trainer, 5, &err));
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(&fixture);
+
+    /* One that is over is not measured; nor is a job of one cell. */
+    fixture.stop = 0;
+    make_cells(&fixture);
+    fixture.cells[4].learning_rate = 1e30;
+    trainer = make_trainer(&fixture, 3, 2);
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    assert_non_null(ha_dpo_trainer_outcome(trainer, 1));
+    assert_ok(ha_dpo_trainer_measure_alone(trainer, 2, &err));
+    ha_dpo_trainer_stats(trainer, 0, &stats);
+    assert_true(stats.seconds_alone > 0);
+    ha_dpo_trainer_stats(trainer, 1, &stats);
+    assert_true(stats.seconds_alone == 0);
+    assert_same_params(&fixture, &alone, 3);
+    ha_dpo_trainer_destroy(trainer);
+    trainer = make_trainer(&fixture, 5, 1);
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    assert_ok(ha_dpo_trainer_measure_alone(trainer, 2, &err));
+    ha_dpo_trainer_stats(trainer, 0, &stats);
+    assert_true(stats.seconds_alone == 0);
+    ha_dpo_trainer_destroy(trainer);
+    destroy_cells(&fixture);
+    forget(&alone);
+    tear_down(&fixture);
+}
+
 static void border_buffers(void **state)
 {
     static const int64_t lowest[] = {0, 2, 4, 0, 1, 2}, borders[] = {1, 2, 4};
@@ -737,15 +836,16 @@ int main(void)
 {
     static const int families[] = {0, 1, 2, 3};
     static const char *const names[] = {"llama 2", "llama 3.1", "qwen 2.5", "qwen 3"};
-    struct CMUnitTest tests[3 * 4 + 7] = {cmocka_unit_test(failures_end_one_cell),
+    struct CMUnitTest tests[3 * 4 + 8] = {cmocka_unit_test(failures_end_one_cell),
                                           cmocka_unit_test(waiting_cells_outlive_the_first),
                                           cmocka_unit_test(work_is_charged_and_shared),
                                           cmocka_unit_test(work_is_the_formula),
                                           cmocka_unit_test(plain_method),
+                                          cmocka_unit_test(alone_changes_nothing),
                                           cmocka_unit_test(border_buffers),
                                           cmocka_unit_test(reference_adapters)};
     char texts[3 * 4][64];
-    int n = 7;
+    int n = 8;
 
     for (int i = 0; i < 3 * 4; i++, n++) {
         static const CMUnitTestFunction functions[] = {one_epoch, two_epochs, shared_prompts};
