@@ -3,6 +3,7 @@
 #define HA_KERNELS_CPU_ATTENTION_H
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/segments.h"
 
 /* Tiles start at a segment's first token: the cut depends on no other segment. */
 enum {
@@ -10,17 +11,10 @@ enum {
     HA_ATTENTION_KEYS = 256,   /* a multiple of every nr */
 };
 
-/* Segments lie in order and cover the tokens, heads and strides fit, a prefix lies
- * inside one earlier segment.  Returns 0 or -EINVAL. */
-int ha_attention_check(const struct ha_attention *shape, struct ha_error *err);
-
 /* f32 elements of scratch of one thread. */
 int64_t ha_attention_forward_elements(const struct ha_leaf *leaf, int64_t n_heads,
                                       int64_t n_kv_heads, int64_t head_dim);
 int64_t ha_attention_backward_elements(const struct ha_leaf *leaf, int64_t head_dim);
-
-/* (query, key) pairs of one head. */
-double ha_attention_pairs(const struct ha_attention *shape);
 
 /* Of q, k, v and the output. */
 double ha_attention_bytes(const struct ha_attention *shape);
