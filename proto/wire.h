@@ -583,7 +583,8 @@ struct ha_wire_log_reply {
     bool more;
 };
 
-/* verb: "cancel" | "retry" | "pause" | "resume". */
+/* verb: "cancel" | "retry" | "pause" | "resume" | "set" of a sweep, "drain" | "undrain" of a
+ * worker. */
 struct ha_wire_change {
     const char *key;
     const char *verb;
@@ -591,6 +592,13 @@ struct ha_wire_change {
     const char *cell; /* "": the whole sweep */
     const char *reason;
     bool failed_only;
+    const char *model;     /* of pause and resume: this row; "": every model */
+    const char *strategy;  /* this column; "": every strategy */
+    bool finish;           /* of pause: what runs may end by itself */
+    const char **settings; /* of set: "priority=3", "judge.NAME.budget=20" */
+    int64_t n_settings;
+    const char *worker;  /* of drain and undrain */
+    int64_t deadline_ms; /* of drain: so long attempts may go on; 0: to their end */
 };
 
 struct ha_wire_change_reply {

@@ -591,6 +591,12 @@ static const struct wire_field change_fields[] = {
     PLAIN(change, cell, ANY),
     PLAIN(change, reason, ANY),
     PLAIN(change, failed_only, ANY),
+    PLAIN(change, model, ANY),
+    PLAIN(change, strategy, ANY),
+    PLAIN(change, finish, ANY),
+    LIST(change, settings, ANY),
+    PLAIN(change, worker, ANY),
+    PLAIN(change, deadline_ms, COUNT),
 };
 TYPE(change);
 

@@ -8,14 +8,14 @@
 #include "common/base/memory.h"
 
 /* What stands in the way of a ready job, before any worker is looked at. */
-enum gate { GATE_OPEN, GATE_STATE, GATE_PAUSED, GATE_BACKOFF };
+enum gate { GATE_OPEN, GATE_STATE, GATE_HELD, GATE_BACKOFF };
 
 static enum gate job_gate(const struct ha_plan_job *job, int64_t now_ms)
 {
     if (job->state != HA_JOB_READY)
         return GATE_STATE;
-    if (job->paused)
-        return GATE_PAUSED;
+    if (job->held)
+        return GATE_HELD;
     return job->not_before_ms > now_ms ? GATE_BACKOFF : GATE_OPEN;
 }
 
@@ -411,8 +411,10 @@ static int why_state(const struct ha_plan_job *job, struct ha_buffer *out)
         return ha_buffer_printf(out, "waiting for %s",
                                 job->waits_for ? job->waits_for : "its turn");
     case HA_JOB_LEASED:
-        return ha_buffer_append_text(out, "granted, starting");
     case HA_JOB_RUNNING:
+        if (job->stopping && job->stopping[0])
+            return ha_buffer_printf(out, "stopping at a checkpoint: %s", job->stopping);
+        return job->state == HA_JOB_RUNNING ? 0 : ha_buffer_append_text(out, "granted, starting");
     case HA_JOB_DONE:
         return 0;
     case HA_JOB_HELD:
@@ -428,8 +430,8 @@ int ha_plan_why(const struct ha_plan_snapshot *snapshot, const struct ha_plan_jo
     switch (job_gate(job, now_ms)) {
     case GATE_STATE:
         return why_state(job, out);
-    case GATE_PAUSED:
-        return ha_buffer_append_text(out, "the sweep is paused");
+    case GATE_HELD:
+        return ha_buffer_printf(out, "held by %s", job->held);
     case GATE_BACKOFF:
         return ha_buffer_printf(out, "retry in %" PRId64 " s after %s",
                                 (job->not_before_ms - now_ms + 999) / 1000, job->reason);
@@ -444,8 +446,8 @@ int ha_plan_why_judging(const struct ha_plan_judging *j, struct ha_buffer *out)
 
     if (j->answers_complete && open <= 0)
         return 0;
-    if (j->paused)
-        return ha_buffer_append_text(out, "the sweep is paused");
+    if (j->held)
+        return ha_buffer_printf(out, "held by %s", j->held);
     if (j->trouble[0] && j->ready + j->leased > 0)
         return ha_buffer_printf(out, "the evaluator cannot be asked now: %s", j->trouble);
     if (j->leased > 0)

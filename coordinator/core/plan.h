@@ -52,7 +52,8 @@ struct ha_plan_job {
     struct ha_fuse_need need;
     int64_t model;         /* equal for jobs that load the same weights */
     int64_t not_before_ms; /* wall clock; 0: at once */
-    bool paused;           /* its sweep is */
+    const char *held;      /* by whom: "ann since ..."; NULL: nobody holds it back */
+    const char *stopping;  /* why the attempt that runs was told to stop; NULL or "": it was not */
     const char *reason;    /* stored: of a retry, a hold, a failure; never NULL */
     const char *waits_for; /* "training" for a generate job that waits, else NULL */
 };
@@ -93,7 +94,7 @@ struct ha_plan_judging {
     int64_t judges;          /* judge workers connected and alive */
     const char *stop;        /* the judge's own: budget used up; "" = none */
     const char *trouble;     /* why its evaluator cannot be asked just now; "" = it can */
-    bool paused;
+    const char *held;        /* by whom; NULL: nobody holds it back */
 };
 
 int ha_plan_why_judging(const struct ha_plan_judging *judging, struct ha_buffer *out);

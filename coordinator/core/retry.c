@@ -27,6 +27,27 @@ bool ha_outcome_parse(const char *name, enum ha_outcome *ret_outcome)
     return false;
 }
 
+static const char *const stop_names[HA_STOPS] = {
+    [HA_STOP_NONE] = "",       [HA_STOP_CELL] = "cell",       [HA_STOP_PAUSE] = "pause",
+    [HA_STOP_DRAIN] = "drain", [HA_STOP_PREEMPT] = "preempt", [HA_STOP_LIMIT] = "time_limit",
+};
+
+const char *ha_stop_name(enum ha_stop stop)
+{
+    return stop_names[stop];
+}
+
+bool ha_stop_parse(const char *name, enum ha_stop *ret_stop)
+{
+    for (int i = 0; i < HA_STOPS; i++) {
+        if (strcmp(stop_names[i], name) == 0) {
+            *ret_stop = (enum ha_stop)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* SplitMix64's finisher: every bit of x moves every bit of the result. */
 static uint64_t mix(uint64_t x)
 {
@@ -77,9 +98,25 @@ static struct ha_retry_decision after_loss(const struct ha_retry_policy *policy,
     return d;
 }
 
+static struct ha_retry_decision after_stop(const struct ha_retry_policy *policy,
+                                           struct ha_retry_counts counts, enum ha_stop stop,
+                                           bool started, bool progress)
+{
+    struct ha_retry_decision d = {.verdict = HA_RETRY_AGAIN,
+                                  .counts = {.crashes = counts.crashes, .losses = 0}};
+
+    if (!started || progress || stop < HA_STOP_DRAIN)
+        return d;
+    d.counts.crashes++;
+    if (d.counts.crashes >= policy->max_attempts)
+        d.verdict = HA_RETRY_FAIL;
+    return d;
+}
+
 struct ha_retry_decision ha_retry_decide(const struct ha_retry_policy *policy,
                                          struct ha_retry_counts counts, enum ha_outcome outcome,
-                                         bool started, bool progress, uint64_t seed)
+                                         enum ha_stop stop, bool started, bool progress,
+                                         uint64_t seed)
 {
     struct ha_retry_decision d = {.verdict = HA_RETRY_FAIL, .counts = counts};
 
@@ -89,9 +126,7 @@ struct ha_retry_decision ha_retry_decide(const struct ha_retry_policy *policy,
     case HA_OUTCOME_LOST:
         return after_loss(policy, counts, started, progress);
     case HA_OUTCOME_STOPPED:
-        d.verdict = HA_RETRY_AGAIN;
-        d.counts.losses = 0;
-        return d;
+        return after_stop(policy, counts, stop, started, progress);
     default:
         return d;
     }

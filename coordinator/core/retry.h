@@ -2,7 +2,8 @@
  *
  * A crash counts against max_attempts.  A loss (the worker went silent, or
  * came back as another process) counts only when the attempt left no newer
- * checkpoint; an attempt that was stopped as asked never counts.  Losses in a
+ * checkpoint, and so does a stop for a drained worker, a sweep of higher priority
+ * or a time limit; an attempt that a person stopped never counts.  Losses in a
  * row, with no newer checkpoint between them, quarantine the job.  An error that cannot heal fails
  * it at once.  The wait before the next attempt doubles, with a jitter that depends only on the job
  * and the count, so that a run can be repeated. */
@@ -31,6 +32,20 @@ enum ha_outcome {
     HA_OUTCOMES
 };
 
+/* Why an attempt was told to stop. */
+enum ha_stop {
+    HA_STOP_NONE,
+    HA_STOP_CELL,    /* its job has fewer cells now */
+    HA_STOP_PAUSE,   /* a person holds its sweep, or a cell of its job */
+    HA_STOP_DRAIN,   /* its worker is drained */
+    HA_STOP_PREEMPT, /* a sweep of higher priority needs its place */
+    HA_STOP_LIMIT,   /* its own time limit; never stored, the attempt's end says so */
+    HA_STOPS
+};
+
+const char *ha_stop_name(enum ha_stop stop); /* "" for NONE */
+bool ha_stop_parse(const char *name, enum ha_stop *ret_stop);
+
 const char *ha_outcome_name(enum ha_outcome outcome);
 bool ha_outcome_parse(const char *name, enum ha_outcome *ret_outcome);
 
@@ -52,12 +67,13 @@ struct ha_retry_decision {
     struct ha_retry_counts counts; /* from now on */
 };
 
-/* outcome is not DONE and not REVOKED.  started: the attempt was seen running
- * (one that never ran does not count at all).  progress: a newer checkpoint, or
+/* outcome is not DONE and not REVOKED.  stop: why a STOPPED one was stopped.  started: the attempt
+ * was seen running (one that never ran does not count at all).  progress: a newer checkpoint, or
  * answers, came out of it.  seed: of the jitter, e.g. the job's id. */
 struct ha_retry_decision ha_retry_decide(const struct ha_retry_policy *policy,
                                          struct ha_retry_counts counts, enum ha_outcome outcome,
-                                         bool started, bool progress, uint64_t seed);
+                                         enum ha_stop stop, bool started, bool progress,
+                                         uint64_t seed);
 
 /* HA_RETRY_BASE_MS * 2^(count - 1), at most HA_RETRY_MAX_MS, times 0.75 to 1.25. */
 int64_t ha_retry_backoff_ms(int64_t count, uint64_t seed);

@@ -1,14 +1,19 @@
-/* cancel and retry: changes of state that a person asks for. */
+/* cancel, retry, pause and resume: changes of state that a person asks for. */
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "common/base/error.h"
+#include "common/base/memory.h"
 #include "coordinator/hactl/address.h"
 #include "coordinator/hactl/link.h"
 #include "coordinator/hactl/verbs.h"
 
-static int change(const struct ha_arguments *arguments, const char *verb, struct ha_error *err)
+static int send_change(const struct ha_arguments *arguments, const struct ha_wire_change *change,
+                       struct ha_error *err)
 {
-    struct ha_wire_message request = {.kind = HA_WIRE_CHANGE}, *reply;
+    struct ha_wire_message request = {.kind = HA_WIRE_CHANGE, .body.change = *change}, *reply;
     struct ha_session *session;
     char key[HA_LINK_KEY_BYTES];
     int r = ha_link_new_key(key, err);
@@ -17,13 +22,8 @@ static int change(const struct ha_arguments *arguments, const char *verb, struct
         r = ha_session_open(arguments, &session, err);
     if (r < 0)
         return r;
-    request.body.change =
-        (struct ha_wire_change){.key = key,
-                                .verb = verb,
-                                .sweep = ha_arguments_at(arguments, 0, ""),
-                                .cell = ha_arguments_value(arguments, "cell", ""),
-                                .reason = ha_arguments_value(arguments, "reason", ""),
-                                .failed_only = ha_arguments_given(arguments, "failed")};
+    request.body.change.key = key;
+    request.body.change.reason = ha_arguments_value(arguments, "reason", "");
     r = ha_link_call(ha_session_link(session), &request, HA_WIRE_CHANGE_REPLY, 0, &reply, err);
     if (r == 0) {
         printf("%s\n", reply->body.change_reply.text);
@@ -31,6 +31,58 @@ static int change(const struct ha_arguments *arguments, const char *verb, struct
     }
     ha_session_close(session);
     return r;
+}
+
+static int change(const struct ha_arguments *arguments, const char *verb, struct ha_error *err)
+{
+    struct ha_wire_change change = {.verb = verb,
+                                    .sweep = ha_arguments_at(arguments, 0, ""),
+                                    .cell = ha_arguments_value(arguments, "cell", ""),
+                                    .failed_only = ha_arguments_given(arguments, "failed")};
+
+    return send_change(arguments, &change, err);
+}
+
+/* "SWEEP", "SWEEP/model", "SWEEP/model/strategy" or "SWEEP//strategy": no name has a slash. */
+static int change_part(const struct ha_arguments *arguments, const char *verb, struct ha_error *err)
+{
+    const char *selector = ha_arguments_at(arguments, 0, "");
+    char *copy = ha_strdup(selector), *model, *strategy;
+    struct ha_wire_change change;
+    int r;
+
+    if (!copy)
+        return ha_error_set(err, ENOMEM, "out of memory");
+    model = strchr(copy, '/');
+    strategy = model ? strchr(model + 1, '/') : NULL;
+    if (model)
+        *model++ = '\0';
+    if (strategy)
+        *strategy++ = '\0';
+    change = (struct ha_wire_change){.verb = verb,
+                                     .sweep = copy,
+                                     .model = model,
+                                     .strategy = strategy,
+                                     .finish = ha_arguments_given(arguments, "finish")};
+    if (!copy[0] || (model && !model[0] && (!strategy || !strategy[0])) ||
+        (strategy && (!strategy[0] || strchr(strategy, '/'))))
+        r = ha_error_set(err, EINVAL,
+                         "%s: name SWEEP, SWEEP/model, SWEEP/model/strategy or SWEEP//strategy",
+                         selector);
+    else
+        r = send_change(arguments, &change, err);
+    free(copy);
+    return r;
+}
+
+static int run_pause(const struct ha_arguments *arguments, struct ha_error *err)
+{
+    return change_part(arguments, "pause", err);
+}
+
+static int run_resume(const struct ha_arguments *arguments, struct ha_error *err)
+{
+    return change_part(arguments, "resume", err);
 }
 
 static int run_cancel(const struct ha_arguments *arguments, struct ha_error *err)
@@ -88,4 +140,43 @@ const struct ha_verb ha_verb_retry = {
             .n_shared_options = HA_REMOTE_OPTIONS,
         },
     .run = run_retry,
+};
+
+static const struct ha_option pause_options[] = {
+    {"finish", NULL, "let what runs go on to its end; without it attempts stop at a checkpoint"},
+    {"reason", "TEXT", "kept in the history and shown by status and why"},
+};
+
+const struct ha_verb ha_verb_pause = {
+    .name = "pause",
+    .command =
+        {
+            .name = "hactl pause",
+            .synopsis = "SWEEP[/[model][/strategy]]",
+            .summary = "hold back a sweep, a model's row or a strategy's column, judging too",
+            .example = "hactl pause demo//full --reason 'the GPU is needed'",
+            .options = pause_options,
+            .n_options = sizeof(pause_options) / sizeof(pause_options[0]),
+            .min_positional = 1,
+            .max_positional = 1,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
+    .run = run_pause,
+};
+
+const struct ha_verb ha_verb_resume = {
+    .name = "resume",
+    .command =
+        {
+            .name = "hactl resume",
+            .synopsis = "SWEEP[/[model][/strategy]]",
+            .summary = "let go on what was paused: what is named and all within it",
+            .example = "hactl resume demo",
+            .min_positional = 1,
+            .max_positional = 1,
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
+        },
+    .run = run_resume,
 };

@@ -5,6 +5,7 @@
 
 #include "common/base/utf8.h"
 #include "coordinator/server/inside.h"
+#include "coordinator/store/hold.h"
 #include "coordinator/store/stage.h"
 #include "coordinator/store/sweep.h"
 
@@ -74,6 +75,8 @@ static int cancel(struct change *p, struct ha_error *err)
     }
     p->text = "cancelled";
     p->changed = p->open;
+    if (ha_store_hold_remove(p->q->c->store, &p->q->by, p->sweep, 0, "", err) < 0)
+        return -EIO;
     return start(p, HA_SWEEP_CANCELLED, HA_CHORE_CANCEL, err);
 }
 
@@ -119,21 +122,19 @@ static int retry(struct change *p, struct ha_error *err)
         return r;
     }
     p->changed = p->failed + (failed_only ? 0 : p->cancelled);
-    return start(p, HA_SWEEP_RUNNING, failed_only ? HA_CHORE_RETRY : HA_CHORE_RETRY_ALL, err);
+    return start(p, p->state == HA_SWEEP_PAUSED ? HA_SWEEP_PAUSED : HA_SWEEP_RUNNING,
+                 failed_only ? HA_CHORE_RETRY : HA_CHORE_RETRY_ALL, err);
 }
 
 static int set_paused(struct change *p, bool paused, struct ha_error *err)
 {
-    enum ha_sweep_state from = paused ? HA_SWEEP_RUNNING : HA_SWEEP_PAUSED;
-
     if (p->cell != 0)
-        return ha_error_set(err, ENOSYS, "a single cell cannot be paused yet; pause its sweep");
-    p->text = paused ? "paused; what runs goes on to its end" : "goes on";
-    if (p->state != from)
-        return 0;
-    p->changed = 1;
-    return ha_store_sweep_set_state(p->q->c->store, &p->q->by, p->sweep,
-                                    paused ? HA_SWEEP_PAUSED : HA_SWEEP_RUNNING, p->reason, err);
+        return ha_error_set(err, EINVAL,
+                            "name a model's row or a strategy's column, not a cell: "
+                            "SWEEP/model/strategy");
+    p->changed = paused ? ha_server_pause(p->q, p->sweep, &p->text, err)
+                        : ha_server_resume(p->q, p->sweep, &p->text, err);
+    return p->changed < 0 ? (int)p->changed : 0;
 }
 
 static int apply(struct change *p, const char *verb, struct ha_error *err)

@@ -13,12 +13,14 @@ struct facts {
     struct ha_retry_policy policy;
     struct ha_retry_counts counts;
     struct ha_job_counts cells;
+    int64_t sweep;
 };
 
 static int read_facts(void *context, const struct ha_job_row *row)
 {
     struct facts *facts = context;
 
+    facts->sweep = row->sweep;
     facts->policy.max_attempts = row->max_attempts;
     facts->policy.wait_when_lost = row->wait_when_lost;
     facts->counts.crashes = row->crashes;
@@ -116,8 +118,8 @@ int ha_server_end_attempt(struct ha_coordinator *c, const struct ha_by *by,
         r = ha_store_job_get(c->store, attempt->job, read_facts, &facts, err);
     if (r < 0)
         return r;
-    decision = ha_retry_decide(&facts.policy, facts.counts, (enum ha_outcome)outcome, started,
-                               attempt->progress, (uint64_t)attempt->job);
+    decision = ha_retry_decide(&facts.policy, facts.counts, (enum ha_outcome)outcome, attempt->stop,
+                               started, attempt->progress, (uint64_t)attempt->job);
     ha_buffer_init(&reason, 0);
     r = ha_retry_reason(&facts.policy, &decision, (enum ha_outcome)outcome, why, &reason);
     if (r < 0) {
@@ -135,6 +137,8 @@ int ha_server_end_attempt(struct ha_coordinator *c, const struct ha_by *by,
     if (r == 0)
         r = split ? split_job(c, by, attempt->job, &decision, text, err)
                   : set_job(c, by, attempt->job, &decision, text, err);
+    if (r == 0 && !split && facts.cells.pending > 1)
+        r = ha_server_part_held(c, by, facts.sweep, attempt->job, err);
     c->changed = true;
     return r;
 }

@@ -215,7 +215,7 @@ static int see_running(struct ha_request *q, struct ha_member *m, struct ha_erro
         int r = ha_store_attempt_get(q->c->store, (int64_t)beat->running[i].job, epoch, &row, err);
 
         /* A word that was lost, or came before the worker had the grant. */
-        if (r == 1 && row.newest && row.worker == m->id && row.stop)
+        if (r == 1 && row.newest && row.worker == m->id && row.stops)
             r = ha_server_ask_to_stop(q->c, &row, err) < 0 ? -ENOMEM : 1;
         if (r < 0)
             return r;

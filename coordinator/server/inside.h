@@ -9,6 +9,7 @@
 
 #include "common/base/error.h"
 #include "coordinator/core/plan.h"
+#include "coordinator/core/retry.h"
 #include "coordinator/server/coordinator.h"
 #include "coordinator/store/event.h"
 #include "proto/arena.h"
@@ -188,6 +189,31 @@ int ha_server_revoke(struct ha_coordinator *c, struct ha_error *err);
 /* Tell an attempt to stop at a checkpoint; its lease goes on until it says that it did. */
 int ha_server_ask_to_stop(struct ha_coordinator *c, const struct ha_attempt_row *row,
                           struct ha_error *err);
+
+/* The same, and it is written down why; a word that was said before stands. */
+int ha_server_stop_attempt(struct ha_coordinator *c, const struct ha_by *by,
+                           const struct ha_attempt_row *row, enum ha_stop stop, const char *reason,
+                           struct ha_error *err);
+
+/* Tell attempts to stop whose jobs people hold (pause.c). */
+int ha_server_stop_held(struct ha_coordinator *c, struct ha_error *err);
+
+/* Cells that are held leave jobs that nobody works on, so that the others go on.
+ * job 0: every such job of the sweep. */
+int ha_server_part_held(struct ha_coordinator *c, const struct ha_by *by, int64_t sweep,
+                        int64_t job, struct ha_error *err);
+
+/* Pause or resume what a Change names: how many holds came or went; *ret_text
+ * is in the arena. */
+int64_t ha_server_pause(struct ha_request *q, int64_t sweep, const char **ret_text,
+                        struct ha_error *err);
+int64_t ha_server_resume(struct ha_request *q, int64_t sweep, const char **ret_text,
+                         struct ha_error *err);
+
+struct ha_hold;
+
+/* "ann since 2026-01-31 12:00:00 UTC (reason)", in the arena; NULL when memory is short. */
+const char *ha_server_holder(struct ha_arena *arena, const struct ha_hold *hold);
 
 /* Workers as the plan sees them: an array in the arena. */
 int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena,

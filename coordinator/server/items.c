@@ -8,6 +8,7 @@
 #include "coordinator/server/inside.h"
 #include "coordinator/server/judging.h"
 #include "coordinator/store/call.h"
+#include "coordinator/store/hold.h"
 #include "coordinator/store/item.h"
 #include "coordinator/store/store.h"
 #include "coordinator/store/sweep.h"
@@ -197,6 +198,16 @@ static int reply_waits(struct ha_request *q, const struct ha_item_row *item, str
                : refuse(q, (uint64_t)item->id, "a stored reply of the item waits to be read", err);
 }
 
+/* A person holds its cell back: nothing more is sent for it. */
+static int is_held(struct ha_request *q, const struct ha_item_row *item, struct ha_error *err)
+{
+    struct ha_item_change change = {
+        .state = HA_ITEM_READY, .reasks = item->reasks, .sends = item->sends, .fault = ""};
+    int r = ha_store_item_return(q->c->store, &q->by, item->id, item->epoch, &change, err);
+
+    return r < 0 ? r : refuse(q, (uint64_t)item->id, "its sweep is paused", err);
+}
+
 /* Out of money: the item waits, and its judge gets no more items until some
  * reservation comes free or the budget is raised. */
 static int no_money(struct ha_request *q, const struct ha_item_row *item, struct ha_error *err)
@@ -225,6 +236,11 @@ static int begin_one(struct ha_request *q, const struct ha_wire_item_ref *ref, d
         return reply_waits(q, &item, err);
     /* A request that is repeated finds its call begun already. */
     r = ha_store_call_open(q->c->store, item.id, item.epoch, &call, err);
+    if (r == 0) {
+        r = ha_store_hold_of_result(q->c->store, item.result, NULL, NULL, err);
+        if (r != 0)
+            return r < 0 ? r : is_held(q, &item, err);
+    }
     if (r == 0)
         r = ha_store_call_begin(q->c->store, item.id, item.epoch, q->caller->member->id, reserve,
                                 q->c->wall_ms, &call, err);

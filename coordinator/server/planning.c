@@ -10,7 +10,7 @@
 #include "coordinator/store/attempt.h"
 #include "coordinator/store/job.h"
 
-enum { PLAN_BYTES = 64 << 20, PLAN_JOBS = 128 };
+enum { PLAN_BYTES = 64 << 20, PLAN_JOBS = 512 };
 
 int64_t ha_server_model_number(const char *digest)
 {
@@ -189,6 +189,8 @@ static int plan(struct ha_coordinator *c, struct ha_arena *arena, bool *ret_more
                                     gather_job, &gather, err);
     if (r < 0)
         return r == -ENOMEM ? ha_error_set(err, ENOMEM, "no memory for a plan") : r;
+    *ret_more = r > 0;
+    r = 0;
     snapshot.jobs = gather.jobs;
     snapshot.job_count = gather.count;
     count = ha_plan_make(&snapshot, c->wall_ms, assignments, PLAN_JOBS);
@@ -200,7 +202,7 @@ static int plan(struct ha_coordinator *c, struct ha_arena *arena, bool *ret_more
         r = lease(c, arena, &assignments[i], parts, model_of(&snapshot, assignments[i].job), err);
     }
     /* Then there may be more to give. */
-    *ret_more = count > 0 && gather.count == PLAN_JOBS;
+    *ret_more = count > 0 && (*ret_more || count == PLAN_JOBS);
     return r;
 }
 
@@ -212,7 +214,8 @@ int ha_server_plan(struct ha_coordinator *c, struct ha_error *err)
     int r;
 
     ha_arena_init(&arena, PLAN_BYTES);
-    r = plan(c, &arena, &more, err);
+    r = ha_server_stop_held(c, err);
+    r = r < 0 ? r : plan(c, &arena, &more, err);
     ha_arena_clear(&arena);
     if (r == 0) {
         c->changed = more;
@@ -237,10 +240,36 @@ static int push_revoke(struct ha_coordinator *c, const struct ha_attempt_row *ro
     return !m || m->peer == 0 ? 0 : ha_server_hold(c, m->peer, &message, err);
 }
 
+struct stop_word {
+    struct ha_coordinator *c;
+    const struct ha_attempt_row *row;
+    struct ha_error *err;
+};
+
+static int tell(void *context, const struct ha_job_row *job)
+{
+    struct stop_word *word = context;
+    int r = push_revoke(word->c, word->row, job->stop_reason, word->err);
+
+    return r < 0 ? r : 1;
+}
+
 int ha_server_ask_to_stop(struct ha_coordinator *c, const struct ha_attempt_row *row,
                           struct ha_error *err)
 {
-    return push_revoke(c, row, "to go on without a cell that was cancelled", err);
+    struct stop_word word = {.c = c, .row = row, .err = err};
+    int r = ha_store_job_get(c->store, row->job, tell, &word, err);
+
+    return r < 0 ? r : 0;
+}
+
+int ha_server_stop_attempt(struct ha_coordinator *c, const struct ha_by *by,
+                           const struct ha_attempt_row *row, enum ha_stop stop, const char *reason,
+                           struct ha_error *err)
+{
+    int r = ha_store_job_set_stop(c->store, by, row->job, stop, reason, err);
+
+    return r < 0 ? r : push_revoke(c, row, reason, err);
 }
 
 static int revoke(struct ha_coordinator *c, const struct ha_attempt_row *row, struct ha_error *err)

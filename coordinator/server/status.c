@@ -8,6 +8,7 @@
 #include "coordinator/server/rows.h"
 #include "coordinator/store/artifact.h"
 #include "coordinator/store/cell.h"
+#include "coordinator/store/hold.h"
 #include "coordinator/store/job.h"
 #include "coordinator/store/stage.h"
 #include "coordinator/store/sweep.h"
@@ -21,7 +22,8 @@ struct page {
     struct ha_plan_snapshot workers;
     int64_t judges; /* alive */
     int64_t limit;
-    bool paused, one; /* one: asked for a single cell */
+    bool one;         /* asked for a single cell */
+    const char *held; /* of the cell that is being written: by whom; NULL: by nobody */
     struct ha_wire_cell_row *cell;
     /* of the cell that is being written: its generate stage, for the judges' */
     const char *generate_reason;
@@ -66,7 +68,7 @@ static int why_judge(struct page *p, const struct ha_stage_row *row, struct ha_b
         .judges = p->judges,
         .stop = row->judge_stop,
         .trouble = row->judge_trouble,
-        .paused = p->paused,
+        .held = p->held,
     };
 
     return ha_plan_why_judging(&judging, text);
@@ -79,7 +81,8 @@ static const char *why(struct page *p, const struct ha_stage_row *row)
         .id = row->job,
         .state = row->job_state,
         .not_before_ms = row->not_before_ms,
-        .paused = p->paused,
+        .held = p->held,
+        .stopping = row->stop_reason,
         .grows = row->grows,
         .reason = row->reason,
         .waits_for = row->kind == HA_STAGE_TRAIN      ? "the probe"
@@ -247,6 +250,14 @@ static int add_stage_whole(void *context, const struct ha_stage_row *row)
     return r < 0 ? r : add_products(context, row, NULL);
 }
 
+static int read_hold(void *context, const struct ha_hold *hold)
+{
+    struct page *p = context;
+
+    p->held = ha_server_holder(p->arena, hold);
+    return p->held ? 1 : -ENOMEM;
+}
+
 static int add_stages(struct page *p, struct ha_error *err)
 {
     for (int64_t i = 0; i < p->reply->n_cells; i++) {
@@ -256,6 +267,10 @@ static int add_stages(struct page *p, struct ha_error *err)
         p->generate_reason = NULL;
         p->generate_final = false;
         p->generate_total = 0;
+        p->held = NULL;
+        r = ha_store_hold_of_cell(p->q->c->store, (int64_t)p->cell->cell, read_hold, p, err);
+        if (r < 0)
+            return r;
         r = ha_store_stage_each(p->q->c->store, (int64_t)p->cell->cell,
                                 p->one ? add_stage_whole : add_stage, p, err);
         if (r < 0)
@@ -271,7 +286,6 @@ static int read_sweep(void *context, const struct ha_sweep_row *row)
     struct page *p = context;
     bool first = p->q->message->body.status_request.after_cell == 0;
 
-    p->paused = row->state == HA_SWEEP_PAUSED;
     p->reply->judge_label = ha_scratch_text(p->arena, row->judge_label);
     p->reply->toml = first ? ha_scratch_text(p->arena, row->toml) : "";
     if (!p->reply->judge_label || !p->reply->toml)

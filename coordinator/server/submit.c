@@ -10,6 +10,7 @@
 #include "common/conf/json.h"
 #include "common/conf/model_path.h"
 #include "coordinator/store/artifact.h"
+#include "coordinator/store/hold.h"
 #include "coordinator/store/sweep.h"
 
 /* ---- rows of a grid -------------------------------------------------------------------- */
@@ -156,7 +157,10 @@ int ha_submit_apply(struct ha_coordinator *c, const struct ha_by *by, int64_t sw
     if (r == 0)
         r = ha_store_sweep_set_chore(c->store, id, HA_CHORE_NONE, err);
     if (r == 0)
-        r = ha_store_sweep_set_state(c->store, by, id, HA_SWEEP_RUNNING, "", err);
+        r = ha_store_hold_of_sweep(c->store, id, err);
+    if (r >= 0)
+        r = ha_store_sweep_set_state(c->store, by, id, r ? HA_SWEEP_PAUSED : HA_SWEEP_RUNNING, "",
+                                     err);
     if (r == 0) {
         ha_chores_drop(c, id, "changing the stages");
         r = ha_chore_expand(c, id, work, err);

@@ -16,7 +16,9 @@ int ha_store_attempt_lease(struct ha_store *store, const struct ha_by *by, int64
     int r = ha_store_job_set(store, by, job, HA_JOB_LEASED, "", err);
 
     if (r == 0)
-        r = ha_db_exec(store, err, "UPDATE job SET attempts = attempts + 1, stop = 0 WHERE id = ?",
+        r = ha_db_exec(store, err,
+                       "UPDATE job SET attempts = attempts + 1, stop = 0, stop_kind = '',"
+                       " stop_reason = '' WHERE id = ?",
                        "i", job);
     if (r == 0)
         r = ha_db_int(store, &epoch.number, err, "SELECT attempts FROM job WHERE id = ?", "i", job);
@@ -40,7 +42,7 @@ int ha_store_attempt_lease(struct ha_store *store, const struct ha_by *by, int64
 #define ATTEMPT_COLUMNS                                                                            \
     "a.job, a.generation, a.number, a.worker, a.state, a.sequence, a.progress, a.charged,"         \
     " j.attempts = a.number AND j.state IN ('leased', 'running', 'ready', 'held'), j.state, "      \
-    "j.stop"
+    "j.stop, j.stop_kind"
 
 static void read_row(const struct ha_rows *rows, struct ha_attempt_row *row)
 {
@@ -54,9 +56,10 @@ static void read_row(const struct ha_rows *rows, struct ha_attempt_row *row)
         .charged = ha_rows_int(rows, 7) != 0,
         .newest = ha_rows_int(rows, 8) != 0,
         .job_state = HA_JOB_ASIDE,
-        .stop = ha_rows_int(rows, 10) != 0,
+        .stops = ha_rows_int(rows, 10) != 0,
     };
     ha_attempt_state_parse(ha_rows_text(rows, 4), &row->state);
+    ha_stop_parse(ha_rows_text(rows, 11), &row->stop);
     ha_job_state_parse(ha_rows_text(rows, 9), &row->job_state);
 }
 

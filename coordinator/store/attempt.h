@@ -28,11 +28,12 @@ struct ha_attempt_row {
     struct ha_epoch epoch;
     int64_t worker;
     enum ha_attempt_state state;
-    int64_t sequence; /* reports taken */
-    bool progress;    /* a checkpoint or answers came out of it */
-    bool charged;     /* its loss counted as a crash */
-    bool newest;      /* of its job, which is not final: it may report */
-    bool stop;        /* it shall stop at a checkpoint: its job has fewer cells now */
+    int64_t sequence;  /* reports taken */
+    bool progress;     /* a checkpoint or answers came out of it */
+    bool charged;      /* its loss counted as a crash */
+    bool newest;       /* of its job, which is not final: it may report */
+    bool stops;        /* it shall stop at a checkpoint */
+    enum ha_stop stop; /* why */
     enum ha_job_state job_state;
 };
 

@@ -165,6 +165,12 @@ int ha_store_item_each_ready(struct ha_store *store, int64_t judge, int64_t now_
                          " JOIN answer a ON a.id = i.answer JOIN prompt p ON p.id = a.prompt_row"
                          " WHERE i.judge = ?1 AND i.state = 'ready'"
                          " AND (i.not_before_ms <= ?2 OR i.not_before_ms > ?3)"
+                         " AND NOT EXISTS (SELECT 1 FROM hold h CROSS JOIN result r"
+                         "  CROSS JOIN stage s CROSS JOIN cell c"
+                         "  WHERE h.sweep = (SELECT sweep FROM judge WHERE id = ?1)"
+                         "  AND r.id = i.result AND s.id = r.owner AND c.id = s.cell"
+                         "  AND ifnull(h.model, c.model) = c.model"
+                         "  AND (h.strategy = '' OR h.strategy = c.strategy))"
                          " ORDER BY i.turn LIMIT ?4",
                          "iiii", judge, now_ms, now_ms + max_wait_ms, limit);
 

@@ -53,7 +53,7 @@ int ha_store_job_add(struct ha_store *store, const struct ha_by *by, const struc
 #define JOB_COLUMNS                                                                                \
     "j.id, j.sweep, j.kind, j.model_digest, j.state, j.reason, j.priority, j.attempts,"            \
     " j.crashes, j.losses, j.not_before_ms, w.state = 'paused', w.max_attempts,"                   \
-    " w.wait_when_lost, j.fuse_key, j.turn, w.fuse"
+    " w.wait_when_lost, j.fuse_key, j.turn, w.fuse, j.stop_kind, j.stop_reason"
 
 /* A state that no version knows shows as aside: the job is left alone. */
 static void read_row(const struct ha_rows *rows, struct ha_job_row *row)
@@ -76,8 +76,10 @@ static void read_row(const struct ha_rows *rows, struct ha_job_row *row)
         .fuse_key = ha_rows_text(rows, 14),
         .turn = ha_rows_int(rows, 15),
         .fuse = HA_FUSE_NEVER,
+        .stop_reason = ha_rows_text(rows, 18),
     };
     ha_fuse_mode_parse(ha_rows_text(rows, 16), &row->fuse);
+    ha_stop_parse(ha_rows_text(rows, 17), &row->stop);
     ha_stage_kind_parse(ha_rows_text(rows, 2), &row->kind);
     ha_job_state_parse(ha_rows_text(rows, 4), &row->state);
 }
@@ -85,13 +87,13 @@ static void read_row(const struct ha_rows *rows, struct ha_job_row *row)
 static void read_need(const struct ha_rows *rows, struct ha_job_row *row)
 {
     row->need = (struct ha_fuse_need){
-        .shared = ha_rows_real(rows, 17),
-        .cost = ha_rows_real(rows, 18),
-        .shared_bytes = ha_rows_int(rows, 19),
-        .pass_bytes = ha_rows_int(rows, 20),
-        .bytes = ha_rows_int(rows, 21),
+        .shared = ha_rows_real(rows, 19),
+        .cost = ha_rows_real(rows, 20),
+        .shared_bytes = ha_rows_int(rows, 21),
+        .pass_bytes = ha_rows_int(rows, 22),
+        .bytes = ha_rows_int(rows, 23),
     };
-    row->grows = ha_rows_int(rows, 22) != 0;
+    row->grows = ha_rows_int(rows, 24) != 0;
 }
 
 static int each(struct ha_rows *rows, bool needs, ha_job_fn fn, void *context, struct ha_error *err)
@@ -125,8 +127,45 @@ int ha_store_job_get(struct ha_store *store, int64_t job, ha_job_fn fn, void *co
     return r < 0 ? r : each(&rows, false, fn, context, err);
 }
 
-int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_wait_ms,
-                            int64_t limit, ha_job_fn fn, void *context, struct ha_error *err)
+/* Sweeps with something ready, high priority first. */
+enum { SWEEPS = 256, SWEEP_JOBS = 16 };
+
+static int list_sweeps(struct ha_store *store, int64_t sweeps[SWEEPS], int64_t *ret_count,
+                       struct ha_error *err)
+{
+    struct ha_rows rows;
+    int64_t count = 0;
+    int r = ha_rows_open(store, &rows, err,
+                         "SELECT w.id FROM sweep w WHERE w.state = 'running'"
+                         " AND (w.expanding = 0 OR w.fuse = 'never') AND EXISTS"
+                         " (SELECT 1 FROM job j INDEXED BY job_ready WHERE j.sweep = w.id"
+                         "  AND j.state = 'ready') ORDER BY w.priority DESC, w.id LIMIT ?",
+                         "i", (int64_t)SWEEPS);
+
+    while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {
+        sweeps[count++] = ha_rows_int(&rows, 0);
+        r = 0;
+    }
+    *ret_count = count;
+    return r;
+}
+
+struct counted {
+    ha_job_fn fn;
+    void *context;
+    int64_t count;
+};
+
+static int count_job(void *context, const struct ha_job_row *row)
+{
+    struct counted *counted = context;
+
+    counted->count++;
+    return counted->fn(counted->context, row);
+}
+
+static int each_of_sweep(struct ha_store *store, int64_t sweep, int64_t now_ms, int64_t max_wait_ms,
+                         int64_t limit, ha_job_fn fn, void *context, struct ha_error *err)
 {
     struct ha_rows rows;
     int r = ha_rows_open(store, &rows, err,
@@ -140,15 +179,35 @@ int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_
                          " LEFT JOIN stage s ON s.id = (SELECT r.owner FROM job_cell c"
                          "  JOIN result r ON r.id = c.result WHERE c.job = j.id"
                          "  ORDER BY c.result LIMIT 1)"
-                         " WHERE j.state = 'ready' AND w.state = 'running'"
-                         " AND (w.expanding = 0 OR w.fuse = 'never')"
-                         " AND (j.not_before_ms <= ?1 OR j.not_before_ms > ?2)"
-                         " ORDER BY j.priority DESC, j.turn, j.id LIMIT ?3",
-                         "iii", now_ms, now_ms + max_wait_ms, limit);
+                         " WHERE j.sweep = ?1 AND j.state = 'ready'"
+                         " AND (j.not_before_ms <= ?2 OR j.not_before_ms > ?3)"
+                         " AND NOT EXISTS (SELECT 1 FROM hold h CROSS JOIN job_cell jc"
+                         "  CROSS JOIN result r CROSS JOIN stage o CROSS JOIN cell c"
+                         "  WHERE h.sweep = ?1 AND jc.job = j.id AND jc.outcome = 'pending'"
+                         "  AND r.id = jc.result AND o.id = r.owner AND c.id = o.cell"
+                         "  AND ifnull(h.model, c.model) = c.model"
+                         "  AND (h.strategy = '' OR h.strategy = c.strategy))"
+                         " ORDER BY j.turn, j.id LIMIT ?4",
+                         "iiii", sweep, now_ms, now_ms + max_wait_ms, limit);
 
-    if (r == 0)
-        r = each(&rows, true, fn, context, err);
-    return r < 0 ? r : 0;
+    return r < 0 ? r : each(&rows, true, fn, context, err);
+}
+
+int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_wait_ms,
+                            int64_t limit, ha_job_fn fn, void *context, struct ha_error *err)
+{
+    int64_t sweeps[SWEEPS], count;
+    bool more = false;
+    int r = list_sweeps(store, sweeps, &count, err);
+
+    for (int64_t i = 0; r >= 0 && i < count; i++) {
+        struct counted counted = {.fn = fn, .context = context};
+        int64_t part = limit / count > SWEEP_JOBS ? limit / count : SWEEP_JOBS;
+
+        r = each_of_sweep(store, sweeps[i], now_ms, max_wait_ms, part, count_job, &counted, err);
+        more = more || counted.count == part;
+    }
+    return r < 0 ? r : more;
 }
 
 int ha_store_job_next_wait(struct ha_store *store, int64_t now_ms, int64_t *ret_ms,

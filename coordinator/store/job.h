@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "coordinator/core/fuse.h"
+#include "coordinator/core/retry.h"
 #include "coordinator/core/state.h"
 #include "coordinator/store/event.h"
 
@@ -23,7 +24,9 @@ struct ha_job_row {
     int64_t crashes, losses;
     int64_t not_before_ms;
     const char *fuse_key; /* "": its cells stay by themselves */
-    int64_t turn;         /* place among jobs of its priority */
+    int64_t turn;         /* place among jobs of its sweep */
+    enum ha_stop stop;    /* why its attempt shall stop at a checkpoint */
+    const char *stop_reason;
     /* of its sweep */
     bool paused;
     enum ha_fuse_mode fuse;
@@ -44,10 +47,11 @@ typedef int (*ha_job_fn)(void *context, const struct ha_job_row *row);
 int ha_store_job_get(struct ha_store *store, int64_t job, ha_job_fn fn, void *context,
                      struct ha_error *err);
 
-/* Ready jobs of running sweeps whose wait is over, in the order of the plan.  A
- * time further away than max_wait_ms is not believed (clocks jump).  Nothing of
- * a sweep that is still being expanded, unless it forms no jobs of several cells:
- * not all that belongs together is known then. */
+/* Ready jobs of running sweeps that nobody holds and whose wait is over: sweep by
+ * sweep, high priority first, about limit in all and the same number of each.  A
+ * time further away than max_wait_ms is not believed (clocks jump).  Nothing of a
+ * sweep that is still being expanded, unless it forms no jobs of several cells:
+ * not all that belongs together is known then.  1: a sweep may have more. */
 int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_wait_ms,
                             int64_t limit, ha_job_fn fn, void *context, struct ha_error *err);
 
@@ -107,12 +111,13 @@ int ha_store_job_join(struct ha_store *store, const struct ha_by *by, int64_t in
 int ha_store_job_split(struct ha_store *store, const struct ha_by *by, int64_t job,
                        int64_t not_before_ms, const char *reason, struct ha_error *err);
 
-/* One result goes on in a job of its own, in another sweep; an attempt that works
- * on the others shall stop and go on without it. */
+/* One result goes on in a job of its own, in that sweep; an attempt that works on
+ * the others shall stop and go on without it.  why: what the older job says of it. */
 int ha_store_job_detach(struct ha_store *store, const struct ha_by *by, int64_t job, int64_t result,
-                        int64_t sweep, int64_t cell, struct ha_error *err);
+                        int64_t sweep, int64_t cell, const char *why, struct ha_error *err);
 
-/* Its attempt shall stop at a checkpoint: the job has fewer cells now. */
-int ha_store_job_set_stop(struct ha_store *store, int64_t job, struct ha_error *err);
+/* Its attempt shall stop at a checkpoint.  The first word stands. */
+int ha_store_job_set_stop(struct ha_store *store, const struct ha_by *by, int64_t job,
+                          enum ha_stop stop, const char *reason, struct ha_error *err);
 
 #endif

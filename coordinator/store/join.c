@@ -116,15 +116,33 @@ int ha_store_job_split(struct ha_store *store, const struct ha_by *by, int64_t j
     return r < 0 ? r : ha_store_job_set(store, by, job, HA_JOB_CANCELLED, reason, err);
 }
 
-int ha_store_job_set_stop(struct ha_store *store, int64_t job, struct ha_error *err)
+int ha_store_job_set_stop(struct ha_store *store, const struct ha_by *by, int64_t job,
+                          enum ha_stop stop, const char *reason, struct ha_error *err)
 {
-    return ha_db_exec(store, err,
-                      "UPDATE job SET stop = 1 WHERE id = ? AND state IN ('leased', 'running')",
-                      "i", job);
+    char subject[32];
+    int64_t sweep = 0;
+    int r = ha_db_exec(store, err,
+                       "UPDATE job SET stop = 1, stop_kind = ?, stop_reason = ? WHERE id = ?"
+                       " AND stop = 0 AND state IN ('leased', 'running')",
+                       "tti", ha_stop_name(stop), reason, job);
+
+    if (r < 0 || ha_db_changes(store) == 0)
+        return r;
+    r = ha_db_int(store, &sweep, err, "SELECT sweep FROM job WHERE id = ?", "i", job);
+    snprintf(subject, sizeof subject, "job %" PRId64, job);
+    return r < 0 ? r
+                 : ha_store_event_add(store, by,
+                                      &(struct ha_event){.sweep = sweep,
+                                                         .job = job,
+                                                         .subject = subject,
+                                                         .before = "running",
+                                                         .after = "stopping",
+                                                         .reason = reason},
+                                      err);
 }
 
 int ha_store_job_detach(struct ha_store *store, const struct ha_by *by, int64_t job, int64_t result,
-                        int64_t sweep, int64_t cell, struct ha_error *err)
+                        int64_t sweep, int64_t cell, const char *why, struct ha_error *err)
 {
     struct copy copy = {.store = store,
                         .by = by,
@@ -141,13 +159,15 @@ int ha_store_job_detach(struct ha_store *store, const struct ha_by *by, int64_t 
                       job);
     if (r >= 0)
         r = ha_db_exec(store, err,
-                       "UPDATE job_cell SET outcome = 'failed',"
-                       " reason = 'another sweep goes on with it' WHERE job = ? AND result = ?",
-                       "ii", job, result);
+                       "UPDATE job_cell SET outcome = 'failed', reason = ? WHERE job = ?"
+                       " AND result = ?",
+                       "tii", why, job, result);
     copy.row.state = waits ? HA_JOB_WAITING : HA_JOB_READY;
     if (r == 0)
         r = ha_store_job_get(store, job, add_copy, &copy, err);
     if (r == 1)
         r = ha_store_job_set(store, by, copy.job, copy.row.state, "", err);
-    return r < 0 ? r : ha_store_job_set_stop(store, job, err);
+    return r < 0 ? r
+                 : ha_store_job_set_stop(store, by, job, HA_STOP_CELL,
+                                         "to go on without a cell that left its job", err);
 }

@@ -336,7 +336,8 @@ static int move_job(struct ha_store *store, const struct ha_by *by, const struct
     if (r < 0)
         return r;
     if (counts.pending > 1)
-        return ha_store_job_detach(store, by, job, to->result, to->sweep, to->cell, err);
+        return ha_store_job_detach(store, by, job, to->result, to->sweep, to->cell,
+                                   "another sweep goes on with it", err);
     return ha_db_exec(store, err,
                       "UPDATE job SET sweep = ?1,"
                       " priority = (SELECT priority FROM sweep WHERE id = ?1) WHERE id = ?2",
@@ -386,8 +387,10 @@ static int cancel_work(struct ha_store *store, const struct ha_by *by,
         r = ha_store_job_cell_counts(store, job, &counts, err);
     if (r < 0)
         return r;
-    return counts.pending > 0 ? ha_store_job_set_stop(store, job, err)
-                              : ha_store_job_set(store, by, job, HA_JOB_CANCELLED, reason, err);
+    return counts.pending > 0
+               ? ha_store_job_set_stop(store, by, job, HA_STOP_CELL,
+                                       "to go on without a cell that was cancelled", err)
+               : ha_store_job_set(store, by, job, HA_JOB_CANCELLED, reason, err);
 }
 
 int ha_store_result_drop(struct ha_store *store, const struct ha_by *by, int64_t id,

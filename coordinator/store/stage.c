@@ -318,6 +318,7 @@ static void read_row(const struct ha_rows *rows, struct ha_stage_row *row)
         .judge_trouble = ha_rows_text(rows, 28),
         .judge_samples = ha_rows_int(rows, 27),
         .grows = ha_rows_int(rows, 29) != 0,
+        .stop_reason = ha_rows_text(rows, 30),
     };
     ha_stage_kind_parse(ha_rows_text(rows, 4), &row->kind);
     ha_stage_state_parse(ha_rows_text(rows, 8), &row->state);
@@ -341,7 +342,7 @@ int ha_store_stage_each(struct ha_store *store, int64_t cell, ha_stage_fn fn, vo
         " ifnull(j.state, '') = 'ready' AND j.fuse_key <> '' AND j.attempts = 0 AND EXISTS"
         " (SELECT 1 FROM stage o INDEXED BY stage_fuse WHERE o.sweep = j.sweep"
         "  AND o.fuse_key = j.fuse_key AND o.fuse_key <> '' AND o.state = 'waiting'"
-        "  AND o.live = 1)"
+        "  AND o.live = 1), CASE WHEN j.stop = 1 THEN j.stop_reason ELSE '' END"
         " FROM stage s JOIN result r ON r.id = s.result LEFT JOIN judge u ON u.id = s.judge"
         " LEFT JOIN job j ON j.id = (SELECT max(job) FROM job_cell WHERE result = r.id)"
         " WHERE s.cell = ? AND s.live = 1"

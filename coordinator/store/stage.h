@@ -63,6 +63,7 @@ struct ha_stage_row {
     int64_t job, attempts, not_before_ms, crashes;
     enum ha_job_state job_state;
     const char *worker;
+    const char *stop_reason; /* why the job's attempt was told to stop; "": it was not */
     bool grows; /* it is ready, and cells that could share its job wait for their training */
 };
 

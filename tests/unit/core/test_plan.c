@@ -87,7 +87,7 @@ static void which_jobs_wait(void **state)
     (void)state;
     jobs[0].state = HA_JOB_WAITING;
     jobs[1].not_before_ms = 1001;
-    jobs[2].paused = true;
+    jobs[2].held = "ann";
     assert_int_equal(plan(&worker, 1, jobs, 4, out, 2), 1);
     assert_int_equal(out[0].job, 8);
 }
@@ -138,8 +138,8 @@ static void why_sentences(void **state)
     job.not_before_ms = 12500;
     job.reason = "crash: killed by signal 9 (SIGKILL)";
     expect_why(&worker, 1, &job, "retry in 12 s after crash: killed by signal 9 (SIGKILL)");
-    job.paused = true;
-    expect_why(&worker, 1, &job, "the sweep is paused");
+    job.held = "ann since noon";
+    expect_why(&worker, 1, &job, "held by ann since noon");
     job.state = HA_JOB_WAITING;
     job.waits_for = "training";
     expect_why(&worker, 1, &job, "waiting for training");
@@ -148,6 +148,8 @@ static void why_sentences(void **state)
     expect_why(&worker, 1, &job, "held: lost");
     job.state = HA_JOB_RUNNING;
     expect_why(&worker, 1, &job, "");
+    job.stopping = "paused by ann";
+    expect_why(&worker, 1, &job, "stopping at a checkpoint: paused by ann");
 }
 
 static void expect_judging(const struct ha_plan_judging *judging, const char *sentence)
@@ -176,6 +178,8 @@ static void why_judging(void **state)
     expect_judging(&j, "the budget is used up");
     j.leased = 1;
     expect_judging(&j, "");
+    j.held = "ann since noon";
+    expect_judging(&j, "held by ann since noon");
     j = (struct ha_plan_judging){.total = 2,
                                  .scored = 2,
                                  .answers_complete = true,

@@ -16,27 +16,36 @@ static void decisions(void **state)
     static const struct {
         struct ha_retry_counts before;
         enum ha_outcome outcome;
+        enum ha_stop stop;
         bool started, progress;
         enum ha_retry_verdict verdict;
         struct ha_retry_counts after;
     } table[] = {
-        {{0, 0}, HA_OUTCOME_FAILED, true, false, HA_RETRY_AGAIN, {1, 0}},
-        {{1, 3}, HA_OUTCOME_FAILED, true, true, HA_RETRY_AGAIN, {2, 0}},
-        {{2, 0}, HA_OUTCOME_FAILED, true, true, HA_RETRY_FAIL, {3, 0}},
-        {{0, 0}, HA_OUTCOME_REFUSED, true, true, HA_RETRY_FAIL, {0, 0}},
-        {{0, 3}, HA_OUTCOME_LOST, true, true, HA_RETRY_AGAIN, {0, 0}},
-        {{0, 0}, HA_OUTCOME_LOST, true, false, HA_RETRY_AGAIN, {1, 1}},
-        {{2, 0}, HA_OUTCOME_LOST, true, false, HA_RETRY_FAIL, {3, 1}},
-        {{2, 0}, HA_OUTCOME_LOST, false, false, HA_RETRY_AGAIN, {2, 0}},
-        {{0, 4}, HA_OUTCOME_LOST, true, true, HA_RETRY_AGAIN, {0, 0}},
-        {{2, 4}, HA_OUTCOME_LOST, true, false, HA_RETRY_HOLD, {3, 5}},
-        {{1, 4}, HA_OUTCOME_STOPPED, true, false, HA_RETRY_AGAIN, {1, 0}},
+        {{0, 0}, HA_OUTCOME_FAILED, HA_STOP_NONE, true, false, HA_RETRY_AGAIN, {1, 0}},
+        {{1, 3}, HA_OUTCOME_FAILED, HA_STOP_NONE, true, true, HA_RETRY_AGAIN, {2, 0}},
+        {{2, 0}, HA_OUTCOME_FAILED, HA_STOP_NONE, true, true, HA_RETRY_FAIL, {3, 0}},
+        {{0, 0}, HA_OUTCOME_REFUSED, HA_STOP_NONE, true, true, HA_RETRY_FAIL, {0, 0}},
+        {{0, 3}, HA_OUTCOME_LOST, HA_STOP_NONE, true, true, HA_RETRY_AGAIN, {0, 0}},
+        {{0, 0}, HA_OUTCOME_LOST, HA_STOP_NONE, true, false, HA_RETRY_AGAIN, {1, 1}},
+        {{2, 0}, HA_OUTCOME_LOST, HA_STOP_NONE, true, false, HA_RETRY_FAIL, {3, 1}},
+        {{2, 0}, HA_OUTCOME_LOST, HA_STOP_NONE, false, false, HA_RETRY_AGAIN, {2, 0}},
+        {{0, 4}, HA_OUTCOME_LOST, HA_STOP_NONE, true, true, HA_RETRY_AGAIN, {0, 0}},
+        {{2, 4}, HA_OUTCOME_LOST, HA_STOP_NONE, true, false, HA_RETRY_HOLD, {3, 5}},
+        {{1, 4}, HA_OUTCOME_STOPPED, HA_STOP_NONE, true, false, HA_RETRY_AGAIN, {1, 0}},
+        {{1, 4}, HA_OUTCOME_STOPPED, HA_STOP_PAUSE, true, false, HA_RETRY_AGAIN, {1, 0}},
+        {{2, 0}, HA_OUTCOME_STOPPED, HA_STOP_CELL, true, false, HA_RETRY_AGAIN, {2, 0}},
+        {{1, 4}, HA_OUTCOME_STOPPED, HA_STOP_DRAIN, true, true, HA_RETRY_AGAIN, {1, 0}},
+        {{1, 0}, HA_OUTCOME_STOPPED, HA_STOP_DRAIN, true, false, HA_RETRY_AGAIN, {2, 0}},
+        {{2, 0}, HA_OUTCOME_STOPPED, HA_STOP_PREEMPT, false, false, HA_RETRY_AGAIN, {2, 0}},
+        {{2, 0}, HA_OUTCOME_STOPPED, HA_STOP_LIMIT, true, false, HA_RETRY_FAIL, {3, 0}},
+        {{2, 0}, HA_OUTCOME_STOPPED, HA_STOP_LIMIT, true, true, HA_RETRY_AGAIN, {2, 0}},
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
-        struct ha_retry_decision d = ha_retry_decide(&policy, table[i].before, table[i].outcome,
-                                                     table[i].started, table[i].progress, 7);
+        struct ha_retry_decision d =
+            ha_retry_decide(&policy, table[i].before, table[i].outcome, table[i].stop,
+                            table[i].started, table[i].progress, 7);
 
         assert_int_equal(d.verdict, table[i].verdict);
         assert_int_equal(d.counts.crashes, table[i].after.crashes);
@@ -51,12 +60,13 @@ static void decisions(void **state)
 static void wait_when_lost_holds(void **state)
 {
     struct ha_retry_policy wait = {.max_attempts = 3, .wait_when_lost = true};
-    struct ha_retry_decision d =
-        ha_retry_decide(&wait, (struct ha_retry_counts){0, 0}, HA_OUTCOME_LOST, true, true, 1);
+    struct ha_retry_decision d = ha_retry_decide(&wait, (struct ha_retry_counts){0, 0},
+                                                 HA_OUTCOME_LOST, HA_STOP_NONE, true, true, 1);
 
     (void)state;
     assert_int_equal(d.verdict, HA_RETRY_HOLD);
-    d = ha_retry_decide(&wait, (struct ha_retry_counts){0, 0}, HA_OUTCOME_LOST, false, false, 1);
+    d = ha_retry_decide(&wait, (struct ha_retry_counts){0, 0}, HA_OUTCOME_LOST, HA_STOP_NONE, false,
+                        false, 1);
     assert_int_equal(d.verdict, HA_RETRY_AGAIN);
 }
 

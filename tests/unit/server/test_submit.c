@@ -323,20 +323,6 @@ static void a_shared_result_survives_one_cancel(void **state)
     free(grid);
 }
 
-static void pause_holds_and_resume_goes_on(void **state)
-{
-    struct bench *b = *state;
-    struct fake_job job;
-
-    bench_create(b, CLIENT);
-    assert_int_equal(apply(b, "p1", "pause", ""), 1);
-    bench_hello_worker(b, WORKER, "w1", "i1", 1);
-    assert_false(bench_granted(b, WORKER, &job));
-    bench_expect_stage(b, CLIENT, "tiny/mid", "train", "ready", "the sweep is paused");
-    assert_int_equal(apply(b, "p2", "resume", ""), 1);
-    assert_true(bench_granted(b, WORKER, &job));
-}
-
 static void too_many_failures_stop_the_sweep(void **state)
 {
     struct bench *b = *state;
@@ -492,7 +478,6 @@ int main(void)
         CASE(cancel_stops_and_submit_resumes),
         CASE(one_cell_is_cancelled_and_retried),
         CASE(a_shared_result_survives_one_cancel),
-        CASE(pause_holds_and_resume_goes_on),
         CASE(too_many_failures_stop_the_sweep),
         CASE(unknown_names_are_said),
         CASE(a_large_grid_expands_in_slices),
