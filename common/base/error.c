@@ -4,12 +4,20 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/base/utf8.h"
+
 /* The functions themselves, not the notes to the compiler around their calls. */
 #undef ha_error_set
 #undef ha_error_prefix
 
-static void keep_one_line(char *text)
+/* One line of UTF-8: texts of strangers may be neither, and the end may be cut inside a
+ * character. */
+static void keep_one_line(char text[HA_ERROR_TEXT_BYTES])
 {
+    char raw[HA_ERROR_TEXT_BYTES];
+
+    memcpy(raw, text, sizeof(raw));
+    (void)ha_utf8_copy(text, HA_ERROR_TEXT_BYTES, raw);
     for (; *text; text++)
         if ((unsigned char)*text < 0x20 || *text == 0x7f)
             *text = '?';

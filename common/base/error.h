@@ -20,7 +20,8 @@ struct ha_error {
 };
 
 /* Store a positive errno and a formatted line (cut at the end of the text).
- * Control characters in the text become '?', so that one error is one line.
+ * Control characters in the text, and bytes that are not UTF-8, become '?': one error is one line
+ * that may be sent and stored.
  * Returns -code, so that a failing line is one `return`; a code that is not
  * positive counts as EIO, so that an error never reads as success. */
 int ha_error_set(struct ha_error *err, int code, const char *format, ...)

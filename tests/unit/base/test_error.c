@@ -37,11 +37,30 @@ static void long_text_is_cut(void **state)
     assert_int_equal(strlen(err.text), HA_ERROR_TEXT_BYTES - 1);
 }
 
+/* So that it may be sent and stored. */
+static void text_is_utf8(void **state)
+{
+    struct ha_error err = {0};
+    char text[HA_ERROR_TEXT_BYTES + 1];
+
+    (void)state;
+    (void)ha_error_set(&err, EIO, "a\xff\xc3\xa9\x80");
+    assert_string_equal(err.text, "a?\xc3\xa9?");
+    memset(text, 'x', sizeof(text));
+    memcpy(text + HA_ERROR_TEXT_BYTES - 2, "\xc3\xa9", 3);
+    (void)ha_error_set(&err, EIO, "%s", text);
+    assert_int_equal(strlen(err.text), HA_ERROR_TEXT_BYTES - 1);
+    assert_int_equal(err.text[HA_ERROR_TEXT_BYTES - 2], '?');
+    (void)ha_error_prefix(&err, "\xe6\xbc\xa2");
+    assert_string_equal(err.text + HA_ERROR_TEXT_BYTES - 3, "xx");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_line_with_prefix),
         cmocka_unit_test(long_text_is_cut),
+        cmocka_unit_test(text_is_utf8),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
