@@ -11,6 +11,7 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "common/base/memory_use.h"
+#include "common/base/utf8.h"
 #include "common/conf/json.h"
 #include "common/conf/settings_value.h"
 
@@ -484,8 +485,12 @@ int ha_section_set(const struct ha_section *section, const struct ha_setting *ro
                    const char *where, void *values, struct ha_error *err)
 {
     struct ha_error inner = {0};
-    int r = set_from_text(row, text, values, &inner);
+    int r;
 
+    /* A file's text is checked by its parser; this may come from a command line. */
+    if (ha_utf8_valid(text, strlen(text)) != strlen(text))
+        return ha_error_set(err, EINVAL, "%s must be UTF-8", where);
+    r = set_from_text(row, text, values, &inner);
     if (r < 0)
         return ha_error_set(err, inner.code, "%s %s", where, ha_error_text(&inner));
     mark_given(section, row, values);
