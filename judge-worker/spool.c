@@ -187,7 +187,7 @@ static int read_record(struct reader *reader, const char *hex, size_t header_siz
                        enum piece *ret_piece)
 {
     size_t left = (size_t)(reader->end - reader->at);
-    const char *header = reader->at, *raw = header + header_size + 1;
+    const char *header = reader->at, *raw;
     char found[HA_SHA256_HEX_BYTES];
     struct ha_judge_record record;
     int r;
@@ -195,6 +195,7 @@ static int read_record(struct reader *reader, const char *hex, size_t header_siz
     *ret_piece = PIECE_CUT;
     if (header_size > left || raw_size > left || header_size + raw_size + 2 > left)
         return 0;
+    raw = header + header_size + 1;
     digest_of(header, header_size, raw, raw_size, found);
     *ret_piece = PIECE_DAMAGED;
     if (strcmp(found, hex) != 0)
