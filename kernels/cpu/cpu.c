@@ -196,9 +196,10 @@ struct tiles {
 static void do_tile(void *context, int64_t tile, int thread)
 {
     const struct tiles *tiles = context;
+    char *scratch = tiles->cpu->per_thread; /* NULL where no operation has asked for any */
 
     tiles->fn(tiles->context, tile,
-              tiles->cpu->per_thread + (size_t)thread * tiles->cpu->per_thread_bytes);
+              scratch ? scratch + (size_t)thread * tiles->cpu->per_thread_bytes : NULL);
 }
 
 void ha_cpu_for_tiles(struct ha_cpu *cpu, int64_t n_tiles, double work, ha_cpu_tile_fn fn,
