@@ -186,12 +186,34 @@ struct ha_json *ha_section_json(const struct ha_section *section, const void *va
 
 /* --- text --------------------------------------------------------------- */
 
+/* JSON that is TOML too: TOML wants the character 7f escaped. */
 static char *json_text(struct ha_json *json)
 {
-    char *text = json ? ha_json_dump(json, HA_JSON_COMPACT) : NULL;
+    static const char del[] = "\x7f";
+    char *dumped = json ? ha_json_dump(json, HA_JSON_COMPACT) : NULL;
+    const char *at = dumped;
+    struct ha_buffer text;
+    int r = 0;
 
     ha_json_destroy(json);
-    return text;
+    if (!dumped || !strstr(dumped, del))
+        return dumped;
+    ha_buffer_init(&text, 0);
+    while (r == 0 && *at) {
+        size_t length = strcspn(at, del);
+
+        r = ha_buffer_append(&text, at, length);
+        at += length;
+        if (r == 0 && *at == del[0]) {
+            r = ha_buffer_append_text(&text, "\\u007f");
+            at++;
+        }
+    }
+    free(dumped);
+    if (r == 0)
+        return ha_buffer_detach(&text);
+    ha_buffer_clear(&text);
+    return NULL;
 }
 
 /* "[1,0.2]": as short as the items are, not with the 17 digits of JSON. */
