@@ -1,4 +1,4 @@
-/* JSON values: what is refused, accessors with defaults, order, dumps; and the JSONTestSuite. */
+/* JSON values: what is refused, accessors with defaults, order, dumps. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include <zlib.h>
 
 #include "common/base/error.h"
 #include "common/conf/json.h"
@@ -191,66 +189,13 @@ static void files_are_bounded(void **state)
     assert_true(ha_json_load("/tmp", 4, &json, &err) < 0);
 }
 
-/* One file of the suite: y_ must parse, n_ must not, i_ may do either. */
-static int conformance_failure(const char *name, const char *text, size_t size)
-{
-    struct ha_json *json = NULL;
-    int r = ha_json_parse(text, size, name, &json, NULL);
-
-    if (r == 0)
-        ha_json_destroy(json);
-    /* The suite wants these; the interface refuses duplicate keys and NUL in keys. */
-    if (strstr(name, "/y_object_duplicated_key") || strstr(name, "y_object_escaped_null_in_key"))
-        return r == 0;
-    if (strstr(name, "/y_"))
-        return r != 0;
-    return strstr(name, "/n_") && r == 0;
-}
-
-static void conformance(void **state)
-{
-    const char *data = getenv("HA_TEST_DATA");
-    char path[4096], header[512];
-    int seen = 0, failed = 0;
-    gzFile tar;
-
-    (void)state;
-    if (!data) {
-        print_message("HA_TEST_DATA is not set: the JSONTestSuite is not run\n");
-        skip();
-    }
-    (void)snprintf(path, sizeof(path),
-                   "%s/conformance/JSONTestSuite-test_parsing-test_transform.tar.gz", data);
-    tar = gzopen(path, "rb");
-    assert_non_null(tar);
-    while (gzread(tar, header, sizeof(header)) == sizeof(header) && header[0]) {
-        size_t size = strtoul(header + 124, NULL, 8), padded = (size + 511) / 512 * 512;
-        char *text = malloc(padded + 1);
-
-        assert_non_null(text);
-        assert_int_equal(gzread(tar, text, (unsigned)padded), (int)padded);
-        header[99] = '\0';
-        if (strstr(header, "/test_parsing/") && header[156] == '0') {
-            seen++;
-            if (conformance_failure(header, text, size)) {
-                print_message("wrong: %s\n", header);
-                failed++;
-            }
-        }
-        free(text);
-    }
-    (void)gzclose(tar);
-    assert_int_equal(seen, 95 + 188 + 35);
-    assert_int_equal(failed, 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(accessors_default), cmocka_unit_test(integers_beyond_64_bits_are_reals),
         cmocka_unit_test(order_and_dumps),   cmocka_unit_test(refusals_name_the_place),
         cmocka_unit_test(depth_is_bounded),  cmocka_unit_test(building),
-        cmocka_unit_test(files_are_bounded), cmocka_unit_test(conformance),
+        cmocka_unit_test(files_are_bounded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
