@@ -3,6 +3,7 @@
 #
 #   sh deploy/dependencies.sh           what a build needs
 #   sh deploy/dependencies.sh tests     what the tests need as well
+#   sh deploy/dependencies.sh fuzz      the same and what the fuzz targets need
 #
 # Nothing is asked and no network is used when nothing is missing.  Exit code 2
 # with the one command to run when packages are missing and cannot be installed
@@ -12,7 +13,10 @@ set -eu
 packages="gcc g++ meson ninja-build pkg-config libzmq3-dev libprotobuf-c-dev protobuf-c-compiler
 libsqlite3-dev libcurl4-openssl-dev libjansson-dev libpcre2-dev libutf8proc-dev
 libtomlplusplus-dev libmicrohttpd-dev zlib1g-dev ca-certificates"
-[ "${1:-}" = tests ] && packages="$packages libcmocka-dev libopenblas-dev clang-format python3 git sqlite3 curl procps"
+case ${1:-} in
+tests | fuzz) packages="$packages libcmocka-dev libopenblas-dev clang-format python3 git sqlite3 curl procps" ;;
+esac
+[ "${1:-}" = fuzz ] && packages="$packages clang-14 libclang-rt-14-dev"
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     echo "This is not Debian or Ubuntu; here the build is untested. It needs: gcc, meson >= 1.0, ninja and the" \

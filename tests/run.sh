@@ -3,14 +3,14 @@
 # "N passed, N failed" alone on a line.
 #
 #   sh tests/run.sh            everything
-#   sh tests/run.sh SUITE ...  some of: lint unit sanitize integration
+#   sh tests/run.sh SUITE ...  some of: lint unit sanitize integration fuzz
 #
 # HA_TEST_DATA names a folder of real data (hh-rlhf, tokenizers, configs);
 # tests that need it are skipped, with a message, where it is not set.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 root=$(pwd)
-suites=${*:-lint unit sanitize integration}
+suites=${*:-lint unit sanitize integration fuzz}
 passed=0
 failed=0
 
@@ -95,8 +95,20 @@ for suite in $suites; do
             fail "build"
         fi
         ;;
+    fuzz)
+        # Five seconds a target on the processors there are: about a minute on two.  Hours by hand.
+        sh tests/fuzz/run.sh --seconds 5 >build/fuzz.results 2>build/fuzz.err
+        status=$?
+        count build/fuzz.results
+        grep '^ok ' build/fuzz.results
+        if [ $status -ne 0 ]; then
+            grep -q '^not ok ' build/fuzz.results || fail "fuzz (exit code $status)"
+            grep -vE '^(ok|not ok|skip) ' build/fuzz.results | tail -n 40
+            cat build/fuzz.err
+        fi
+        ;;
     *)
-        echo "tests/run.sh: unknown suite $suite (lint, unit, sanitize, integration)" >&2
+        echo "tests/run.sh: unknown suite $suite (lint, unit, sanitize, integration, fuzz)" >&2
         exit 2
         ;;
     esac

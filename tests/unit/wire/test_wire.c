@@ -13,17 +13,9 @@
 #include "proto/arena.h"
 #include "proto/wire.h"
 #include "proto/wire_table.h"
-
-#define DIGEST_TEXT "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+#include "tests/unit/wire/random_message.h"
 
 static struct ha_arena arena;
-static uint64_t random_state;
-
-static uint64_t random_bits(void)
-{
-    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-    return random_state >> 20;
-}
 
 /* ---- the tables say what the .proto says ---------------------------------------- */
 
@@ -110,87 +102,6 @@ static void mirrors_the_proto(void **state)
 
 /* ---- every message round ---------------------------------------------------------- */
 
-static void make_message(const struct wire_type *type, char *plain, int choice);
-
-static const char *make_text(enum wire_rule rule)
-{
-    static const char *const texts[] = {"", "a", "ünï/çødé 漢字 😀", "two\nlines\t\"quoted\""};
-
-    if (rule == DIGEST)
-        return random_bits() % 2 ? DIGEST_TEXT : "";
-    if (rule == INSIDE)
-        return random_bits() % 2 ? "inputs/a..b/c" : "";
-    return texts[random_bits() % 4];
-}
-
-static void make_value(const ProtobufCFieldDescriptor *in, const struct wire_field *field,
-                       char *plain)
-{
-    uint64_t bits = random_bits() << (random_bits() % 20);
-    struct ha_wire_bytes *bytes = (void *)plain;
-
-    switch (in->type) {
-    case PROTOBUF_C_TYPE_MESSAGE:
-        make_message(field->type, plain, (int)(bits % 5));
-        return;
-    case PROTOBUF_C_TYPE_STRING:
-        *(const char **)plain = make_text(field->rule);
-        return;
-    case PROTOBUF_C_TYPE_BYTES:
-        bytes->size = bits % 100;
-        bytes->data = bytes->size ? ha_arena_alloc(&arena, bytes->size) : NULL;
-        for (size_t i = 0; i < bytes->size; i++)
-            *(uint8_t *)(uintptr_t)(bytes->data + i) = (uint8_t)random_bits();
-        return;
-    case PROTOBUF_C_TYPE_BOOL:
-        *(bool *)plain = bits & 1;
-        return;
-    case PROTOBUF_C_TYPE_DOUBLE:
-        *(double *)plain = (double)bits / 7;
-        return;
-    case PROTOBUF_C_TYPE_ENUM:
-        *(uint32_t *)plain = bits % 4;
-        return;
-    case PROTOBUF_C_TYPE_UINT32:
-    case PROTOBUF_C_TYPE_INT32:
-        *(uint32_t *)plain = (uint32_t)(field->rule == SCORE ? 1 + bits % 5 : bits);
-        return;
-    default:
-        if (field->rule == CHUNK)
-            bits %= HA_WIRE_CHUNK_BYTES + 1;
-        *(uint64_t *)plain = field->rule == ANY ? bits : bits >> 1;
-        return;
-    }
-}
-
-/* choice: which member of the oneof. */
-static void make_message(const struct wire_type *type, char *plain, int choice)
-{
-    int seen = 0;
-
-    for (size_t i = 0; i < type->n_fields; i++) {
-        const ProtobufCFieldDescriptor *in = &type->descriptor->fields[i];
-        const struct wire_field *field = &type->fields[i];
-        char *at = plain + field->offset;
-        int64_t n = 1;
-
-        if (in->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) {
-            if (seen++ != choice)
-                continue;
-            *(uint32_t *)(plain + type->kind_offset) = in->id;
-        }
-        if (in->label == PROTOBUF_C_LABEL_REPEATED) {
-            n = (int64_t)(random_bits() % 4);
-            *(int64_t *)(plain + field->count_offset) = n;
-            if (n == 0)
-                continue;
-            at = *(char **)at = ha_arena_alloc(&arena, (size_t)n * field->bytes);
-        }
-        for (int64_t k = 0; k < n; k++)
-            make_value(in, field, at + (size_t)k * field->bytes);
-    }
-}
-
 static void compare_messages(const struct wire_type *type, const char *a, const char *b);
 
 static void compare_values(const ProtobufCFieldDescriptor *in, const struct wire_field *field,
@@ -242,20 +153,20 @@ static void compare_messages(const struct wire_type *type, const char *a, const 
     }
 }
 
-/* A frame that holds the body of the given index, filled at random. */
-static void make_frame(int body, struct ha_wire_message *message, struct ha_buffer *frame)
+/* A frame that holds the body of the given index. */
+static void make_frame(uint64_t seed, int body, struct ha_wire_message *message,
+                       struct ha_buffer *frame)
 {
     struct ha_error err = {0};
 
-    memset(message, 0, sizeof(*message));
-    make_message(&wire_message_type, (char *)message, body);
+    random_message(&arena, seed, body, message);
     if (ha_wire_encode(message, frame, &err) < 0)
         fail_msg("%s: %s", ha_wire_body_name(message->kind), err.text);
 }
 
 static void carries_every_message(void **state)
 {
-    int n_bodies = (int)wire_message_type.n_fields - 2;
+    int n_bodies = random_message_bodies();
 
     (void)state;
     for (int round = 0; round < 20 * n_bodies; round++) {
@@ -264,9 +175,8 @@ static void carries_every_message(void **state)
         struct ha_buffer frame;
 
         ha_arena_init(&arena, 1 << 24);
-        random_state = (uint64_t)round;
         ha_buffer_init(&frame, 0);
-        make_frame(round % n_bodies, &message, &frame);
+        make_frame((uint64_t)round, round % n_bodies, &message, &frame);
         if (ha_wire_decode(frame.data, frame.size, &ha_wire_default_limits, &again, &err) < 0)
             fail_msg("%s: %s", ha_wire_body_name(message.kind), err.text);
         compare_messages(&wire_message_type, (const char *)&message, (const char *)again);
@@ -279,18 +189,18 @@ static void carries_every_message(void **state)
 
 static void survives_cut_and_damaged_frames(void **state)
 {
-    int n_bodies = (int)wire_message_type.n_fields - 2;
+    int n_bodies = random_message_bodies();
     int64_t decoded = 0;
 
     (void)state;
     for (int body = 0; body < n_bodies; body++) {
         struct ha_wire_message message, *again;
+        uint64_t numbers = (uint64_t)body * 77;
         struct ha_buffer frame;
 
         ha_arena_init(&arena, 1 << 24);
-        random_state = (uint64_t)body * 77;
         ha_buffer_init(&frame, 0);
-        make_frame(body, &message, &frame);
+        make_frame(numbers, body, &message, &frame);
         for (size_t cut = 0; cut < frame.size; cut++) {
             if (ha_wire_decode(frame.data, cut, &ha_wire_default_limits, &again, NULL) == 0) {
                 ha_wire_message_destroy(again);
@@ -299,10 +209,10 @@ static void survives_cut_and_damaged_frames(void **state)
             (void)ha_wire_peek_request_id(frame.data, cut);
         }
         for (int k = 0; k < 300 && frame.size > 0; k++) {
-            size_t at = random_bits() % frame.size;
+            size_t at = random_bits(&numbers) % frame.size;
             char old = frame.data[at];
 
-            frame.data[at] = (char)random_bits();
+            frame.data[at] = (char)random_bits(&numbers);
             if (ha_wire_decode(frame.data, frame.size, &ha_wire_default_limits, &again, NULL) == 0)
                 ha_wire_message_destroy(again);
             (void)ha_wire_peek_request_id(frame.data, frame.size);
