@@ -59,6 +59,7 @@ static void close_device(struct ha_backend *backend)
     if (cuda->lt)
         (void)cublasLtDestroy(cuda->lt);
     ha_cuda_memory_close(cuda);
+    ha_cuda_choices_clear(&cuda->choices);
     if (cuda->stream)
         (void)cudaStreamDestroy(cuda->stream);
     free(cuda);

@@ -23,12 +23,12 @@
 #include <stdint.h>
 
 #include "kernels/backend_table.h"
+#include "kernels/cuda/gemm_choice.h"
 #include "kernels/ops.h"
 
 struct CUstream_st;     /* cudaStream_t points to it */
 struct CUevent_st;      /* cudaEvent_t */
 struct cublasLtContext; /* cublasLtHandle_t */
-struct ha_cuda_choices; /* gemm_choice.h */
 
 /* Raised when a change of the code changes bits of any result. */
 enum { HA_CUDA_NUMERICS = 1 };
@@ -46,7 +46,6 @@ enum {
 enum ha_cuda_scratch {
     HA_CUDA_SCRATCH_A,         /* gemm: a in another type */
     HA_CUDA_SCRATCH_B,         /* gemm: b in another type */
-    HA_CUDA_SCRATCH_TRIAL,     /* gemm: the result of a timed trial */
     HA_CUDA_SCRATCH_LOGITS,    /* head: a chunk of logits */
     HA_CUDA_SCRATCH_REDUCE,    /* partial sums */
     HA_CUDA_SCRATCH_ATTENTION, /* attention: row sums of the backward pass */
@@ -77,8 +76,9 @@ struct ha_cuda {
     char kind[128];      /* device name, sm and library version: what choices of products hang on */
     struct CUstream_st *stream;
     struct cublasLtContext *lt;
-    void *workspace; /* HA_CUDA_WORKSPACE_BYTES of the device */
-    struct ha_cuda_choices *choices;
+    void *workspace;                /* HA_CUDA_WORKSPACE_BYTES of the device */
+    struct ha_cuda_choices choices; /* of products' algorithms */
+    bool time_products;             /* choose by the clock from now on */
 
     struct ha_cuda_block *blocks; /* in order of allocation */
     int64_t n_blocks, max_blocks;
@@ -126,6 +126,12 @@ int ha_cuda_check(struct ha_cuda *cuda, int code, const char *what, struct ha_er
 
 /* The same for a cublasStatus_t; only execution failures stay. */
 int ha_cuda_check_lt(struct ha_cuda *cuda, int status, const char *what, struct ha_error *err);
+
+/* What kernels write a fault to. */
+static inline uint64_t *ha_cuda_fault_word(struct ha_cuda *cuda)
+{
+    return (uint64_t *)(uintptr_t)&cuda->fault->word;
+}
 
 /* After the stream was waited for: -EINVAL when a kernel met a bad id. */
 int ha_cuda_take_fault(struct ha_cuda *cuda, struct ha_error *err);

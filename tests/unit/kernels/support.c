@@ -1,10 +1,14 @@
 #include "tests/unit/kernels/support.h"
 
+#include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/half.h"
 #include "kernels/cpu/cpu.h"
+#include "tests/unit/kernels/device_ops.h"
 
 enum { ZONE = 64 };
 static const uint32_t zone_mark = 0xdeadbeef;
@@ -64,10 +68,17 @@ int64_t random_below(struct random *random, int64_t n)
     return (int64_t)(random_next(random) % (uint64_t)n);
 }
 
-void random_fill(struct random *random, float *x, int64_t n, float scale)
+void random_fill_f32(struct random *random, float *x, int64_t n, float scale)
 {
     for (int64_t i = 0; i < n; i++)
         x[i] = random_uniform(random) * scale;
+}
+
+void random_fill(struct random *random, float *x, int64_t n, float scale)
+{
+    random_fill_f32(random, x, n, scale);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = as_stored(x[i]);
 }
 
 void round_to(enum ha_dtype dtype, uint16_t *out, float *x, int64_t n)
@@ -92,10 +103,84 @@ void round_to(enum ha_dtype dtype, uint16_t *out, float *x, int64_t n)
     }
 }
 
+/* ---- which tests run, and on what ---- */
+
+static bool device;
+
+int on_cpu(void **state)
+{
+    (void)state;
+    device = false;
+    return 0;
+}
+
+int on_device(void **state)
+{
+    (void)state;
+    device = true;
+    return 0;
+}
+
+bool device_mode(void)
+{
+    return device;
+}
+
+float as_stored(float x)
+{
+    return device ? ha_half_from_bf16(ha_half_to_bf16(x)) : x;
+}
+
+static int open_device(struct ha_backend **ret_backend, struct ha_error *err)
+{
+    struct ha_backend_options options = {"cuda", 0, 0, 0};
+
+    return ha_backend_open(&options, ret_backend, err);
+}
+
+bool choose_kernel_tests(void)
+{
+    const char *wanted = getenv("HA_KERNEL_TEST_BACKEND");
+    bool device_wanted = wanted && strcmp(wanted, "cuda") == 0;
+    struct ha_backend *backend;
+    struct ha_error why = {0};
+
+    if (open_device(&backend, &why) < 0) {
+        printf("skipped on a device: %s\n", ha_error_text(&why));
+        cmocka_set_test_filter("* on cpu");
+        return !device_wanted;
+    }
+    printf("%s\n", ha_backend_description(backend));
+    ha_backend_close(backend);
+    if (device_wanted)
+        cmocka_set_test_filter("* on device");
+    return true;
+}
+
+bool device_attends(const struct variant *variant)
+{
+    struct ha_decode_attention none = {.n_heads = 1, .n_kv_heads = 1, .head_dim = 64};
+
+    return ha_backend_ops(variant->backend)
+               ->decode_attention(variant->backend, NULL, NULL, &none, NULL) != -ENOTSUP;
+}
+
+static int open_device_variant(struct variant *variant)
+{
+    struct ha_backend *backend = NULL;
+
+    assert_ok(open_device(&backend, &err));
+    *variant = (struct variant){backend, device_ops(), ha_backend_name(backend), 1};
+    return 1;
+}
+
 int variants_open(struct variant variants[MAX_VARIANTS])
 {
     static const char *const leaves[] = {"AVX-512", "AVX2", "baseline"};
     int n = 0;
+
+    if (device)
+        return open_device_variant(&variants[0]);
 
     for (size_t i = 0; i < sizeof(leaves) / sizeof(leaves[0]); i++)
         for (int threads = 1; threads <= 3; threads += n > 2 ? 2 : 1) {
@@ -117,16 +202,31 @@ void variants_close(struct variant *variants, int n)
         ha_backend_close(variants[i].backend);
 }
 
-void assert_near(const float *got, const double *want, int64_t n, double tolerance)
+static void check_near(const float *got, const double *want, int64_t n, double tolerance,
+                       double rounding)
 {
     double largest = 1.0;
 
     for (int64_t i = 0; i < n; i++)
         largest = fmax(largest, fabs(want[i]));
-    for (int64_t i = 0; i < n; i++)
-        if (!(fabs((double)got[i] - want[i]) <= tolerance * largest))
+    for (int64_t i = 0; i < n; i++) {
+        double limit = tolerance * largest + rounding * fabs(want[i]);
+
+        if (!(fabs((double)got[i] - want[i]) <= limit))
             fail_msg("element %lld is %.9g, expected %.9g (tolerance %g)", (long long)i,
-                     (double)got[i], want[i], tolerance * largest);
+                     (double)got[i], want[i], limit);
+    }
+}
+
+void assert_near(const float *got, const double *want, int64_t n, double tolerance)
+{
+    /* Half a unit in the last place of bf16, and a little for what was rounded. */
+    check_near(got, want, n, device ? 4 * tolerance : tolerance, device ? 0x1.02p-8 : 0.0);
+}
+
+void assert_near_f32(const float *got, const double *want, int64_t n, double tolerance)
+{
+    check_near(got, want, n, device ? 8 * tolerance : tolerance, 0.0);
 }
 
 void assert_same_bits(const float *a, const float *b, int64_t n)

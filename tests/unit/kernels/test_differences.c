@@ -419,11 +419,11 @@ static void a_wrong_derivative_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(linear),   cmocka_unit_test(rmsnorm),
-        cmocka_unit_test(rotation), cmocka_unit_test(attention),
-        cmocka_unit_test(swiglu),   cmocka_unit_test(gather_and_scatter),
-        cmocka_unit_test(head),     cmocka_unit_test(a_wrong_derivative_is_told),
+        cpu_only(linear),   cpu_only(rmsnorm),
+        cpu_only(rotation), cpu_only(attention),
+        cpu_only(swiglu),   cpu_only(gather_and_scatter),
+        cpu_only(head),     cpu_only(a_wrong_derivative_is_told),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_kernel_tests(tests);
 }

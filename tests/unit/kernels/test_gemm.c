@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/half.h"
+
 struct shape {
     int64_t rows, cols, depth;
 };
@@ -18,16 +20,23 @@ static const struct shape shapes[] = {
 struct problem {
     struct shape s;
     bool transpose_a, transpose_b;
-    enum ha_dtype dtype_b;
+    enum ha_dtype dtype_a, dtype_b, dtype_c;
     int64_t a_stride, b_stride, c_stride;
     struct guarded a, b, c;
-    uint16_t *b_half;
+    uint16_t *a_half, *b_half;
     double *want;
 };
 
 static float element(const float *x, int64_t stride, bool transpose, int64_t row, int64_t col)
 {
     return transpose ? x[col * stride + row] : x[row * stride + col];
+}
+
+/* A device multiplies in f32 then; else it rounds what is not bf16 yet, so that the operands
+ * must be numbers of bf16 to know the exact product. */
+static bool in_f32(const struct problem *p)
+{
+    return p->dtype_a != HA_DTYPE_BF16 && p->dtype_b != HA_DTYPE_BF16 && p->dtype_c == HA_DTYPE_F32;
 }
 
 static void problem_create(struct problem *p, struct random *random, float alpha, float beta)
@@ -41,11 +50,14 @@ static void problem_create(struct problem *p, struct random *random, float alpha
     p->a = guarded_new(a_rows * p->a_stride);
     p->b = guarded_new(b_rows * p->b_stride);
     p->c = guarded_new(p->s.rows * p->c_stride);
+    p->a_half = calloc((size_t)p->a.n, sizeof(*p->a_half));
     p->b_half = calloc((size_t)p->b.n, sizeof(*p->b_half));
     p->want = calloc((size_t)p->c.n, sizeof(*p->want));
-    random_fill(random, p->a.data, p->a.n, 1.0f);
-    random_fill(random, p->b.data, p->b.n, 1.0f);
+    (in_f32(p) ? random_fill_f32 : random_fill)(random, p->a.data, p->a.n, 1.0f);
+    (in_f32(p) ? random_fill_f32 : random_fill)(random, p->b.data, p->b.n, 1.0f);
     random_fill(random, p->c.data, p->c.n, 1.0f);
+    if (p->dtype_a != HA_DTYPE_F32)
+        round_to(p->dtype_a, p->a_half, p->a.data, p->a.n);
     if (p->dtype_b != HA_DTYPE_F32)
         round_to(p->dtype_b, p->b_half, p->b.data, p->b.n);
     for (int64_t i = 0; i < p->c.n; i++)
@@ -67,24 +79,37 @@ static void problem_destroy(struct problem *p)
     guarded_free(p->a);
     guarded_free(p->b);
     guarded_free(p->c);
+    free(p->a_half);
     free(p->b_half);
     free(p->want);
+}
+
+static void *stored(const struct guarded *values, uint16_t *half, enum ha_dtype dtype)
+{
+    return dtype == HA_DTYPE_F32 ? (void *)values->data : (void *)half;
 }
 
 static struct guarded run(const struct variant *variant, const struct problem *p, float alpha,
                           float beta)
 {
     struct guarded out = guarded_copy(p->c);
-    struct ha_matrix c = matrix_of(out.data, HA_DTYPE_F32, p->s.rows, p->s.cols, p->c_stride);
-    struct ha_matrix a = matrix_of(p->a.data, HA_DTYPE_F32, p->transpose_a ? p->s.depth : p->s.rows,
+    uint16_t *c_half = calloc((size_t)out.n, sizeof(*c_half));
+    struct ha_matrix c =
+        matrix_of(stored(&out, c_half, p->dtype_c), p->dtype_c, p->s.rows, p->s.cols, p->c_stride);
+    struct ha_matrix a = matrix_of(stored(&p->a, p->a_half, p->dtype_a), p->dtype_a,
+                                   p->transpose_a ? p->s.depth : p->s.rows,
                                    p->transpose_a ? p->s.rows : p->s.depth, p->a_stride);
-    struct ha_matrix b =
-        matrix_of(p->dtype_b == HA_DTYPE_F32 ? (void *)p->b.data : (void *)p->b_half, p->dtype_b,
-                  p->transpose_b ? p->s.cols : p->s.depth, p->transpose_b ? p->s.depth : p->s.cols,
-                  p->b_stride);
+    struct ha_matrix b = matrix_of(stored(&p->b, p->b_half, p->dtype_b), p->dtype_b,
+                                   p->transpose_b ? p->s.cols : p->s.depth,
+                                   p->transpose_b ? p->s.depth : p->s.cols, p->b_stride);
 
+    for (int64_t i = 0; i < out.n; i++)
+        c_half[i] = ha_half_to_bf16(out.data[i]);
     assert_ok(variant->ops->gemm(variant->backend, &c, &a, p->transpose_a, &b, p->transpose_b,
                                  alpha, beta, &err));
+    for (int64_t i = 0; p->dtype_c == HA_DTYPE_BF16 && i < out.n; i++)
+        out.data[i] = ha_half_from_bf16(c_half[i]);
+    free(c_half);
     guarded_check(out);
     return out;
 }
@@ -98,19 +123,27 @@ static void agrees_with_double(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
-        for (int kind = 0; kind < 12; kind++) {
+        for (int kind = 0; kind < (device_mode() ? 72 : 12); kind++) {
             struct problem p = {.s = shapes[i],
                                 .transpose_a = kind & 1,
                                 .transpose_b = kind & 2,
-                                .dtype_b = (enum ha_dtype)(kind / 4)};
+                                .dtype_b = (enum ha_dtype)(kind / 4 % 3),
+                                .dtype_a = (enum ha_dtype)(kind / 12 % 3),
+                                .dtype_c = kind < 36 ? HA_DTYPE_F32 : HA_DTYPE_BF16};
+            double tolerance = 2e-7 * sqrt((double)p.s.depth) + 1e-7;
             float alpha = kind == 5 ? 0.75f : 1.0f, beta = kind & 1 ? 1.0f : 0.0f;
             struct guarded first = {0};
 
+            if (device_mode() && p.s.cols > 1000 && kind % 5 != 0)
+                continue; /* of the widest product some kinds will do */
             problem_create(&p, &random, alpha, beta);
             for (int v = 0; v < n; v++) {
                 struct guarded out = run(&variants[v], &p, alpha, beta);
 
-                assert_near(out.data, p.want, out.n, 2e-7 * sqrt((double)p.s.depth) + 1e-7);
+                if (p.dtype_c == HA_DTYPE_F32)
+                    assert_near_f32(out.data, p.want, out.n, tolerance);
+                else
+                    assert_near(out.data, p.want, out.n, tolerance);
                 if (variants[v].threads == 1) {
                     if (first.data)
                         guarded_free(first);
@@ -231,7 +264,7 @@ static void empty_and_wrong_shapes(void **state)
         struct ha_matrix none_b = matrix_of(x, HA_DTYPE_F32, 0, 2, 2);
         struct ha_matrix c = matrix_of(y, HA_DTYPE_F32, 2, 2, 2);
         struct ha_matrix a = matrix_of(x, HA_DTYPE_F32, 2, 3, 3);
-        struct ha_matrix half = matrix_of(y, HA_DTYPE_BF16, 2, 2, 2);
+        struct ha_matrix half = matrix_of(y, device_mode() ? HA_DTYPE_F16 : HA_DTYPE_BF16, 2, 2, 2);
         double before = ha_backend_flops(variants[v].backend);
         double moved = ha_backend_bytes_moved(variants[v].backend);
 
@@ -259,12 +292,10 @@ static void empty_and_wrong_shapes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(agrees_with_double),
-        cmocka_unit_test(rows_do_not_influence_each_other),
-        cmocka_unit_test(half_operand_a),
-        cmocka_unit_test(nan_shows_and_stays_in_its_row),
-        cmocka_unit_test(empty_and_wrong_shapes),
+        both(agrees_with_double),     cpu_only(rows_do_not_influence_each_other),
+        cpu_only(half_operand_a),     both(nan_shows_and_stays_in_its_row),
+        both(empty_and_wrong_shapes),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_kernel_tests(tests);
 }

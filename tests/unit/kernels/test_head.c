@@ -146,7 +146,9 @@ static void check_all(struct problem *p)
 
         run(&variants[v], p, result, argmax);
         for (int i = 0; i < N_RESULTS; i++) {
-            assert_near(result[i].data, p->want[i], result[i].n, 2e-6);
+            /* A device rounds onehot - p to bf16 for the product that makes the gradient. */
+            assert_near_f32(result[i].data, p->want[i], result[i].n,
+                            i == DHIDDEN && device_mode() ? 5e-4 : 2e-6);
             if (variants[v].threads == 1) {
                 if (first[i].data)
                     guarded_free(first[i]);
@@ -269,7 +271,7 @@ static void logits_agree_with_double(void **state)
 
             assert_ok(variants[v].ops->logits(variants[v].backend, got.data, p.hidden.data, &weight,
                                               p.rows, p.stride, &err));
-            assert_near(got.data, want, got.n, 2e-6);
+            assert_near_f32(got.data, want, got.n, 2e-6);
             if (variants[v].threads == 1) {
                 if (first.data)
                     guarded_free(first);
@@ -325,12 +327,12 @@ static void nan_shows_and_ties_go_to_the_first(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(agrees_with_double),
-        cmocka_unit_test(rounds_logits_where_asked),
-        cmocka_unit_test(chunks_change_nothing),
-        cmocka_unit_test(logits_agree_with_double),
-        cmocka_unit_test(nan_shows_and_ties_go_to_the_first),
+        both(agrees_with_double),
+        both(rounds_logits_where_asked),
+        cpu_only(chunks_change_nothing),
+        both(logits_agree_with_double),
+        both(nan_shows_and_ties_go_to_the_first),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_kernel_tests(tests);
 }

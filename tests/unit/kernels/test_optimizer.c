@@ -58,9 +58,9 @@ static void follows_torch(void **state)
             for (settings.step = 1; settings.step <= 10; settings.step++)
                 assert_ok(variants[b].ops->adamw(variants[b].backend, param.data, m1.data, m2.data,
                                                  grad.data, n, &sum, &settings, &err));
-            assert_near(param.data, p, n, 1.2e-6);
-            assert_near(m1.data, m, n, 1e-7);
-            assert_near(m2.data, v, n, 1e-7);
+            assert_near_f32(param.data, p, n, 1.2e-6);
+            assert_near_f32(m1.data, m, n, 1e-7);
+            assert_near_f32(m2.data, v, n, 1e-7);
             guarded_free(m1);
             guarded_free(m2);
             if (variants[b].threads == 1) {
@@ -129,10 +129,10 @@ static void nan_norm_shows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(follows_torch),
-        cmocka_unit_test(zero_gradient_only_decays),
-        cmocka_unit_test(nan_norm_shows),
+        both(follows_torch),
+        both(zero_gradient_only_decays),
+        both(nan_norm_shows),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_kernel_tests(tests);
 }

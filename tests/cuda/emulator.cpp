@@ -1,0 +1,270 @@
+/* emulator.cpp - blocks of threads as fibers */
+#include "tests/cuda/emulator.hpp"
+
+#include <csetjmp>
+#include <cstdio>
+#include <cstdlib>
+#include <ucontext.h>
+#include <vector>
+
+#include "tests/cuda/queue.hpp"
+
+#undef threadIdx
+#undef blockIdx
+#undef blockDim
+#undef gridDim
+#undef __shared__
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#define SWITCH_BEGIN(save, stack, bytes) __sanitizer_start_switch_fiber(save, stack, bytes)
+#define SWITCH_END(save) __sanitizer_finish_switch_fiber(save, nullptr, nullptr)
+#else
+#define SWITCH_BEGIN(save, stack, bytes) ((void)(save), (void)(stack), (void)(bytes))
+#define SWITCH_END(save) ((void)(save))
+#endif
+
+namespace emulator
+{
+
+enum { WARP = 32, MOST_THREADS = 1024, STACK_BYTES = 128 << 10, MOST_SHARED = 227 << 10 };
+
+enum wait { READY, WAIT_BLOCK, WAIT_WARP, ENDED };
+
+struct fiber {
+    jmp_buf context;
+    ucontext_t first;
+    bool started;
+    char *stack;
+    void *fake_stack;
+    enum wait wait;
+    unsigned mask;    /* of the exchange it waits for */
+    uint64_t phase;   /* exchanges it has come to */
+    uint64_t slot[2]; /* its values of the last two */
+};
+
+struct block_state {
+    std::vector<fiber> fibers;
+    int n_threads = 0, current = 0;
+    position where;
+    const std::function<void()> *kernel = nullptr;
+    jmp_buf scheduler;
+    void *scheduler_fake_stack = nullptr;
+    const void *scheduler_stack = nullptr;
+    size_t scheduler_stack_bytes = 0;
+};
+
+static block_state state;
+alignas(256) static unsigned char shared[MOST_SHARED];
+
+[[noreturn]] static void give_up(const char *why)
+{
+    fprintf(stderr, "emulator: %s (block %u,%u,%u)\n", why, state.where.block.x,
+            state.where.block.y, state.where.block.z);
+    abort();
+}
+
+const position &here()
+{
+    return state.where;
+}
+
+int lane()
+{
+    return state.current % WARP;
+}
+
+unsigned char *shared_bytes()
+{
+    return shared;
+}
+
+static void back_to_scheduler()
+{
+    fiber &self = state.fibers[(size_t)state.current];
+
+    if (_setjmp(self.context) == 0) {
+        SWITCH_BEGIN(self.wait == ENDED ? nullptr : &self.fake_stack, state.scheduler_stack,
+                     state.scheduler_stack_bytes);
+        _longjmp(state.scheduler, 1);
+    }
+    SWITCH_END(self.fake_stack);
+}
+
+void wait_for_block()
+{
+    state.fibers[(size_t)state.current].wait = WAIT_BLOCK;
+    back_to_scheduler();
+}
+
+/* Come to an exchange with a value and wait for the others; returns its number. */
+static uint64_t come_together(unsigned mask, uint64_t value)
+{
+    fiber &self = state.fibers[(size_t)state.current];
+    uint64_t phase = self.phase;
+
+    if (!(mask >> lane() & 1))
+        give_up("a lane that its own mask leaves out");
+    self.slot[phase & 1] = value;
+    self.phase++;
+    self.mask = mask;
+    self.wait = WAIT_WARP;
+    back_to_scheduler();
+    return phase;
+}
+
+uint64_t exchange(unsigned mask, uint64_t value, int from)
+{
+    uint64_t phase = come_together(mask, value);
+    int thread = state.current / WARP * WARP + from;
+
+    if (!(mask >> from & 1) || thread >= state.n_threads)
+        return 0xfff8dead7fc0deadu; /* undefined on a device: a NaN */
+    return state.fibers[(size_t)thread].slot[phase & 1];
+}
+
+unsigned ballot(unsigned mask, bool predicate)
+{
+    uint64_t phase = come_together(mask, predicate);
+    int first = state.current / WARP * WARP;
+    unsigned bits = 0;
+
+    for (int i = 0; i < WARP && first + i < state.n_threads; i++)
+        if (mask >> i & 1 && state.fibers[(size_t)(first + i)].slot[phase & 1])
+            bits |= 1u << i;
+    return bits;
+}
+
+/* All lanes of the mask have come to the exchange that this fiber waits for. */
+static bool warp_is_there(int thread)
+{
+    const fiber &self = state.fibers[(size_t)thread];
+    int first = thread / WARP * WARP;
+
+    for (int i = 0; i < WARP && first + i < state.n_threads; i++) {
+        const fiber &other = state.fibers[(size_t)(first + i)];
+
+        if (self.mask >> i & 1 && other.phase < self.phase) {
+            if (other.wait == ENDED)
+                give_up("a lane ended that its warp waits for");
+            return false;
+        }
+    }
+    return true;
+}
+
+static void run_fiber()
+{
+    SWITCH_END(nullptr);
+    (*state.kernel)();
+    state.fibers[(size_t)state.current].wait = ENDED;
+    back_to_scheduler();
+}
+
+static void resume(int thread)
+{
+    fiber &next = state.fibers[(size_t)thread];
+    dim3 dim = state.where.block_dim;
+    unsigned n = (unsigned)thread;
+
+    state.current = thread;
+    state.where.thread = make_uint3(n % dim.x, n / dim.x % dim.y, n / dim.x / dim.y);
+    next.wait = READY;
+    if (_setjmp(state.scheduler) == 0) {
+        SWITCH_BEGIN(&state.scheduler_fake_stack, next.stack, STACK_BYTES);
+        if (next.started)
+            _longjmp(next.context, 1);
+        next.started = true;
+        setcontext(&next.first);
+    }
+    SWITCH_END(state.scheduler_fake_stack);
+}
+
+static void prepare(fiber &next)
+{
+    if (!next.stack)
+        next.stack = static_cast<char *>(calloc(1, STACK_BYTES));
+    if (!next.stack || getcontext(&next.first) != 0)
+        give_up("no memory for stacks");
+    next.first.uc_stack.ss_sp = next.stack;
+    next.first.uc_stack.ss_size = STACK_BYTES;
+    next.first.uc_link = nullptr;
+    makecontext(&next.first, run_fiber, 0);
+    next.started = false;
+    next.fake_stack = nullptr;
+    next.wait = READY;
+    next.phase = 0;
+}
+
+/* Let each thread go on that can.  Returns how many could. */
+static int pass_over_threads(bool reverse)
+{
+    int moved = 0;
+
+    for (int i = 0; i < state.n_threads; i++) {
+        int thread = reverse ? state.n_threads - 1 - i : i;
+        fiber &next = state.fibers[(size_t)thread];
+
+        if (next.wait == READY || (next.wait == WAIT_WARP && warp_is_there(thread))) {
+            resume(thread);
+            moved++;
+        }
+    }
+    return moved;
+}
+
+static void run_block(bool reverse)
+{
+    for (int i = 0; i < state.n_threads; i++)
+        prepare(state.fibers[(size_t)i]);
+    for (;;) {
+        int ended = 0, waiting = 0;
+
+        if (pass_over_threads(reverse) > 0)
+            continue;
+        for (int i = 0; i < state.n_threads; i++) {
+            ended += state.fibers[(size_t)i].wait == ENDED;
+            waiting += state.fibers[(size_t)i].wait == WAIT_BLOCK;
+        }
+        if (ended == state.n_threads)
+            return;
+        if (ended + waiting < state.n_threads || ended > 0)
+            give_up("a barrier that not all threads of the block come to");
+        for (int i = 0; i < state.n_threads; i++)
+            state.fibers[(size_t)i].wait = READY;
+    }
+}
+
+static void run_grid(dim3 grid, dim3 block, size_t shared_size, const std::function<void()> &kernel)
+{
+    unsigned n_blocks = 0;
+
+    state.n_threads = (int)(block.x * block.y * block.z);
+    state.kernel = &kernel;
+    state.where.block_dim = block;
+    state.where.grid_dim = grid;
+    if ((int)state.fibers.size() < state.n_threads)
+        state.fibers.resize((size_t)state.n_threads);
+    for (unsigned z = 0; z < grid.z; z++)
+        for (unsigned y = 0; y < grid.y; y++)
+            for (unsigned x = 0; x < grid.x; x++) {
+                state.where.block = make_uint3(x, y, z);
+                memset(shared, 0xff, shared_size);
+                run_block(n_blocks++ % 2 != 0);
+            }
+}
+
+void launch(dim3 grid, dim3 block, size_t shared_size, void *stream, std::function<void()> kernel)
+{
+    uint64_t threads = (uint64_t)block.x * block.y * block.z;
+
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffff || grid.y > 65535 ||
+        grid.z > 65535 || threads == 0 || threads > MOST_THREADS || shared_size > MOST_SHARED ||
+        !stream) {
+        set_last_error(cudaErrorInvalidConfiguration);
+        return;
+    }
+    enqueue([=] { run_grid(grid, block, shared_size, kernel); });
+}
+
+} // namespace emulator
