@@ -4,6 +4,7 @@
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <ucontext.h>
 #include <vector>
 
@@ -35,7 +36,7 @@ struct fiber {
     jmp_buf context;
     ucontext_t first;
     bool started;
-    char *stack;
+    std::unique_ptr<char[]> stack;
     void *fake_stack;
     enum wait wait;
     unsigned mask;    /* of the exchange it waits for */
@@ -171,7 +172,7 @@ static void resume(int thread)
     state.where.thread = make_uint3(n % dim.x, n / dim.x % dim.y, n / dim.x / dim.y);
     next.wait = READY;
     if (_setjmp(state.scheduler) == 0) {
-        SWITCH_BEGIN(&state.scheduler_fake_stack, next.stack, STACK_BYTES);
+        SWITCH_BEGIN(&state.scheduler_fake_stack, next.stack.get(), STACK_BYTES);
         if (next.started)
             _longjmp(next.context, 1);
         next.started = true;
@@ -183,10 +184,10 @@ static void resume(int thread)
 static void prepare(fiber &next)
 {
     if (!next.stack)
-        next.stack = static_cast<char *>(calloc(1, STACK_BYTES));
-    if (!next.stack || getcontext(&next.first) != 0)
-        give_up("no memory for stacks");
-    next.first.uc_stack.ss_sp = next.stack;
+        next.stack = std::make_unique<char[]>(STACK_BYTES);
+    if (getcontext(&next.first) != 0)
+        give_up("no context for a thread");
+    next.first.uc_stack.ss_sp = next.stack.get();
     next.first.uc_stack.ss_size = STACK_BYTES;
     next.first.uc_link = nullptr;
     makecontext(&next.first, run_fiber, 0);
