@@ -312,6 +312,17 @@ for row in rows:
     assert row["text"] == text.split("\n\nHuman:")[0].split(sys.argv[1])[0].strip(), row
     assert row["tokens"] <= whole[row["prompt"]]["tokens"], row
 PYTHON
+generate waited.jsonl --threads 1 --set generate.stop="[\"$stop\"]" --set generate.min_new_tokens=24
+check "min_new_tokens keeps the end away, the text is cut all the same" python3 - "$stop" <<'PYTHON'
+import json, sys
+rows = [json.loads(line) for line in open("waited.jsonl")]
+whole = {row["prompt"]: row for row in map(json.loads, open("greedy.jsonl"))}
+assert any(sys.argv[1] in row["raw"] for row in rows)
+for row in rows:
+    assert row["tokens"] == 24 and row["finish"] in ("length", "stop"), row
+    assert sys.argv[1] not in row["text"], row
+    assert row["raw"].startswith(whole[row["prompt"]]["raw"]), row
+PYTHON
 cp -r "$MODEL" own
 python3 - <<'PYTHON'
 import json
