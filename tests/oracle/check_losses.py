@@ -21,7 +21,8 @@ SMOOTH = {"label_smoothing": 0.1}
 CASES = {
     "ipo": {}, "hinge": {}, "robust": SMOOTH, "exo_pair": SMOOTH, "nca_pair": {}, "bco_pair": {},
     "apo_zero": {}, "apo_down": {}, "sppo_hard": {}, "aot": SMOOTH, "aot_unpaired": SMOOTH,
-    "discopop": {"discopop_tau": 0.1, "learning_rate": 3.0},      # its gradient is small "sigmoid_norm": {}, "sft": {},
+    "discopop": {"discopop_tau": 0.1, "learning_rate": 3.0},      # its gradient is small
+    "sigmoid_norm": {}, "sft": {},
     "sigmoid + sft": {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]},
     "robust without smoothing": {"loss_type": ["robust"]},
     "sigmoid, WPO": {"loss_type": ["sigmoid"], "use_weighting": True},

@@ -14,10 +14,10 @@ from datasets import Dataset, disable_caching
 from peft import LoraConfig
 from trl import DPOConfig
 
-from check_dpo import Trainer
 from common import (DATA, FAMILIES, MODELS, Check, Failure, load_model, load_tokenizer, read_lines,
                     scratch_folder)
 from oracle import probe
+from oracle.dpo import PlainTrainer
 from oracle.models import precision
 from tiny import forms, write_model
 
@@ -45,9 +45,9 @@ def make_trainer(folder, scratch, dtype, changes):
     # B is 0: the policy is the reference, and y = W x has the gradient that it has by itself.
     adapter = LoraConfig(r=1, lora_dropout=0.0, task_type="CAUSAL_LM",
                          target_modules=probe.MODULES)
-    return Trainer(model=model, args=config, processing_class=load_tokenizer(folder),
-                   train_dataset=rows.shuffle(seed=SEED).select(range(PAIRS)),
-                   peft_config=adapter)
+    return PlainTrainer(model=model, args=config, processing_class=load_tokenizer(folder),
+                        train_dataset=rows.shuffle(seed=SEED).select(range(PAIRS)),
+                        peft_config=adapter)
 
 
 def oracle_norms(folder, dtype=torch.float64, **changes):
