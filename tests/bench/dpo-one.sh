@@ -2,7 +2,8 @@
 # DPO of a 20M model on 512 hh-rlhf pairs, one strategy, against TRL + PEFT on the CPU
 #
 # HA_ORACLE_PYTHON names a Python with the oracles, HA_TEST_DATA the folder that has hh-rlhf.
-# HA_BENCH_PAIRS: 512.  HA_BENCH_BY: wall or processor, the time that the ratio is of (wall).
+# HA_BENCH_PAIRS: 512.  HA_BENCH_PEER_PAIRS: those of TRL, which then counts by its rate (all).
+# HA_BENCH_BY: wall or processor, the time that the ratio is of (wall).
 # HA_THREADS: 2, for both sides.  TRL needs about half an hour for it on two cores.
 set -eu
 name=${1:-dpo-one}
@@ -21,4 +22,5 @@ export OMP_NUM_THREADS="${HA_THREADS:-2}" HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELIS
 exec "$python" tests/bench/dpo_compare.py --name "$name" --program "$HA_BUILD/ha-attempt" \
     --data "$HA_TEST_DATA/hh-rlhf/helpful-base/test.jsonl.gz" \
     --strategies "${HA_BENCH_STRATEGIES:-full}" --pairs "${HA_BENCH_PAIRS:-512}" \
+    --peer-pairs "${HA_BENCH_PEER_PAIRS:-${HA_BENCH_PAIRS:-512}}" \
     --threads "${HA_THREADS:-2}" --by "${HA_BENCH_BY:-wall}"

@@ -6,8 +6,10 @@ are not counted. Every strategy is a training of its own for TRL; ours trains th
 
 TRL's rows: the paper's settings in fp32 and in bf16 (gradient checkpointing, as TRL does by default),
 and tuned: length-sorted batches, cached references, no checkpointing, the faster dtype. The ratio is
-against the faster of the first two. Beside the wall clock stands processor time, which other work on
-the machine disturbs less; the ratio is of that where --by processor is given.
+against the faster of the first two. TRL may be given fewer pairs, as its rate does not change with
+their number; rates are then compared, and ours trains on those pairs too, for the losses. Beside the
+wall clock stands processor time, which other work on the machine disturbs less; the ratio is of that
+where --by processor is given.
 """
 
 import argparse
@@ -42,8 +44,9 @@ def blocks(count):
 
 @dataclasses.dataclass
 class Result:
-    """Seconds, the loss of every step per strategy, and the operations counted (ours)."""
+    """Pairs, seconds, the loss of every step per strategy, and the operations counted (ours)."""
 
+    pairs: int
     wall: float
     processor: float
     losses: dict
@@ -51,6 +54,9 @@ class Result:
 
     def seconds(self, by):
         return self.wall if by == "wall" else self.processor
+
+    def rate(self, by):
+        return self.pairs / self.seconds(by)
 
 
 class Bench:
@@ -83,12 +89,12 @@ class Bench:
              "--set", "train.init_seed=42"], check=True, capture_output=True)
         return out
 
-    def ours(self, strategies, name="job", **train):
+    def ours(self, strategies, name, pairs):
         """A job from the end of loading on."""
         folder = self.scratch / name
         folder.mkdir()
-        settings = {"data": {**SETTINGS["data"], "train_samples": self.args.pairs},
-                    "train": {**SETTINGS["train"], **train}}
+        settings = {"data": {**SETTINGS["data"], "train_samples": pairs},
+                    "train": SETTINGS["train"]}
         job = {"kind": "train", "sweep": "bench", "job": 1,
                "model": {"name": "bench", "path": str(self.model), "template": "hh"},
                "data": {"train": [str(self.args.data)], "eval": []}, "settings": settings,
@@ -119,7 +125,7 @@ class Bench:
         wall = time.perf_counter() - start[0]
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return Result(wall, used - start[1], losses, flops)
+        return Result(pairs * len(strategies), wall, used - start[1], losses, flops)
 
     # ---- TRL ----
 
@@ -130,14 +136,14 @@ class Bench:
         for index, strategy in enumerate(strategies):
             out = subprocess.run(
                 [sys.executable, HERE / "dpo_trl.py", "--model", self.model, "--data",
-                 self.args.data, "--pairs", str(self.args.pairs), "--adapter",
+                 self.args.data, "--pairs", str(self.args.peer_pairs), "--adapter",
                  self.initial_adapter(strategy), "--form", form, "--dtype", dtype, "--threads",
                  str(self.args.threads)], check=True, capture_output=True, text=True).stdout
             said = json.loads(out.splitlines()[-1])
             wall += said["wall"] + (said["reference_wall"] if index == 0 else 0)
             processor += said["processor"] + (said["reference_processor"] if index == 0 else 0)
             losses[strategy] = said["losses"]
-        return Result(wall, processor, losses)
+        return Result(self.args.peer_pairs * len(strategies), wall, processor, losses)
 
 
 def processor_seconds(pid):
@@ -163,32 +169,36 @@ def main():
     parser.add_argument("--data", type=pathlib.Path, required=True, help="hh-rlhf JSON Lines")
     parser.add_argument("--strategies", required=True, help="full, or local,mid,global,full")
     parser.add_argument("--pairs", type=int, default=512)
+    parser.add_argument("--peer-pairs", type=int, help="pairs that TRL trains on; all")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--by", choices=["wall", "processor"], default="wall")
     args = parser.parse_args()
     args.program, args.data = args.program.resolve(), args.data.resolve()
+    args.peer_pairs = args.peer_pairs or args.pairs
     strategies = args.strategies.split(",")
     with tempfile.TemporaryDirectory(prefix="ha-bench-") as scratch:
         bench = Bench(args, scratch)
-        print(f"{'':34} {'wall s':>9} {'proc. s':>9} {'pairs/s':>9} {'times ours':>11}")
-        ours = bench.ours(strategies)
-        base = ours.seconds(args.by)
-        total = args.pairs * len(strategies)
+        print(f"{'':34} {'pairs':>6} {'wall s':>9} {'proc. s':>9} {'pairs/s':>9} {'times ours':>11}")
+        ours = bench.ours(strategies, "ours", args.pairs)
 
         def row(label, result):
-            seconds = result.seconds(args.by)
-            print(f"{label:34} {result.wall:9.1f} {result.processor:9.1f} {total / seconds:9.2f} "
-                  f"{seconds / base:11.2f}", flush=True)
+            print(f"{label:34} {result.pairs:6} {result.wall:9.1f} {result.processor:9.1f} "
+                  f"{result.rate(args.by):9.2f} {times(result):11.2f}", flush=True)
             return result
+
+        def times(result):
+            return ours.rate(args.by) / result.rate(args.by)
         row(f"ours, {len(strategies)} in one job, fp32" if len(strategies) > 1 else "ours, fp32",
             ours)
-        paper = {dtype: row(f"TRL, the paper's settings, {dtype}", bench.trl(strategies, "paper", dtype))
-                 for dtype in ("fp32", "bf16")}
-        best = min(paper, key=lambda dtype: paper[dtype].seconds(args.by))
+        paper = {dtype: row(f"TRL, the paper's settings, {dtype}",
+                            bench.trl(strategies, "paper", dtype)) for dtype in ("fp32", "bf16")}
+        best = max(paper, key=lambda dtype: paper[dtype].rate(args.by))
         tuned = row(f"TRL tuned, {best}", bench.trl(strategies, "tuned", best))
-        check_losses(ours.losses, paper["fp32"].losses)
-    print(f"against TRL tuned: {tuned.seconds(args.by) / base:.2f}")
-    print(f"{args.name} ratio {paper[best].seconds(args.by) / base:.2f}")
+        same = (ours if args.peer_pairs == args.pairs
+                else bench.ours(strategies, "same", args.peer_pairs))
+        check_losses(same.losses, paper["fp32"].losses)
+    print(f"against TRL tuned: {times(tuned):.2f}")
+    print(f"{args.name} ratio {times(paper[best]):.2f}")
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ def main():
             print(f"{label:24} {result.wall:9.1f} {result.processor:9.1f} "
                   f"{result.flops / 1e12:9.2f}", flush=True)
             return result
-        together = row("one job", bench.ours(STRATEGIES, "together"))
-        alone = [row(f"{strategy} alone", bench.ours([strategy], strategy))
+        together = row("one job", bench.ours(STRATEGIES, "together", args.pairs))
+        alone = [row(f"{strategy} alone", bench.ours([strategy], strategy, args.pairs))
                  for strategy in STRATEGIES]
         made = [data for strategy in STRATEGIES for data in adapters(bench.scratch / strategy).values()]
         if sorted(made) != sorted(adapters(bench.scratch / "together").values()) or not made:
