@@ -15,6 +15,10 @@ enum { RANK = 16 }; /* of the plan's adapters: the paper's */
 /* Below this part of the finish, two divisions end at the same time. */
 static const double SAME = 1e-9;
 
+/* Of the work of answering with one more variant, what the first one's pass has done already:
+ * where nothing has been measured. */
+static const double SHARED_GUESS = 1.0 / 16;
+
 const char *ha_fuse_mode_name(enum ha_fuse_mode mode)
 {
     return mode_names[mode];
@@ -43,7 +47,7 @@ struct division {
     struct set *sets;     /* [count] */
     int64_t *set_of;      /* [count] */
     const int64_t *heavy; /* cells, the heaviest first */
-    int64_t n_sets;
+    int64_t n_sets, devices;
 };
 
 static int64_t most_cells(const struct ha_fuse_group *group)
@@ -83,9 +87,28 @@ static void put(struct set *set, const struct ha_fuse_need *cell, double shared)
         set->pass_bytes = cell->pass_bytes;
 }
 
+static double speed_of(const struct ha_fuse_group *group, int64_t device)
+{
+    return group->speeds ? group->speeds[device] : 1;
+}
+
+/* What a set counts as when a cell looks for the lightest one: its load; or, with a device for
+ * each set, when that would be done with the cell. */
+static double weight_of(const struct division *d, int64_t set, const struct ha_fuse_need *cell,
+                        bool by_speed)
+{
+    const struct ha_fuse_group *group = d->group;
+    double load = d->sets[set].load;
+
+    if (!by_speed)
+        return load;
+    load += cell->cost + (d->sets[set].cells == 0 ? group->cells[0].shared : 0);
+    return load / speed_of(group, set < d->devices ? set : d->devices - 1);
+}
+
 /* The heaviest cell first, each to the lightest of `wanted` sets that takes it; a
  * cell that none takes begins one more. */
-static void divide(struct division *d, int64_t wanted)
+static void divide(struct division *d, int64_t wanted, bool by_speed)
 {
     const struct ha_fuse_group *group = d->group;
 
@@ -93,12 +116,17 @@ static void divide(struct division *d, int64_t wanted)
     memset(d->sets, 0, (size_t)group->count * sizeof *d->sets);
     for (int64_t i = 0; i < group->count; i++) {
         const struct ha_fuse_need *cell = &group->cells[d->heavy[i]];
+        double least = 0;
         int64_t best = -1;
 
-        for (int64_t s = 0; s < d->n_sets; s++)
-            if (fits(group, &d->sets[s], cell) &&
-                (best < 0 || d->sets[s].load < d->sets[best].load))
-                best = s;
+        for (int64_t s = 0; s < d->n_sets; s++) {
+            double weight = weight_of(d, s, cell, by_speed);
+
+            if (!fits(group, &d->sets[s], cell) || (best >= 0 && weight >= least))
+                continue;
+            best = s;
+            least = weight;
+        }
         if (best < 0)
             best = d->n_sets++;
         put(&d->sets[best], cell, group->cells[0].shared);
@@ -120,8 +148,9 @@ static void order(int64_t *places, int64_t count, const double *values)
     }
 }
 
-static double last_end(const double *loads, const int64_t *heavy, int64_t sets, double *free_at,
-                       int64_t devices)
+/* device_of (by place in heavy) may be NULL. */
+static double last_end(const struct ha_fuse_group *group, const double *loads, const int64_t *heavy,
+                       int64_t sets, double *free_at, int64_t devices, int64_t *device_of)
 {
     double end = 0;
 
@@ -130,14 +159,21 @@ static double last_end(const double *loads, const int64_t *heavy, int64_t sets, 
     for (int64_t i = 0; i < devices; i++)
         free_at[i] = 0;
     for (int64_t i = 0; i < sets; i++) {
-        int64_t soonest = 0;
+        double load = loads[heavy[i]], soonest = 0;
+        int64_t device = -1;
 
-        for (int64_t k = 1; k < devices; k++)
-            if (free_at[k] < free_at[soonest])
-                soonest = k;
-        free_at[soonest] += loads[heavy[i]];
-        if (free_at[soonest] > end)
-            end = free_at[soonest];
+        for (int64_t k = 0; k < devices; k++) {
+            double done = free_at[k] + load / speed_of(group, k);
+
+            if (device >= 0 && done >= soonest)
+                continue;
+            device = k;
+            soonest = done;
+        }
+        free_at[device] = soonest;
+        if (device_of)
+            device_of[i] = device;
+        end = soonest > end ? soonest : end;
     }
     return end;
 }
@@ -201,7 +237,30 @@ static double finish_of(struct division *d, struct scratch *s, int64_t devices)
 {
     for (int64_t i = 0; i < d->n_sets; i++)
         s->loads[i] = d->sets[i].load;
-    return last_end(s->loads, s->places, d->n_sets, s->free_at, devices);
+    return last_end(d->group, s->loads, s->places, d->n_sets, s->free_at, devices, NULL);
+}
+
+/* What choosing has found so far. */
+struct best {
+    double finish;
+    int64_t sets; /* 0: nothing yet */
+    int64_t *set_of;
+};
+
+/* Later ones have more sets, so more work: they have to end sooner. */
+static void weigh(struct division *d, struct scratch *s, int64_t wanted, bool by_speed,
+                  struct best *best)
+{
+    double finish;
+
+    divide(d, wanted, by_speed);
+    renumber(d, s);
+    finish = finish_of(d, s, d->devices);
+    if (best->sets > 0 && finish >= best->finish * (1 - SAME))
+        return;
+    best->finish = finish;
+    best->sets = d->n_sets;
+    memcpy(best->set_of, d->set_of, (size_t)d->group->count * sizeof *best->set_of);
 }
 
 /* The next number of sets worth weighing: all small ones, powers of two, the
@@ -220,11 +279,12 @@ static int64_t next_wanted(int64_t wanted, int64_t count, int64_t devices)
 int64_t ha_fuse_choose(const struct ha_fuse_group *group, int64_t devices, int64_t *set_of,
                        double *ret_finish)
 {
-    struct division d = {.group = group};
+    struct division d = {.group = group, .devices = devices};
+    struct best best = {.set_of = set_of};
     struct scratch s;
-    double best = 0;
-    int64_t best_sets = 0, first = group->mode == HA_FUSE_NEVER ? group->count : 1;
+    int64_t first = group->mode == HA_FUSE_NEVER ? group->count : 1;
     int64_t last = group->mode == HA_FUSE_ALWAYS ? 1 : group->count;
+    bool uneven = group->speeds && group->speeds[devices - 1] < group->speeds[0];
 
     if (scratch_make(&s, group->count) < 0)
         return -ENOMEM;
@@ -236,40 +296,36 @@ int64_t ha_fuse_choose(const struct ha_fuse_group *group, int64_t devices, int64
     d.heavy = s.cells;
     for (int64_t wanted = first; wanted <= last;
          wanted = next_wanted(wanted, group->count, devices)) {
-        double finish;
-
-        divide(&d, wanted);
-        renumber(&d, &s);
-        finish = finish_of(&d, &s, devices);
-        /* Later ones have more sets, so more work: they have to end sooner. */
-        if (best_sets == 0 || finish < best * (1 - SAME)) {
-            best = finish;
-            best_sets = d.n_sets;
-            memcpy(set_of, s.set_of, (size_t)group->count * sizeof *set_of);
-        }
+        weigh(&d, &s, wanted, false, &best);
+        if (uneven && wanted > 1 && wanted <= devices)
+            weigh(&d, &s, wanted, true, &best);
     }
     scratch_free(&s);
     if (ret_finish)
-        *ret_finish = best;
-    return best_sets;
+        *ret_finish = best.finish;
+    return best.sets;
 }
 
-double ha_fuse_finish(const struct ha_fuse_group *group, const int64_t *set_of, int64_t sets,
-                      int64_t devices)
+int ha_fuse_place(const struct ha_fuse_group *group, const int64_t *set_of, int64_t sets,
+                  int64_t devices, int64_t *device_of, double *ret_finish)
 {
     struct scratch s;
     double end;
 
     if (scratch_make(&s, group->count) < 0)
-        return 0;
+        return -ENOMEM;
     for (int64_t i = 0; i < group->count; i++)
         put(&s.sets[set_of[i]], &group->cells[i], group->cells[0].shared);
     for (int64_t i = 0; i < sets; i++)
         s.loads[i] = s.sets[i].load;
     order(s.places, sets, s.loads);
-    end = last_end(s.loads, s.places, sets, s.free_at, devices);
+    end = last_end(group, s.loads, s.places, sets, s.free_at, devices, s.cells);
+    for (int64_t i = 0; device_of && i < sets; i++)
+        device_of[s.places[i]] = s.cells[i];
     scratch_free(&s);
-    return end;
+    if (ret_finish)
+        *ret_finish = end;
+    return 0;
 }
 
 int64_t ha_fuse_bytes(const struct ha_fuse_group *group, const int64_t *set_of, int64_t set)
@@ -330,7 +386,7 @@ struct ha_fuse_need ha_fuse_train_need(const struct ha_fuse_model *model, int64_
 struct ha_fuse_need ha_fuse_generate_need(const struct ha_fuse_model *model)
 {
     return (struct ha_fuse_need){
-        .shared = model->reference / 16,
+        .shared = model->reference * SHARED_GUESS,
         .cost = model->reference,
         .shared_bytes = model->weight_bytes,
         .pass_bytes = model->pass_bytes,

@@ -7,7 +7,8 @@
  * time:
  *
  *     a set of cells        takes  shared + sum of the cells' cost
- *     the sets, heaviest first, go one after the other to the device that is free soonest
+ *     on a device           of speed v that is load / v
+ *     the sets, heaviest first, go one after the other to the device where they end soonest
  *     finish                is when the last device is done
  *
  * It takes the division with the earliest finish; of equal ones the one with less
@@ -19,8 +20,9 @@
  * the sum of bytes.  A set of more than one cell fits; a cell that does not fit
  * by itself stays by itself, and its attempt says so.
  *
- * Costs have any unit, the same for all; FLOPs per pair here.  Devices count as
- * equally fast. */
+ * Costs have any unit, the same for all.  With FLOPs and speeds in FLOP/s, as records of
+ * finished work tell them (speed.h), a finish is in seconds; without speeds devices
+ * count as equally fast. */
 #ifndef HA_COORDINATOR_CORE_FUSE_H
 #define HA_COORDINATOR_CORE_FUSE_H
 
@@ -52,6 +54,7 @@ struct ha_fuse_group {
     int64_t count;        /* at least 1 */
     int64_t memory_bytes; /* of a device; 0: not known */
     enum ha_fuse_mode mode;
+    const double *speeds; /* of the devices, all > 0, the fastest first; NULL: equal, 1 each */
 };
 
 /* Divide the cells into sets for so many idle devices (at least 1).
@@ -60,9 +63,11 @@ struct ha_fuse_group {
 int64_t ha_fuse_choose(const struct ha_fuse_group *group, int64_t devices, int64_t *set_of,
                        double *ret_finish);
 
-/* When these sets end on so many devices. */
-double ha_fuse_finish(const struct ha_fuse_group *group, const int64_t *set_of, int64_t sets,
-                      int64_t devices);
+/* Where these sets go on so many devices, and when the last one ends: device_of[sets] (may be
+ * NULL) is the number of each set's device; the first set that names a device begins at once.
+ * Returns 0 or -ENOMEM. */
+int ha_fuse_place(const struct ha_fuse_group *group, const int64_t *set_of, int64_t sets,
+                  int64_t devices, int64_t *device_of, double *ret_finish);
 
 /* Bytes of one set; 0: not known. */
 int64_t ha_fuse_bytes(const struct ha_fuse_group *group, const int64_t *set_of, int64_t set);
@@ -81,12 +86,13 @@ struct ha_fuse_model {
 void ha_fuse_model_read(const struct ha_json *plan, int64_t layers,
                         struct ha_fuse_model *ret_model);
 
-/* A cell that trains n_layers layers from `lowest` up, with adapters of `rank`. */
+/* For one pair: a cell that trains n_layers layers from `lowest` up, with adapters of `rank`. */
 struct ha_fuse_need ha_fuse_train_need(const struct ha_fuse_model *model, int64_t lowest,
                                        int64_t n_layers, int64_t rank);
 
-/* A cell that answers prompts.  What cells of one queue share is little: the
- * weights are read once, and the tail of the queue is waited for once. */
+/* For one answer, as if it took what a pair's pass takes: a cell that answers prompts.  What cells
+ * of one queue share is little: the weights are read once, and the tail of the queue is waited for
+ * once. */
 struct ha_fuse_need ha_fuse_generate_need(const struct ha_fuse_model *model);
 
 #endif

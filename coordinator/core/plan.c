@@ -6,6 +6,10 @@
 
 #include "common/base/buffer.h"
 #include "common/base/memory.h"
+#include "coordinator/core/speed.h"
+
+/* A worker counts as faster than another from here on; less may be chance. */
+static const double FASTER = 1.1;
 
 /* What stands in the way of a ready job, before any worker is looked at. */
 enum gate { GATE_OPEN, GATE_STATE, GATE_HELD, GATE_BACKOFF };
@@ -43,29 +47,6 @@ static int64_t free_devices(const struct ha_plan_worker *worker)
     return devices > 0 ? devices : 0;
 }
 
-/* The best worker with a free slot, or -1.  used[worker_count] is counted here
- * because assignments of this plan take slots too. */
-static int64_t choose(const struct ha_plan_snapshot *s, const int64_t *used, int64_t model)
-{
-    int64_t best = -1, best_free = 0;
-    bool best_warm = false;
-
-    for (int64_t w = 0; w < s->worker_count; w++) {
-        const struct ha_plan_worker *worker = &s->workers[w];
-        int64_t free_slots = worker->slots - used[w];
-        bool warm = is_warm(worker, model);
-
-        if (!takes_work(worker) || free_slots <= 0)
-            continue;
-        if (best < 0 || (warm && !best_warm) || (warm == best_warm && free_slots > best_free)) {
-            best = w;
-            best_free = free_slots;
-            best_warm = warm;
-        }
-    }
-    return best;
-}
-
 int ha_plan_order(const struct ha_plan_job *a, const struct ha_plan_job *b)
 {
     if (a->priority != b->priority)
@@ -77,11 +58,18 @@ int ha_plan_order(const struct ha_plan_job *a, const struct ha_plan_job *b)
 
 /* ---- groups ------------------------------------------------------------------------- */
 
+/* A place where a job may run now. */
+struct given {
+    int64_t worker; /* index */
+    int64_t order;  /* of the group's, in which they were taken */
+    bool idle;      /* it is an idle device of the worker's, not only a slot */
+};
+
 /* Jobs that may become one, or one job by itself. */
 struct group {
     const struct ha_plan_job *first;
     int64_t begin, count; /* in maker.members */
-    int64_t devices;      /* given to it */
+    int64_t devices;      /* given to it: that many of maker.given */
     int64_t sets;         /* that they are divided into */
     double finish;
     int64_t next_devices; /* the least that make it end sooner; 0: none do */
@@ -89,14 +77,17 @@ struct group {
 
 struct maker {
     const struct ha_plan_snapshot *snapshot;
-    int64_t *used;        /* per worker; assignments of this plan take slots too */
+    int64_t *used, *idle; /* per worker: slots and devices; this plan takes some too */
+    double *speeds;       /* (2, workers): at training, at answering; NULL: nothing is known */
     struct group *groups; /* in order: priority, groups that grow last, first job */
     int64_t n_groups;
     const struct ha_plan_job **members; /* group by group */
     struct ha_fuse_need *needs;         /* beside members */
     int64_t *set_of, *trial;            /* beside members */
-    int64_t slots, devices;             /* that are free */
-    int64_t memory_bytes;               /* the least of the workers with free slots; 0: not known */
+    struct given *given;    /* beside members: devices of the group, the fastest first */
+    double *given_speeds;   /* beside given */
+    int64_t slots, devices; /* that are free */
+    int64_t memory_bytes;   /* the least of the workers with free slots; 0: not known */
     struct ha_plan_assignment *out;
     int64_t count, limit;
 };
@@ -106,22 +97,55 @@ static int make_room(struct maker *m)
     int64_t jobs = m->snapshot->job_count;
 
     m->used = ha_calloc(m->snapshot->worker_count, sizeof *m->used);
+    m->idle = ha_calloc(m->snapshot->worker_count, sizeof *m->idle);
+    m->speeds = ha_calloc(2 * m->snapshot->worker_count, sizeof *m->speeds);
+    m->given = ha_calloc(jobs, sizeof *m->given);
+    m->given_speeds = ha_calloc(jobs, sizeof *m->given_speeds);
     m->groups = ha_calloc(jobs, sizeof *m->groups);
     m->members = ha_calloc(jobs, sizeof *m->members);
     m->needs = ha_calloc(jobs, sizeof *m->needs);
     m->set_of = ha_calloc(jobs, sizeof *m->set_of);
     m->trial = ha_calloc(jobs, sizeof *m->trial);
-    return m->used && m->groups && m->members && m->needs && m->set_of && m->trial ? 0 : -ENOMEM;
+    return m->used && m->idle && m->speeds && m->given && m->given_speeds && m->groups &&
+                   m->members && m->needs && m->set_of && m->trial
+               ? 0
+               : -ENOMEM;
 }
 
 static void clear(struct maker *m)
 {
     free(m->used);
+    free(m->idle);
+    free(m->speeds);
+    free(m->given);
+    free(m->given_speeds);
     free(m->groups);
     free(m->members);
     free(m->needs);
     free(m->set_of);
     free(m->trial);
+}
+
+/* What the workers do, in FLOP/s where anything is known of any of them, else 1 each. */
+static void read_speeds(struct maker *m)
+{
+    int64_t n = m->snapshot->worker_count;
+    bool known[2];
+
+    for (int64_t w = 0; w < n; w++) {
+        m->speeds[w] = m->snapshot->workers[w].train_speed;
+        m->speeds[n + w] = m->snapshot->workers[w].generate_speed;
+    }
+    for (int kind = 0; kind < 2; kind++)
+        known[kind] = ha_speed_fill(m->speeds + kind * n, n);
+    for (int64_t i = 0; i < 2 * n; i++)
+        if (!known[i / n])
+            m->speeds[i] = known[i < n] ? m->speeds[(i + n) % (2 * n)] : 1;
+}
+
+static double speed_at(const struct maker *m, int64_t worker, enum ha_stage_kind kind)
+{
+    return m->speeds[(kind == HA_STAGE_GENERATE ? m->snapshot->worker_count : 0) + worker];
 }
 
 static void count_free(struct maker *m)
@@ -136,7 +160,8 @@ static void count_free(struct maker *m)
         if (!takes_work(worker) || free_slots <= 0)
             continue;
         m->slots += free_slots;
-        m->devices += free_devices(worker);
+        m->idle[w] = free_devices(worker);
+        m->devices += m->idle[w];
         known = known && worker->memory_bytes > 0;
         if (m->memory_bytes == 0 || worker->memory_bytes < m->memory_bytes)
             m->memory_bytes = worker->memory_bytes;
@@ -206,16 +231,89 @@ static void find_groups(struct maker *m, int64_t now_ms)
     sort_groups(m);
 }
 
+/* ---- places --------------------------------------------------------------------------- */
+
+/* Is worker a the better place of two with free slots?  An idle device beats one that works
+ * already, then a faster one a slower, one that has the model, one with more free slots. */
+static bool better_place(const struct maker *m, const struct ha_plan_job *job, int64_t a, int64_t b)
+{
+    const struct ha_plan_worker *workers = m->snapshot->workers;
+    double fast = speed_at(m, a, job->kind), slow = speed_at(m, b, job->kind);
+    bool warm = is_warm(&workers[a], job->model), other = is_warm(&workers[b], job->model);
+
+    if ((m->idle[a] > 0) != (m->idle[b] > 0))
+        return m->idle[a] > 0;
+    if (fast > slow * FASTER || slow > fast * FASTER)
+        return fast > slow;
+    if (warm != other)
+        return warm;
+    return workers[a].slots - m->used[a] > workers[b].slots - m->used[b];
+}
+
+/* Gives the group one more place; there is a free slot. */
+static void take_place(struct maker *m, struct group *group)
+{
+    struct given *given = &m->given[group->begin];
+    double *speeds = &m->given_speeds[group->begin], speed;
+    int64_t best = -1, at = group->devices++;
+
+    for (int64_t w = 0; w < m->snapshot->worker_count; w++) {
+        const struct ha_plan_worker *worker = &m->snapshot->workers[w];
+
+        if (!takes_work(worker) || worker->slots <= m->used[w])
+            continue;
+        if (best < 0 || better_place(m, group->first, w, best))
+            best = w;
+    }
+    speed = speed_at(m, best, group->first->kind);
+    for (; at > 0 && speeds[at - 1] < speed; at--) {
+        given[at] = given[at - 1];
+        speeds[at] = speeds[at - 1];
+    }
+    given[at] = (struct given){best, group->devices, m->idle[best] > 0};
+    speeds[at] = speed;
+    m->used[best]++;
+    m->slots--;
+    m->idle[best] -= given[at].idle;
+    m->devices -= given[at].idle;
+}
+
+/* Gives the place back that was taken last. */
+static void return_place(struct maker *m, struct group *group)
+{
+    struct given *given = &m->given[group->begin];
+    double *speeds = &m->given_speeds[group->begin];
+    int64_t at = 0;
+
+    while (given[at].order != group->devices)
+        at++;
+    m->used[given[at].worker]--;
+    m->slots++;
+    m->idle[given[at].worker] += given[at].idle;
+    m->devices += given[at].idle;
+    group->devices--;
+    for (; at < group->devices; at++) {
+        given[at] = given[at + 1];
+        speeds[at] = speeds[at + 1];
+    }
+}
+
 /* ---- how many devices each group gets ------------------------------------------------ */
 
-static int divide(struct maker *m, struct group *group, int64_t devices, int64_t *set_of,
-                  double *ret_finish)
+static struct ha_fuse_group fuse_group(const struct maker *m, const struct group *group)
 {
-    struct ha_fuse_group fuse = {.cells = &m->needs[group->begin],
-                                 .count = group->count,
-                                 .memory_bytes = m->memory_bytes,
-                                 .mode = group->first->fuse};
-    int64_t sets = ha_fuse_choose(&fuse, devices, set_of, ret_finish);
+    return (struct ha_fuse_group){.cells = &m->needs[group->begin],
+                                  .count = group->count,
+                                  .memory_bytes = m->memory_bytes,
+                                  .mode = group->first->fuse,
+                                  .speeds = &m->given_speeds[group->begin]};
+}
+
+/* Over the places that it has now. */
+static int divide(struct maker *m, struct group *group, int64_t *set_of, double *ret_finish)
+{
+    struct ha_fuse_group fuse = fuse_group(m, group);
+    int64_t sets = ha_fuse_choose(&fuse, group->devices, set_of, ret_finish);
 
     if (sets < 0)
         return -ENOMEM;
@@ -227,38 +325,37 @@ static int divide(struct maker *m, struct group *group, int64_t devices, int64_t
  * so many more. */
 static int look_ahead(struct maker *m, struct group *group, int64_t more)
 {
-    int64_t sets = group->sets;
+    int64_t sets = group->sets, devices = group->devices;
     int r = 0;
 
     group->next_devices = 0;
-    for (int64_t k = group->devices + 1; r == 0 && k <= group->devices + more && k <= group->count;
-         k++) {
+    while (r == 0 && group->next_devices == 0 && group->devices < devices + more &&
+           group->devices < group->count) {
         double finish;
 
-        r = divide(m, group, k, m->trial, &finish);
-        if (r == 0 && finish < group->finish * (1 - 1e-9)) {
-            group->next_devices = k;
-            break;
-        }
+        take_place(m, group);
+        r = divide(m, group, m->trial, &finish);
+        if (r == 0 && finish < group->finish * (1 - 1e-9))
+            group->next_devices = group->devices;
     }
+    while (group->devices > devices)
+        return_place(m, group);
     group->sets = sets;
     return r;
 }
 
 static int settle(struct maker *m, struct group *group, int64_t devices)
 {
-    int r;
-
-    group->devices = devices;
-    r = divide(m, group, devices, &m->set_of[group->begin], &group->finish);
-    return r;
+    while (group->devices < devices)
+        take_place(m, group);
+    return divide(m, group, &m->set_of[group->begin], &group->finish);
 }
 
 /* Idle devices to the group that ends last, while that helps. */
 static int give_more(struct maker *m, int64_t begin, int64_t end)
 {
     for (;;) {
-        int64_t more = m->devices < m->slots ? m->devices : m->slots, added;
+        int64_t more = m->devices < m->slots ? m->devices : m->slots;
         struct group *last = NULL;
         int r = 0;
 
@@ -273,9 +370,6 @@ static int give_more(struct maker *m, int64_t begin, int64_t end)
         }
         if (r < 0 || !last)
             return r;
-        added = last->next_devices - last->devices;
-        m->slots -= added;
-        m->devices -= added;
         r = settle(m, last, last->next_devices);
         if (r < 0)
             return r;
@@ -293,25 +387,22 @@ static int give(struct maker *m, int64_t begin, int64_t end)
         r = settle(m, &m->groups[g], 1);
         if (r < 0)
             return r;
-        m->slots--;
-        m->devices -= m->devices > 0;
     }
     return give_more(m, begin, end);
 }
 
 /* ---- who gets them ---------------------------------------------------------------------- */
 
-/* The first jobs of the group that are in the set, in order, to one worker: the
- * first takes the others over.  False: no room is left in the plan. */
-static bool assign(struct maker *m, const struct group *group, int64_t set)
+/* The jobs of the group that are in the set, in order, to one worker: the first takes the
+ * others over.  False: no room is left in the plan. */
+static bool assign(struct maker *m, const struct group *group, int64_t set, int64_t w)
 {
-    int64_t w = choose(m->snapshot, m->used, group->first->model), into = 0, size = 0;
+    int64_t into = 0, size = 0;
 
     for (int64_t i = 0; i < group->count; i++)
         size += m->set_of[group->begin + i] == set;
-    if (w < 0 || m->count + size > m->limit)
+    if (m->count + size > m->limit)
         return false;
-    m->used[w]++;
     for (int64_t i = 0; i < group->count; i++) {
         int64_t job = m->members[group->begin + i]->id;
 
@@ -324,15 +415,36 @@ static bool assign(struct maker *m, const struct group *group, int64_t set)
     return true;
 }
 
+/* The first set of each place; the others wait until it is free.  0: no room is left in the
+ * plan. */
+static int assign_group(struct maker *m, const struct group *group)
+{
+    struct ha_fuse_group fuse = fuse_group(m, group);
+    const int64_t *set_of = &m->set_of[group->begin];
+    int64_t *place_of = &m->trial[group->begin]; /* of each set */
+    int r = ha_fuse_place(&fuse, set_of, group->sets, group->devices, place_of, NULL);
+
+    for (int64_t set = 0; r == 0 && set < group->sets; set++) {
+        bool first = true;
+
+        for (int64_t i = 0; i < set; i++)
+            first = first && place_of[i] != place_of[set];
+        if (first && !assign(m, group, set, m->given[group->begin + place_of[set]].worker))
+            return 0;
+    }
+    return r < 0 ? r : 1;
+}
+
 static int make(struct maker *m, int64_t now_ms)
 {
     int64_t begin = 0;
+    int r = 0;
 
+    read_speeds(m);
     count_free(m);
     find_groups(m, now_ms);
     while (begin < m->n_groups && m->slots > 0) {
         int64_t end = begin + 1;
-        int r;
 
         while (end < m->n_groups && !before(&m->groups[end - 1], &m->groups[end]))
             end++;
@@ -341,14 +453,11 @@ static int make(struct maker *m, int64_t now_ms)
             return r;
         begin = end;
     }
-    for (int64_t g = 0; g < m->n_groups; g++) {
-        const struct group *group = &m->groups[g];
-
-        for (int64_t set = 0; set < group->sets && set < group->devices; set++)
-            if (!assign(m, group, set))
-                return 0;
-    }
-    return 0;
+    r = 1;
+    for (int64_t g = 0; r > 0 && g < m->n_groups; g++)
+        if (m->groups[g].devices > 0)
+            r = assign_group(m, &m->groups[g]);
+    return r < 0 ? r : 0;
 }
 
 int64_t ha_plan_make(const struct ha_plan_snapshot *snapshot, int64_t now_ms,

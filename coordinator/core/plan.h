@@ -39,12 +39,14 @@ struct ha_plan_worker {
     int64_t slots, used;
     int64_t devices;      /* attempts that do not slow one another down; 0: as many as slots */
     int64_t memory_bytes; /* that one attempt may use; 0: not known */
-    int64_t warm[HA_PLAN_WARM]; /* models that it ran; 0: none */
+    double train_speed, generate_speed; /* FLOP/s as measured (speed.h); 0: not known */
+    int64_t warm[HA_PLAN_WARM];         /* models that it ran; 0: none */
 };
 
 struct ha_plan_job {
     int64_t id;
     enum ha_job_state state;
+    enum ha_stage_kind kind;
     int64_t priority, turn;
     int64_t group; /* equal for jobs of one cell that may become one job; 0: it stays as it is */
     enum ha_fuse_mode fuse;

@@ -377,8 +377,16 @@ struct ha_fuse_need ha_grid_work_need(const struct ha_grid_work *w, int64_t inde
     int64_t lowest = cell->layers.count > 0 ? cell->layers.items[0] : 0;
     int64_t layers = cell->auto_layers > 0 ? cell->auto_layers : cell->layers.count;
 
-    return train ? ha_fuse_train_need(model, lowest, layers, cell->train->lora_rank)
-                 : ha_fuse_generate_need(model);
+    struct ha_fuse_need need =
+        train ? ha_fuse_train_need(model, lowest, layers, cell->train->lora_rank)
+              : ha_fuse_generate_need(model);
+    const struct ha_sweep_data *data = &w->sweep->data;
+    double times = train ? (double)data->train_samples * (double)cell->train->epochs
+                         : (double)data->eval_samples * (double)cell->generate->samples;
+
+    need.shared *= times;
+    need.cost *= times;
+    return need;
 }
 
 int ha_grid_work_cell(const struct ha_grid_work *w, int64_t index, char **ret_settings,

@@ -10,6 +10,7 @@
 #include "common/base/error.h"
 #include "coordinator/core/plan.h"
 #include "coordinator/core/retry.h"
+#include "coordinator/core/speed.h"
 #include "coordinator/server/coordinator.h"
 #include "coordinator/store/event.h"
 #include "proto/arena.h"
@@ -42,6 +43,7 @@ struct ha_member {
     int64_t memory_bytes; /* as its hello said; 0: not known */
     int64_t used;         /* attempts that hold a slot; -1: to be counted */
     int64_t warm[HA_PLAN_WARM];
+    struct ha_speed speed; /* from what it has finished */
     struct ha_progress *running;
     int64_t running_count;
 };
@@ -136,6 +138,9 @@ void *ha_scratch_grow(struct ha_arena *arena, void *array_pointer, int64_t *coun
 /* ---- members and callers (members.c) ---------------------------------------------- */
 
 int ha_members_load(struct ha_coordinator *c, struct ha_error *err);
+
+/* A summary of what the worker finished, of any kind, for the plans to come; m may be NULL. */
+void ha_member_finished(struct ha_member *m, enum ha_stage_kind kind, const char *summary_json);
 void ha_members_clear(struct ha_coordinator *c);
 struct ha_member *ha_member_by_id(const struct ha_coordinator *c, int64_t id);
 struct ha_member *ha_member_by_name(const struct ha_coordinator *c, bool judge, const char *name);

@@ -4,10 +4,12 @@
 #include <string.h>
 
 #include "common/base/memory.h"
+#include "common/conf/json.h"
 #include "coordinator/server/inside.h"
+#include "coordinator/store/stage.h"
 #include "coordinator/store/worker.h"
 
-enum { CALLER_IDLE_MS = 600000 };
+enum { CALLER_IDLE_MS = 600000, RECORDS = 1000 };
 
 static void member_free(struct ha_member *m)
 {
@@ -81,6 +83,31 @@ struct ha_member *ha_member_add(struct ha_coordinator *c, int64_t id, bool judge
     return m;
 }
 
+void ha_member_finished(struct ha_member *m, enum ha_stage_kind kind, const char *summary_json)
+{
+    struct ha_json *summary = NULL;
+    struct ha_speed_record record = {.kind = kind};
+
+    if (!m || ha_json_parse(summary_json, strlen(summary_json), "summary", &summary, NULL) < 0)
+        return;
+    record.flops = ha_json_real(ha_json_get(summary, "flops"), 0);
+    record.flops_plain = ha_json_real(ha_json_get(summary, "flops_plain"), 0);
+    record.seconds = ha_json_real(ha_json_get(summary, "seconds"), 0);
+    record.cells_in_job = ha_json_int(ha_json_get(summary, "cells_in_job"), 0);
+    ha_json_destroy(summary);
+    ha_speed_add(&m->speed, &record);
+}
+
+static int load_record(void *context, int64_t worker, enum ha_stage_kind kind,
+                       const char *summary_json)
+{
+    struct ha_member *m = ha_member_by_id(context, worker);
+
+    if (m)
+        ha_member_finished(m, kind, summary_json);
+    return 0;
+}
+
 static int load_one(void *context, const struct ha_worker_row *row)
 {
     struct ha_coordinator *c = context;
@@ -100,6 +127,8 @@ int ha_members_load(struct ha_coordinator *c, struct ha_error *err)
 {
     int r = ha_store_worker_each(c->store, load_one, c, err);
 
+    if (r == 0)
+        r = ha_store_result_each_record(c->store, RECORDS, load_record, c, err);
     return r == -ENOMEM ? ha_error_set(err, ENOMEM, "no memory for the table of workers") : r;
 }
 

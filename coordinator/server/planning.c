@@ -63,6 +63,8 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena,
             .used = m->used,
             .devices = devices_of(m),
             .memory_bytes = m->memory_bytes,
+            .train_speed = ha_speed_of(&m->speed, HA_STAGE_TRAIN),
+            .generate_speed = ha_speed_of(&m->speed, HA_STAGE_GENERATE),
         };
         memcpy(workers[count].warm, m->warm, sizeof m->warm);
         count++;
@@ -73,6 +75,7 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena,
 
 struct gather {
     struct ha_arena *arena;
+    double sharing; /* measured: shared over cost of answering; negative: not known */
     struct ha_plan_job *jobs;
     int64_t count;
 };
@@ -100,6 +103,7 @@ static int gather_job(void *context, const struct ha_job_row *row)
     *job = (struct ha_plan_job){
         .id = row->id,
         .state = row->state,
+        .kind = row->kind,
         .priority = row->priority,
         .turn = row->turn,
         .group = group,
@@ -109,6 +113,22 @@ static int gather_job(void *context, const struct ha_job_row *row)
         .model = ha_server_model_number(row->model_digest),
         .reason = "",
     };
+    if (row->kind == HA_STAGE_GENERATE && g->sharing >= 0)
+        job->need.shared = job->need.cost * g->sharing;
+    return 0;
+}
+
+/* What the workers' records say of answering in company. */
+static int read_sharing(struct ha_coordinator *c, struct gather *g)
+{
+    const struct ha_speed **speeds =
+        ha_arena_alloc(g->arena, (size_t)(c->member_count + 1) * sizeof *speeds);
+
+    if (!speeds)
+        return -ENOMEM;
+    for (int64_t i = 0; i < c->member_count; i++)
+        speeds[i] = &c->members[i]->speed;
+    g->sharing = ha_speed_sharing(speeds, c->member_count);
     return 0;
 }
 
@@ -184,6 +204,8 @@ static int plan(struct ha_coordinator *c, struct ha_arena *arena, bool *ret_more
     int64_t count;
     int r = ha_server_plan_workers(c, arena, &snapshot, err);
 
+    if (r == 0)
+        r = read_sharing(c, &gather);
     if (r == 0)
         r = ha_store_job_each_ready(c->store, c->wall_ms, 2 * HA_RETRY_MAX_MS, PLAN_JOBS,
                                     gather_job, &gather, err);

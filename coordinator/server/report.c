@@ -251,6 +251,8 @@ static int take_cell(struct report *p, const struct ha_wire_attempt_cell *from,
     if (r == 0)
         r = ha_store_result_summary(p->store, p->result, from->summary_json,
                                     p->kind == HA_STAGE_TRAIN ? p->adapter_sha256 : "", err);
+    if (r == 0)
+        ha_member_finished(p->q->caller->member, p->kind, from->summary_json);
     return r < 0 ? r : ha_store_job_cell_end(p->store, &p->q->by, p->job, p->result, true, "", err);
 }
 

@@ -487,3 +487,29 @@ int ha_store_result_start(struct ha_store *store, const struct ha_by *by, int64_
         r = ha_store_items_fill(store, by, id, 0, err);
     return r < 0 ? r : ha_store_result_settle(store, by, id, err);
 }
+
+int ha_store_result_each_record(struct ha_store *store, int64_t limit, ha_result_record_fn fn,
+                                void *context, struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err,
+                         "SELECT worker, kind, summary FROM (SELECT r.id, r.kind, r.summary,"
+                         " r.finished_ms, (SELECT a.worker FROM job_cell c JOIN attempt a"
+                         "  ON a.job = c.job WHERE c.result = r.id AND c.outcome = 'done'"
+                         "  ORDER BY a.started_ms DESC LIMIT 1) AS worker"
+                         " FROM result r WHERE r.kind IN ('train', 'generate')"
+                         " AND r.state = 'done' AND r.summary <> ''"
+                         " ORDER BY r.finished_ms DESC, r.id DESC LIMIT ?)"
+                         " WHERE worker IS NOT NULL ORDER BY finished_ms, id",
+                         "i", limit);
+
+    while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {
+        enum ha_stage_kind kind;
+
+        r = 0;
+        if (ha_stage_kind_parse(ha_rows_text(&rows, 1), &kind))
+            r = fn(context, ha_rows_int(&rows, 0), kind, ha_rows_text(&rows, 2));
+    }
+    ha_rows_close(&rows);
+    return r < 0 ? r : 0;
+}

@@ -120,6 +120,13 @@ int ha_store_result_settle(struct ha_store *store, const struct ha_by *by, int64
 
 int ha_store_result_progress(struct ha_store *store, int64_t result, int64_t done, int64_t total,
                              struct ha_error *err);
+/* Summaries of what workers have trained and answered: the newest `limit` of them, the oldest of
+ * these first. */
+typedef int (*ha_result_record_fn)(void *context, int64_t worker, enum ha_stage_kind kind,
+                                   const char *summary_json);
+int ha_store_result_each_record(struct ha_store *store, int64_t limit, ha_result_record_fn fn,
+                                void *context, struct ha_error *err);
+
 int ha_store_result_summary(struct ha_store *store, int64_t result, const char *summary,
                             const char *adapter_sha256, struct ha_error *err);
 

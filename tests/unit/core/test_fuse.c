@@ -152,7 +152,7 @@ static void properties(void **state)
         sets = ha_fuse_choose(&group, devices, set_of, &finish);
         assert_true(sets >= 1);
         check_sets(&group, set_of, sets);
-        recomputed = ha_fuse_finish(&group, set_of, sets, devices);
+        assert_int_equal(ha_fuse_place(&group, set_of, sets, devices, NULL, &recomputed), 0);
         assert_true(recomputed <= finish * (1 + 1e-12) && recomputed >= finish * (1 - 1e-12));
         assert_int_equal(ha_fuse_choose(&group, devices, again, &recomputed), sets);
         assert_memory_equal(again, set_of, (size_t)group.count * sizeof *again);
@@ -168,6 +168,111 @@ static void properties(void **state)
         /* One device more never ends later. */
         assert_true(ha_fuse_choose(&group, devices + 1, again, &extreme) >= 1);
         assert_true(extreme <= finish * (1 + 1e-12));
+    }
+}
+
+/* Devices of unequal speed: the finish is in seconds, the heavy set is where it ends soonest, and
+ * a device that is too slow to help gets nothing. */
+static void speeds_are_weighed(void **state)
+{
+    static const double uneven[] = {4, 1}, hopeless[] = {100, 0.01}, triple[] = {3, 3, 3};
+    struct ha_fuse_need cells[5];
+    struct ha_fuse_group group = {.cells = cells, .count = 5, .mode = HA_FUSE_NEVER};
+    int64_t set_of[5], device_of[5], sets;
+    double finish, equal;
+
+    (void)state;
+    for (int i = 0; i < 5; i++)
+        cells[i] = (struct ha_fuse_need){.shared = 0, .cost = 10};
+    group.speeds = uneven;
+    assert_int_equal(ha_fuse_choose(&group, 2, set_of, &finish), 5);
+    assert_true(finish == 10); /* four go one after the other to the fast one */
+    assert_int_equal(ha_fuse_place(&group, set_of, 5, 2, device_of, &finish), 0);
+    assert_int_equal(device_of[0], 0);
+    assert_int_equal(device_of[0] + device_of[1] + device_of[2] + device_of[3] + device_of[4], 1);
+
+    /* Sets as uneven as the devices. */
+    for (int i = 0; i < 5; i++)
+        cells[i].shared = 10;
+    group.mode = HA_FUSE_AUTO;
+    sets = ha_fuse_choose(&group, 2, set_of, &finish);
+    assert_int_equal(sets, 1); /* 60 / 4; two of them end at 12.5 and 20 */
+    assert_true(finish == 15);
+    for (int i = 0; i < 5; i++)
+        cells[i].shared = 1;
+    sets = ha_fuse_choose(&group, 2, set_of, &finish);
+    assert_int_equal(sets, 2);
+    assert_true(finish == 11); /* 41 / 4 and 11 / 1 */
+
+    group.speeds = hopeless;
+    assert_int_equal(ha_fuse_choose(&group, 2, set_of, &finish), 1);
+    assert_true(finish == 0.51);
+
+    group.speeds = NULL;
+    sets = ha_fuse_choose(&group, 3, set_of, &equal);
+    group.speeds = triple;
+    assert_int_equal(ha_fuse_choose(&group, 3, set_of, &finish), sets);
+    assert_true(finish * 3 < equal * (1 + 1e-12) && finish * 3 > equal * (1 - 1e-12));
+}
+
+static void make_speeds(uint64_t *seed, double *speeds, int64_t count)
+{
+    speeds[0] = 1e12;
+    for (int64_t i = 1; i < count; i++)
+        speeds[i] = speeds[i - 1] * (double)(next(seed) % 100 + 1) / 100;
+}
+
+/* What holds for any speeds. */
+static void properties_of_speeds(void **state)
+{
+    static struct ha_fuse_need cells[MOST];
+    uint64_t seed = 5;
+
+    (void)state;
+    for (int round = 0; round < ROUNDS; round++) {
+        int64_t set_of[MOST], again[MOST], device_of[MOST],
+            devices = 1 + (int64_t)(next(&seed) % 20);
+        double speeds[20], doubled[20], finish, other_finish, work = 0, total = 0, ends[20] = {0};
+        struct ha_fuse_group group, other;
+        int64_t sets;
+
+        make_group(&seed, cells, &group);
+        make_speeds(&seed, speeds, devices);
+        group.speeds = speeds;
+        sets = ha_fuse_choose(&group, devices, set_of, &finish);
+        check_sets(&group, set_of, sets);
+        assert_int_equal(ha_fuse_place(&group, set_of, sets, devices, device_of, &other_finish), 0);
+        assert_true(other_finish <= finish * (1 + 1e-12) && other_finish >= finish * (1 - 1e-12));
+        /* The finish is that of the placement, and no faster than all devices at work. */
+        for (int64_t s = 0; s < sets; s++) {
+            double load = group.cells[0].shared;
+
+            assert_in_range(device_of[s], 0, devices - 1);
+            for (int64_t i = 0; i < group.count; i++)
+                load += set_of[i] == s ? group.cells[i].cost : 0;
+            ends[device_of[s]] += load / speeds[device_of[s]];
+            work += load;
+        }
+        for (int64_t d = 0; d < devices; d++) {
+            assert_true(ends[d] <= finish * (1 + 1e-9));
+            total += speeds[d];
+        }
+        assert_true(finish >= work / total * (1 - 1e-9));
+        /* Never worse than all in one or each by itself. */
+        other = group;
+        for (int mode = HA_FUSE_ALWAYS; mode <= HA_FUSE_NEVER; mode++) {
+            other.mode = (enum ha_fuse_mode)mode;
+            assert_true(ha_fuse_choose(&other, devices, again, &other_finish) >= 1);
+            assert_true(finish <= other_finish);
+        }
+        /* Twice as fast: the same sets in half the time. */
+        for (int64_t d = 0; d < devices; d++)
+            doubled[d] = 2 * speeds[d];
+        other = group;
+        other.speeds = doubled;
+        assert_int_equal(ha_fuse_choose(&other, devices, again, &other_finish), sets);
+        assert_memory_equal(again, set_of, (size_t)group.count * sizeof *again);
+        assert_true(2 * other_finish == finish);
     }
 }
 
@@ -197,9 +302,10 @@ static void a_plan_is_read(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_device_fuses), cmocka_unit_test(many_devices_spread),
-        cmocka_unit_test(the_mode_decides), cmocka_unit_test(memory_divides),
-        cmocka_unit_test(properties),       cmocka_unit_test(a_plan_is_read),
+        cmocka_unit_test(one_device_fuses),     cmocka_unit_test(many_devices_spread),
+        cmocka_unit_test(the_mode_decides),     cmocka_unit_test(memory_divides),
+        cmocka_unit_test(properties),           cmocka_unit_test(speeds_are_weighed),
+        cmocka_unit_test(properties_of_speeds), cmocka_unit_test(a_plan_is_read),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -242,6 +242,42 @@ static void idle_devices_go_where_they_help(void **state)
     assert_int_equal(out[2].into, 9);
 }
 
+/* Unequal devices: the heavy job goes to the fast one, whatever model it has warm, and one that is
+ * too slow to help is left to others. */
+static void faster_devices_take_more(void **state)
+{
+    struct ha_plan_worker workers[] = {WORKER(1, "a", 1, 0), WORKER(2, "b", 1, 0),
+                                       WORKER(3, "c", 1, 0)};
+    struct ha_plan_job jobs[] = {cell_job(5, 7, 8), cell_job(6, 7, 4), cell_job(7, 0, 1)};
+    struct ha_plan_assignment out[4];
+
+    (void)state;
+    for (int w = 0; w < 3; w++)
+        workers[w].train_speed = 1e12;
+    workers[1].train_speed = 2e12;
+    workers[2].train_speed = 1e9;
+    workers[0].warm[0] = jobs[0].model = jobs[1].model = 3;
+    assert_int_equal(plan(workers, 2, jobs, 2, out, 4), 2);
+    assert_int_equal(out[0].job, 5);
+    assert_int_equal(out[0].worker, 2);
+    assert_int_equal(out[1].into, 6);
+    assert_int_equal(out[1].worker, 1);
+    workers[0].used = 1;
+    assert_int_equal(plan(workers, 3, jobs, 2, out, 4), 2);
+    assert_int_equal(out[1].into, 5); /* rather together than on the slow one */
+    assert_int_equal(out[1].worker, 2);
+    assert_int_equal(plan(workers, 3, jobs, 3, out, 4), 3);
+    assert_int_equal(out[2].job, 7);
+    assert_int_equal(out[2].worker, 3); /* which has nothing better to do */
+    /* One that has done nothing yet counts as the others; a tenth is no difference. */
+    workers[0].used = 0;
+    workers[1].train_speed = 1.05e12;
+    workers[2].train_speed = 0;
+    workers[2].generate_speed = 1;
+    assert_int_equal(plan(workers, 3, jobs, 1, out, 4), 1);
+    assert_int_equal(out[0].worker, 1); /* warm */
+}
+
 static void slots_of_one_cpu_are_one_device(void **state)
 {
     struct ha_plan_worker worker = WORKER(1, "a", 4, 0);
@@ -331,10 +367,13 @@ static void properties(void **state)
                                                        (int64_t)(next(&seed) % 4) % (slots + 1));
             workers[w].devices = next(&seed) % 2 ? 1 : 0;
             workers[w].memory_bytes = next(&seed) % 2 ? 1000 : 0;
+            workers[w].train_speed = next(&seed) % 3 ? (double)(1 + next(&seed) % 50) : 0;
+            workers[w].generate_speed = next(&seed) % 3 ? (double)(1 + next(&seed) % 50) : 0;
         }
         for (int64_t j = 0; j < n_jobs; j++) {
             jobs[j] = cell_job(100 + j, (int64_t)(next(&seed) % 4), (double)(next(&seed) % 9));
             jobs[j].grows = jobs[j].group == 3;
+            jobs[j].kind = jobs[j].group == 2 ? HA_STAGE_GENERATE : HA_STAGE_TRAIN;
             jobs[j].fuse = (enum ha_fuse_mode)(jobs[j].group % 2);
             jobs[j].state = next(&seed) % 5 ? HA_JOB_READY : HA_JOB_WAITING;
             jobs[j].need.shared_bytes = 100;
@@ -360,6 +399,7 @@ int main(void)
         cmocka_unit_test(order_is_priority_then_id),
         cmocka_unit_test(one_slot_takes_the_whole_group),
         cmocka_unit_test(idle_devices_go_where_they_help),
+        cmocka_unit_test(faster_devices_take_more),
         cmocka_unit_test(slots_of_one_cpu_are_one_device),
         cmocka_unit_test(company_is_waited_for_on_a_busy_device),
         cmocka_unit_test(properties),

@@ -399,8 +399,10 @@ static void train(struct bench *b, uint64_t peer, struct fake_job *job)
                             .sha256 = ADAPTER_DIGEST,
                             .size = 10}},
         {.kind = HA_WIRE_ATTEMPT_EVENT_CELL,
-         .event.cell = {
-             .cell = job->cell, .done = true, .reason = "", .summary_json = "{\"steps\":1}"}}};
+         .event.cell = {.cell = job->cell,
+                        .done = true,
+                        .reason = "",
+                        .summary_json = job->summary ? job->summary : "{\"steps\":1}"}}};
 
     bench_artifact(b, CONFIG_DIGEST);
     bench_artifact(b, ADAPTER_DIGEST);
@@ -411,7 +413,10 @@ static void generate(struct bench *b, uint64_t peer, struct fake_job *job, int p
 {
     struct ha_wire_attempt_event done = {
         .kind = HA_WIRE_ATTEMPT_EVENT_CELL,
-        .event.cell = {.cell = job->cell, .done = true, .reason = "", .summary_json = "{}"}};
+        .event.cell = {.cell = job->cell,
+                       .done = true,
+                       .reason = "",
+                       .summary_json = job->summary ? job->summary : "{}"}};
 
     for (int i = 0; i < prompts; i++) {
         char prompt[32], text[64];

@@ -106,7 +106,8 @@ struct fake_job {
     uint64_t cells[FAKE_CELLS];
     bool checkpoint[FAKE_CELLS]; /* came along */
     int n_cells;
-    bool reference; /* came along */
+    bool reference;      /* came along */
+    const char *summary; /* of each cell that ends; NULL: one that says little */
     uint64_t sequence;
 };
 

@@ -142,6 +142,61 @@ static void never_and_always(void **state)
     assert_true(bench_granted(b, OTHER, &job) && job.n_cells == 1);
 }
 
+/* Work all there is: w1 says that it is slow, w2 that it is fast. */
+static void work_unevenly(struct bench *b)
+{
+    struct fake_job job;
+
+    for (int i = 0; i < 20; i++) {
+        while (bench_granted(b, WORKER, &job)) {
+            job.summary = "{\"flops\":1e9,\"flops_plain\":4e9,\"seconds\":1,\"cells_in_job\":1}";
+            bench_do_job(b, WORKER, &job, 3);
+        }
+        while (bench_granted(b, OTHER, &job)) {
+            job.summary = "{\"flops\":3e9,\"flops_plain\":4e9,\"seconds\":1,\"cells_in_job\":1}";
+            bench_do_job(b, OTHER, &job, 3);
+        }
+        bench_settle(b);
+    }
+}
+
+static void submit_again(struct bench *b, const char *key, const char *name, const char *beta)
+{
+    const char *first = bench_fused_grid(), *at = strstr(first, "\"demo\"");
+    char grid[2048];
+    struct ha_wire_message *reply;
+
+    snprintf(grid, sizeof grid, "%.*s\"%s\"%s[train]\nbeta = %s\n[schedule]\nfuse = \"always\"\n",
+             (int)(at - first), first, name, at + strlen("\"demo\""), beta);
+    reply = bench_submit(b, CLIENT, key, grid, false);
+    assert_string_equal(reply->body.submit_reply.outcome, "created");
+    ha_wire_message_destroy(reply);
+    bench_settle(b);
+}
+
+/* Two workers that are equal but for what they have done so far: the heaviest job goes to the
+ * faster one, also when the coordinator was started anew. */
+static void measured_speeds_count(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job;
+
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    bench_hello_worker(b, OTHER, "w2", "i2", 1);
+    submit(b, "[schedule]\nfuse = \"never\"\n");
+    work_unevenly(b);
+    submit_again(b, "k2", "second", "0.5");
+    assert_true(bench_granted(b, OTHER, &job) && job.train && job.n_cells == 4);
+    bench_do_job(b, OTHER, &job, 3);
+    work_unevenly(b);
+    bench_restart(b);
+    bench_hello_client(b, CLIENT);
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    bench_hello_worker(b, OTHER, "w2", "i2", 1);
+    submit_again(b, "k3", "third", "0.25");
+    assert_true(bench_granted(b, OTHER, &job) && job.train && job.n_cells == 4);
+}
+
 static void judging_begins_while_answers_come(void **state)
 {
     struct bench *b = *state;
@@ -363,6 +418,7 @@ int main(void)
         CASE(one_device_trains_and_answers_together),
         CASE(many_devices_spread),
         CASE(never_and_always),
+        CASE(measured_speeds_count),
         CASE(judging_begins_while_answers_come),
         CASE(a_cell_fails_alone),
         CASE(two_crashes_split),
