@@ -613,7 +613,7 @@ struct ha_wire_workers_request {
 struct ha_wire_worker_row {
     const char *name;
     const char *role;  /* "worker" | "judge" */
-    const char *state; /* alive | late | lost | draining */
+    const char *state; /* alive | late | lost | draining | drained */
     const char *host;
     const char *backend;
     uint32_t slots;
@@ -621,6 +621,7 @@ struct ha_wire_worker_row {
     int64_t n_running;
     int64_t last_seen_ms; /* wall clock */
     const char *version;
+    const char *note; /* who drains it, since when and why */
 };
 
 struct ha_wire_workers_reply {

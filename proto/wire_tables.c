@@ -618,6 +618,7 @@ static const struct wire_field worker_row_fields[] = {
     SUBS(worker_row, running, running),
     PLAIN(worker_row, last_seen_ms, COUNT),
     PLAIN(worker_row, version, ANY),
+    PLAIN(worker_row, note, ANY),
 };
 TYPE(worker_row);
 

@@ -476,7 +476,7 @@ static int why_no_worker(const struct ha_plan_snapshot *s, const struct ha_plan_
                          struct ha_buffer *out)
 {
     int64_t slots = 0, used = 0, devices = 0, draining = 0, silent = 0;
-    const struct ha_plan_worker *quiet = NULL;
+    const struct ha_plan_worker *quiet = NULL, *drained = NULL;
 
     for (int64_t w = 0; w < s->worker_count; w++) {
         const struct ha_plan_worker *worker = &s->workers[w];
@@ -487,6 +487,7 @@ static int why_no_worker(const struct ha_plan_snapshot *s, const struct ha_plan_
             devices += free_devices(worker);
         } else if (worker->liveness != HA_LOST && worker->draining) {
             draining++;
+            drained = worker->drained_by ? worker : drained;
         } else if (worker->liveness != HA_LOST) {
             silent++;
             quiet = worker;
@@ -507,6 +508,10 @@ static int why_no_worker(const struct ha_plan_snapshot *s, const struct ha_plan_
     if (silent > 1)
         return ha_buffer_printf(out, "all %" PRId64 " workers have been silent for a while",
                                 silent);
+    if (draining > 0 && drained)
+        return ha_buffer_printf(out, "%sworker %s is drained by %s",
+                                draining == 1 ? "the only " : "no worker takes work: ",
+                                drained->name, drained->drained_by);
     if (draining > 0)
         return ha_buffer_append_text(out, draining == 1 ? "the only worker is draining"
                                                         : "every worker is draining");

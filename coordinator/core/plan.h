@@ -36,6 +36,7 @@ struct ha_plan_worker {
     int64_t silent_ms;
     bool connected; /* known by hello since the start; else work cannot be pushed to it */
     bool draining;
+    const char *drained_by; /* a person, since when and why; NULL: nobody */
     int64_t slots, used;
     int64_t devices;      /* attempts that do not slow one another down; 0: as many as slots */
     int64_t memory_bytes; /* that one attempt may use; 0: not known */

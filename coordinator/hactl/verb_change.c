@@ -7,11 +7,12 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "coordinator/hactl/address.h"
+#include "coordinator/hactl/change.h"
 #include "coordinator/hactl/link.h"
 #include "coordinator/hactl/verbs.h"
 
-static int send_change(const struct ha_arguments *arguments, const struct ha_wire_change *change,
-                       struct ha_error *err)
+int ha_change_send(const struct ha_arguments *arguments, const struct ha_wire_change *change,
+                   struct ha_error *err)
 {
     struct ha_wire_message request = {.kind = HA_WIRE_CHANGE, .body.change = *change}, *reply;
     struct ha_session *session;
@@ -40,7 +41,7 @@ static int change(const struct ha_arguments *arguments, const char *verb, struct
                                     .cell = ha_arguments_value(arguments, "cell", ""),
                                     .failed_only = ha_arguments_given(arguments, "failed")};
 
-    return send_change(arguments, &change, err);
+    return ha_change_send(arguments, &change, err);
 }
 
 /* "SWEEP", "SWEEP/model", "SWEEP/model/strategy" or "SWEEP//strategy": no name has a slash. */
@@ -70,7 +71,7 @@ static int change_part(const struct ha_arguments *arguments, const char *verb, s
                          "%s: name SWEEP, SWEEP/model, SWEEP/model/strategy or SWEEP//strategy",
                          selector);
     else
-        r = send_change(arguments, &change, err);
+        r = ha_change_send(arguments, &change, err);
     free(copy);
     return r;
 }

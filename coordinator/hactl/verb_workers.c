@@ -1,7 +1,13 @@
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
 #include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/conf/json.h"
+#include "common/conf/settings.h"
 #include "coordinator/hactl/address.h"
+#include "coordinator/hactl/change.h"
 #include "coordinator/hactl/link.h"
 #include "coordinator/hactl/output.h"
 #include "coordinator/hactl/verbs.h"
@@ -25,7 +31,8 @@ static struct ha_json *rows_json(const struct ha_wire_workers_reply *reply)
             ha_json_set(item, "slots", ha_json_new_int(row->slots)) < 0 ||
             ha_json_set(item, "running", ha_json_new_int(row->n_running)) < 0 ||
             ha_json_set(item, "last_seen_ms", ha_json_new_int(row->last_seen_ms)) < 0 ||
-            ha_json_set(item, "version", ha_json_new_string(row->version)) < 0)
+            ha_json_set(item, "version", ha_json_new_string(row->version)) < 0 ||
+            ha_json_set(item, "note", ha_json_new_string(row->note)) < 0)
             r = -1;
     }
     if (r < 0) {
@@ -47,6 +54,7 @@ static struct ha_table *rows_table(const struct ha_wire_workers_reply *reply)
     ha_table_column_number(table, "RUNNING");
     ha_table_column_text(table, "LAST SEEN");
     ha_table_column_text(table, "BACKEND");
+    ha_table_column_text(table, "DRAINED BY");
     for (int64_t i = 0; i < reply->n_workers; i++) {
         const struct ha_wire_worker_row *row = &reply->workers[i];
 
@@ -57,11 +65,12 @@ static struct ha_table *rows_table(const struct ha_wire_workers_reply *reply)
         ha_table_format(table, "%lld/%u", (long long)row->n_running, row->slots);
         ha_table_text(table, ha_clock_stamp(row->last_seen_ms, stamp));
         ha_table_text(table, row->backend);
+        ha_table_text(table, row->note);
     }
     return table;
 }
 
-static int run(const struct ha_arguments *arguments, struct ha_error *err)
+static int list(const struct ha_arguments *arguments, struct ha_error *err)
 {
     struct ha_wire_message request = {.kind = HA_WIRE_WORKERS_REQUEST}, *reply;
     struct ha_session *session;
@@ -81,16 +90,65 @@ static int run(const struct ha_arguments *arguments, struct ha_error *err)
     return r;
 }
 
-static const struct ha_option options[] = {{"json", NULL, "print JSON"}};
+/* --deadline reads as every duration in a file does. */
+struct deadline {
+    uint64_t given;
+    int64_t deadline_s;
+};
+
+static const struct ha_setting deadline_rows[] = {{
+    .key = "deadline",
+    .type = HA_SETTING_DURATION,
+    .offset = offsetof(struct deadline, deadline_s),
+    .minimum = 1,
+    .maximum = 30 * 86400,
+    .source = HA_SOURCE_OURS,
+    .help = "of a drain",
+}};
+static const struct ha_section deadline_section = {"", deadline_rows, 1, sizeof(struct deadline)};
+
+static int drain(const struct ha_arguments *arguments, const char *verb, struct ha_error *err)
+{
+    const char *text = ha_arguments_value(arguments, "deadline", NULL);
+    struct deadline deadline = {0};
+    struct ha_wire_change change = {.verb = verb, .worker = ha_arguments_at(arguments, 1, NULL)};
+    int r = 0;
+
+    if (!change.worker)
+        return ha_error_set(err, EINVAL, "name the worker: hactl workers %s NAME", verb);
+    if (text)
+        r = ha_section_set(&deadline_section, &deadline_rows[0], text, "--deadline", &deadline,
+                           err);
+    change.deadline_ms = deadline.deadline_s * 1000;
+    return r < 0 ? r : ha_change_send(arguments, &change, err);
+}
+
+static int run(const struct ha_arguments *arguments, struct ha_error *err)
+{
+    const char *action = ha_arguments_at(arguments, 0, NULL);
+
+    if (!action)
+        return list(arguments, err);
+    if (strcmp(action, "drain") == 0 || strcmp(action, "undrain") == 0)
+        return drain(arguments, action, err);
+    return ha_error_set(err, EINVAL, "\"%.40s\": drain and undrain are known", action);
+}
+
+static const struct ha_option options[] = {
+    {"json", NULL, "print JSON"},
+    {"deadline", "DURATION", "of drain: then attempts are stopped at a checkpoint (10m, 2h)"},
+    {"reason", "TEXT", "of drain: kept in the history and shown by workers and why"},
+};
 
 const struct ha_verb ha_verb_workers = {
     .name = "workers",
     .command =
         {
             .name = "hactl workers",
-            .synopsis = "",
-            .summary = "list the workers and judge workers, and what they run on",
-            .example = "hactl workers",
+            .synopsis = "[drain NAME | undrain NAME]",
+            .summary = "list the workers and judge workers; drain one: it gets no new work",
+            .example = "hactl workers drain node7 --deadline 10m --reason 'new driver'",
+            .max_positional = 2,
             .options = options,
             .n_options = sizeof(options) / sizeof(options[0]),
             .shared_options = ha_remote_options,

@@ -147,27 +147,42 @@ static int apply(struct change *p, const char *verb, struct ha_error *err)
         return set_paused(p, true, err);
     if (strcmp(verb, "resume") == 0)
         return set_paused(p, false, err);
+    if (strcmp(verb, "set") == 0) {
+        p->changed = p->q->message->body.change.n_settings;
+        return p->state == HA_SWEEP_CANCELLED
+                   ? ha_error_set(err, EINVAL, "the sweep is cancelled; submit it again")
+                   : ha_server_set(p->q, p->sweep, &p->text, err);
+    }
     return ha_error_set(err, ENOSYS, "this coordinator does not know the verb \"%.20s\"", verb);
+}
+
+static int change_sweep(struct change *p, struct ha_error *err)
+{
+    const struct ha_wire_change *change = &p->q->message->body.change;
+    int r = ha_server_find_sweep(p->q->c, change->sweep, &p->sweep, err);
+
+    if (r == 0)
+        r = ha_server_find_cell(p->q->c, p->sweep, change->cell, &p->cell, err);
+    if (r == 0)
+        r = ha_store_sweep_each(p->q->c->store, p->sweep, NULL, read_sweep, p, err);
+    if (r < 0)
+        return r;
+    ha_utf8_copy(p->reason, sizeof p->reason, change->reason);
+    return apply(p, change->verb, err);
 }
 
 int ha_handle_change(struct ha_request *q, struct ha_error *err)
 {
     const struct ha_wire_change *change = &q->message->body.change;
+    bool of_worker = strcmp(change->verb, "drain") == 0 || strcmp(change->verb, "undrain") == 0;
     struct change p = {.q = q, .text = ""};
     char hash[65];
     int r = ha_server_once(q, change->key, err);
 
     if (r != 0)
         return r < 0 ? r : 0;
-    r = ha_server_find_sweep(q->c, change->sweep, &p.sweep, err);
-    if (r == 0)
-        r = ha_server_find_cell(q->c, p.sweep, change->cell, &p.cell, err);
-    if (r == 0)
-        r = ha_store_sweep_each(q->c->store, p.sweep, NULL, read_sweep, &p, err);
-    if (r < 0)
-        return r;
-    ha_utf8_copy(p.reason, sizeof p.reason, change->reason);
-    r = apply(&p, change->verb, err);
+    r = of_worker ? ha_server_drain(q, strcmp(change->verb, "drain") == 0, &p.changed, &p.text, err)
+                  : change_sweep(&p, err);
     if (r < 0)
         return r;
     q->c->changed = true;

@@ -262,7 +262,7 @@ static int read_judge(void *context, const struct ha_judge_row *row)
 
 static int load(struct ha_coordinator *c, struct expansion *e, struct ha_error *err)
 {
-    int r = e->work ? 0 : ha_grid_work_load(c->store, e->sweep, &e->work, err);
+    int r = e->work ? 0 : ha_grid_work_load(c->store, e->sweep, NULL, 0, &e->work, err);
 
     if (r < 0)
         return r;

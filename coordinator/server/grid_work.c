@@ -303,21 +303,44 @@ static int load_file(void *context, const struct ha_file_row *row)
     return 0;
 }
 
-static int load_overrides(struct loader *l)
+static bool same_key(const char *a, const char *b)
+{
+    size_t length = strcspn(a, "=");
+
+    return strcspn(b, "=") == length && memcmp(a, b, length) == 0;
+}
+
+/* An older override of a key that comes again is gone. */
+static int load_overrides(struct loader *l, const char *const *more, int64_t count)
 {
     for (int64_t i = 0; i < ha_json_size(l->overrides); i++) {
+        const char *old = ha_json_string(ha_json_at(l->overrides, i), "");
+        const char **place;
+        int64_t k = 0;
+
+        while (k < count && !same_key(more[k], old))
+            k++;
+        if (k < count)
+            continue;
+        place =
+            ha_scratch_grow(&l->arena, &l->submit.overrides, &l->submit.n_overrides, sizeof *place);
+        if (!place)
+            return -ENOMEM;
+        *place = old;
+    }
+    for (int64_t k = 0; k < count; k++) {
         const char **place =
             ha_scratch_grow(&l->arena, &l->submit.overrides, &l->submit.n_overrides, sizeof *place);
 
         if (!place)
             return -ENOMEM;
-        *place = ha_json_string(ha_json_at(l->overrides, i), "");
+        *place = more[k];
     }
     return 0;
 }
 
-int ha_grid_work_load(struct ha_store *store, int64_t sweep, struct ha_grid_work **ret_work,
-                      struct ha_error *err)
+int ha_grid_work_load(struct ha_store *store, int64_t sweep, const char *const *more, int64_t count,
+                      struct ha_grid_work **ret_work, struct ha_error *err)
 {
     struct loader l = {0};
     int r;
@@ -331,7 +354,7 @@ int ha_grid_work_load(struct ha_store *store, int64_t sweep, struct ha_grid_work
     if (r == 0)
         r = ha_store_file_each(store, sweep, load_file, &l, err);
     if (r == 0)
-        r = load_overrides(&l);
+        r = load_overrides(&l, more, count);
     if (r == -ENOMEM)
         r = no_memory(err);
     if (r == 0)

@@ -40,9 +40,9 @@ struct ha_cell_keys {
 int ha_grid_work_create(const struct ha_wire_submit *submit, struct ha_grid_work **ret_work,
                         struct ha_error *err);
 
-/* The same from a sweep's rows. */
-int ha_grid_work_load(struct ha_store *store, int64_t sweep, struct ha_grid_work **ret_work,
-                      struct ha_error *err);
+/* The same from a sweep's rows, with so many overrides more. */
+int ha_grid_work_load(struct ha_store *store, int64_t sweep, const char *const *more, int64_t count,
+                      struct ha_grid_work **ret_work, struct ha_error *err);
 void ha_grid_work_destroy(struct ha_grid_work *work);
 
 /* One more owner. */

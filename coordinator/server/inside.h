@@ -37,8 +37,11 @@ struct ha_member {
     char *voided[HA_SERVER_VOIDED]; /* instances that newer ones replaced, newest first */
     uint64_t peer;                  /* 0: not connected since the start */
     int64_t heard_ms, seen_wall_ms;
-    bool lost; /* as stored */
-    bool draining;
+    bool lost;              /* as stored */
+    bool draining;          /* as its heartbeat says */
+    bool drained;           /* a person drains it */
+    char *drain_why;        /* by whom, since when and why; NULL when nobody does */
+    int64_t drain_until_ms; /* boot time: attempts are stopped then; 0: they go on to their end */
     int64_t slots;
     int64_t memory_bytes; /* as its hello said; 0: not known */
     int64_t used;         /* attempts that hold a slot; -1: to be counted */
@@ -150,6 +153,12 @@ int ha_member_describe(struct ha_member *m, const char *name, const char *machin
                        const char *version);
 enum ha_liveness ha_member_liveness(const struct ha_coordinator *c, const struct ha_member *m);
 
+struct ha_worker_row;
+
+/* Remember who drains it, as the row says.  -ENOMEM. */
+int ha_member_drain(const struct ha_coordinator *c, struct ha_member *m,
+                    const struct ha_worker_row *row);
+
 /* Its instance was replaced: it may not take the name back.  -ENOMEM. */
 int ha_member_void(struct ha_member *m);
 bool ha_member_is_void(const struct ha_member *m, const char *instance);
@@ -214,6 +223,16 @@ int64_t ha_server_pause(struct ha_request *q, int64_t sweep, const char **ret_te
                         struct ha_error *err);
 int64_t ha_server_resume(struct ha_request *q, int64_t sweep, const char **ret_text,
                          struct ha_error *err);
+
+/* Settings of a Change "set": -EINVAL names one that cannot be set. */
+int ha_server_set(struct ha_request *q, int64_t sweep, const char **ret_text, struct ha_error *err);
+
+/* Change "drain" and "undrain" (drain.c). */
+int ha_server_drain(struct ha_request *q, bool drain, int64_t *ret_changed, const char **ret_text,
+                    struct ha_error *err);
+
+/* Attempts of drained workers whose deadline is over are told to stop. */
+int ha_server_drain_tick(struct ha_coordinator *c, struct ha_error *err);
 
 struct ha_hold;
 

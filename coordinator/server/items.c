@@ -156,7 +156,7 @@ int ha_handle_items_request(struct ha_request *q, struct ha_error *err)
     q->reply.kind = HA_WIRE_ITEMS_GRANT;
     if (g.wanted > ITEMS_LIMIT)
         g.wanted = ITEMS_LIMIT;
-    if (q->caller->member->draining || g.wanted == 0)
+    if (q->caller->member->draining || q->caller->member->drained || g.wanted == 0)
         return 0;
     r = ha_store_item_each_judge(q->c->store, add_judge, &g, err);
     if (r < 0)

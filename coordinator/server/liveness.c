@@ -100,5 +100,5 @@ int ha_server_tick(struct ha_coordinator *c, bool input_pending, struct ha_error
         if (!m->lost && ha_member_liveness(c, m) == HA_LOST)
             r = lose(c, m, err);
     }
-    return r;
+    return r < 0 ? r : ha_server_drain_tick(c, err);
 }

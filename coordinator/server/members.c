@@ -21,6 +21,7 @@ static void member_free(struct ha_member *m)
     free(m->host);
     free(m->backend);
     free(m->version);
+    free(m->drain_why);
     for (int i = 0; i < HA_SERVER_VOIDED; i++)
         free(m->voided[i]);
     free(m->running);
@@ -120,7 +121,7 @@ static int load_one(void *context, const struct ha_worker_row *row)
     m->lost = row->lost;
     m->heard_ms = c->boot_ms;
     m->seen_wall_ms = row->seen_ms;
-    return 0;
+    return ha_member_drain(c, m, row);
 }
 
 int ha_members_load(struct ha_coordinator *c, struct ha_error *err)

@@ -167,6 +167,13 @@ static int list_running(struct ha_arena *arena, const struct ha_member *m,
     return 0;
 }
 
+static const char *worker_state(const struct ha_member *m, enum ha_liveness liveness)
+{
+    if (liveness != HA_ALIVE || !(m->draining || m->drained))
+        return ha_liveness_name(liveness);
+    return m->drained && m->running_count == 0 ? "drained" : "draining";
+}
+
 int ha_handle_workers(struct ha_request *q, struct ha_error *err)
 {
     struct ha_wire_workers_reply *reply = &q->reply.body.workers_reply;
@@ -183,7 +190,8 @@ int ha_handle_workers(struct ha_request *q, struct ha_error *err)
         *place = (struct ha_wire_worker_row){
             .name = m->name,
             .role = m->judge ? "judge" : "worker",
-            .state = m->draining && liveness == HA_ALIVE ? "draining" : ha_liveness_name(liveness),
+            .state = worker_state(m, liveness),
+            .note = m->drained ? m->drain_why : "",
             .host = m->host,
             .backend = m->backend,
             .slots = (uint32_t)m->slots,

@@ -1,5 +1,6 @@
 #include "coordinator/store/worker.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "coordinator/store/db.h"
@@ -32,13 +33,45 @@ int ha_store_worker_lost(struct ha_store *store, int64_t worker, bool lost, int6
                       (int64_t)lost, now_ms, worker);
 }
 
+int ha_store_worker_drain(struct ha_store *store, const struct ha_by *by, int64_t worker,
+                          const char *actor, const char *reason, int64_t deadline_ms,
+                          struct ha_error *err)
+{
+    struct ha_rows rows;
+    char subject[128] = "";
+    int r =
+        ha_db_exec(store, err,
+                   "UPDATE worker SET drain_actor = ?, drain_reason = ?, drain_since_ms = ?,"
+                   " drain_deadline_ms = ? WHERE id = ?",
+                   "ttiii", actor, reason, actor[0] ? by->now_ms : (int64_t)0, deadline_ms, worker);
+
+    if (r == 0)
+        r = ha_rows_open(store, &rows, err,
+                         "SELECT CASE role WHEN 'judge' THEN 'judge worker ' ELSE 'worker ' END ||"
+                         " name FROM worker WHERE id = ?",
+                         "i", worker);
+    if (r == 0)
+        r = ha_rows_next(&rows, err);
+    if (r <= 0)
+        return r;
+    snprintf(subject, sizeof subject, "%s", ha_rows_text(&rows, 0));
+    ha_rows_close(&rows);
+    return ha_store_event_add(store, by,
+                              &(struct ha_event){.subject = subject,
+                                                 .before = actor[0] ? "" : "drained",
+                                                 .after = actor[0] ? "drained" : "undrained",
+                                                 .reason = reason},
+                              err);
+}
+
 int ha_store_worker_each(struct ha_store *store, ha_worker_fn fn, void *context,
                          struct ha_error *err)
 {
     struct ha_rows rows;
     int r = ha_rows_open(store, &rows, err,
                          "SELECT id, role, name, machine, instance, host, backend, version, slots,"
-                         " lost, seen_ms FROM worker ORDER BY id",
+                         " lost, seen_ms, drain_actor, drain_reason, drain_since_ms,"
+                         " drain_deadline_ms FROM worker ORDER BY id",
                          "");
 
     while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {
@@ -54,6 +87,10 @@ int ha_store_worker_each(struct ha_store *store, ha_worker_fn fn, void *context,
             .slots = ha_rows_int(&rows, 8),
             .lost = ha_rows_int(&rows, 9) != 0,
             .seen_ms = ha_rows_int(&rows, 10),
+            .drain_actor = ha_rows_text(&rows, 11),
+            .drain_reason = ha_rows_text(&rows, 12),
+            .drain_since_ms = ha_rows_int(&rows, 13),
+            .drain_deadline_ms = ha_rows_int(&rows, 14),
         };
 
         r = fn(context, &row);

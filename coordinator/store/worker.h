@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "coordinator/store/event.h"
+
 struct ha_error;
 struct ha_store;
 
@@ -15,6 +17,9 @@ struct ha_worker_row {
     int64_t slots;
     bool lost;
     int64_t seen_ms; /* wall clock of its last hello or loss */
+    /* a person drains it: by whom ("": nobody), why, when, until when (0: no deadline); not put */
+    const char *drain_actor, *drain_reason;
+    int64_t drain_since_ms, drain_deadline_ms;
 };
 
 /* Insert or replace by (role, name); row->id is not read.  Returns its id. */
@@ -23,6 +28,11 @@ int ha_store_worker_put(struct ha_store *store, const struct ha_worker_row *row,
 
 int ha_store_worker_lost(struct ha_store *store, int64_t worker, bool lost, int64_t now_ms,
                          struct ha_error *err);
+
+/* actor "": it takes work again. */
+int ha_store_worker_drain(struct ha_store *store, const struct ha_by *by, int64_t worker,
+                          const char *actor, const char *reason, int64_t deadline_ms,
+                          struct ha_error *err);
 
 typedef int (*ha_worker_fn)(void *context, const struct ha_worker_row *row);
 int ha_store_worker_each(struct ha_store *store, ha_worker_fn fn, void *context,

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Pause, resume: a running attempt stops at a checkpoint, the other column goes on, and
+# Pause, resume, set, drain: a running attempt stops at a checkpoint, the other column goes on, and
 # everything is there once at the end.
 . "$(dirname "$0")/lib.sh"
 
@@ -33,10 +33,17 @@ hactl_here pause grid//nothing >out.txt 2>&1 && not_ok "a strategy that does not
 hactl_here pause grid/ >out.txt 2>&1
 equal "a selector that names nothing is a usage error" $? 2
 check "all of it goes on" hactl_here resume grid
+check "priority and concurrency are set" hactl_here set grid priority=3 concurrency=2
+hactl_here set grid train.beta=0.3 >out.txt 2>&1 && not_ok "a setting of results was set" || ok "a setting of results is refused"
+check "its training goes on" until_true 60 stages 's["stage"] == "train" and s["state"] == "running" and s["done"] > 0'
+check "the worker is drained" hactl_here workers drain w1 --deadline 1s --reason "new driver"
+check "its attempt stops at the deadline" until_true 60 stages \
+    's["stage"] == "train" and s["state"] == "ready" and "w1 is drained by local" in s["reason"]'
+check "it takes work again" hactl_here workers undrain w1
 check "the grid ends without gaps" hactl_here wait grid --timeout 300
 check "the history names the pause" sh -c 'hactl log grid --connect "$0" --insecure-loopback | grep -q "stopping.*paused by local: a test"' "$CONTROL"
 stop_coordinator
 check_complete 2 4
-equal "the pause cost no attempt" "$(query 'SELECT sum(crashes) FROM job')" 0
+equal "pause and drain cost no attempt" "$(query 'SELECT sum(crashes) FROM job')" 0
 equal "training went on from its checkpoint" \
     "$(query "SELECT count(*) > 0 FROM attempt WHERE outcome = 'stopped' AND progress = 1")" 1

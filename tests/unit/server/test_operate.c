@@ -1,0 +1,279 @@
+/* What is set while a sweep runs; workers that are drained. */
+#include "support.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/store/sweep.h"
+
+enum { CLIENT = 1, WORKER = 2, OTHER = 3, JUDGE = 4 };
+
+static int setup(void **state)
+{
+    static struct bench b;
+
+    bench_open(&b);
+    bench_hello_client(&b, CLIENT);
+    *state = &b;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    bench_close(*state);
+    return 0;
+}
+
+static const char *next_key(void)
+{
+    static char key[16];
+    static int count;
+
+    snprintf(key, sizeof key, "key%d", count++);
+    return key;
+}
+
+static struct ha_wire_message setting(const char **text)
+{
+    return (struct ha_wire_message){
+        .kind = HA_WIRE_CHANGE,
+        .body.change = {
+            .key = next_key(), .verb = "set", .sweep = "demo", .settings = text, .n_settings = 1}};
+}
+
+static void set(struct bench *b, const char *text)
+{
+    struct ha_wire_message message = setting(&text);
+
+    ha_wire_message_destroy(bench_call(b, CLIENT, &message, HA_WIRE_CHANGE_REPLY));
+    bench_settle(b);
+}
+
+static void refused(struct bench *b, const char *text, uint32_t code)
+{
+    struct ha_wire_message message = setting(&text);
+
+    bench_refused(b, CLIENT, HA_NET_ROLE_ADMIN, &message, code);
+}
+
+static int read_sweep(void *context, const struct ha_sweep_row *row)
+{
+    struct ha_sweep_row *kept = context;
+
+    *kept = *row;
+    return 1;
+}
+
+static struct ha_sweep_row sweep(struct bench *b)
+{
+    struct ha_sweep_row row;
+
+    assert_int_equal(ha_store_sweep_each(b->store, 0, "demo", read_sweep, &row, NULL), 0);
+    return row;
+}
+
+static int read_settings(void *context, const struct ha_judge_row *row)
+{
+    snprintf(context, 2048, "%s", row->settings);
+    return 1;
+}
+
+static void expect_judge(struct bench *b, const char *part)
+{
+    char settings[2048];
+
+    assert_int_equal(ha_store_judge_each(b->store, 0, 1, read_settings, settings, NULL), 0);
+    assert_non_null(strstr(settings, part));
+}
+
+static void settings_without_effect_on_results_are_set(void **state)
+{
+    struct bench *b = *state;
+
+    bench_create(b, CLIENT);
+    set(b, "priority=7");
+    assert_int_equal(sweep(b).priority, 7);
+    assert_int_equal(sweep(b).cells, 2);
+    set(b, "priority=-3"); /* the newest word counts */
+    assert_int_equal(sweep(b).priority, -3);
+    set(b, "retry.max_attempts=9");
+    assert_int_equal(sweep(b).max_attempts, 9);
+    assert_int_equal(sweep(b).priority, -3);
+    set(b, "concurrency=5");
+    expect_judge(b, "\"concurrency\":5");
+    set(b, "judge.q.requests_per_minute=77");
+    expect_judge(b, "\"requests_per_minute\":77");
+    bench_restart(b);
+    assert_int_equal(sweep(b).priority, -3);
+}
+
+static void settings_of_results_are_refused(void **state)
+{
+    struct bench *b = *state;
+
+    bench_create(b, CLIENT);
+    refused(b, "train.beta=0.5", EINVAL);
+    refused(b, "judge.q.temperature=0.5", EINVAL);
+    refused(b, "priority", EINVAL);
+    refused(b, "priority=much", EINVAL);
+    refused(b, "judge.nobody.budget=1", ENOENT);
+    refused(b, "resources.nodes=2", EINVAL);
+    assert_int_equal(sweep(b).priority, 0);
+    assert_int_equal(sweep(b).version, 1);
+}
+
+/* What runs goes on, and is the same job afterwards. */
+static void set_disturbs_nothing(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job;
+
+    bench_create(b, CLIENT);
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    assert_true(bench_granted(b, WORKER, &job));
+    ha_wire_message_destroy(bench_beat(b, WORKER, &job, 1));
+    set(b, "priority=2");
+    assert_null(bench_push(b, WORKER, HA_WIRE_REVOKE));
+    bench_do_job(b, WORKER, &job, 3);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "done", NULL);
+}
+
+/* ---- drain ------------------------------------------------------------------------------ */
+
+static struct ha_wire_message draining(const char *verb, const char *worker, int64_t deadline_ms)
+{
+    return (struct ha_wire_message){.kind = HA_WIRE_CHANGE,
+                                    .body.change = {.key = next_key(),
+                                                    .verb = verb,
+                                                    .worker = worker,
+                                                    .deadline_ms = deadline_ms,
+                                                    .reason = "new driver"}};
+}
+
+static int64_t drain(struct bench *b, const char *verb, const char *worker, int64_t deadline_ms)
+{
+    struct ha_wire_message message = draining(verb, worker, deadline_ms);
+    struct ha_wire_message *reply = bench_call(b, CLIENT, &message, HA_WIRE_CHANGE_REPLY);
+    int64_t changed = reply->body.change_reply.changed;
+
+    ha_wire_message_destroy(reply);
+    bench_settle(b);
+    return changed;
+}
+
+static void expect_worker(struct bench *b, const char *state, const char *note)
+{
+    struct ha_wire_message ask = {.kind = HA_WIRE_WORKERS_REQUEST};
+    struct ha_wire_message *reply = bench_call(b, CLIENT, &ask, HA_WIRE_WORKERS_REPLY);
+    const struct ha_wire_worker_row *row = &reply->body.workers_reply.workers[0];
+
+    assert_string_equal(row->state, state);
+    assert_int_equal(strncmp(row->note, note, strlen(note)), 0);
+    ha_wire_message_destroy(reply);
+}
+
+static void a_drained_worker_gets_no_work(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job;
+    struct ha_wire_message *status;
+
+    bench_create(b, CLIENT);
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    assert_true(bench_granted(b, WORKER, &job));
+    ha_wire_message_destroy(bench_beat(b, WORKER, &job, 1));
+    assert_int_equal(drain(b, "drain", "w1", 0), 1);
+    assert_int_equal(drain(b, "drain", "w1", 0), 0);
+    expect_worker(b, "draining", "local since ");
+    assert_null(bench_push(b, WORKER, HA_WIRE_REVOKE)); /* to its end */
+    bench_do_job(b, WORKER, &job, 3);
+    ha_wire_message_destroy(bench_beat(b, WORKER, NULL, 0));
+    bench_settle(b);
+    assert_false(bench_granted(b, WORKER, &job));
+    expect_worker(b, "drained", "local since ");
+    status = bench_status(b, CLIENT, "demo");
+    assert_non_null(strstr(bench_stage(status, "tiny/mid", "train")->reason,
+                           "worker w1 is drained by local since "));
+    ha_wire_message_destroy(status);
+    bench_restart(b); /* it is remembered, also by another instance */
+    bench_hello_client(b, CLIENT);
+    bench_hello_worker(b, WORKER, "w1", "i2", 1);
+    assert_false(bench_granted(b, WORKER, &job));
+    assert_int_equal(drain(b, "undrain", "w1", 0), 1);
+    assert_true(bench_granted(b, WORKER, &job));
+    expect_worker(b, "alive", "");
+}
+
+static void at_the_deadline_attempts_stop(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job, again;
+    struct ha_wire_message *push;
+
+    bench_create(b, CLIENT);
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    assert_true(bench_granted(b, WORKER, &job));
+    assert_int_equal(drain(b, "drain", "w1", 20000), 1);
+    for (int i = 0; i < 3; i++) {
+        ha_wire_message_destroy(bench_beat(b, WORKER, &job, 1));
+        assert_null(bench_push(b, WORKER, HA_WIRE_REVOKE));
+        bench_turn(b, 5000);
+    }
+    bench_turn(b, 6000);
+    push = bench_push(b, WORKER, HA_WIRE_REVOKE);
+    assert_non_null(push);
+    assert_int_equal(strncmp(push->body.revoke.reason, "worker w1 is drained by local since ", 36),
+                     0);
+    ha_wire_message_destroy(push);
+    bench_end(b, WORKER, &job, "stopped", "checkpoint");
+    bench_hello_worker(b, OTHER, "w2", "i1", 1);
+    assert_true(bench_granted(b, OTHER, &again));
+    assert_int_equal(again.job, job.job);
+}
+
+static void drain_is_for_admin_and_known_workers(void **state)
+{
+    struct bench *b = *state;
+    struct ha_wire_message message = draining("drain", "w9", 0);
+
+    bench_refused(b, CLIENT, HA_NET_ROLE_ADMIN, &message, ENOENT);
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    message.body.change.worker = "w1";
+    message.body.change.key = "another";
+    bench_refused(b, CLIENT, HA_NET_ROLE_SUBMIT, &message, EACCES);
+}
+
+static void a_drained_judge_worker_gets_no_items(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job;
+    struct fake_item items[8];
+
+    bench_create(b, CLIENT);
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    while (bench_granted(b, WORKER, &job))
+        bench_do_job(b, WORKER, &job, 3);
+    bench_hello_judge(b, JUDGE, "j1", "i1");
+    assert_int_equal(drain(b, "drain", "j1", 0), 1);
+    assert_int_equal(bench_items(b, JUDGE, items, 8), 0);
+    assert_int_equal(drain(b, "undrain", "j1", 0), 1);
+    assert_int_equal(bench_items(b, JUDGE, items, 8), 6);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(settings_without_effect_on_results_are_set),
+        CASE(settings_of_results_are_refused),
+        CASE(set_disturbs_nothing),
+        CASE(a_drained_worker_gets_no_work),
+        CASE(at_the_deadline_attempts_stop),
+        CASE(drain_is_for_admin_and_known_workers),
+        CASE(a_drained_judge_worker_gets_no_items),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
