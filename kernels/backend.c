@@ -214,6 +214,33 @@ int ha_backend_sync(struct ha_backend *backend, struct ha_error *err)
     return backend->table->sync(backend, err);
 }
 
+int ha_backend_export_choices(const struct ha_backend *backend, void **ret_blob, size_t *ret_bytes,
+                              struct ha_error *err)
+{
+    if (backend->table->export_choices)
+        return backend->table->export_choices(backend, ret_blob, ret_bytes, err);
+    *ret_blob = NULL;
+    *ret_bytes = 0;
+    return 0;
+}
+
+int ha_backend_import_choices(struct ha_backend *backend, const void *blob, size_t bytes,
+                              struct ha_error *err)
+{
+    if (bytes == 0)
+        return 0;
+    if (!backend->table->import_choices)
+        return ha_error_set(err, ESTALE, "choices of another backend; this is %s",
+                            ha_backend_description(backend));
+    return backend->table->import_choices(backend, blob, bytes, err);
+}
+
+void ha_backend_time_choices(struct ha_backend *backend, bool on)
+{
+    if (backend->table->time_choices)
+        backend->table->time_choices(backend, on);
+}
+
 int64_t ha_backend_allocated_bytes(const struct ha_backend *backend)
 {
     return backend->allocated_bytes;

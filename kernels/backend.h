@@ -77,6 +77,23 @@ int ha_backend_zero(struct ha_backend *backend, void *memory, size_t bytes, stru
  * call returns it. */
 int ha_backend_sync(struct ha_backend *backend, struct ha_error *err);
 
+/* What a backend chose for itself that bits depend on, as a blob that only it reads: a GPU's
+ * algorithm for each shape of a product.  The blob of one run makes another multiply as it did;
+ * it is kept with checkpoints, and on disk for later runs on devices of the same kind.  Empty
+ * (NULL, 0) on the CPU, whose choices are fixed.  The blob is the caller's to free. */
+int ha_backend_export_choices(const struct ha_backend *backend, void **ret_blob, size_t *ret_bytes,
+                              struct ha_error *err);
+
+/* Returns 0, -EINVAL for what is no such blob, -ESTALE for one of another kind of device or
+ * version of the libraries, or -ENOMEM; nothing has changed then. */
+int ha_backend_import_choices(struct ha_backend *backend, const void *blob, size_t bytes,
+                              struct ha_error *err);
+
+/* From now on, choose for shapes that are new by the clock: some milliseconds for each, and a
+ * choice that may differ from run to run.  Without it a choice is a pure function of device,
+ * libraries and shape. */
+void ha_backend_time_choices(struct ha_backend *backend, bool on);
+
 /* Bytes allocated now, and the highest value so far. */
 int64_t ha_backend_allocated_bytes(const struct ha_backend *backend);
 int64_t ha_backend_peak_bytes(const struct ha_backend *backend);

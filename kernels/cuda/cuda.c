@@ -15,6 +15,27 @@ enum { OLDEST_SM = 80 };
 
 static void close_device(struct ha_backend *backend);
 
+static int export_choices(const struct ha_backend *backend, void **ret_blob, size_t *ret_bytes,
+                          struct ha_error *err)
+{
+    const struct ha_cuda *cuda = (const struct ha_cuda *)backend;
+
+    return ha_cuda_choices_export(&cuda->choices, cuda->kind, ret_blob, ret_bytes, err);
+}
+
+static int import_choices(struct ha_backend *backend, const void *blob, size_t bytes,
+                          struct ha_error *err)
+{
+    struct ha_cuda *cuda = ha_cuda_of(backend);
+
+    return ha_cuda_choices_import(&cuda->choices, cuda->kind, blob, bytes, err);
+}
+
+static void time_choices(struct ha_backend *backend, bool on)
+{
+    ha_cuda_of(backend)->time_products = on;
+}
+
 static const struct ha_backend_table table = {
     .name = "cuda",
     .close = close_device,
@@ -27,6 +48,9 @@ static const struct ha_backend_table table = {
     .copy = ha_cuda_copy,
     .zero = ha_cuda_zero,
     .sync = ha_cuda_sync,
+    .export_choices = export_choices,
+    .import_choices = import_choices,
+    .time_choices = time_choices,
 };
 
 static const struct ha_ops ops = {

@@ -336,6 +336,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
         !aligned(c, chosen.alignment[2]) || !aligned(d, chosen.alignment[3]) ||
         (chosen.index == 1 && (!workspace || workspace_bytes < (size_t)1 << 20)))
         return CUBLAS_STATUS_INVALID_VALUE;
+    /* Time is counted in pieces of work: the library's first suggestion is the slowest. */
+    for (uint64_t i = 0; i < (chosen.index == 0 ? 2 : chosen.index - 1); i++)
+        emulator::enqueue([] {});
     emulator::enqueue([=] { multiply(p); });
     return CUBLAS_STATUS_SUCCESS;
 }
