@@ -180,6 +180,21 @@ int ha_backend_import_host(struct ha_backend *backend, const void *host, size_t 
     return backend->table->import_host(backend, host, bytes, ret_memory, err);
 }
 
+int ha_backend_import_weight(struct ha_backend *backend, const void *host, enum ha_dtype dtype,
+                             int64_t n, const void **ret_memory, enum ha_dtype *ret_dtype,
+                             struct ha_error *err)
+{
+    int rc;
+
+    if (backend->table->import_weight)
+        return backend->table->import_weight(backend, host, dtype, n, ret_memory, ret_dtype, err);
+    rc = backend->table->import_host(backend, host, (size_t)n * ha_dtype_bytes(dtype), ret_memory,
+                                     err);
+    if (rc == 0)
+        *ret_dtype = dtype;
+    return rc;
+}
+
 void ha_backend_release_host(struct ha_backend *backend, const void *memory)
 {
     if (memory)

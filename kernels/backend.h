@@ -65,6 +65,12 @@ int ha_backend_import_host(struct ha_backend *backend, const void *host, size_t 
                            const void **ret_memory, struct ha_error *err);
 void ha_backend_release_host(struct ha_backend *backend, const void *memory);
 
+/* The same for n values of a weight.  A backend may keep them in another type and says which: a
+ * GPU keeps every weight as bf16, rounded to nearest, ties to even. */
+int ha_backend_import_weight(struct ha_backend *backend, const void *host, enum ha_dtype dtype,
+                             int64_t n, const void **ret_memory, enum ha_dtype *ret_dtype,
+                             struct ha_error *err);
+
 int ha_backend_upload(struct ha_backend *backend, void *memory, const void *host, size_t bytes,
                       struct ha_error *err);
 int ha_backend_download(struct ha_backend *backend, void *host, const void *memory, size_t bytes,

@@ -15,7 +15,7 @@
 #include "kernels/backend.h"
 
 /* Raised whenever backend.h, ops.h or this header changes what a module sees. */
-enum { HA_BACKEND_API_VERSION = 3 };
+enum { HA_BACKEND_API_VERSION = 4 };
 
 #define HA_BACKEND_CUDA_MODULE "ha-kernels-cuda.so"
 /* Names the module where it does not lie beside the program: for tests and packages. */
@@ -34,6 +34,10 @@ struct ha_backend_table {
     size_t (*free)(struct ha_backend *backend, void *memory);
     int (*import_host)(struct ha_backend *backend, const void *host, size_t bytes,
                        const void **ret_memory, struct ha_error *err);
+    /* NULL: import_host, in the type of the host. */
+    int (*import_weight)(struct ha_backend *backend, const void *host, enum ha_dtype dtype,
+                         int64_t n, const void **ret_memory, enum ha_dtype *ret_dtype,
+                         struct ha_error *err);
     void (*release_host)(struct ha_backend *backend, const void *memory);
     int (*upload)(struct ha_backend *backend, void *memory, const void *host, size_t bytes,
                   struct ha_error *err);

@@ -42,6 +42,7 @@ static const struct ha_backend_table table = {
     .alloc = ha_cuda_alloc,
     .free = ha_cuda_free,
     .import_host = ha_cuda_import_host,
+    .import_weight = ha_cuda_import_weight,
     .release_host = ha_cuda_release_host,
     .upload = ha_cuda_upload,
     .download = ha_cuda_download,

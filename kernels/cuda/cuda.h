@@ -146,6 +146,9 @@ int ha_cuda_alloc(struct ha_backend *backend, size_t bytes, void **ret_memory,
 size_t ha_cuda_free(struct ha_backend *backend, void *memory);
 int ha_cuda_import_host(struct ha_backend *backend, const void *host, size_t bytes,
                         const void **ret_memory, struct ha_error *err);
+int ha_cuda_import_weight(struct ha_backend *backend, const void *host, enum ha_dtype dtype,
+                          int64_t n, const void **ret_memory, enum ha_dtype *ret_dtype,
+                          struct ha_error *err);
 void ha_cuda_release_host(struct ha_backend *backend, const void *memory);
 int ha_cuda_upload(struct ha_backend *backend, void *memory, const void *host, size_t bytes,
                    struct ha_error *err);

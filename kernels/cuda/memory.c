@@ -21,8 +21,9 @@
 
 #include "common/base/error.h"
 #include "common/base/memory.h"
+#include "kernels/cuda/launch.h"
 
-enum { ALIGNMENT = 256, SCRATCH_STEP = 1 << 16 };
+enum { ALIGNMENT = 256, SCRATCH_STEP = 1 << 16, CONVERT_BYTES = 64 << 20 };
 
 #define PARALLEL_BYTES ((size_t)4 * HA_CUDA_STAGE_BYTES)
 
@@ -282,6 +283,53 @@ int ha_cuda_import_host(struct ha_backend *backend, const void *host, size_t byt
         read_ahead(host, bytes);
         rc = ha_cuda_upload(backend, memory, host, bytes, err);
     }
+    if (rc < 0) {
+        ha_cuda_release_host(backend, memory);
+        return rc;
+    }
+    *ret_memory = memory;
+    return 0;
+}
+
+/* A piece at a time through scratch memory, so that no second copy of the weight is on the
+ * device. */
+static int import_converted(struct ha_cuda *cuda, const char *host, enum ha_dtype dtype, int64_t n,
+                            char *memory, struct ha_error *err)
+{
+    int64_t piece = CONVERT_BYTES / (int64_t)ha_dtype_bytes(dtype);
+    void *wide;
+    int rc = ha_cuda_scratch(cuda, HA_CUDA_SCRATCH_A, CONVERT_BYTES, &wide, err);
+
+    for (int64_t at = 0; rc == 0 && at < n; at += piece) {
+        int64_t count = ha_cuda_min(piece, n - at);
+
+        rc = ha_cuda_upload(&cuda->base, wide, host + (size_t)at * ha_dtype_bytes(dtype),
+                            (size_t)count * ha_dtype_bytes(dtype), err);
+        if (rc == 0)
+            rc = ha_cuda_check(cuda,
+                               ha_cuda_launch_convert(cuda->stream, memory + at * 2, HA_DTYPE_BF16,
+                                                      count, wide, dtype, count, 1, count),
+                               "converting a weight", err);
+    }
+    return rc;
+}
+
+int ha_cuda_import_weight(struct ha_backend *backend, const void *host, enum ha_dtype dtype,
+                          int64_t n, const void **ret_memory, enum ha_dtype *ret_dtype,
+                          struct ha_error *err)
+{
+    size_t bytes = (size_t)n * ha_dtype_bytes(HA_DTYPE_BF16);
+    void *memory = NULL;
+    int rc;
+
+    *ret_dtype = HA_DTYPE_BF16;
+    if (dtype == HA_DTYPE_BF16 || n == 0)
+        return ha_cuda_import_host(backend, host, bytes, ret_memory, err);
+    rc = ha_backend_alloc_counted(backend, bytes, ha_cuda_alloc, &memory, err);
+    if (rc < 0)
+        return rc;
+    read_ahead(host, (size_t)n * ha_dtype_bytes(dtype));
+    rc = import_converted(ha_cuda_of(backend), host, dtype, n, memory, err);
     if (rc < 0) {
         ha_cuda_release_host(backend, memory);
         return rc;

@@ -137,9 +137,9 @@ static int tensor_dtype(const struct ha_safetensors_tensor *tensor, enum ha_dtyp
     return 0;
 }
 
-/* Make the tensor's bytes readable for operations. */
+/* Make the tensor readable for operations; its type there may be another. */
 static int import_tensor(struct ha_weight_files *files, const struct ha_safetensors_tensor *tensor,
-                         const void **ret_memory, struct ha_error *err)
+                         enum ha_dtype *dtype, const void **ret_memory, struct ha_error *err)
 {
     void *copy;
     int r;
@@ -150,7 +150,9 @@ static int import_tensor(struct ha_weight_files *files, const struct ha_safetens
                 sizeof(*files->copied)) < 0)
         return ha_error_set(err, ENOMEM, "no memory for the table of tensors");
     if (tensor->aligned) {
-        r = ha_backend_import_host(files->backend, tensor->data, tensor->bytes, ret_memory, err);
+        r = ha_backend_import_weight(files->backend, tensor->data, *dtype,
+                                     (int64_t)(tensor->bytes / ha_dtype_bytes(*dtype)), ret_memory,
+                                     dtype, err);
         if (r == 0)
             files->imported[files->n_imported++] = *ret_memory;
         return r;
@@ -194,7 +196,7 @@ static int take_tensor(struct ha_weight_files *files, int64_t file,
                             "%s/%s: tensor %s has type %s; BF16, F16 and F32 are read (convert "
                             "with Transformers: torch_dtype=\"bfloat16\", save_pretrained)",
                             files->dir, where, name, ha_safetensors_dtype_name(tensor->dtype));
-    r = import_tensor(files, tensor, &memory, err);
+    r = import_tensor(files, tensor, &dtype, &memory, err);
     if (r < 0)
         return r;
     *slot.view = (struct ha_matrix){.data = (void *)(uintptr_t)memory,

@@ -91,6 +91,53 @@ static void bytes_come_back(void **state)
     ha_backend_close(backend);
 }
 
+/* Weights of any type lie on the device as bf16, rounded as files are; more than one piece of
+ * the conversion. */
+static void weights_become_bf16(void **state)
+{
+    static const enum ha_dtype types[] = {HA_DTYPE_F32, HA_DTYPE_F16, HA_DTYPE_BF16};
+    enum { N = (17 << 20) + 5 };
+    struct ha_backend *backend = open_device(0);
+    uint16_t *got = malloc(N * sizeof(*got));
+    uint32_t *host = malloc(N * sizeof(*host));
+
+    (void)state;
+    assert_true(got && host);
+    for (int k = 0; k < 3; k++) {
+        int64_t n = types[k] == HA_DTYPE_F32 ? N : 1 << 16;
+        int64_t before = ha_backend_allocated_bytes(backend);
+        enum ha_dtype dtype = HA_DTYPE_F32;
+        const void *memory;
+
+        for (int64_t i = 0; i < n; i++) {
+            if (types[k] == HA_DTYPE_F32) /* no NaN, whose bits may change */
+                host[i] = (uint32_t)(i * 2654435761u) & 0xbfffffffu;
+            else
+                ((uint16_t *)host)[i] = (uint16_t)i;
+        }
+        assert_ok(ha_backend_import_weight(backend, host, types[k], n, &memory, &dtype, &err));
+        assert_int_equal(dtype, HA_DTYPE_BF16);
+        assert_true(ha_backend_allocated_bytes(backend) - before <= 2 * n + (64 << 20));
+        assert_ok(ha_backend_download(backend, got, memory, (size_t)n * 2, &err));
+        for (int64_t i = 0; i < n; i++) {
+            uint16_t half = ((uint16_t *)host)[i];
+            float value = ha_half_from_f16(half);
+            uint16_t want;
+
+            if (types[k] == HA_DTYPE_F32)
+                memcpy(&value, &host[i], sizeof(value));
+            want = types[k] == HA_DTYPE_BF16 ? half : ha_half_to_bf16(value);
+            if ((want & 0x7fff) > 0x7f80 ? (got[i] & 0x7fff) <= 0x7f80 : got[i] != want)
+                fail_msg("%s %lld is %04x, expected %04x", ha_dtype_name(types[k]), (long long)i,
+                         got[i], want);
+        }
+        ha_backend_release_host(backend, memory);
+    }
+    free(got);
+    free(host);
+    ha_backend_close(backend);
+}
+
 static void copies_and_zeroes(void **state)
 {
     struct ha_backend *backend = open_device(0);
@@ -372,15 +419,11 @@ static void choices_travel(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        device_only(says_what_it_is),
-        device_only(other_devices_are_refused),
-        device_only(bytes_come_back),
-        device_only(copies_and_zeroes),
-        device_only(memory_is_counted_and_limited),
-        device_only(a_full_device_says_so),
-        device_only(arguments_are_kept),
-        device_only(a_bad_id_is_told_once),
-        device_only(scratch_obeys_the_limit),
+        device_only(says_what_it_is),       device_only(other_devices_are_refused),
+        device_only(bytes_come_back),       device_only(weights_become_bf16),
+        device_only(copies_and_zeroes),     device_only(memory_is_counted_and_limited),
+        device_only(a_full_device_says_so), device_only(arguments_are_kept),
+        device_only(a_bad_id_is_told_once), device_only(scratch_obeys_the_limit),
         device_only(choices_travel),
     };
 
