@@ -72,6 +72,9 @@
  * metrics.  Sums go on from the checkpoint: a step that was repeated counts once.
  *
  *   trainable_parameters, steps, precision, backend, plan, reference (the key)
+ *   reference_offset       where train.reference = "any" took references of another plan: by how
+ *                          much their log-prob sums differ at most from those of this plan, over
+ *                          the pairs of the first step.  Not there: they are of this plan
  *   train_seconds_own      forward, backward and optimizer of this cell; evaluation is in
  *                          wall_seconds alone
  *   train_seconds_shared   the cell's equal part of the passes that cells share

@@ -261,15 +261,18 @@ int ha_stage_key_generate(const struct ha_grid *grid, const struct ha_grid_cell 
     return hash_key(json, r, ret_key, err);
 }
 
-/* Some keys of a section, in an object of their own.  NULL when memory is short. */
+/* Some keys of a section, as far as they have values, in an object of their own.  NULL when memory
+ * is short. */
 static struct ha_json *some_settings(const struct ha_section *section, const void *values,
                                      const char *const *keys, size_t n_keys)
 {
     struct ha_json *json = ha_json_new_object();
 
     for (size_t i = 0; json && i < n_keys; i++) {
-        if (ha_json_set(json, keys[i], ha_setting_json(ha_section_find(section, keys[i]), values)) <
-            0) {
+        const struct ha_setting *row = ha_section_find(section, keys[i]);
+
+        if (ha_section_has(section, row, values) &&
+            ha_json_set(json, keys[i], ha_setting_json(row, values)) < 0) {
             ha_json_destroy(json);
             json = NULL;
         }
@@ -277,16 +280,23 @@ static struct ha_json *some_settings(const struct ha_section *section, const voi
     return json;
 }
 
+/* How much is to be equal: the pairs; their order and packs too; all that a job shares. */
+enum extent { ANY_PLAN, ONE_PLAN, TOGETHER };
+
 /* What cells that share the base model's passes have in common.  Ends the value. */
 static int hash_pairs(const struct ha_grid *grid, const struct ha_grid_cell *cell,
-                      const struct ha_stage_digests *digests, const char *stage, bool together,
+                      const struct ha_stage_digests *digests, const char *stage, enum extent extent,
                       char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err)
 {
-    static const char *const shared[] = {
-        "batch_size",      "gradient_accumulation", "epochs",     "max_length",
-        "precision",       "tokens_per_microbatch", "order_seed", "eval_steps",
-        "checkpoint_every"};
-    enum { OF_REFERENCE = 7, ALL = sizeof(shared) / sizeof(shared[0]) };
+    static const char *const shared[] = {"max_length",  "precision",
+                                         "batch_size",  "gradient_accumulation",
+                                         "epochs",      "tokens_per_microbatch",
+                                         "plan_memory", "order_seed",
+                                         "eval_steps",  "checkpoint_every",
+                                         "reference"};
+    static const size_t n_shared[] = {
+        [ANY_PLAN] = 2, [ONE_PLAN] = 8, [TOGETHER] = sizeof(shared) / sizeof(shared[0])};
+    bool together = extent == TOGETHER;
     const struct ha_sweep *sweep = grid->sweep;
     struct ha_json *json;
     int r;
@@ -306,9 +316,9 @@ static int hash_pairs(const struct ha_grid *grid, const struct ha_grid_cell *cel
         r = ha_json_set(json, "data.settings",
                         ha_section_json(&ha_sweep_data_section, &sweep->data, HA_READ_TRAIN));
     if (r == 0)
-        r = ha_json_set(json, "train.settings",
-                        some_settings(&ha_sweep_train_section, cell->train, shared,
-                                      together ? ALL : OF_REFERENCE));
+        r = ha_json_set(
+            json, "train.settings",
+            some_settings(&ha_sweep_train_section, cell->train, shared, n_shared[extent]));
     if (r == 0 && together)
         r = ha_json_set(json, "eval", list_json(digests->eval, digests->eval_count));
     if (r == 0 && together)
@@ -320,14 +330,21 @@ int ha_stage_key_reference(const struct ha_grid *grid, const struct ha_grid_cell
                            const struct ha_stage_digests *digests,
                            char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err)
 {
-    return hash_pairs(grid, cell, digests, "reference", false, ret_key, err);
+    return hash_pairs(grid, cell, digests, "reference", ONE_PLAN, ret_key, err);
+}
+
+int ha_stage_key_reference_any(const struct ha_grid *grid, const struct ha_grid_cell *cell,
+                               const struct ha_stage_digests *digests,
+                               char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err)
+{
+    return hash_pairs(grid, cell, digests, "reference of any plan", ANY_PLAN, ret_key, err);
 }
 
 int ha_stage_key_train_together(const struct ha_grid *grid, const struct ha_grid_cell *cell,
                                 const struct ha_stage_digests *digests,
                                 char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err)
 {
-    return hash_pairs(grid, cell, digests, "train together", true, ret_key, err);
+    return hash_pairs(grid, cell, digests, "train together", TOGETHER, ret_key, err);
 }
 
 int ha_stage_key_generate_together(const struct ha_grid *grid, const struct ha_grid_cell *cell,

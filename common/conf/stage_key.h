@@ -52,6 +52,11 @@ int ha_stage_key_reference(const struct ha_grid *grid, const struct ha_grid_cell
                            const struct ha_stage_digests *digests,
                            char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err);
 
+/* The same without order and packs: equal for cells whose references differ by rounding at most. */
+int ha_stage_key_reference_any(const struct ha_grid *grid, const struct ha_grid_cell *cell,
+                               const struct ha_stage_digests *digests,
+                               char ret_key[HA_SHA256_HEX_BYTES], struct ha_error *err);
+
 /* Equal for cells of a sweep that one train job may hold: those of one model that
  * see the same pairs in the same order and packs, and are evaluated together. */
 int ha_stage_key_train_together(const struct ha_grid *grid, const struct ha_grid_cell *cell,

@@ -79,6 +79,7 @@ struct ha_sweep_train { /* [train] */
     struct ha_text_list target_modules;
     int64_t tokens_per_microbatch; /* 0: picked for plan_memory */
     char *plan_memory;             /* an amount, or NULL */
+    char *reference;               /* "same_plan" | "any" */
     char *memory_limit;            /* an amount, or "auto" */
     int64_t init_seed, order_seed, dropout_seed;
     int64_t eval_steps;         /* 0: at the end only */

@@ -184,6 +184,10 @@ static const struct ha_setting train_rows[] = {
     {"plan_memory", HA_SETTING_TEXT, AT(plan_memory), .memory = true, .source = HA_SOURCE_OURS,
      .reads = HA_READ_TRAIN,
      .help = "\"24GiB\": what tokens_per_microbatch = 0 is picked for, on any machine"},
+    {"reference", HA_SETTING_CHOICE, AT(reference), .choices = "same_plan|any",
+     .otherwise = "same_plan", .source = HA_SOURCE_OURS, .reads = HA_READ_TRAIN, .late = true,
+     .help = "any: stored reference log-probs are taken though batches were packed otherwise or "
+             "by other kernels; margins then begin near 0, and the report says how near"},
     {"memory_limit", HA_SETTING_TEXT, AT(memory_limit), .memory = true, .otherwise = "auto",
      .source = HA_SOURCE_OURS,
      .help = "\"24GiB\" for an attempt: layers are run again and answers wait so that it fits, which "

@@ -67,47 +67,6 @@ static int add_table(struct document *document, struct ha_table *table, const ch
     return r;
 }
 
-/* The training record of a cell, from the summary of its train stage. */
-static struct ha_table *training_table(const struct ha_status *status)
-{
-    static const char *const fields[] = {
-        "trainable_parameters", "steps", "seconds", "eval_loss", "eval_rewards/accuracies",
-        "eval_rewards/margins"};
-    enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
-    struct ha_table *table = ha_table_create("Training of each cell");
-
-    ha_table_column_text(table, "Cell");
-    ha_table_column_text(table, "Layers");
-    for (int i = 0; i < FIELDS; i++)
-        ha_table_column_number(table, fields[i]);
-    for (int64_t i = 0; i < status->n_cells; i++) {
-        const struct ha_wire_cell_row *cell = status->cells[i];
-        struct ha_json *summary = NULL;
-        const char *text = NULL;
-
-        for (int64_t k = 0; k < cell->n_stages && !text; k++)
-            if (strcmp(cell->stages[k].stage, "train") == 0)
-                text = cell->stages[k].summary_json;
-        if (!text)
-            continue;
-        (void)ha_json_parse(text, strlen(text), "summary", &summary, NULL);
-        ha_table_text(table, cell->name);
-        ha_table_text(table, cell->layers);
-        for (int k = 0; k < FIELDS; k++) {
-            const struct ha_json *value = ha_json_get(summary, fields[k]);
-
-            if (ha_json_is(value, HA_JSON_INT))
-                ha_table_format(table, "%lld", (long long)ha_json_int(value, 0));
-            else if (value)
-                ha_table_format(table, "%.4f", ha_json_real(value, 0));
-            else
-                ha_table_text(table, "-");
-        }
-        ha_json_destroy(summary);
-    }
-    return table;
-}
-
 /* The first stage of a kind, or NULL. */
 static const struct ha_wire_stage_row *stage_of(const struct ha_wire_cell_row *cell,
                                                 const char *kind)
@@ -116,14 +75,6 @@ static const struct ha_wire_stage_row *stage_of(const struct ha_wire_cell_row *c
         if (strcmp(cell->stages[i].stage, kind) == 0)
             return &cell->stages[i];
     return NULL;
-}
-
-static void put_number(struct ha_table *table, const struct ha_json *summary, const char *key,
-                       double scale, int decimals)
-{
-    const struct ha_json *value = ha_json_get(summary, key);
-
-    ha_table_real(table, value ? ha_json_real(value, NAN) * scale : NAN, decimals);
 }
 
 /* The summary of a cell's stage; NULL: it has none. */
@@ -136,6 +87,77 @@ static struct ha_json *summary_of(const struct ha_wire_cell_row *cell, const cha
         (void)ha_json_parse(stage->summary_json, strlen(stage->summary_json), "summary", &summary,
                             NULL);
     return summary;
+}
+
+/* Did a cell train with references that were made under another plan? */
+static bool any_offset(const struct ha_status *status)
+{
+    bool any = false;
+
+    for (int64_t i = 0; i < status->n_cells && !any; i++) {
+        struct ha_json *summary = summary_of(status->cells[i], "train");
+
+        any = ha_json_get(summary, "reference_offset") != NULL;
+        ha_json_destroy(summary);
+    }
+    return any;
+}
+
+/* The training record of a cell, from the summary of its train stage. */
+static struct ha_table *training_table(const struct ha_status *status)
+{
+    static const char *const fields[] = {"trainable_parameters",
+                                         "steps",
+                                         "seconds",
+                                         "eval_loss",
+                                         "eval_rewards/accuracies",
+                                         "eval_rewards/margins",
+                                         "reference_offset"};
+    enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
+    struct ha_table *table = ha_table_create("Training of each cell");
+
+    int shown = any_offset(status) ? FIELDS : FIELDS - 1;
+
+    ha_table_column_text(table, "Cell");
+    ha_table_column_text(table, "Layers");
+    for (int i = 0; i < shown; i++)
+        ha_table_column_number(table, fields[i]);
+    for (int64_t i = 0; i < status->n_cells; i++) {
+        const struct ha_wire_cell_row *cell = status->cells[i];
+        struct ha_json *summary = summary_of(cell, "train");
+
+        if (!stage_of(cell, "train"))
+            continue;
+        ha_table_text(table, cell->name);
+        ha_table_text(table, cell->layers);
+        for (int k = 0; k < shown; k++) {
+            const struct ha_json *value = ha_json_get(summary, fields[k]);
+
+            if (ha_json_is(value, HA_JSON_INT))
+                ha_table_format(table, "%lld", (long long)ha_json_int(value, 0));
+            else if (value && k == FIELDS - 1)
+                ha_table_format(table, "%.2g", ha_json_real(value, 0));
+            else if (value)
+                ha_table_format(table, "%.4f", ha_json_real(value, 0));
+            else
+                ha_table_text(table, "-");
+        }
+        ha_json_destroy(summary);
+    }
+    if (shown == FIELDS)
+        ha_table_note(table, "reference_offset: these cells took reference log-probs of another "
+                             "batch plan or kernel build (train.reference = \"any\"), which differ "
+                             "from their own by up to so much per sequence; their margins do not "
+                             "begin at exactly 0.");
+    return table;
+}
+
+static void put_number(struct ha_table *table, const struct ha_json *summary, const char *key,
+                       double scale, int decimals)
+{
+    const struct ha_json *value = ha_json_get(summary, key);
+
+    ha_table_real(table, value ? ha_json_real(value, NAN) * scale : NAN, decimals);
 }
 
 /* What the engine counted, of any stage. */

@@ -1,6 +1,7 @@
 /* grant.c - a leased job as its worker gets it; GrantRequest (inside.h) */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -253,19 +254,37 @@ static int find_reference_key(void *context, const struct ha_job_cell_row *row)
     return r < 0 ? r : 1;
 }
 
-int ha_server_reference_key(struct ha_coordinator *c, int64_t job, const char *backend,
-                            char ret_key[65], struct ha_error *err)
+/* The next word of a stage's reference_key, up to the given size. */
+static const char *take_word(const char *text, char *word, size_t size)
 {
+    size_t n = strcspn(text, " ");
+
+    (void)snprintf(word, size, "%.*s", (int)n, text);
+    return text + n + (text[n] == ' ');
+}
+
+int ha_server_reference_keys(struct ha_coordinator *c, int64_t job, const char *backend,
+                             struct ha_reference_keys *ret_keys, struct ha_error *err)
+{
+    struct ha_reference_keys keys;
     uint8_t digest[HA_SHA256_BYTES];
     struct ha_buffer text;
+    const char *rest;
     int r;
 
     ha_buffer_init(&text, 0);
     r = ha_store_job_cell_each(c->store, job, find_reference_key, &text, err);
     if (r == 0 && text.size > 0) {
-        r = ha_buffer_printf(&text, " %s", backend);
-        ha_sha256(text.data, text.size, digest);
-        ha_sha256_hex(digest, ret_key);
+        rest = take_word(ha_buffer_text(&text), keys.own, sizeof keys.own);
+        rest = take_word(rest, keys.any, sizeof keys.any);
+        keys.takes_any = strcmp(rest, "any") == 0;
+        ha_buffer_clear(&text);
+        r = ha_buffer_printf(&text, "%s %s", keys.own, backend);
+        if (r == 0) {
+            ha_sha256(text.data, text.size, digest);
+            ha_sha256_hex(digest, keys.own);
+            *ret_keys = keys;
+        }
         r = r < 0 ? r : 1;
     }
     ha_buffer_clear(&text);
@@ -280,14 +299,19 @@ static int add_reference(void *context, const struct ha_reference *reference)
     return add_input(m, reference->sha256, reference->size, m->spec.reference);
 }
 
+/* One of the same plan, if there is one; else of any, where that will do. */
 static int read_reference(struct maker *m, const char *backend, struct ha_error *err)
 {
-    char key[HA_SHA256_HEX_BYTES];
+    struct ha_store *store = m->c->store;
+    struct ha_reference_keys keys;
     int r =
-        m->kind == HA_STAGE_TRAIN ? ha_server_reference_key(m->c, m->job, backend, key, err) : 0;
+        m->kind == HA_STAGE_TRAIN ? ha_server_reference_keys(m->c, m->job, backend, &keys, err) : 0;
 
-    if (r > 0)
-        r = ha_store_reference_use(m->c->store, key, m->c->wall_ms, add_reference, m, err);
+    if (r > 0) {
+        r = ha_store_reference_use(store, keys.own, m->c->wall_ms, add_reference, m, err);
+        if (r == 0 && keys.takes_any)
+            r = ha_store_reference_use(store, keys.any, m->c->wall_ms, add_reference, m, err);
+    }
     if (r == -ENOMEM)
         return no_memory(err);
     return r < 0 ? r : 0;

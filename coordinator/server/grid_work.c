@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -366,6 +367,20 @@ int ha_grid_work_load(struct ha_store *store, int64_t sweep, const char *const *
 
 /* ---- cells and judges ---------------------------------------------------------------------- */
 
+static int reference_keys(const struct ha_grid_work *w, const struct ha_grid_cell *cell,
+                          const struct ha_stage_digests *digests,
+                          char text[HA_CELL_REFERENCE_BYTES], struct ha_error *err)
+{
+    char own[HA_SHA256_HEX_BYTES], any[HA_SHA256_HEX_BYTES];
+    int r = ha_stage_key_reference(w->grid, cell, digests, own, err);
+
+    if (r == 0)
+        r = ha_stage_key_reference_any(w->grid, cell, digests, any, err);
+    if (r == 0)
+        (void)snprintf(text, HA_CELL_REFERENCE_BYTES, "%s %s %s", own, any, cell->train->reference);
+    return r;
+}
+
 int ha_grid_work_keys(const struct ha_grid_work *w, int64_t index, struct ha_cell_keys *keys,
                       struct ha_error *err)
 {
@@ -379,7 +394,7 @@ int ha_grid_work_keys(const struct ha_grid_work *w, int64_t index, struct ha_cel
     if (r == 0 && cell->trains)
         r = ha_stage_key_train(w->grid, cell, digests, keys->probe, keys->train, err);
     if (r == 0 && cell->trains)
-        r = ha_stage_key_reference(w->grid, cell, digests, keys->reference, err);
+        r = reference_keys(w, cell, digests, keys->reference, err);
     if (r == 0 && cell->trains)
         r = ha_stage_key_train_together(w->grid, cell, digests, keys->train_together, err);
     if (r == 0)

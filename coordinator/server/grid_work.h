@@ -26,11 +26,13 @@ struct ha_grid_work {
     char data_sha256[65];        /* of the list of data files */
 };
 
+enum { HA_CELL_REFERENCE_BYTES = 2 * HA_SHA256_HEX_BYTES + 16 };
+
 struct ha_cell_keys {
     char probe[HA_SHA256_HEX_BYTES]; /* "" where the cell has no such stage */
     char train[HA_SHA256_HEX_BYTES]; /* "" for base */
     char generate[HA_SHA256_HEX_BYTES];
-    char reference[HA_SHA256_HEX_BYTES];      /* "" for base */
+    char reference[HA_CELL_REFERENCE_BYTES];  /* stage.h: reference_key; "" for base */
     char train_together[HA_SHA256_HEX_BYTES]; /* "" for base */
     char generate_together[HA_SHA256_HEX_BYTES];
     char (*judges)[HA_SHA256_HEX_BYTES]; /* per judge of the sweep */

@@ -252,10 +252,16 @@ int ha_server_grant(struct ha_coordinator *c, struct ha_arena *arena, int64_t jo
                     struct ha_epoch epoch, const char *backend, struct ha_wire_message *ret_message,
                     struct ha_error *err);
 
-/* Under which a job's reference is kept, for a worker with this backend: 1, or 0
- * when the job has none. */
-int ha_server_reference_key(struct ha_coordinator *c, int64_t job, const char *backend,
-                            char ret_key[65], struct ha_error *err);
+/* Under which a job's reference is kept, for a worker with this backend. */
+struct ha_reference_keys {
+    char own[65]; /* of the job's batch plan */
+    char any[65]; /* of any plan and backend; "": not known */
+    bool takes_any;
+};
+
+/* 1, or 0 when the job has none. */
+int ha_server_reference_keys(struct ha_coordinator *c, int64_t job, const char *backend,
+                             struct ha_reference_keys *ret_keys, struct ha_error *err);
 
 /* ---- long work (chores.c) ------------------------------------------------------------- */
 

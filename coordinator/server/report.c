@@ -159,19 +159,24 @@ static int drop_orphan(void *context, const char *sha256)
     return ha_server_hold_artifact(p->q->c, sha256, true, NULL);
 }
 
-/* The base model's log-probs: for every later job that would work out the same. */
+/* The base model's log-probs: for every later job that would work out the same, and for those
+ * that take what others worked out under another plan. */
 static int take_reference(struct report *p, const struct ha_wire_attempt_artifact *from,
                           struct ha_error *err)
 {
     struct ha_reference reference = {
         .name = from->name, .sha256 = from->sha256, .size = from->size};
     const struct ha_member *m = p->q->caller->member;
-    char key[HA_SHA256_HEX_BYTES];
-    int r = ha_server_reference_key(p->q->c, p->job, m->backend, key, err);
+    struct ha_reference_keys keys;
+    int r = ha_server_reference_keys(p->q->c, p->job, m->backend, &keys, err);
 
     if (r <= 0)
         return r;
-    return ha_store_reference_put(p->store, key, &reference, p->q->c->wall_ms, drop_orphan, p, err);
+    r = ha_store_reference_put(p->store, keys.own, &reference, p->q->c->wall_ms, drop_orphan, p,
+                               err);
+    return r < 0 || !keys.any[0] ? r
+                                 : ha_store_reference_put(p->store, keys.any, &reference,
+                                                          p->q->c->wall_ms, drop_orphan, p, err);
 }
 
 static int take_artifact(struct report *p, const struct ha_wire_attempt_artifact *from,

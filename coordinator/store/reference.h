@@ -2,7 +2,8 @@
  *
  * One file per key, the newest; of all keys those that were used last.  A key says
  * what the coordinator knows (model, data, rows, template, plan of batches, the
- * worker's backend); the file's own name says all that its numbers depend on, and
+ * worker's backend), and each file has another one without the last two, for
+ * train.reference = "any"; the file's own name says all that its numbers depend on, and
  * the attempt that gets it checks that. */
 #ifndef HA_COORDINATOR_STORE_REFERENCE_H
 #define HA_COORDINATOR_STORE_REFERENCE_H
@@ -11,7 +12,7 @@
 
 #include "coordinator/store/artifact.h"
 
-enum { HA_REFERENCES_KEPT = 64 };
+enum { HA_REFERENCES_KEPT = 128 }; /* keys: two for each file */
 
 struct ha_reference {
     const char *name, *sha256;

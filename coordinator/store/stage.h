@@ -30,7 +30,8 @@ struct ha_stage_spec {
     int64_t priority;
     const char *model_digest;
     const char *fuse_key;      /* equal for stages that one job may hold; "" or NULL: none */
-    const char *reference_key; /* equal for train stages with the same reference; "": none */
+    const char *reference_key; /* of a train stage, words: the key of its reference, the one that
+                                  is equal under any batch plan, train.reference; "": none */
     struct ha_fuse_need need;
     int64_t auto_layers; /* of a train stage whose layers the parent, a probe, chooses; else 0 */
     const char *measure; /* by which */

@@ -109,7 +109,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (choice & 1)
         (void)fuzz_result(ha_dpo_trainer_load(trainer, 0, path, choice & 2, &err), &err);
     else
-        (void)fuzz_result(ha_dpo_trainer_load_references(trainer, path, &err), &err);
+        (void)fuzz_result(ha_dpo_trainer_load_references(trainer, path, NULL, &err), &err);
     FUZZ_CHECK(ha_dpo_trainer_step(trainer) >= 0 &&
                ha_dpo_trainer_step(trainer) <= ha_dpo_trainer_total_steps(trainer));
     return 0;

@@ -215,6 +215,15 @@ check "a damaged file of them is no error" eval \
 grep -q 'computed anew' mended.log
 equal "they are computed anew, with the reason" $? 0
 check "and kept" cmp before references
+(train other --threads 1 --reference references --set train.tokens_per_microbatch=300) 2>other.log
+grep -q 'computed anew: .*another batch plan' other.log
+equal "those of another plan are left aside" $? 0
+cp before references
+(train any --threads 1 --reference references --set train.tokens_per_microbatch=300 \
+    --set train.reference=any) 2>any.log
+grep -q 'under another plan: sums differ from this .* by up to ' any.log
+equal "unless any will do, which is said" $? 0
+check "and they are not kept as its own" cmp before references
 check "with the same adapter" same_adapter whole mended
 
 check "training goes on from an adapter" eval \

@@ -1,6 +1,7 @@
 #include "worker/attempt/reference_file.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "common/base/error.h"
 #include "common/base/log.h"
@@ -34,24 +35,36 @@ int ha_origin_find(const struct ha_training *training, const struct ha_pair_set 
 }
 
 int ha_reference_take(const struct ha_training *training, struct ha_dpo_trainer *trainer,
-                      bool *ret_taken, struct ha_error *err)
+                      struct ha_taken_reference *ret_taken, struct ha_error *err)
 {
+    bool any = strcmp(training->cells[0].settings->train.reference, "any") == 0;
+    struct ha_taken_reference taken = {.same_plan = true};
     struct ha_error why = {0};
     int r;
 
-    *ret_taken = false;
+    *ret_taken = taken;
     if (!training->reference)
         return 0;
-    r = ha_dpo_trainer_load_references(trainer, training->reference, &why);
+    r = ha_dpo_trainer_load_references(trainer, training->reference, any ? &taken.same_plan : NULL,
+                                       &why);
     if (r == -ENOMEM) {
         *err = why;
         return r;
     }
-    *ret_taken = r == 0;
-    if (r == 0)
-        ha_log_info("reference log-probs are taken from %s", training->reference);
-    else
+    taken.taken = r == 0;
+    if (r < 0)
         ha_log_warning("reference log-probs are computed anew: %s", ha_error_text(&why));
+    else
+        ha_log_info("reference log-probs are taken from %s", training->reference);
+    if (taken.taken && !taken.same_plan) {
+        r = ha_dpo_trainer_reference_offset(trainer, &taken.offset, err);
+        if (r < 0)
+            return r;
+        ha_log_warning("they were made under another plan: sums differ from this one's by up to "
+                       "%.3g in the first step, and margins do not begin at exactly 0",
+                       taken.offset);
+    }
+    *ret_taken = taken;
     return 0;
 }
 

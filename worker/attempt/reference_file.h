@@ -22,10 +22,16 @@ int ha_origin_find(const struct ha_training *training, const struct ha_pair_set 
                    const struct ha_pair_set *eval, struct ha_origin *ret_origin,
                    struct ha_error *err);
 
-/* Take training->reference.  One that is damaged, or of another key, is left aside with the reason
- * in the log; *ret_taken tells.  Returns 0 or -ENOMEM. */
+struct ha_taken_reference {
+    bool taken, same_plan;
+    double offset; /* of one that was made under another plan: ha_dpo_trainer_reference_offset */
+};
+
+/* Take training->reference, with train.reference = "any" also one of another plan.  One that is
+ * damaged, or of another key, is left aside with the reason in the log.  Returns 0, -ENOMEM or what
+ * else computing the offset returns. */
 int ha_reference_take(const struct ha_training *training, struct ha_dpo_trainer *trainer,
-                      bool *ret_taken, struct ha_error *err);
+                      struct ha_taken_reference *ret_taken, struct ha_error *err);
 
 /* Write training->reference_out, if all log-probs are known, and report it. */
 int ha_reference_report(const struct ha_training *training, struct ha_dpo_trainer *trainer,

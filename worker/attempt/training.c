@@ -44,7 +44,8 @@ struct work {
     int64_t start_ns, loaded_ns;
     int64_t peak_bytes; /* of this process's own memory, of samples */
     struct ha_origin origin;
-    bool has_origin, took_reference;
+    bool has_origin;
+    struct ha_taken_reference taken;
     int report_result; /* first failure of a report, which callbacks cannot return */
     struct ha_error report_error;
 };
@@ -110,6 +111,7 @@ static int check_common(const struct ha_training *training, struct ha_error *err
              first->train.gradient_accumulation == other->train.gradient_accumulation},
             {"train.epochs", first->train.epochs == other->train.epochs},
             {"train.max_length", first->train.max_length == other->train.max_length},
+            {"train.reference", strcmp(first->train.reference, other->train.reference) == 0},
             {"train.precision", strcmp(first->train.precision, other->train.precision) == 0},
             {"train.order_seed", first->train.order_seed == other->train.order_seed},
             {"train.tokens_per_microbatch",
@@ -369,7 +371,7 @@ static int resume_cell(struct work *work, int64_t i, struct ha_error *err)
 
 static int resume(struct work *work, struct ha_error *err)
 {
-    int r = ha_reference_take(work->training, work->trainer, &work->took_reference, err);
+    int r = ha_reference_take(work->training, work->trainer, &work->taken, err);
 
     for (int64_t i = 0; r == 0 && i < work->training->n_cells; i++)
         r = resume_cell(work, i, err);
@@ -390,6 +392,7 @@ static struct ha_json *summary_of(const struct work *work, int64_t cell)
         .backend = ha_backend_fingerprint(work->engine.backend),
         .peak_bytes = work->peak_bytes,
         .engine = &work->engine,
+        .taken = &work->taken,
         .pairs = work->train,
         .last_eval = work->last_eval[cell],
     };
@@ -418,7 +421,7 @@ static int report_adapter(struct work *work, int64_t cell, struct ha_error *err)
 
 static int report_cells(struct work *work, struct ha_error *err)
 {
-    int r = work->took_reference
+    int r = work->taken.taken
                 ? 0
                 : ha_reference_report(work->training, work->trainer, work->reporter, err);
 

@@ -57,7 +57,9 @@ static int put_costs(const struct ha_training_record *record, const struct ha_dp
     };
     int r = 0;
 
-    if (stats->seconds_alone > 0)
+    if (record->taken->taken && !record->taken->same_plan)
+        r = ha_json_set(json, "reference_offset", ha_json_new_real(record->taken->offset));
+    if (r == 0 && stats->seconds_alone > 0)
         r = ha_json_set(json, "seconds_alone_per_step", ha_json_new_real(stats->seconds_alone));
     for (size_t i = 0; r == 0 && i < sizeof(costs) / sizeof(costs[0]); i++)
         r = ha_json_set(json, costs[i].name, ha_json_new_real(costs[i].value));

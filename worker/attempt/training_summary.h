@@ -4,6 +4,7 @@
 
 #include "common/conf/json.h"
 #include "worker/attempt/engine.h"
+#include "worker/attempt/reference_file.h"
 #include "worker/data/pairs.h"
 #include "worker/dpo/trainer.h"
 
@@ -15,6 +16,7 @@ struct ha_training_record {
     int64_t peak_bytes; /* of the process's own memory */
     const char *precision, *backend;
     const struct ha_engine *engine;
+    const struct ha_taken_reference *taken;
     const struct ha_pair_set *pairs;
     const struct ha_json *last_eval; /* {"eval_loss": ...} or NULL */
 };

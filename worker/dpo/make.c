@@ -163,6 +163,27 @@ static int digest_adapter(const struct ha_dpo_trainer *trainer, char hex[HA_SHA2
     return r;
 }
 
+static void hash_set(const struct ha_pair_set *set, struct ha_sha256 *hash)
+{
+    ha_sha256_update(hash, &set->n_pairs, sizeof(set->n_pairs));
+    ha_sha256_update(hash, set->offset, (size_t)(3 * set->n_pairs + 1) * sizeof(*set->offset));
+    ha_sha256_update(hash, set->ids, (size_t)set->offset[3 * set->n_pairs] * sizeof(*set->ids));
+}
+
+/* The hash of what the pairs are, whatever their order and packs. */
+static void hash_pairs(const struct ha_dpo_trainer *trainer, char hex[HA_SHA256_HEX_BYTES])
+{
+    uint8_t digest[HA_SHA256_BYTES];
+    struct ha_sha256 hash;
+
+    ha_sha256_init(&hash);
+    hash_set(trainer->job.train, &hash);
+    if (trainer->eval.pairs)
+        hash_set(trainer->job.eval, &hash);
+    ha_sha256_final(&hash, digest);
+    ha_sha256_hex(digest, hex);
+}
+
 /* The hash of a batch plan of so many epochs, and the largest pack in it. */
 static int hash_plan(struct ha_dpo_trainer *trainer, int64_t epochs, const char *adapter,
                      struct ha_pass_limits *limits, char hex[HA_SHA256_HEX_BYTES],
@@ -210,7 +231,8 @@ static int make_hashes(struct ha_dpo_trainer *trainer, struct ha_pass_limits *li
                                                  .ends = ""};
     const struct ha_dpo_origin *origin = trainer->job.origin ? trainer->job.origin : &unknown;
     const char *act = ha_dtype_name(ha_backend_activation_dtype(trainer->backend));
-    char adapter[HA_SHA256_HEX_BYTES], plan[HA_SHA256_HEX_BYTES], precision[64];
+    char adapter[HA_SHA256_HEX_BYTES], plan[HA_SHA256_HEX_BYTES], pairs[HA_SHA256_HEX_BYTES];
+    char precision[64];
     int r = digest_adapter(trainer, adapter, err);
 
     if (r == 0)
@@ -221,8 +243,10 @@ static int make_hashes(struct ha_dpo_trainer *trainer, struct ha_pass_limits *li
         return r;
     (void)snprintf(precision, sizeof(precision), "%s, logits %s", act,
                    trainer->job.round_logits_bf16 ? "BF16" : "F32");
-    return ha_dpo_reference_key_make(origin, precision, ha_backend_fingerprint(trainer->backend),
-                                     plan, adapter, &trainer->key, err);
+    hash_pairs(trainer, pairs);
+    return ha_dpo_reference_key_make(origin, pairs, precision,
+                                     ha_backend_fingerprint(trainer->backend), plan, adapter,
+                                     &trainer->key, err);
 }
 
 static struct ha_pass_limits limits_of(const struct ha_dpo_trainer *trainer)

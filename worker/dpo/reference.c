@@ -22,9 +22,10 @@ static void hash_fields(struct ha_dpo_reference_key *key)
     ha_sha256_hex(digest, key->hex);
 }
 
-int ha_dpo_reference_key_make(const struct ha_dpo_origin *origin, const char *precision,
-                              const char *fingerprint, const char *plan, const char *adapter,
-                              struct ha_dpo_reference_key *ret_key, struct ha_error *err)
+int ha_dpo_reference_key_make(const struct ha_dpo_origin *origin, const char *pairs,
+                              const char *precision, const char *fingerprint, const char *plan,
+                              const char *adapter, struct ha_dpo_reference_key *ret_key,
+                              struct ha_error *err)
 {
     char max_length[24];
     const struct {
@@ -38,9 +39,10 @@ int ha_dpo_reference_key_make(const struct ha_dpo_origin *origin, const char *pr
         {"split", origin->split},
         {"rule for BOS and EOS", origin->ends},
         {"max_length", max_length},
+        {"selection of pairs", pairs},
         {"precision", precision},
-        {"backend", fingerprint},
-        {"batch plan", plan},
+        [HA_DPO_KEY_BACKEND] = {"backend", fingerprint},
+        [HA_DPO_KEY_PLAN] = {"batch plan", plan},
         {"reference adapter", adapter},
     };
     struct ha_dpo_reference_key key;

@@ -29,7 +29,12 @@ struct ha_dpo_origin {
     int64_t max_length;          /* ids that a sequence is cut to */
 };
 
-enum { HA_DPO_KEY_FIELDS = 12, HA_DPO_KEY_VALUE_BYTES = 512 };
+enum {
+    HA_DPO_KEY_FIELDS = 13,
+    HA_DPO_KEY_BACKEND = 10, /* these two are the plan: they decide on last bits only */
+    HA_DPO_KEY_PLAN = 11,
+    HA_DPO_KEY_VALUE_BYTES = 512
+};
 
 struct ha_dpo_key_field {
     const char *name; /* "model", ...; static */
@@ -41,11 +46,13 @@ struct ha_dpo_reference_key {
     char hex[HA_SHA256_HEX_BYTES]; /* over the fields' names and values */
 };
 
-/* precision: activations and logits.  fingerprint: ha_backend_fingerprint.  plan: hash over ids,
- * batch settings and the packs of epoch 0.  adapter: digest of the reference adapter, "" for the
- * base model.  -EINVAL names a field that is too long. */
-int ha_dpo_reference_key_make(const struct ha_dpo_origin *origin, const char *precision,
-                              const char *fingerprint, const char *plan, const char *adapter,
-                              struct ha_dpo_reference_key *ret_key, struct ha_error *err);
+/* pairs: hash over the ids of training and held-out pairs.  precision: activations and logits.
+ * fingerprint: ha_backend_fingerprint.  plan: hash over ids, batch settings and the packs of epoch
+ * 0.  adapter: digest of the reference adapter, "" for the base model.  -EINVAL names a field that
+ * is too long. */
+int ha_dpo_reference_key_make(const struct ha_dpo_origin *origin, const char *pairs,
+                              const char *precision, const char *fingerprint, const char *plan,
+                              const char *adapter, struct ha_dpo_reference_key *ret_key,
+                              struct ha_error *err);
 
 #endif

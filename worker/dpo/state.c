@@ -370,14 +370,20 @@ static void take_references(struct ha_dpo_trainer *trainer, const struct state *
 }
 
 int ha_dpo_trainer_load_references(struct ha_dpo_trainer *trainer, const char *path,
-                                   struct ha_error *err)
+                                   bool *ret_same_plan, struct ha_error *err)
 {
     struct state state = reference_state(trainer);
     struct ha_safetensors *file = NULL;
-    int r = open_state(&state, path, &file, err);
+    int r;
 
+    if (ret_same_plan)
+        state.fields[HA_DPO_KEY_BACKEND].may_differ = state.fields[HA_DPO_KEY_PLAN].may_differ =
+            state.fields[HA_DPO_KEY_FIELDS].may_differ = true;
+    r = open_state(&state, path, &file, err);
     if (r < 0)
         return r;
+    if (ret_same_plan)
+        *ret_same_plan = strcmp(state.fields[HA_DPO_KEY_FIELDS].value, trainer->key.hex) == 0;
     take_references(trainer, &state);
     ha_safetensors_close(file);
     return 0;

@@ -205,10 +205,19 @@ bool ha_dpo_trainer_has_references(const struct ha_dpo_trainer *trainer);
 /* Reference log-probs as a file that other jobs with the same key take instead of
  * computing them.  Saving is -EINVAL before all are known.  Loading is -ESTALE
  * where a part of the key differs (the text names it) and -EINVAL for a damaged
- * file; the trainer then computes its own. */
+ * file; the trainer then computes its own.  With ret_same_plan the file may be of
+ * another batch plan or kernel build, and it says whether it is of this one; NULL
+ * takes only those.  References of another plan are used as they are, so that a new
+ * cell's first margins are not exactly 0 (reference_offset). */
 int ha_dpo_trainer_save_references(struct ha_dpo_trainer *trainer, const char *path,
                                    struct ha_error *err);
 int ha_dpo_trainer_load_references(struct ha_dpo_trainer *trainer, const char *path,
-                                   struct ha_error *err);
+                                   bool *ret_same_plan, struct ha_error *err);
+
+/* After loading: the largest distance between a log-prob sum of the loaded references and the one
+ * that this trainer computes, over the pairs of the first step.  NaN where one is no number.
+ * Changes nothing; costs one forward pass over these pairs. */
+int ha_dpo_trainer_reference_offset(struct ha_dpo_trainer *trainer, double *ret_offset,
+                                    struct ha_error *err);
 
 #endif

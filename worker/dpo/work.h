@@ -6,6 +6,7 @@
  * lockstep.c  the pass that cells share
  * alone.c     what a step of each cell takes by itself
  * micro.c     losses of a logical micro-batch
+ * offset.c    how far references of another plan are from ours
  * probe.c     the gradient's norms of frozen weights, without a trainer
  * score.c     evaluation, and scoring without a trainer
  * state.c     checkpoints and reference files */

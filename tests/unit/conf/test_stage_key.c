@@ -86,6 +86,7 @@ static void change_with_results(void **state)
                                       "train.tokens_per_microbatch=512",
                                       "train.tokens_per_microbatch=0",
                                       "train.plan_memory=24GiB",
+                                      "train.reference=any",
                                       "train.precision=fp32",
                                       "data.split=turn",
                                       "data.train_samples=5",

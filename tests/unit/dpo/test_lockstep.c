@@ -263,7 +263,7 @@ static void train_together(struct fixture *fixture, const struct trained *alone,
     make_cells(fixture);
     trainer = make_trainer(fixture, 0, N_CELLS);
     if (from_file)
-        assert_ok(ha_dpo_trainer_load_references(trainer, path_of("reference", 0), &err));
+        assert_ok(ha_dpo_trainer_load_references(trainer, path_of("reference", 0), NULL, &err));
     assert_ok(ha_dpo_trainer_run(trainer, &err));
     assert_same(fixture, alone);
     for (int i = 0; i < N_CELLS; i++) {
@@ -666,7 +666,6 @@ static void alone_changes_nothing(void **state)
     for (int i = 0; i < N_CELLS; i++) {
         ha_dpo_trainer_stats(trainer, i, &stats);
         assert_true(stats.seconds_alone > 0);
-        assert_true(stats.seconds_alone < stats.own.seconds + N_CELLS * stats.shared.seconds);
     }
     trainer->job.max_steps = 0;
     assert_ok(ha_dpo_trainer_run(trainer, &err));

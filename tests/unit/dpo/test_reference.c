@@ -47,15 +47,16 @@ static const struct ha_dpo_origin origin = {.model = "11ab",
                                             .ends = "EOS",
                                             .max_length = 2048};
 
-static void key_of(const struct ha_dpo_origin *from, const char *const rest[4],
+static void key_of(const struct ha_dpo_origin *from, const char *const rest[5],
                    struct ha_dpo_reference_key *key)
 {
-    assert_ok(ha_dpo_reference_key_make(from, rest[0], rest[1], rest[2], rest[3], key, &err));
+    assert_ok(
+        ha_dpo_reference_key_make(from, rest[0], rest[1], rest[2], rest[3], rest[4], key, &err));
 }
 
 static void every_field_counts(void **state)
 {
-    static const char *const rest[4] = {"F32", "cpu kernels 1", "55ab", ""};
+    static const char *const rest[5] = {"77ab", "F32", "cpu kernels 1", "55ab", ""};
     struct ha_dpo_reference_key key, again, other;
 
     (void)state;
@@ -64,7 +65,7 @@ static void every_field_counts(void **state)
     assert_string_equal(key.hex, again.hex);
     for (int i = 0; i < HA_DPO_KEY_FIELDS; i++) {
         struct ha_dpo_origin changed = origin;
-        const char *texts[4] = {rest[0], rest[1], rest[2], rest[3]};
+        const char *texts[5] = {rest[0], rest[1], rest[2], rest[3], rest[4]};
         const char **fields[] = {&changed.model,     &changed.tokenizer,       &changed.train_data,
                                  &changed.eval_data, &changed.prompt_template, &changed.split,
                                  &changed.ends};
@@ -90,7 +91,7 @@ static void every_field_counts(void **state)
 /* Text that wanders from one field to the next is another key. */
 static void fields_have_borders(void **state)
 {
-    static const char *const rest[4] = {"F32", "cpu", "55ab", ""};
+    static const char *const rest[5] = {"77ab", "F32", "cpu", "55ab", ""};
     struct ha_dpo_origin moved = origin;
     struct ha_dpo_reference_key key, other;
     char text[HA_DPO_KEY_VALUE_BYTES + 1];
@@ -105,7 +106,8 @@ static void fields_have_borders(void **state)
     text[sizeof(text) - 1] = '\0';
     moved.split = text;
     assert_int_equal(
-        ha_dpo_reference_key_make(&moved, rest[0], rest[1], rest[2], rest[3], &key, NULL), -EINVAL);
+        ha_dpo_reference_key_make(&moved, rest[0], rest[1], rest[2], rest[3], rest[4], &key, NULL),
+        -EINVAL);
 }
 
 /* ---- of a trainer ---- */
@@ -189,7 +191,7 @@ static int try_load(struct fixture *fixture, const char *names)
 {
     struct ha_dpo_trainer *trainer = make_trainer(fixture);
     struct ha_error err = {0};
-    int r = ha_dpo_trainer_load_references(trainer, file_path(), &err);
+    int r = ha_dpo_trainer_load_references(trainer, file_path(), NULL, &err);
 
     if (r < 0) {
         for (int64_t i = 0; i < trainer->train.batch.n_pairs; i++)
@@ -230,10 +232,10 @@ static void stale_files_are_refused(void **state)
     fixture.origin = origin;
 
     fixture.train.ids[5] = (fixture.train.ids[5] + 1) % VOCAB;
-    assert_int_equal(try_load(&fixture, "another batch plan"), -ESTALE);
+    assert_int_equal(try_load(&fixture, "another selection of pairs"), -ESTALE);
     fixture.train.ids[5] = (fixture.train.ids[5] + VOCAB - 1) % VOCAB;
     fixture.eval.ids[2] = (fixture.eval.ids[2] + 1) % VOCAB;
-    assert_int_equal(try_load(&fixture, "another batch plan"), -ESTALE);
+    assert_int_equal(try_load(&fixture, "another selection of pairs"), -ESTALE);
     fixture.eval.ids[2] = (fixture.eval.ids[2] + VOCAB - 1) % VOCAB;
     fixture.job.order_seed++;
     assert_int_equal(try_load(&fixture, "another batch plan"), -ESTALE);
@@ -257,6 +259,60 @@ static void stale_files_are_refused(void **state)
     fixture.job.reference = NULL;
     assert_int_equal(try_load(&fixture, ""), 0);
     ha_adapter_destroy(reference);
+    tear_down(&fixture);
+}
+
+/* Files of another plan, where they are asked for: taken, with their distance from ours; the pairs,
+ * the model and the precision have to be the same all the same. */
+static void other_plans_are_taken_if_asked(void **state)
+{
+    struct ha_dpo_trainer *trainer;
+    struct fixture fixture;
+    struct ha_error why = {0};
+    double offset = -1;
+    bool same = false;
+
+    (void)state;
+    set_up(&fixture);
+    write_references(&fixture);
+    trainer = make_trainer(&fixture);
+    assert_ok(ha_dpo_trainer_load_references(trainer, file_path(), &same, &err));
+    assert_true(same);
+    assert_ok(ha_dpo_trainer_reference_offset(trainer, &offset, &err));
+    assert_true(offset == 0);
+    ha_dpo_trainer_destroy(trainer);
+
+    fixture.job.tokens_per_microbatch++;
+    fixture.job.batch_size++;
+    fixture.job.order_seed++;
+    trainer = make_trainer(&fixture);
+    assert_int_equal(ha_dpo_trainer_load_references(trainer, file_path(), NULL, NULL), -ESTALE);
+    assert_ok(ha_dpo_trainer_load_references(trainer, file_path(), &same, &err));
+    assert_false(same);
+    assert_true(ha_dpo_trainer_has_references(trainer));
+    assert_ok(ha_dpo_trainer_reference_offset(trainer, &offset, &err));
+    assert_true(offset >= 0 && offset < 1e-4); /* rounding */
+    /* Every pair of the first step counts, and what is found changes nothing. */
+    trainer->train_reference[trainer->train.order[0]].rejected += 0.5;
+    assert_ok(ha_dpo_trainer_reference_offset(trainer, &offset, &err));
+    assert_true(fabs(offset - 0.5) < 1e-4);
+    assert_ok(ha_dpo_trainer_reference_offset(trainer, &offset, &err));
+    assert_true(fabs(offset - 0.5) < 1e-4);
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    ha_dpo_trainer_destroy(trainer);
+
+    fixture.train.ids[5] = (fixture.train.ids[5] + 1) % VOCAB;
+    trainer = make_trainer(&fixture);
+    assert_int_equal(ha_dpo_trainer_load_references(trainer, file_path(), &same, &why), -ESTALE);
+    assert_non_null(strstr(why.text, "another selection of pairs"));
+    assert_false(ha_dpo_reference_known(&trainer->train_reference[0]));
+    ha_dpo_trainer_destroy(trainer);
+    fixture.train.ids[5] = (fixture.train.ids[5] + VOCAB - 1) % VOCAB;
+    fixture.job.round_logits_bf16 = true;
+    trainer = make_trainer(&fixture);
+    assert_int_equal(ha_dpo_trainer_load_references(trainer, file_path(), &same, &why), -ESTALE);
+    assert_non_null(strstr(why.text, "another precision"));
+    ha_dpo_trainer_destroy(trainer);
     tear_down(&fixture);
 }
 
@@ -360,6 +416,7 @@ int main(void)
         cmocka_unit_test(every_field_counts),
         cmocka_unit_test(fields_have_borders),
         cmocka_unit_test(stale_files_are_refused),
+        cmocka_unit_test(other_plans_are_taken_if_asked),
         cmocka_unit_test(adapters_are_in_the_key),
         cmocka_unit_test(other_kernels_compute_their_own),
         cmocka_unit_test(damaged_files_are_refused),

@@ -428,7 +428,7 @@ static void references_can_be_handed_on(void **state)
     adapter = make_adapter(&fixture, 1, 2);
     fixture.cell.adapter = adapter;
     trainer = make_trainer(&fixture, &fixture.cell, 1);
-    assert_ok(ha_dpo_trainer_load_references(trainer, reference_path(), &err));
+    assert_ok(ha_dpo_trainer_load_references(trainer, reference_path(), NULL, &err));
     assert_true(ha_dpo_trainer_has_references(trainer));
     assert_ok(ha_dpo_trainer_run(trainer, &err));
     assert_same_params(adapter, whole);

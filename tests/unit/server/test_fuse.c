@@ -410,6 +410,35 @@ static void references_are_kept_and_given(void **state)
     assert_string_equal(b->orphans[0], DIGEST("bb"));
 }
 
+/* A sweep with another plan of batches gets what was made under the first one's only if it takes
+ * any. */
+static void references_of_another_plan(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b, "");
+    struct ha_wire_attempt_event reference = {
+        .kind = HA_WIRE_ATTEMPT_EVENT_ARTIFACT,
+        .event.artifact = {
+            .kind = "reference", .name = DIGEST("aa"), .sha256 = DIGEST("bb"), .size = 10}};
+
+    bench_artifact(b, DIGEST("bb"));
+    ha_wire_message_destroy(bench_report(b, WORKER, &job, &reference, 1));
+    bench_do_job(b, WORKER, &job, 0);
+    submit_again(b, "k2", "second", "0.5\ntokens_per_microbatch = 512");
+    job = next_train(b);
+    assert_int_equal(job.n_cells, 4);
+    assert_false(job.reference);
+    bench_do_job(b, WORKER, &job, 0);
+    submit_again(b, "k3", "third", "0.5\nbatch_size = 3\nreference = \"any\"");
+    job = next_train(b);
+    assert_int_equal(job.n_cells, 4);
+    assert_true(job.reference);
+    bench_do_job(b, WORKER, &job, 0);
+    submit_again(b, "k4", "fourth", "0.5\nmax_length = 512\nreference = \"any\"");
+    job = next_train(b);
+    assert_false(job.reference);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -427,6 +456,7 @@ int main(void)
         CASE(another_sweep_goes_on_with_a_shared_cell),
         CASE(a_restart_keeps_the_set),
         CASE(references_are_kept_and_given),
+        CASE(references_of_another_plan),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
