@@ -1,0 +1,359 @@
+/* Time of each kind of kernel on a GPU at the shapes of real models, against its floor: bytes over
+ * the rate of a copy, or FLOPs over the rate of a large product, both measured here first.
+ *
+ *   bench_kernels [TOKENS]       one line per operation: model, name, ms, rate, share of the floor
+ *   bench_kernels small          tiny shapes, to see that it runs
+ *
+ * The share says how much of the measured peak the operation reaches; 100 % is all. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/base/error.h"
+#include "kernels/ops.h"
+
+enum { REPEATS = 20, HEAD_ROWS = 1024 };
+
+struct model {
+    const char *name;
+    int64_t width, inner, q_width, kv_width, vocabulary;
+};
+
+static const struct model models[] = {
+    {"Llama-2-7B", 4096, 11008, 4096, 4096, 32000},
+    {"Llama-3.1-8B", 4096, 14336, 4096, 1024, 128256},
+    {"Qwen2.5-7B", 3584, 18944, 3584, 512, 152064},
+    {"Qwen3-8B", 4096, 12288, 4096, 1024, 151936},
+};
+static const struct model small_model = {"small", 128, 320, 128, 64, 1000};
+
+/* Memory of one model's operations; all of it is filled with small numbers. */
+struct bench {
+    struct ha_backend *backend;
+    const struct ha_ops *ops;
+    struct model model;
+    int64_t tokens, head_rows;
+    void *x, *y, *gate, *up, *weight, *head_weight; /* bf16 */
+    void *wide, *param, *m, *v;                     /* f32 */
+    void *rstd, *sum, *ids, *table, *logp;
+    int64_t n_params;
+    double bytes_per_ms, flops_per_ms;
+};
+
+static void need(int rc, const struct ha_error *err)
+{
+    if (rc < 0) {
+        fprintf(stderr, "bench_kernels: %s\n", ha_error_text(err));
+        exit(1);
+    }
+}
+
+static double now_ms(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
+
+/* n values of bf16, or of f32 where wide, that are neither zero nor alike. */
+static void *filled(struct bench *b, int64_t n, bool wide)
+{
+    size_t bytes = (size_t)n * (wide ? 4 : 2);
+    uint16_t *host = malloc(bytes);
+    struct ha_error err = {0};
+    uint32_t state = 1;
+    void *memory = NULL;
+
+    if (!host)
+        need(ha_error_set(&err, ENOMEM, "no memory for %zu bytes", bytes), &err);
+    for (size_t i = 0; i < bytes / 2; i++) {
+        state = state * 1664525u + 1013904223u;
+        host[i] = (uint16_t)(0x3c00u | (state >> 16 & 0x81ffu)); /* about +-0.01 as bf16 and f32 */
+    }
+    need(ha_backend_alloc(b->backend, bytes, &memory, &err), &err);
+    need(ha_backend_upload(b->backend, memory, host, bytes, &err), &err);
+    free(host);
+    return memory;
+}
+
+static void *zeroed(struct bench *b, size_t bytes)
+{
+    struct ha_error err = {0};
+    void *memory = NULL;
+
+    need(ha_backend_alloc(b->backend, bytes, &memory, &err), &err);
+    return memory;
+}
+
+typedef int (*operation)(struct bench *b, struct ha_error *err);
+
+/* Milliseconds of one call, many on their way at once as in training. */
+static double time_of(struct bench *b, operation op)
+{
+    struct ha_error err = {0};
+    double best = 1e300;
+
+    need(op(b, &err), &err);
+    need(ha_backend_sync(b->backend, &err), &err);
+    for (int round = 0; round < 3; round++) {
+        double begin = now_ms(), ms;
+
+        for (int i = 0; i < REPEATS; i++)
+            need(op(b, &err), &err);
+        need(ha_backend_sync(b->backend, &err), &err);
+        ms = (now_ms() - begin) / REPEATS;
+        best = ms < best ? ms : best;
+    }
+    return best;
+}
+
+static void report(struct bench *b, const char *name, operation op, double bytes, double flops)
+{
+    double ms = time_of(b, op);
+    double floor = bytes / b->bytes_per_ms;
+
+    if (flops / b->flops_per_ms > floor)
+        floor = flops / b->flops_per_ms;
+    printf("%-13s %-22s %9.4f ms %8.0f GB/s %8.1f TFLOP/s %5.0f %% of its floor\n", b->model.name,
+           name, ms, bytes / ms * 1e-6, flops / ms * 1e-9, 100.0 * floor / ms);
+    fflush(stdout);
+}
+
+static struct ha_matrix view(void *data, enum ha_dtype dtype, int64_t rows, int64_t cols)
+{
+    return (struct ha_matrix){data, dtype, rows, cols, cols};
+}
+
+/* ---- the operations ---- */
+
+static int copy(struct bench *b, struct ha_error *err)
+{
+    return ha_backend_copy(b->backend, b->y, b->x, (size_t)(b->tokens * b->model.inner) * 2, err);
+}
+
+/* y (tokens, out) = x (tokens, in) W^T, or its backward dx = dy W. */
+static int product(struct bench *b, int64_t out, int64_t in, bool backward, struct ha_error *err)
+{
+    struct ha_matrix w = view(b->weight, HA_DTYPE_BF16, out, in);
+    struct ha_matrix x = view(b->x, HA_DTYPE_BF16, b->tokens, backward ? out : in);
+    struct ha_matrix y = view(b->y, HA_DTYPE_BF16, b->tokens, backward ? in : out);
+
+    return b->ops->gemm(b->backend, &y, &x, false, &w, !backward, 1.0f, 0.0f, err);
+}
+
+static int gate_product(struct bench *b, struct ha_error *err)
+{
+    return product(b, b->model.inner, b->model.width, false, err);
+}
+
+static int gate_backward(struct bench *b, struct ha_error *err)
+{
+    return product(b, b->model.inner, b->model.width, true, err);
+}
+
+static int down_product(struct bench *b, struct ha_error *err)
+{
+    return product(b, b->model.width, b->model.inner, false, err);
+}
+
+static int q_product(struct bench *b, struct ha_error *err)
+{
+    return product(b, b->model.q_width, b->model.width, false, err);
+}
+
+static int kv_product(struct bench *b, struct ha_error *err)
+{
+    return product(b, b->model.kv_width, b->model.width, false, err);
+}
+
+enum { RANK = 16 };
+
+/* A x of LoRA: the f32 master is rounded to bf16 on the way. */
+static int lora_down(struct bench *b, struct ha_error *err)
+{
+    struct ha_matrix a = view(b->wide, HA_DTYPE_F32, RANK, b->model.width);
+    struct ha_matrix x = view(b->x, HA_DTYPE_BF16, b->tokens, b->model.width);
+    struct ha_matrix y = view(b->gate, HA_DTYPE_BF16, b->tokens, RANK);
+
+    return b->ops->gemm(b->backend, &y, &x, false, &a, true, 1.0f, 0.0f, err);
+}
+
+/* dA (rank, width) += u^T x, in f32. */
+static int lora_gradient(struct bench *b, struct ha_error *err)
+{
+    struct ha_matrix da = view(b->param, HA_DTYPE_F32, RANK, b->model.width);
+    struct ha_matrix x = view(b->x, HA_DTYPE_BF16, b->tokens, b->model.width);
+    struct ha_matrix u = view(b->gate, HA_DTYPE_BF16, b->tokens, RANK);
+
+    return b->ops->gemm(b->backend, &da, &u, true, &x, false, 1.0f, 1.0f, err);
+}
+
+static int norm(struct bench *b, struct ha_error *err)
+{
+    int64_t w = b->model.width;
+
+    return b->ops->rmsnorm_forward(b->backend, b->y, b->rstd, b->x, b->weight, HA_DTYPE_BF16, 1e-5f,
+                                   b->tokens, 1, w, w, w, err);
+}
+
+static int norm_backward(struct bench *b, struct ha_error *err)
+{
+    int64_t w = b->model.width;
+
+    return b->ops->rmsnorm_backward(b->backend, b->y, b->gate, b->x, b->rstd, b->weight,
+                                    HA_DTYPE_BF16, b->tokens, 1, w, w, w, w, true, err);
+}
+
+static int rope(struct bench *b, struct ha_error *err)
+{
+    return b->ops->rope(b->backend, b->x, b->table, b->ids, b->tokens, b->model.q_width / 64, 64,
+                        b->model.q_width, false, err);
+}
+
+static int swiglu(struct bench *b, struct ha_error *err)
+{
+    int64_t n = b->model.inner;
+
+    return b->ops->swiglu_forward(b->backend, b->y, b->gate, b->up, b->tokens, n, n, n, err);
+}
+
+static int swiglu_backward(struct bench *b, struct ha_error *err)
+{
+    int64_t n = b->model.inner;
+
+    return b->ops->swiglu_backward(b->backend, b->gate, b->up, b->x, b->gate, b->up, b->tokens, n,
+                                   n, n, err);
+}
+
+static int head(struct bench *b, struct ha_error *err)
+{
+    struct ha_head h = {
+        .hidden = b->x,
+        .hidden_stride = b->model.width,
+        .weight = view(b->head_weight, HA_DTYPE_BF16, b->model.vocabulary, b->model.width),
+        .targets = b->ids,
+        .n_rows = b->head_rows,
+        .width = b->model.width,
+        .round_logits_bf16 = true,
+        .logp = b->logp,
+        .dhidden = b->wide};
+
+    return b->ops->head(b->backend, &h, err);
+}
+
+static int squares(struct bench *b, struct ha_error *err)
+{
+    return b->ops->sum_of_squares(b->backend, b->sum, b->param, b->n_params, err);
+}
+
+static int adamw(struct bench *b, struct ha_error *err)
+{
+    struct ha_adamw settings = {1e-5, 0.9, 0.999, 1e-8, 0.01, 1.0, 1};
+
+    return b->ops->adamw(b->backend, b->param, b->m, b->v, b->wide, b->n_params, b->sum, &settings,
+                         err);
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static void allocate(struct bench *b)
+{
+    const struct model *m = &b->model;
+    int64_t n = b->tokens * m->inner;
+
+    b->n_params = b->tokens > 1000 ? 13600000 : 4096;
+    b->x = filled(b, n, false);
+    b->y = filled(b, n, false);
+    b->gate = filled(b, n, false);
+    b->up = filled(b, n, false);
+    b->weight = filled(b, m->inner * m->width, false);
+    b->head_weight = filled(b, m->vocabulary * m->width, false);
+    b->wide =
+        filled(b, larger(larger(b->n_params, b->head_rows * m->width), RANK * m->width), true);
+    b->param = filled(b, larger(b->n_params, RANK * m->width), true);
+    b->m = zeroed(b, (size_t)b->n_params * 4);
+    b->v = zeroed(b, (size_t)b->n_params * 4);
+    b->rstd = zeroed(b, (size_t)b->tokens * 4);
+    b->sum = zeroed(b, sizeof(double));
+    b->ids = zeroed(b, (size_t)larger(b->tokens, b->head_rows) * 4);
+    b->table = filled(b, 64, true);
+    b->logp = zeroed(b, (size_t)b->head_rows * 4);
+}
+
+static void release(struct bench *b)
+{
+    void *all[] = {b->x, b->y, b->gate, b->up,  b->weight, b->head_weight, b->wide, b->param,
+                   b->m, b->v, b->rstd, b->sum, b->ids,    b->table,       b->logp};
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        ha_backend_free(b->backend, all[i]);
+}
+
+static void run_model(struct bench *b)
+{
+    double t = (double)b->tokens, w = (double)b->model.width, inner = (double)b->model.inner;
+    double q = (double)b->model.q_width, kv = (double)b->model.kv_width;
+    double rows = (double)b->head_rows, vocabulary = (double)b->model.vocabulary;
+    double n = (double)b->n_params;
+
+    allocate(b);
+    b->bytes_per_ms = 1.0, b->flops_per_ms = 1e300; /* until they are measured */
+    b->bytes_per_ms = 4.0 * t * inner / time_of(b, copy);
+    b->flops_per_ms = 2.0 * t * w * inner / time_of(b, gate_product);
+    printf("%-13s a copy moves %.0f GB/s, gate_proj runs at %.1f TFLOP/s\n", b->model.name,
+           b->bytes_per_ms * 1e-6, b->flops_per_ms * 1e-9);
+    report(b, "gate_proj", gate_product, 2 * (t * w + t * inner + w * inner), 2 * t * w * inner);
+    report(b, "gate_proj backward", gate_backward, 2 * (t * w + t * inner + w * inner),
+           2 * t * w * inner);
+    report(b, "down_proj", down_product, 2 * (t * w + t * inner + w * inner), 2 * t * w * inner);
+    report(b, "q_proj", q_product, 2 * (t * w + t * q + w * q), 2 * t * w * q);
+    report(b, "k_proj", kv_product, 2 * (t * w + t * kv + w * kv), 2 * t * w * kv);
+    report(b, "LoRA A x", lora_down, 2 * (t * w + t * RANK) + 4 * RANK * w, 2 * t * w * RANK);
+    report(b, "LoRA dA", lora_gradient, 2 * (t * w + t * RANK) + 8 * RANK * w, 2 * t * w * RANK);
+    report(b, "rmsnorm", norm, 4 * t * w, 0);
+    report(b, "rmsnorm backward", norm_backward, 8 * t * w, 0);
+    report(b, "rope", rope, 4 * t * q, 0);
+    report(b, "swiglu", swiglu, 6 * t * inner, 0);
+    report(b, "swiglu backward", swiglu_backward, 10 * t * inner, 0);
+    report(b, "head and gradient", head, 2 * vocabulary * w + 10 * rows * vocabulary,
+           4 * rows * vocabulary * w);
+    report(b, "sum of squares", squares, 4 * n, 0);
+    report(b, "adamw", adamw, 28 * n, 0);
+    release(b);
+}
+
+int main(int argc, char **argv)
+{
+    bool small = argc > 1 && strcmp(argv[1], "small") == 0;
+    struct bench b = {.tokens = small      ? 24
+                                : argc > 1 ? strtoll(argv[1], NULL, 10)
+                                           : 8192,
+                      .head_rows = small ? 8 : HEAD_ROWS};
+    struct ha_backend_options options = {"cuda", 0, 0, 0};
+    struct ha_error err = {0};
+
+    if (b.tokens < 1) {
+        fprintf(stderr, "usage: bench_kernels [TOKENS | small]\n");
+        return 2;
+    }
+    if (ha_backend_open(&options, &b.backend, &err) < 0) {
+        printf("skipped: %s\n", ha_error_text(&err));
+        return 77;
+    }
+    b.ops = ha_backend_ops(b.backend);
+    ha_backend_time_choices(b.backend, true);
+    printf("%s; %lld tokens, %lld rows in the head\n", ha_backend_description(b.backend),
+           (long long)b.tokens, (long long)b.head_rows);
+    for (size_t i = 0; i < (small ? 1 : sizeof(models) / sizeof(models[0])); i++) {
+        b.model = small ? small_model : models[i];
+        run_model(&b);
+    }
+    ha_backend_close(b.backend);
+    return 0;
+}
