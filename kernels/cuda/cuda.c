@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/base/error.h"
 #include "common/base/memory.h"
@@ -160,14 +159,6 @@ static int start(struct ha_cuda *cuda, struct ha_error *err)
     return rc;
 }
 
-/* Nothing can be trained yet without attention, so "auto" passes such a module over. */
-static bool lacks_attention(struct ha_cuda *cuda)
-{
-    struct ha_decode_attention none = {.n_heads = 1, .n_kv_heads = 1, .head_dim = 64};
-
-    return ops.decode_attention(&cuda->base, NULL, NULL, &none, NULL) == -ENOTSUP;
-}
-
 __attribute__((visibility("default"))) int
 ha_backend_cuda_open(uint32_t api_version, const struct ha_backend_options *options,
                      struct ha_backend **ret_backend, struct ha_error *err);
@@ -203,8 +194,6 @@ int ha_backend_cuda_open(uint32_t api_version, const struct ha_backend_options *
     cuda->base.memory_limit = smaller_limit(options->memory_limit, limit);
     describe(cuda, &properties);
     rc = start(cuda, err);
-    if (rc == 0 && (!options->name || strcmp(options->name, "cuda") != 0) && lacks_attention(cuda))
-        rc = ha_error_set(err, ENODEV, "the CUDA backend has no attention yet");
     if (rc < 0) {
         close_device(&cuda->base);
         return rc;

@@ -24,6 +24,8 @@
 #include <cstring>
 #include <functional>
 
+#include "tests/cuda/tensor.hpp"
+
 namespace emulator
 {
 

@@ -6,7 +6,7 @@
 #include "common/base/half.h"
 #include "tests/unit/kernels/support.h"
 
-enum { ZONE = 64, MOST = 64 };
+enum { ZONE = 64, MOST = 128 };
 static const uint8_t zone_mark = 0xda;
 
 /* How an element lies on the host and on the device. */

@@ -157,14 +157,6 @@ bool choose_kernel_tests(void)
     return true;
 }
 
-bool device_attends(const struct variant *variant)
-{
-    struct ha_decode_attention none = {.n_heads = 1, .n_kv_heads = 1, .head_dim = 64};
-
-    return ha_backend_ops(variant->backend)
-               ->decode_attention(variant->backend, NULL, NULL, &none, NULL) != -ENOTSUP;
-}
-
 static int open_device_variant(struct variant *variant)
 {
     struct ha_backend *backend = NULL;

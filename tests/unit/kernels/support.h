@@ -75,9 +75,6 @@ bool choose_kernel_tests(void);
 /* The running test is one on a device. */
 bool device_mode(void);
 
-/* The device has attention. */
-bool device_attends(const struct variant *variant);
-
 /* What a device makes of an activation when it stores it; the same on the CPU. */
 float as_stored(float x);
 

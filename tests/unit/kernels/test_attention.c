@@ -29,13 +29,22 @@ static const struct layout layouts[] = {
 static const struct heads head_sets[] = {
     {1, 1, 16}, {4, 2, 24}, {4, 1, 64}, {7, 1, 128}, {4, 4, 40}};
 
-/* q, k, v of one fused row, each in a buffer of its own; gradients in double. */
+/* What a GPU's tensor cores do, where strides are whole pieces of 16 bytes. */
+static const struct heads tensor_sets[] = {
+    {1, 1, 64}, {2, 2, 96}, {4, 2, 128}, {6, 2, 64}, {3, 1, 128}};
+
+/* q, k, v of one fused row, each in a buffer of its own; gradients in double.  Beside each result
+ * stands what bf16 may cost a GPU: it rounds what it stores, and probabilities and the gradients
+ * of scores before they are multiplied with values, keys and queries. */
 struct problem {
     struct ha_segment segments[MAX_SEGMENTS];
     struct ha_attention shape;
     struct guarded q, k, v, dout;
     double *out, *lse, *dq, *dk, *dv;
+    double *out_limit, *dq_limit, *dk_limit, *dv_limit;
 };
+
+static const double BF16_ROUNDING = 0x1p-8;
 
 static double *doubles(int64_t n)
 {
@@ -61,7 +70,7 @@ static void reference_row(struct problem *p, const struct ha_segment *s, int64_t
     const float *q = p->q.data + t * a->q_stride + h * d;
     const float *dout = p->dout.data + t * a->out_stride + h * d;
     double *score = doubles(a->n_tokens), *dp = doubles(a->n_tokens);
-    double top = -INFINITY, total = 0.0, delta = 0.0;
+    double top = -INFINITY, total = 0.0, delta = 0.0, delta_limit = 0.0;
 
     for (int64_t j = 0; j < a->n_tokens; j++) {
         score[j] = -INFINITY;
@@ -83,26 +92,47 @@ static void reference_row(struct problem *p, const struct ha_segment *s, int64_t
             double v = (double)p->v.data[j * a->v_stride + kv * d + e];
 
             p->out[t * a->out_stride + h * d + e] += probability * v;
+            p->out_limit[t * a->out_stride + h * d + e] += BF16_ROUNDING * probability * fabs(v);
             p->dv[j * a->v_stride + kv * d + e] += probability * (double)dout[e];
+            p->dv_limit[j * a->v_stride + kv * d + e] +=
+                BF16_ROUNDING * probability * fabs((double)dout[e]);
             dp[j] += (double)dout[e] * v;
         }
         delta += probability * dp[j];
         score[j] = probability;
     }
+    for (int64_t e = 0; e < d; e++) {
+        int64_t at = t * a->out_stride + h * d + e;
+
+        p->out_limit[at] += BF16_ROUNDING * fabs(p->out[at]);
+        delta_limit += p->out_limit[at] * fabs((double)dout[e]); /* made of the rounded output */
+    }
     for (int64_t j = 0; j < a->n_tokens; j++)
         for (int64_t e = 0; e < d; e++) {
             double ds = score[j] * (dp[j] - delta) * (double)a->scale;
+            double limit = BF16_ROUNDING * fabs(ds) + score[j] * delta_limit * (double)a->scale;
+            double k = (double)p->k.data[j * a->k_stride + kv * d + e];
 
-            p->dq[t * a->q_stride + h * d + e] +=
-                ds * (double)p->k.data[j * a->k_stride + kv * d + e];
+            p->dq[t * a->q_stride + h * d + e] += ds * k;
+            p->dq_limit[t * a->q_stride + h * d + e] += limit * fabs(k);
             p->dk[j * a->k_stride + kv * d + e] += ds * (double)q[e];
+            p->dk_limit[j * a->k_stride + kv * d + e] += limit * fabs((double)q[e]);
         }
     free(score);
     free(dp);
 }
 
-static void problem_create(struct problem *p, const struct layout *layout,
-                           const struct heads *heads, struct random *random)
+static void add_storing(double *limit, const double *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        limit[i] += BF16_ROUNDING * fabs(x[i]);
+}
+
+/* Strides of odd lengths, or of whole pieces; queries of a scale that spreads attention, or one
+ * that lets single keys win. */
+static void problem_create_with(struct problem *p, const struct layout *layout,
+                                const struct heads *heads, struct random *random, bool whole,
+                                float query_scale)
 {
     struct ha_attention *a = &p->shape;
 
@@ -124,15 +154,15 @@ static void problem_create(struct problem *p, const struct layout *layout,
             segment->prefix_length = p->segments[layout->prefix[s]].length;
         }
     }
-    a->q_stride = heads->n_heads * heads->head_dim + 5;
-    a->k_stride = heads->n_kv_heads * heads->head_dim + 1;
-    a->v_stride = heads->n_kv_heads * heads->head_dim + 2;
+    a->q_stride = heads->n_heads * heads->head_dim + (whole ? 24 : 5);
+    a->k_stride = heads->n_kv_heads * heads->head_dim + (whole ? 8 : 1);
+    a->v_stride = heads->n_kv_heads * heads->head_dim + (whole ? 16 : 2);
     a->out_stride = heads->n_heads * heads->head_dim;
     p->q = guarded_new(a->n_tokens * a->q_stride);
     p->k = guarded_new(a->n_tokens * a->k_stride);
     p->v = guarded_new(a->n_tokens * a->v_stride);
     p->dout = guarded_new(a->n_tokens * a->out_stride);
-    random_fill(random, p->q.data, p->q.n, 2.0f);
+    random_fill(random, p->q.data, p->q.n, query_scale);
     random_fill(random, p->k.data, p->k.n, 2.0f);
     random_fill(random, p->v.data, p->v.n, 1.0f);
     random_fill(random, p->dout.data, p->dout.n, 1.0f);
@@ -141,10 +171,25 @@ static void problem_create(struct problem *p, const struct layout *layout,
     p->dq = doubles(p->q.n);
     p->dk = doubles(p->k.n);
     p->dv = doubles(p->v.n);
+    p->out_limit = doubles(p->dout.n);
+    p->dq_limit = doubles(p->q.n);
+    p->dk_limit = doubles(p->k.n);
+    p->dv_limit = doubles(p->v.n);
     for (int64_t s = 0; s < a->n_segments; s++)
         for (int64_t i = 0; i < p->segments[s].length; i++)
             for (int64_t h = 0; h < a->n_heads; h++)
                 reference_row(p, &p->segments[s], p->segments[s].begin + i, h);
+    add_storing(p->dq_limit, p->dq, p->q.n);
+    add_storing(p->dk_limit, p->dk, p->k.n);
+    add_storing(p->dv_limit, p->dv, p->v.n);
+}
+
+/* Set number `set` of the running test's kind. */
+static void problem_create(struct problem *p, const struct layout *layout, size_t set,
+                           struct random *random)
+{
+    problem_create_with(p, layout, device_mode() ? &tensor_sets[set] : &head_sets[set], random,
+                        device_mode(), 2.0f);
 }
 
 static void problem_destroy(struct problem *p)
@@ -158,6 +203,10 @@ static void problem_destroy(struct problem *p)
     free(p->dq);
     free(p->dk);
     free(p->dv);
+    free(p->out_limit);
+    free(p->dq_limit);
+    free(p->dk_limit);
+    free(p->dv_limit);
 }
 
 enum { OUT, LSE, DQ, DK, DV, N_RESULTS };
@@ -183,6 +232,49 @@ static void results_free(struct guarded result[N_RESULTS])
         guarded_free(result[i]);
 }
 
+/* Within what bf16 costs and a twentieth of it, which is far more than f32 does. */
+static void assert_within(const float *got, const double *want, const double *limit, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!(fabs((double)got[i] - want[i]) <= 1.05 * limit[i] + 1e-6))
+            fail_msg("element %lld is %.9g, expected %.9g (limit %g)", (long long)i, (double)got[i],
+                     want[i], limit[i]);
+}
+
+static void case_within_bf16(const struct variant *variant, const struct layout *layout,
+                             const struct heads *heads, bool whole, float query_scale)
+{
+    struct random random = {16};
+    struct guarded result[N_RESULTS];
+    struct problem p;
+
+    problem_create_with(&p, layout, heads, &random, whole, query_scale);
+    run(variant, &p, result);
+    assert_within(result[OUT].data, p.out, p.out_limit, result[OUT].n);
+    assert_near_f32(result[LSE].data, p.lse, result[LSE].n, 1e-6);
+    assert_within(result[DQ].data, p.dq, p.dq_limit, result[DQ].n);
+    assert_within(result[DK].data, p.dk, p.dk_limit, result[DK].n);
+    assert_within(result[DV].data, p.dv, p.dv_limit, result[DV].n);
+    results_free(result);
+    problem_destroy(&p);
+}
+
+/* On a GPU: by the kernels for tensor cores, and by the plain ones for other widths and strides. */
+static void agrees_with_double_within_bf16(void **state)
+{
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++) {
+        case_within_bf16(&variants[0], &layouts[i], &tensor_sets[i], true, i % 2 ? 8.0f : 2.0f);
+        if (i < 3)
+            case_within_bf16(&variants[0], &layouts[i], &head_sets[i], false, 2.0f);
+    }
+    case_within_bf16(&variants[0], &layouts[2], &head_sets[3], false, 2.0f);
+    variants_close(variants, n);
+}
+
 static void agrees_with_double(void **state)
 {
     struct variant variants[MAX_VARIANTS];
@@ -195,7 +287,7 @@ static void agrees_with_double(void **state)
         struct guarded first[N_RESULTS] = {{0}};
         struct problem p;
 
-        problem_create(&p, &layouts[i], &head_sets[h], &random);
+        problem_create(&p, &layouts[i], h, &random);
         for (int v = 0; v < n; v++) {
             struct guarded result[N_RESULTS];
 
@@ -233,7 +325,7 @@ static void families_do_not_influence_each_other(void **state)
     int64_t begin;
 
     (void)state;
-    problem_create(&p, &two, &head_sets[1], &random);
+    problem_create(&p, &two, 1, &random);
     begin = p.segments[3].begin;
     tail = p;
     tail.shape.segments = tail.segments;
@@ -279,7 +371,7 @@ static void nan_shows_and_stays_in_its_family(void **state)
     struct problem p;
 
     (void)state;
-    problem_create(&p, &two, &head_sets[0], &random);
+    problem_create(&p, &two, 0, &random);
     p.k.data[41 * p.shape.k_stride] = NAN;
     for (int v = 0; v < n; v++) {
         struct guarded result[N_RESULTS];
@@ -330,7 +422,7 @@ static void specials_show_and_stay_in_their_family(void **state)
     struct problem p;
 
     (void)state;
-    problem_create(&p, &two, &head_sets[0], &random);
+    problem_create(&p, &two, 0, &random);
     for (int v = 0; v < n; v++) {
         float *const poisoned[] = {
             p.q.data + 77 * p.shape.q_stride, p.k.data + 41 * p.shape.k_stride,
@@ -368,7 +460,7 @@ static void decode_agrees_with_forward(void **state)
         int64_t lengths[3], width;
         struct ha_decode_attention shape;
 
-        problem_create(&p, &three, &head_sets[h], &random);
+        problem_create(&p, &three, h, &random);
         width = p.shape.n_kv_heads * p.shape.head_dim;
         shape = (struct ha_decode_attention){3,
                                              p.shape.n_heads,
@@ -409,8 +501,13 @@ static void decode_agrees_with_forward(void **state)
             for (int s = 0; s < 3; s++) {
                 int64_t last = p.segments[s].begin + p.segments[s].length - 1;
 
-                assert_near(out.data + s * p.shape.out_stride, p.out + last * p.shape.out_stride,
-                            p.shape.out_stride, 1e-6);
+                if (device_mode())
+                    assert_within(out.data + s * p.shape.out_stride,
+                                  p.out + last * p.shape.out_stride,
+                                  p.out_limit + last * p.shape.out_stride, p.shape.out_stride);
+                else
+                    assert_near(out.data + s * p.shape.out_stride,
+                                p.out + last * p.shape.out_stride, p.shape.out_stride, 1e-6);
             }
             for (int i = 0; i < 6; i++)
                 guarded_free(cache[i]);
@@ -419,6 +516,171 @@ static void decode_agrees_with_forward(void **state)
         }
         problem_destroy(&p);
     }
+    variants_close(variants, n);
+}
+
+/* ---- decoding on a GPU ---- */
+
+/* A batch over caches of one buffer each for keys and values; row i has lengths[i] keys from
+ * their begin. */
+struct decoding {
+    struct ha_decode_attention shape;
+    const void *keys[64], *values[64];
+    int64_t lengths[64];
+    struct guarded q, k, v;
+};
+
+static void decoding_create(struct decoding *d, const struct heads *heads, int64_t n_rows,
+                            const int64_t *lengths, bool whole, struct random *random)
+{
+    int64_t width = heads->n_kv_heads * heads->head_dim, longest = 0;
+
+    d->shape = (struct ha_decode_attention){
+        .n_rows = n_rows,
+        .n_heads = heads->n_heads,
+        .n_kv_heads = heads->n_kv_heads,
+        .head_dim = heads->head_dim,
+        .scale = 1.0f / sqrtf((float)heads->head_dim),
+        .q_stride = heads->n_heads * heads->head_dim + (whole ? 8 : 3),
+        .out_stride = heads->n_heads * heads->head_dim,
+        .k_cache = d->keys,
+        .v_cache = d->values,
+        .lengths = d->lengths,
+    };
+    for (int64_t i = 0; i < n_rows; i++)
+        longest = lengths[i] > longest ? lengths[i] : longest;
+    d->q = guarded_new(n_rows * d->shape.q_stride);
+    d->k = guarded_new(longest * width);
+    d->v = guarded_new(longest * width);
+    random_fill(random, d->q.data, d->q.n, 4.0f);
+    random_fill(random, d->k.data, d->k.n, 2.0f);
+    random_fill(random, d->v.data, d->v.n, 1.0f);
+    for (int64_t i = 0; i < n_rows; i++) {
+        d->keys[i] = d->k.data;
+        d->values[i] = d->v.data;
+        d->lengths[i] = lengths[i];
+    }
+}
+
+static void decoding_destroy(struct decoding *d)
+{
+    guarded_free(d->q);
+    guarded_free(d->k);
+    guarded_free(d->v);
+}
+
+/* One head of one row against the definition. */
+static void check_decoded(const struct decoding *d, const float *out, int64_t row, int64_t head)
+{
+    const struct ha_decode_attention *a = &d->shape;
+    int64_t width = a->head_dim, stride = a->n_kv_heads * width;
+    int64_t at = head / (a->n_heads / a->n_kv_heads) * width, n = d->lengths[row];
+    const float *q = d->q.data + row * a->q_stride + head * width;
+    double *weight = doubles(n), *want = doubles(width), *limit = doubles(width);
+    double top = -INFINITY, total = 0.0;
+
+    for (int64_t j = 0; j < n; j++) {
+        for (int64_t e = 0; e < width; e++)
+            weight[j] += (double)q[e] * (double)d->k.data[j * stride + at + e];
+        weight[j] *= (double)a->scale;
+        top = fmax(top, weight[j]);
+    }
+    for (int64_t j = 0; j < n; j++)
+        total += exp(weight[j] - top);
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t e = 0; e < width; e++) {
+            double part = exp(weight[j] - top) / total * (double)d->v.data[j * stride + at + e];
+
+            want[e] += part;
+            limit[e] += BF16_ROUNDING * fabs(part);
+        }
+    add_storing(limit, want, width);
+    assert_within(out + row * a->out_stride + head * width, want, limit, width);
+    free(weight);
+    free(want);
+    free(limit);
+}
+
+static void check_decoding(const struct variant *variant, const struct heads *heads, int64_t n_rows,
+                           const int64_t *lengths, bool whole)
+{
+    struct random random = {17};
+    struct decoding d;
+    struct guarded out;
+
+    decoding_create(&d, heads, n_rows, lengths, whole, &random);
+    out = guarded_new(n_rows * d.shape.out_stride);
+    assert_ok(variant->ops->decode_attention(variant->backend, out.data, d.q.data, &d.shape, &err));
+    for (int64_t row = 0; row < n_rows; row++)
+        for (int64_t head = 0; head < heads->n_heads; head++)
+            check_decoded(&d, out.data, row, head);
+    guarded_free(out);
+    decoding_destroy(&d);
+}
+
+/* Groups over 16 heads, lengths around tiles and chunks, a width and a stride for the plain
+ * kernel. */
+static void decode_of_other_heads(void **state)
+{
+    static const int64_t lengths[] = {1, 31, 32, 129, 511, 512, 513, 1090};
+    static const int64_t short_ones[] = {1, 40};
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+
+    (void)state;
+    check_decoding(&variants[0], &(struct heads){20, 1, 64}, 8, lengths, true);
+    check_decoding(&variants[0], &(struct heads){3, 3, 96}, 2, lengths + 5, true);
+    check_decoding(&variants[0], &(struct heads){7, 1, 128}, 2, lengths + 6, true);
+    check_decoding(&variants[0], &(struct heads){4, 2, 40}, 2, short_ones, true);
+    check_decoding(&variants[0], &(struct heads){2, 1, 64}, 2, short_ones, false);
+    variants_close(variants, n);
+}
+
+/* A long sequence alone is shared among blocks; beside many others it is not. */
+static void decode_has_the_same_bits_in_any_batch(void **state)
+{
+    enum { ROWS = 56 };
+    static const struct heads heads = {10, 5, 64};
+    int64_t lengths[ROWS];
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+    struct random random = {18};
+    struct decoding d;
+    struct guarded all, alone;
+
+    (void)state;
+    for (int64_t i = 0; i < ROWS; i++)
+        lengths[i] = i == 0 ? 1100 : 1 + i % 3;
+    decoding_create(&d, &heads, ROWS, lengths, true, &random);
+    all = guarded_new(ROWS * d.shape.out_stride);
+    alone = guarded_new(d.shape.out_stride);
+    assert_ok(
+        variants[0].ops->decode_attention(variants[0].backend, all.data, d.q.data, &d.shape, &err));
+    d.shape.n_rows = 1;
+    assert_ok(variants[0].ops->decode_attention(variants[0].backend, alone.data, d.q.data, &d.shape,
+                                                &err));
+    assert_same_bits(all.data, alone.data, d.shape.out_stride);
+    guarded_free(all);
+    guarded_free(alone);
+    decoding_destroy(&d);
+    variants_close(variants, n);
+}
+
+static void wide_heads_are_refused(void **state)
+{
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+    struct ha_segment segment = {0, 1, 0, 0};
+    struct ha_attention shape = {1, 1, 1, 513, 1.0f, 513, 513, 513, 513, &segment, 1};
+    struct guarded x = guarded_new(513);
+    struct ha_error err;
+
+    (void)state;
+    assert_int_equal(variants[0].ops->attention_forward(variants[0].backend, x.data, NULL, x.data,
+                                                        x.data, x.data, &shape, &err),
+                     -ENOTSUP);
+    assert_non_null(strstr(err.text, "513"));
+    guarded_free(x);
     variants_close(variants, n);
 }
 
@@ -452,11 +714,15 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cpu_only(agrees_with_double),
-        cpu_only(families_do_not_influence_each_other),
-        cpu_only(nan_shows_and_stays_in_its_family),
-        cpu_only(specials_show_and_stay_in_their_family),
-        cpu_only(decode_agrees_with_forward),
-        cpu_only(bad_segments_are_refused),
+        device_only(agrees_with_double_within_bf16),
+        both(families_do_not_influence_each_other),
+        both(nan_shows_and_stays_in_its_family),
+        both(specials_show_and_stay_in_their_family),
+        both(decode_agrees_with_forward),
+        device_only(decode_has_the_same_bits_in_any_batch),
+        device_only(decode_of_other_heads),
+        device_only(wide_heads_are_refused),
+        both(bad_segments_are_refused),
     };
 
     return run_kernel_tests(tests);
