@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/buffer.h"
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "common/conf/json.h"
@@ -201,6 +202,31 @@ static const struct {
     {"error", parse_error},   {"probe", parse_norm},
 };
 
+/* Refused here, where the attempt can be stopped for it, and not when a report is to be sent: it
+ * would be tried for ever. */
+static int check_rules(const struct contract_line *line, struct ha_error *err)
+{
+    struct ha_wire_attempt_event artifact = {.kind = HA_WIRE_ATTEMPT_EVENT_ARTIFACT,
+                                             .event.artifact = line->artifact};
+    struct ha_wire_message report = {.protocol = HA_WIRE_PROTOCOL, .kind = HA_WIRE_REPORT};
+    struct ha_error why = {0};
+    struct ha_buffer frame;
+    int r;
+
+    if (line->kind != CONTRACT_EVENTS && line->kind != CONTRACT_ARTIFACT)
+        return 0;
+    report.body.report.events = line->kind == CONTRACT_EVENTS ? line->events : &artifact;
+    report.body.report.n_events = line->kind == CONTRACT_EVENTS ? line->n_events : 1;
+    ha_buffer_init(&frame, ha_wire_default_limits.frame_bytes);
+    r = ha_wire_encode(&report, &frame, &why);
+    ha_buffer_clear(&frame);
+    if (r < 0)
+        return ha_error_set(err, r == -ENOMEM ? ENOMEM : EINVAL,
+                            "the attempt sent a line that cannot be reported: %s",
+                            ha_error_text(&why));
+    return 0;
+}
+
 int contract_line_parse(const char *bytes, size_t size, struct contract_line *ret_line,
                         struct ha_error *err)
 {
@@ -217,6 +243,8 @@ int contract_line_parse(const char *bytes, size_t size, struct contract_line *re
         if (strcmp(types[i].type, type) == 0)
             r = types[i].parse(&line, err);
     }
+    if (r == 0)
+        r = check_rules(&line, err);
     if (r < 0)
         contract_line_clear(&line);
     else

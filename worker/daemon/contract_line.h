@@ -32,8 +32,8 @@ struct contract_line {
     char *summary;
 };
 
-/* Returns 0, -EINVAL (not such a line, or a path that leaves the attempt's
- * folder) or -ENOMEM. */
+/* Returns 0, -EINVAL (not such a line, a path that leaves the attempt's folder, or
+ * a value that breaks the rules of a report) or -ENOMEM. */
 int contract_line_parse(const char *bytes, size_t size, struct contract_line *ret_line,
                         struct ha_error *err);
 void contract_line_clear(struct contract_line *line);

@@ -55,11 +55,36 @@ static void what_is_no_norm_is_refused(void **state)
     }
 }
 
+/* What could never be sent. */
+static void what_breaks_a_rule_of_the_wire_is_refused(void **state)
+{
+    static const struct {
+        const char *line, *names;
+    } wrong[] = {
+        {"{\"type\": \"artifact\", \"path\": \"a\", \"name\": \"b//c\"}", "name"},
+        {"{\"type\": \"artifact\", \"path\": \"a\", \"name\": \"../c\"}", "name"},
+        {"{\"type\": \"artifact\", \"path\": \"a\", \"name\": \"b\", \"step\": -1}", "step"},
+        {"{\"type\": \"metric\", \"step\": -1, \"values\": {\"loss\": 1}}", "step"},
+        {"{\"type\": \"answer\", \"prompt\": -1}", "prompt"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        const char *text = wrong[i].line;
+        struct contract_line line;
+        struct ha_error err = {0};
+
+        assert_int_equal(contract_line_parse(text, strlen(text), &line, &err), -EINVAL);
+        assert_non_null(strstr(err.text, wrong[i].names));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_norm_is_an_event),
         cmocka_unit_test(what_is_no_norm_is_refused),
+        cmocka_unit_test(what_breaks_a_rule_of_the_wire_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
