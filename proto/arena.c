@@ -45,8 +45,10 @@ void *ha_arena_alloc(struct ha_arena *arena, size_t size)
     }
     if (!block || block->size - block->used < need)
         block = add_block(arena, need);
-    if (!block)
+    if (!block) {
+        arena->starved = 1;
         return NULL;
+    }
     block->used += need;
     arena->used_bytes += need;
     return (char *)block + 2 * ALIGN + block->used - need;
@@ -62,4 +64,5 @@ void ha_arena_clear(struct ha_arena *arena)
     }
     arena->used_bytes = 0;
     arena->full = 0;
+    arena->starved = 0;
 }

@@ -10,7 +10,8 @@ struct ha_arena {
     struct ha_arena_block *blocks; /* newest first */
     size_t used_bytes;             /* handed out so far, rounded up */
     size_t limit_bytes;
-    int full; /* an allocation was refused for the limit */
+    int full;    /* an allocation was refused for the limit */
+    int starved; /* one failed because memory is short */
 };
 
 void ha_arena_init(struct ha_arena *arena, size_t limit_bytes);

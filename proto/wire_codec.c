@@ -307,7 +307,7 @@ int ha_wire_decode(const void *bytes, size_t size, const struct ha_wire_limits *
     if (unpacked)
         r = read_message(&holder->codec, &wire_message_type, (const char *)unpacked,
                          (char *)&holder->message);
-    else if (holder->codec.arena.full)
+    else if (holder->codec.arena.full || holder->codec.arena.starved)
         r = no_memory(&holder->codec);
     else
         r = ha_error_set(err, EBADMSG, "a frame of %zu bytes is not a message", size);
