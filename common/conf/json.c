@@ -38,6 +38,72 @@ static struct ha_json *outside(json_t *json)
     return (struct ha_json *)json;
 }
 
+/* ---- memory ---------------------------------------------------------------------
+ *
+ * jansson 2.14 does not look whether the text of the token in hand could grow: its
+ * parser then ends the process by an assertion, or takes a number without its
+ * last digit; its writer leaves a key out.  So allocations go through here.  When one fails that is
+ * remembered; the parser gets this one from a reserve that holds any token of its text, and no
+ * further input. */
+struct memory {
+    bool failed;
+    char *reserve;
+    size_t left;  /* of the reserve, from its end */
+    size_t bytes; /* of the reserve */
+};
+
+static _Thread_local struct memory memory;
+
+enum { RESERVE_BYTES = 1024, RESERVE_ALIGN = 16, TOKEN_COPIES = 8 };
+
+static void *allocate(size_t bytes)
+{
+    void *found = malloc(bytes);
+
+    if (found)
+        return found;
+    memory.failed = true;
+    if (bytes > SIZE_MAX - RESERVE_ALIGN)
+        return NULL;
+    bytes = (bytes + RESERVE_ALIGN - 1) / RESERVE_ALIGN * RESERVE_ALIGN;
+    if (bytes > memory.left)
+        return NULL;
+    memory.left -= bytes;
+    return memory.reserve + memory.left;
+}
+
+static void release(void *used)
+{
+    const char *at = used;
+
+    if (!memory.reserve || at < memory.reserve || at >= memory.reserve + memory.bytes)
+        free(used);
+}
+
+__attribute__((constructor)) static void watch_allocations(void)
+{
+    json_set_alloc_funcs(allocate, release);
+}
+
+/* Bytes of the longest text or number, escapes and quotes included. */
+static size_t longest_token(const char *text, size_t size)
+{
+    size_t longest = 0, begin = 0;
+    bool quoted = false;
+
+    for (size_t i = 0; i < size; i++) {
+        if (quoted && text[i] == '\\')
+            i++;
+        else if (text[i] == '"')
+            quoted = !quoted;
+        else if (!quoted && memchr(" \t\r\n,:[]{}", text[i], 10))
+            begin = i;
+        if (i + 1 - begin > longest)
+            longest = i + 1 - begin;
+    }
+    return longest;
+}
+
 struct place {
     long line, column;
 };
@@ -118,19 +184,69 @@ static char *widen_integers(const char *text, size_t size, size_t *ret_size)
     return copy;
 }
 
-static json_t *load(const char *text, size_t size, json_error_t *error)
+/* Text for the parser, byte by byte: it ends when memory has failed. */
+struct input {
+    const char *at, *end;
+};
+
+static size_t feed(void *to, size_t room, void *context)
+{
+    struct input *input = context;
+
+    if (memory.failed || input->at == input->end || room == 0)
+        return 0;
+    *(char *)to = *input->at++;
+    return 1;
+}
+
+static json_t *load_text(const char *text, size_t size, json_error_t *error)
 {
     const size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL;
-    json_t *json = json_loadb(text, size, flags, error);
+    struct input input = {text, text + size};
 
-    if (!json && json_error_code(error) == json_error_numeric_overflow &&
+    return json_load_callback(feed, &input, flags, error);
+}
+
+/* NULL also where memory.failed. */
+static json_t *load(const char *text, size_t size, json_error_t *error)
+{
+    json_t *json = load_text(text, size, error);
+
+    if (!json && !memory.failed && json_error_code(error) == json_error_numeric_overflow &&
         strstr(error->text, "integer")) {
         size_t widened_size;
         char *widened = widen_integers(text, size, &widened_size);
 
         if (widened)
-            json = json_loadb(widened, widened_size, flags, error);
+            json = load_text(widened, widened_size, error);
+        else
+            memory.failed = true;
         free(widened);
+    }
+    if (memory.failed) {
+        json_decref(json);
+        return NULL;
+    }
+    return json;
+}
+
+/* The reserve is there as long as the parser works. */
+static json_t *load_with_reserve(const char *text, size_t size, json_error_t *error)
+{
+    json_t *json = NULL;
+    size_t bytes;
+
+    memory = (struct memory){.failed = true};
+    if (!__builtin_mul_overflow(longest_token(text, size), (size_t)TOKEN_COPIES, &bytes) &&
+        !__builtin_add_overflow(bytes, (size_t)RESERVE_BYTES, &bytes))
+        memory.reserve = malloc(bytes);
+    if (memory.reserve) {
+        memory.failed = false;
+        memory.bytes = bytes / RESERVE_ALIGN * RESERVE_ALIGN;
+        memory.left = memory.bytes;
+        json = load(text, size, error);
+        free(memory.reserve);
+        memory = (struct memory){.failed = memory.failed};
     }
     return json;
 }
@@ -148,14 +264,13 @@ int ha_json_parse(const char *text, size_t size, const char *name, struct ha_jso
     if (too_deep(text, size, &place))
         return ha_error_set(err, EINVAL, "%s:%ld:%ld: nested deeper than %d levels", name,
                             place.line, place.column, DEPTH_LIMIT);
-    json = load(text, size, &error);
-    if (!json) {
-        int code = json_error_code(&error) == json_error_out_of_memory ? ENOMEM : EINVAL;
-
-        return ha_error_set(err, code, "%s:%d:%d: not valid JSON: %s", name,
+    json = load_with_reserve(text, size, &error);
+    if (memory.failed)
+        return ha_error_set(err, ENOMEM, "%s: no memory to read %zu bytes of JSON", name, size);
+    if (!json)
+        return ha_error_set(err, EINVAL, "%s:%d:%d: not valid JSON: %s", name,
                             error.line > 0 ? error.line : 1, error.column > 0 ? error.column : 1,
                             error.text);
-    }
     *ret_json = outside(json);
     return 0;
 }
@@ -367,9 +482,16 @@ int ha_json_append(struct ha_json *array, struct ha_json *value)
 char *ha_json_dump(const struct ha_json *json, enum ha_json_style style)
 {
     size_t flags = JSON_ENCODE_ANY | JSON_REAL_PRECISION(17);
+    char *text;
 
     flags |= style == HA_JSON_PRETTY ? JSON_INDENT(2) : JSON_COMPACT;
     if (style == HA_JSON_CANONICAL)
         flags |= JSON_SORT_KEYS;
-    return json ? json_dumps(inside_const(json), flags) : NULL;
+    memory = (struct memory){.failed = false};
+    text = json ? json_dumps(inside_const(json), flags) : NULL;
+    if (memory.failed) {
+        free(text);
+        return NULL;
+    }
+    return text;
 }
