@@ -71,6 +71,18 @@ namespace
 
 constexpr int KEY_DOTS_MAX = 32;
 
+/* C++'s streams keep a lack of memory to themselves, and what toml++ reads with them is then no
+ * number.  So we see for ourselves. */
+thread_local bool out_of_memory = false;
+
+[[noreturn]] void on_no_memory()
+{
+    out_of_memory = true;
+    throw std::bad_alloc();
+}
+
+[[maybe_unused]] const std::new_handler handler_before = std::set_new_handler(on_no_memory);
+
 /* Past a string that begins at `at`; the lines in it count. */
 size_t skip_string(std::string_view text, size_t at, int64_t &line)
 {
@@ -219,11 +231,22 @@ int ha_toml_parse(const char *text, size_t size, const char *name, struct ha_tom
 {
     if (size > HA_TOML_LIMIT_BYTES)
         return ha_error_set(err, E2BIG, "%s: larger than %d bytes", name, HA_TOML_LIMIT_BYTES);
+    ha_toml *root = nullptr;
+    int r = 0;
+
+    out_of_memory = false;
     try {
-        return parse(std::string_view(text, size), name, ret_root, err);
+        r = parse(std::string_view(text, size), name, &root, err);
     } catch (const std::bad_alloc &) {
+        out_of_memory = true;
+    }
+    if (out_of_memory) {
+        delete root;
         return ha_error_set(err, ENOMEM, "%s: out of memory", name);
     }
+    if (r == 0)
+        *ret_root = root;
+    return r;
 }
 
 int ha_toml_load(const char *path, struct ha_toml **ret_root, struct ha_error *err)
