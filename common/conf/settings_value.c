@@ -147,15 +147,20 @@ int ha_setting_value_from_json(const struct ha_json *json, struct ha_setting_val
 static int value_from_toml_text(const char *text, struct ha_setting_value *ret_value,
                                 struct ha_error *err)
 {
-    char *document = strchr(text, '\n') ? NULL : ha_format("value = %s\n", text);
     struct ha_toml *root = NULL;
+    char *document;
     int r;
 
-    if (!document)
+    if (strchr(text, '\n'))
         return ha_error_set(err, EINVAL, "must be one line");
+    document = ha_format("value = %s\n", text);
+    if (!document)
+        return no_memory(err);
     r = ha_toml_parse(document, strlen(document), "", &root, NULL);
     if (r == 0 && ha_toml_size(root) == 1)
         r = ha_setting_value_from_toml(ha_toml_get(root, "value"), ret_value, err);
+    else if (r == -ENOMEM)
+        r = no_memory(err);
     else
         r = ha_error_set(err, EINVAL, "cannot read \"%s\"", text);
     ha_toml_destroy(root);
@@ -224,9 +229,11 @@ static int value_from_object_text(const char *text, struct ha_setting_value *ret
                                   struct ha_error *err)
 {
     struct ha_json *json = NULL;
-    int r;
+    int r = ha_json_parse(text, strlen(text), "", &json, NULL);
 
-    if (ha_json_parse(text, strlen(text), "", &json, NULL) < 0)
+    if (r == -ENOMEM)
+        return no_memory(err);
+    if (r < 0)
         return value_from_toml_text(text, ret_value, err);
     r = ha_setting_value_from_json(json, ret_value, err);
     ha_json_destroy(json);

@@ -431,16 +431,17 @@ void ha_sweep_fill_seeds(const struct ha_sweep_general *general, struct ha_sweep
 }
 
 /* The host of "https://host:port/v1", without the port: a label that stays. */
-static char *url_host(const char *url)
+static size_t url_host(const char *url, const char **ret_host)
 {
     const char *host = strstr(url, "://");
     size_t length;
 
     if (!host)
-        return NULL;
+        return 0;
     host += 3;
     length = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":/?#");
-    return length > 0 && length <= strlen(host) ? ha_strndup(host, length) : NULL;
+    *ret_host = host;
+    return length <= strlen(host) ? length : 0;
 }
 
 /* --- strategies ----------------------------------------------------------- */
@@ -579,7 +580,8 @@ static int check_judge(const struct ha_sweep *sweep, struct ha_sweep_judge *judg
         (judge->api_key != NULL) + (judge->api_key_env != NULL) + (judge->api_key_file != NULL);
     bool local = strcmp(judge->provider, "ha-evaluator") == 0;
     bool automatic = local && strcmp(judge->base_url, "auto") == 0;
-    char *host;
+    const char *host = NULL;
+    size_t length;
 
     if (!automatic && strncmp(judge->base_url, "http://", 7) != 0 &&
         strncmp(judge->base_url, "https://", 8) != 0)
@@ -600,11 +602,11 @@ static int check_judge(const struct ha_sweep *sweep, struct ha_sweep_judge *judg
         return 0;
     if (local)
         return fill_text(&judge->endpoint, ha_strdup(judge->provider), err);
-    host = url_host(judge->base_url);
-    if (!host)
+    length = url_host(judge->base_url, &host);
+    if (length == 0)
         return ha_error_set(err, EINVAL, "%s:%lld: judge.base_url names no host", file,
                             (long long)line);
-    return fill_text(&judge->endpoint, host, err);
+    return fill_text(&judge->endpoint, ha_strndup(host, length), err);
 }
 
 static int check_whole(struct ha_sweep *sweep, const struct ha_toml *root, const char *file,

@@ -18,31 +18,33 @@ static int compare_keys(const void *left, const void *right)
     return strcmp(a->public_key, b->public_key);
 }
 
-/* "NAME.pub" -> NAME in new memory, NULL for other files. */
-static char *entry_name(const char *file_name)
+/* The length of NAME in "NAME.pub"; 0 for other files. */
+static size_t entry_name_length(const char *file_name)
 {
     size_t length = strlen(file_name), tail = sizeof(suffix) - 1;
-    char *name;
 
     if (length <= tail || strcmp(file_name + length - tail, suffix) != 0 || file_name[0] == '.')
-        return NULL;
-    name = ha_strndup(file_name, length - tail);
-    if (name && !ha_curve_name_valid(name)) {
-        free(name);
-        return NULL;
-    }
-    return name;
+        return 0;
+    return length - tail;
 }
 
 static int add_entry(struct ha_allow_list *list, int64_t *capacity, const char *folder,
                      const char *file_name, struct ha_error *err)
 {
-    struct ha_allow_entry entry = {.name = entry_name(file_name)};
+    size_t length = entry_name_length(file_name);
+    struct ha_allow_entry entry = {.name = NULL};
     char *path;
     int r;
 
-    if (!entry.name)
+    if (length == 0)
         return 0;
+    entry.name = ha_strndup(file_name, length);
+    if (!entry.name)
+        return ha_error_set(err, ENOMEM, "out of memory");
+    if (!ha_curve_name_valid(entry.name)) {
+        free(entry.name);
+        return 0;
+    }
     path = ha_path_join(folder, file_name);
     if (!path ||
         ha_grow((void **)&list->entries, capacity, list->n_entries + 1, sizeof(*list->entries)) < 0)

@@ -155,8 +155,8 @@ static int cells_json(const struct ha_spec *spec, struct ha_json *root, struct h
 
         r = parse_settings(&spec->cells[i], &settings, err);
         if (r == 0 && i == 0) {
-            r = ha_json_set(root, "settings", settings);
-            settings = ha_json_new_object();
+            r = ha_json_set(root, "settings", settings) < 0 ? no_memory(err) : 0;
+            settings = r == 0 ? ha_json_new_object() : NULL;
         }
         if (r == 0)
             r = cell_json(&spec->cells[i], settings, &cell, err);
