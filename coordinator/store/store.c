@@ -170,6 +170,11 @@ int ha_store_open(const char *path, struct ha_store **ret_store, struct ha_error
     r = configure(store, err);
     if (r == 0)
         r = read_meta(store, err);
+    /* So that both are prepared: a rollback may come when there is no memory for that. */
+    if (r == 0)
+        r = ha_store_begin(store, err);
+    if (r == 0)
+        ha_store_rollback(store);
 out:
     if (r < 0) {
         ha_store_close(store);
@@ -191,6 +196,17 @@ void ha_store_close(struct ha_store *store)
     free(store);
 }
 
+/* What kept the check from reading a page is no damage: "... error code=7", an SQLite result code.
+ * SQLITE_OK where the verdict names none. */
+static int code_of_verdict(const char *verdict)
+{
+    static const char words[] = "error code=";
+    const char *at = strstr(verdict, words);
+    int code = at ? (int)strtol(at + sizeof(words) - 1, NULL, 10) : SQLITE_OK;
+
+    return (code & 0xff) == SQLITE_NOMEM || (code & 0xff) == SQLITE_IOERR ? code : SQLITE_OK;
+}
+
 int ha_store_check(struct ha_store *store, struct ha_error *err)
 {
     struct ha_rows rows;
@@ -200,13 +216,16 @@ int ha_store_check(struct ha_store *store, struct ha_error *err)
         r = ha_rows_next(&rows, err);
     if (r > 0) {
         const char *verdict = ha_rows_text(&rows, 0);
+        int code = code_of_verdict(verdict);
 
-        r = strcmp(verdict, "ok") == 0
-                ? 0
-                : ha_error_set(err, EBADMSG,
-                               "%s: the database is damaged (%s); restore a backup, or begin anew "
-                               "with another folder",
-                               store->path, verdict);
+        r = 0;
+        if (code != SQLITE_OK)
+            r = ha_db_error(store, code, "check", err);
+        else if (strcmp(verdict, "ok") != 0)
+            r = ha_error_set(err, EBADMSG,
+                             "%s: the database is damaged (%s); restore a backup, or begin anew "
+                             "with another folder",
+                             store->path, verdict);
         ha_rows_close(&rows);
     }
     return r;
@@ -217,14 +236,25 @@ int64_t ha_store_generation(const struct ha_store *store)
     return store->generation;
 }
 
+/* Out of whatever transaction is open: BEGIN may fail with one open, and ROLLBACK without memory.
+ */
+static void leave_transaction(struct ha_store *store)
+{
+    if (!sqlite3_get_autocommit(store->db))
+        (void)ha_db_exec(store, NULL, "ROLLBACK", "");
+    store->broken = false;
+}
+
 int ha_store_begin(struct ha_store *store, struct ha_error *err)
 {
     int r;
 
     if (store->in_turn)
         return 0;
-    store->broken = false;
+    leave_transaction(store);
     r = ha_db_exec(store, err, "BEGIN IMMEDIATE", "");
+    if (r < 0)
+        leave_transaction(store);
     store->in_turn = r == 0;
     return r;
 }
@@ -251,10 +281,8 @@ void ha_store_rollback(struct ha_store *store)
 {
     if (!store->in_turn)
         return;
-    if (!sqlite3_get_autocommit(store->db))
-        sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
+    leave_transaction(store);
     store->in_turn = false;
-    store->broken = false;
 }
 
 int ha_store_mark(struct ha_store *store, struct ha_error *err)
