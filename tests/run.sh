@@ -3,14 +3,14 @@
 # "N passed, N failed" alone on a line.
 #
 #   sh tests/run.sh            everything
-#   sh tests/run.sh SUITE ...  some of: lint unit sanitize integration fuzz
+#   sh tests/run.sh SUITE ...  some of: lint unit sanitize torture integration fuzz
 #
 # HA_TEST_DATA names a folder of real data (hh-rlhf, tokenizers, configs);
 # tests that need it are skipped, with a message, where it is not set.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 root=$(pwd)
-suites=${*:-lint unit sanitize integration fuzz}
+suites=${*:-lint unit sanitize torture integration fuzz}
 passed=0
 failed=0
 
@@ -68,12 +68,30 @@ for suite in $suites; do
         grep -vE '^(ok|skip) ' build/lint.results
         ;;
     unit)
-        if build build/test; then meson_tests build/test unit; else fail "build"; fi
+        if build build/test; then meson_tests build/test unit --no-suite torture; else fail "build"; fi
         ;;
     sanitize)
         if build build/sanitize -Db_sanitize=address,undefined -Db_lundef=false; then
             ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-                meson_tests build/sanitize sanitize --no-suite large --timeout-multiplier 6
+                meson_tests build/sanitize sanitize --no-suite large --no-suite torture --timeout-multiplier 6
+        else
+            fail "build with sanitizers"
+        fi
+        ;;
+    torture)
+        if build build/sanitize -Db_sanitize=address,undefined -Db_lundef=false; then
+            for program in build/sanitize/tests/torture/test_torture_*; do
+                [ -x "$program" ] && [ ! -d "$program" ] || continue
+                name=$(basename "$program")
+                ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+                    "$program" >"build/$name.results" 2>"build/$name.log"
+                status=$?
+                count "build/$name.results"
+                if [ $status -ne 0 ]; then
+                    grep -q '^not ok ' "build/$name.results" || fail "$name (exit code $status)"
+                    head -n 40 "build/$name.log"
+                fi
+            done
         else
             fail "build with sanitizers"
         fi
@@ -108,7 +126,7 @@ for suite in $suites; do
         fi
         ;;
     *)
-        echo "tests/run.sh: unknown suite $suite (lint, unit, sanitize, integration, fuzz)" >&2
+        echo "tests/run.sh: unknown suite $suite (lint, unit, sanitize, torture, integration, fuzz)" >&2
         exit 2
         ;;
     esac

@@ -129,7 +129,7 @@ def settings():
                                   'coordinator = "ipc://x"\nconcurrency = 3\n[[key]]\nname = "k"\nenv = "K"\nhosts = ["h"]\n')):
         put('daemon_conf', str(which), bytes([which]) + text.encode())
     key = 'a' * 40
-    for i, text in enumerate((f'public-key: {key}\nrole: worker\n', f'{key}\n', 'tcp://127.0.0.1:5555',
+    for i, text in enumerate((f'public {key}\nrole worker\n', f'# x\npublic {key}\nsecret {key}\n', 'tcp://127.0.0.1:5555',
                               'ipc:///tmp/x', 'tcp://*:1', 'tcp://[::1]:80')):
         put('keys', str(i), text)
     source = (ROOT / 'common/net/curve.c').read_text()

@@ -1,0 +1,336 @@
+/* coordinator/store: opening, and turns in which SQLite or we run out of memory.
+ * Whatever failed, the store goes on after a rollback, and what was committed is
+ * there. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/buffer.h"
+#include "common/base/error.h"
+#include "coordinator/store/answer.h"
+#include "coordinator/store/artifact.h"
+#include "coordinator/store/attempt.h"
+#include "coordinator/store/cell.h"
+#include "coordinator/store/job.h"
+#include "coordinator/store/metric.h"
+#include "coordinator/store/request.h"
+#include "coordinator/store/stage.h"
+#include "coordinator/store/store.h"
+#include "coordinator/store/sweep.h"
+#include "coordinator/store/worker.h"
+#include "tests/torture/torture.h"
+
+static const struct ha_by by = {.now_ms = 1000, .actor = "torture"};
+static struct ha_store *store;
+enum { POINTS = 150 };
+
+static int64_t number; /* of the runs: names are new each time */
+
+static const char *path(void)
+{
+    return torture_path("c.db");
+}
+
+static const char *name_of(char kind)
+{
+    static char names[4][65];
+    static int turn;
+
+    turn = (turn + 1) % 4;
+    (void)snprintf(names[turn], sizeof names[turn], "%c%063lld", kind, (long long)number);
+    return names[turn];
+}
+
+static void need_store(void)
+{
+    torture_pause();
+    if (!store)
+        TORTURE_CHECK(ha_store_open(path(), &store, NULL) == 0);
+    number++;
+    torture_resume();
+}
+
+/* A whole turn that must succeed. */
+static void store_goes_on(void)
+{
+    const char *name = name_of('d');
+    struct ha_error err = {0};
+
+    TORTURE_CHECK(!ha_store_broken(store) && !ha_store_fatal(store));
+    if (ha_store_begin(store, &err) < 0)
+        printf("# %s\n", err.text);
+    TORTURE_CHECK(err.code == 0);
+    TORTURE_CHECK(ha_store_artifact_add(store, name, 1, 1, NULL) == 0);
+    TORTURE_CHECK(ha_store_commit(store, NULL) == 0);
+    TORTURE_CHECK(ha_store_artifact_find(store, name, NULL, NULL) == 1);
+    TORTURE_CHECK(ha_store_tidy(store, true, NULL) == 0);
+}
+
+struct ids {
+    int64_t sweep, model, cell, train, generate, job;
+};
+
+static int put_sweep(struct ids *ids, struct ha_error *err)
+{
+    struct ha_sweep_row sweep = {.name = name_of('s'),
+                                 .toml = "",
+                                 .base_dir = "",
+                                 .overrides = "[]",
+                                 .submit_sha256 = "",
+                                 .data_sha256 = "",
+                                 .judge_label = "",
+                                 .max_attempts = 3,
+                                 .cells = 1};
+    struct ha_model_row model = {.name = "m",
+                                 .path = "",
+                                 .hub_id = "",
+                                 .prompt_template = "hh",
+                                 .digest = "d",
+                                 .tokenizer_digest = "t",
+                                 .family = "llama"};
+    struct ha_cell_row cell = {
+        .name = "m/mid", .strategy = "mid", .layers = "1", .settings = "{}", .version = 1};
+    int r = ha_store_sweep_put(store, &by, &sweep, &ids->sweep, err);
+
+    if (r == 0)
+        r = ha_store_model_put(store, ids->sweep, &model, &ids->model, err);
+    cell.sweep = ids->sweep;
+    cell.model = ids->model;
+    return r < 0 ? r : ha_store_cell_put(store, &cell, &ids->cell, err);
+}
+
+static int put_stages(struct ids *ids, struct ha_error *err)
+{
+    struct ha_stage_spec spec = {.sweep = ids->sweep,
+                                 .cell = ids->cell,
+                                 .model = ids->model,
+                                 .kind = HA_STAGE_TRAIN,
+                                 .key = name_of('a'),
+                                 .model_digest = "d"};
+    int r = ha_store_stage_attach(store, &by, &spec, &ids->train, err);
+
+    if (r < 0)
+        return r;
+    spec.kind = HA_STAGE_GENERATE;
+    spec.key = name_of('b');
+    spec.parent = ids->train;
+    r = ha_store_stage_attach(store, &by, &spec, &ids->generate, err);
+    if (r < 0)
+        return r;
+    r = ha_store_job_of_result(store, ids->train, &ids->job, err);
+    TORTURE_CHECK(r < 0 || r == 1);
+    return r < 0 ? r : 0;
+}
+
+/* A worker takes the job, reports and ends. */
+static int work(const struct ids *ids, struct ha_error *err)
+{
+    const struct ha_worker_row worker = {.name = "w",
+                                         .machine = "m",
+                                         .instance = "i",
+                                         .host = "h",
+                                         .backend = "cpu",
+                                         .version = "1",
+                                         .slots = 1};
+    const char *sha256 = name_of('c');
+    struct ha_attempt_row row;
+    struct ha_epoch epoch;
+    int64_t id = 0;
+    int r = ha_store_worker_put(store, &worker, &id, err);
+
+    if (r >= 0)
+        r = ha_store_attempt_lease(store, &by, ids->job, id, "i", &epoch, err);
+    if (r >= 0)
+        r = ha_store_attempt_get(store, ids->job, epoch, &row, err);
+    if (r >= 0)
+        r = ha_store_attempt_runs(store, &by, &row, err);
+    if (r >= 0)
+        r = ha_store_attempt_take(store, ids->job, epoch, 1, err);
+    if (r >= 0)
+        r = ha_store_metric_put(store, ids->train, 1, "loss", 0.5, err);
+    if (r >= 0)
+        r = ha_store_artifact_add(store, sha256, 5, 1, err);
+    if (r >= 0)
+        r = ha_store_product_add(store,
+                                 &(struct ha_product){.job = ids->job,
+                                                      .number = epoch.number,
+                                                      .result = ids->train,
+                                                      .kind = "adapter",
+                                                      .name = "a",
+                                                      .sha256 = sha256,
+                                                      .size = 5},
+                                 err);
+    if (r >= 0)
+        r = ha_store_job_cell_end(store, &by, ids->job, ids->train, true, "", err);
+    if (r >= 0)
+        r = ha_store_job_set(store, &by, ids->job, HA_JOB_DONE, "", err);
+    if (r >= 0)
+        r = ha_store_sweep_settle(store, &by, NULL, NULL, err);
+    return r < 0 ? r : 0;
+}
+
+static int count_row(void *context, const struct ha_event_row *row)
+{
+    (void)row;
+    ++*(int64_t *)context;
+    return 0;
+}
+
+static int keep_stage(void *context, const struct ha_stage_row *row)
+{
+    if (row->kind == HA_STAGE_TRAIN)
+        *(enum ha_stage_state *)context = row->state;
+    return 0;
+}
+
+static int look(const struct ids *ids, struct ha_error *err)
+{
+    enum ha_stage_state state = HA_STAGE_WAITING;
+    int64_t events = 0;
+    int r = ha_store_event_each(store, ids->sweep, 0, 0, 1000, count_row, &events, err);
+
+    if (r == 0)
+        r = ha_store_stage_each(store, ids->cell, keep_stage, &state, err);
+    if (r == 0)
+        TORTURE_CHECK(events > 0 && state == HA_STAGE_DONE);
+    return r;
+}
+
+static int changes(struct ids *ids, struct ha_error *err)
+{
+    int r = ha_store_mark(store, err);
+
+    if (r == 0)
+        r = put_sweep(ids, err);
+    if (r == 0)
+        r = put_stages(ids, err);
+    if (r == 0)
+        r = work(ids, err);
+    if (r == 0)
+        r = ha_store_request_add(store, name_of('k'), "me", "h", "bytes", 5, 1000, err);
+    if (r == 0)
+        r = look(ids, err);
+    return r < 0 ? r : ha_store_keep(store, err);
+}
+
+/* One turn, from a submit to the end of a job. */
+static int turn(struct ha_error *err)
+{
+    struct ids ids = {0};
+    int r = ha_store_begin(store, err);
+
+    if (r == 0) {
+        r = changes(&ids, err);
+        if (r == 0)
+            r = ha_store_commit(store, err);
+        if (r < 0)
+            ha_store_rollback(store);
+    }
+    return r;
+}
+
+static int prepared_turn(struct ha_error *err)
+{
+    need_store();
+    return turn(err);
+}
+
+static void close_store(void)
+{
+    torture_pause();
+    ha_store_close(store);
+    store = NULL;
+    torture_resume();
+}
+
+/* Every statement is prepared anew. */
+static int first_turn(struct ha_error *err)
+{
+    int r;
+
+    need_store();
+    r = turn(err);
+    torture_pause();
+    store_goes_on();
+    torture_resume();
+    close_store();
+    return r;
+}
+
+static int open_again(struct ha_error *err)
+{
+    int r;
+
+    close_store();
+    r = ha_store_open(path(), &store, err);
+    torture_pause();
+    if (r == 0)
+        ha_store_close(store);
+    store = NULL;
+    torture_resume();
+    return r;
+}
+
+/* Made by no more than what a failed opening left. */
+static int open_new(struct ha_error *err)
+{
+    static const char *const ends[] = {"", "-wal", "-shm", "-journal"};
+    char file[256];
+    int r;
+
+    torture_pause();
+    for (int i = 0; i < 4; i++) {
+        (void)snprintf(file, sizeof file, "%s%s", torture_path("new.db"), ends[i]);
+        (void)unlink(file);
+    }
+    torture_resume();
+    r = ha_store_open(torture_path("new.db"), &store, err);
+    torture_pause();
+    if (r < 0)
+        TORTURE_CHECK(ha_store_open(torture_path("new.db"), &store, NULL) == 0);
+    number++;
+    store_goes_on();
+    ha_store_close(store);
+    store = NULL;
+    torture_resume();
+    return r;
+}
+
+static void store_is_sound(void)
+{
+    struct ha_error err = {0};
+
+    need_store();
+    if (ha_store_check(store, &err) < 0)
+        printf("# %s\n", err.text);
+    TORTURE_CHECK(err.code == 0);
+    store_goes_on();
+    close_store();
+}
+
+static int whole_file(struct ha_error *err)
+{
+    int r;
+
+    need_store();
+    r = ha_store_check(store, err);
+    close_store();
+    return r;
+}
+
+int main(void)
+{
+    static const struct torture_scenario scenarios[] = {
+        {"store: a turn", prepared_turn, store_goes_on},
+        {"store: a first turn", first_turn, NULL},
+        {"store: the check", whole_file, NULL},
+        {"store: opening again", open_again, store_is_sound},
+        {"store: making a new one", open_new, NULL},
+    };
+    int r = torture_run(scenarios, sizeof(scenarios) / sizeof(scenarios[0]), POINTS);
+
+    store_is_sound();
+    return r;
+}
