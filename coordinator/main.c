@@ -411,6 +411,7 @@ static int start_core(struct program *p, struct ha_error *err)
 {
     struct ha_coordinator_options core = {
         .rules = {p->config.heartbeat_ms, p->config.late_ms, p->config.lost_ms},
+        .preempt_ms = p->config.preempt_after_s * 1000,
         .version = HA_VERSION,
         .files_endpoint = ha_files_endpoint(p->files)};
     struct ha_coordinator_hooks hooks = {.send = on_send,

@@ -72,6 +72,11 @@ static const struct wire_field hello_fields[] = {
     PLAIN(hello, pid, COUNT),
     PLAIN(hello, host, ANY),
     PLAIN(hello, memory_bytes, COUNT),
+    LIST(hello, labels, ANY),
+    PLAIN(hello, cpus, ANY),
+    PLAIN(hello, host_memory_bytes, COUNT),
+    PLAIN(hello, gpus, ANY),
+    PLAIN(hello, gpu_memory_bytes, COUNT),
 };
 TYPE(hello);
 
@@ -137,6 +142,7 @@ static const struct wire_field grant_fields[] = {
     SUBS(grant, inputs, input),
     PLAIN(grant, model_path, ANY),
     PLAIN(grant, model_digest, DIGEST),
+    PLAIN(grant, time_limit_s, COUNT),
 };
 TYPE(grant);
 
@@ -184,6 +190,7 @@ static const struct wire_field attempt_end_fields[] = {
     PLAIN(attempt_end, outcome, ANY),
     PLAIN(attempt_end, reason, ANY),
     PLAIN(attempt_end, exit_code, ANY),
+    PLAIN(attempt_end, cause, ANY),
 };
 TYPE(attempt_end);
 
@@ -475,6 +482,8 @@ static const struct wire_field stage_row_fields[] = {
     SUBS(stage_row, artifacts, attempt_artifact),
     LIST(stage_row, mates, ANY),
     PLAIN(stage_row, utilisation, FINITE),
+    PLAIN(stage_row, category, ANY),
+    PLAIN(stage_row, mend, ANY),
 };
 TYPE(stage_row);
 

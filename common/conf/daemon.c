@@ -62,6 +62,10 @@ static const struct ha_setting coordinator_rows[] = {
      .otherwise = "67108864", OURS, .help = "larger messages are refused unread"},
     {"stop_grace", HA_SETTING_DURATION, AT(stop_grace_s), BETWEEN(0, 3600), .otherwise = "10s",
      OURS, .help = "for open requests when asked to stop"},
+    {"preempt_after", HA_SETTING_DURATION, AT(preempt_after_s), BETWEEN(0, 8640000),
+     .otherwise = "5m", OURS,
+     .help = "an attempt that ran so long stops at a checkpoint when a sweep of higher priority "
+             "waits and no other place fits; 0: never"},
     LOG_ROWS,
 };
 #undef ROW_STRUCT
@@ -84,6 +88,10 @@ static const struct ha_setting worker_rows[] = {
     {"backend", HA_SETTING_CHOICE, AT(backend), .choices = "auto|cpu|cuda", .otherwise = "auto",
      OURS, .help = "auto: cuda where there is one"},
     {"labels", HA_SETTING_LIST, AT(labels), OURS, .help = "that resources.labels may ask for"},
+    {"gpus", HA_SETTING_INT, AT(gpus), BETWEEN(0, 1), .otherwise = "0", OURS,
+     .help = "that one attempt has; resources.gpus asks for it"},
+    {"gpu_memory", HA_SETTING_TEXT, AT(gpu_memory), .memory = true, OURS,
+     .help = "of each GPU; resources.min_gpu_memory asks for it"},
     {"key_file", HA_SETTING_TEXT, AT(key_file), OURS,
      .help = "file of mode 0600 with this worker's keys"},
     {"server_key_file", HA_SETTING_TEXT, AT(server_key_file), OURS,

@@ -20,6 +20,7 @@ struct ha_coordinator_config {
     int64_t heartbeat_ms, late_ms, lost_ms;
     int64_t max_frame_bytes;
     int64_t stop_grace_s;
+    int64_t preempt_after_s; /* 0: attempts never make room for others */
     char *log_level, *log_format;
 };
 
@@ -33,6 +34,8 @@ struct ha_worker_config {
     int64_t threads; /* per attempt; 0: the machine's cores over slots */
     char *backend;   /* "auto" | "cpu" | "cuda" */
     struct ha_text_list labels;
+    int64_t gpus;          /* that one attempt may use */
+    char *gpu_memory;      /* of each */
     char *key_file;        /* this worker's CURVE key pair */
     char *server_key_file; /* the coordinator's public key */
     bool insecure_loopback;

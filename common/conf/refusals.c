@@ -16,13 +16,8 @@ struct refusal {
 
 static const struct refusal refusals[] = {
     {"notify", "command", NULL, "leave it out and follow hactl status"},
-    {"resources", "gpus", NULL, "workers offer what they have; leave it out"},
-    {"resources", "nodes", NULL, "a job runs on one node; leave it out"},
-    {"resources", "min_gpu_memory", NULL, "leave it out"},
-    {"resources", "cpus", NULL, "set slots and threads in worker.toml"},
-    {"resources", "host_memory", NULL, "leave it out"},
-    {"resources", "labels", NULL, "leave it out"},
-    {"resources", "time_limit", NULL, "leave it out"},
+    {"resources", "gpus", "0|1", "an attempt runs on one GPU"},
+    {"resources", "nodes", "1", "a job runs on one node"},
     {"data", "format", "auto", "auto tells the forms apart by their keys"},
     {"train", "lr_scheduler", "linear", "linear is"},
     {"train", "disable_dropout", "true", "true is, as in TRL"},

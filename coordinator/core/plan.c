@@ -1,29 +1,21 @@
 #include "coordinator/core/plan.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 
-#include "common/base/buffer.h"
 #include "common/base/memory.h"
 #include "coordinator/core/speed.h"
 
 /* A worker counts as faster than another from here on; less may be chance. */
 static const double FASTER = 1.1;
 
-/* What stands in the way of a ready job, before any worker is looked at. */
-enum gate { GATE_OPEN, GATE_STATE, GATE_HELD, GATE_BACKOFF };
-
-static enum gate job_gate(const struct ha_plan_job *job, int64_t now_ms)
+bool ha_plan_may_start(const struct ha_plan_job *job, int64_t now_ms)
 {
-    if (job->state != HA_JOB_READY)
-        return GATE_STATE;
-    if (job->held)
-        return GATE_HELD;
-    return job->not_before_ms > now_ms ? GATE_BACKOFF : GATE_OPEN;
+    return job->state == HA_JOB_READY && !job->held && !job->expanding &&
+           job->not_before_ms <= now_ms;
 }
 
-static bool takes_work(const struct ha_plan_worker *worker)
+bool ha_plan_takes_work(const struct ha_plan_worker *worker)
 {
     return worker->connected && worker->liveness == HA_ALIVE && !worker->draining;
 }
@@ -37,7 +29,7 @@ static bool is_warm(const struct ha_plan_worker *worker, int64_t model)
     return false;
 }
 
-static int64_t free_devices(const struct ha_plan_worker *worker)
+int64_t ha_plan_free_devices(const struct ha_plan_worker *worker)
 {
     int64_t devices = (worker->devices > 0 ? worker->devices : worker->slots) - worker->used;
     int64_t free_slots = worker->slots - worker->used;
@@ -73,6 +65,17 @@ struct group {
     int64_t sets;         /* that they are divided into */
     double finish;
     int64_t next_devices; /* the least that make it end sooner; 0: none do */
+    int64_t kind;         /* in maker.kinds */
+    int64_t share;        /* in maker.shares */
+    bool asked;           /* it had its turn at a first place */
+};
+
+/* Jobs that need the same of a worker. */
+struct kind {
+    const struct ha_fit *fit;
+    bool *fits;             /* per worker that takes work */
+    int64_t slots, devices; /* that are free */
+    int64_t memory_bytes;   /* the least of the workers with free slots; 0: not known */
 };
 
 struct maker {
@@ -84,10 +87,14 @@ struct maker {
     const struct ha_plan_job **members; /* group by group */
     struct ha_fuse_need *needs;         /* beside members */
     int64_t *set_of, *trial;            /* beside members */
-    struct given *given;    /* beside members: devices of the group, the fastest first */
-    double *given_speeds;   /* beside given */
-    int64_t slots, devices; /* that are free */
-    int64_t memory_bytes;   /* the least of the workers with free slots; 0: not known */
+    struct given *given;  /* beside members: devices of the group, the fastest first */
+    double *given_speeds; /* beside given */
+    struct kind *kinds;
+    int64_t n_kinds;
+    bool *fits;                   /* of all kinds */
+    struct ha_plan_share *shares; /* with what this plan gives */
+    int64_t n_shares;
+    int64_t slots; /* that are free */
     struct ha_plan_assignment *out;
     int64_t count, limit;
 };
@@ -106,8 +113,10 @@ static int make_room(struct maker *m)
     m->needs = ha_calloc(jobs, sizeof *m->needs);
     m->set_of = ha_calloc(jobs, sizeof *m->set_of);
     m->trial = ha_calloc(jobs, sizeof *m->trial);
+    m->kinds = ha_calloc(jobs, sizeof *m->kinds);
+    m->shares = ha_calloc(jobs, sizeof *m->shares);
     return m->used && m->idle && m->speeds && m->given && m->given_speeds && m->groups &&
-                   m->members && m->needs && m->set_of && m->trial
+                   m->members && m->needs && m->set_of && m->trial && m->kinds && m->shares
                ? 0
                : -ENOMEM;
 }
@@ -124,6 +133,9 @@ static void clear(struct maker *m)
     free(m->needs);
     free(m->set_of);
     free(m->trial);
+    free(m->kinds);
+    free(m->fits);
+    free(m->shares);
 }
 
 /* What the workers do, in FLOP/s where anything is known of any of them, else 1 each. */
@@ -150,24 +162,82 @@ static double speed_at(const struct maker *m, int64_t worker, enum ha_stage_kind
 
 static void count_free(struct maker *m)
 {
-    bool known = true;
-
     for (int64_t w = 0; w < m->snapshot->worker_count; w++) {
         const struct ha_plan_worker *worker = &m->snapshot->workers[w];
         int64_t free_slots = worker->slots - worker->used;
 
         m->used[w] = worker->used;
-        if (!takes_work(worker) || free_slots <= 0)
+        if (!ha_plan_takes_work(worker) || free_slots <= 0)
             continue;
         m->slots += free_slots;
-        m->idle[w] = free_devices(worker);
-        m->devices += m->idle[w];
+        m->idle[w] = ha_plan_free_devices(worker);
+    }
+}
+
+/* What is free for jobs of one kind. */
+static void count_kind(struct maker *m, struct kind *kind)
+{
+    bool known = true;
+
+    for (int64_t w = 0; w < m->snapshot->worker_count; w++) {
+        const struct ha_plan_worker *worker = &m->snapshot->workers[w];
+
+        kind->fits[w] = ha_plan_takes_work(worker) && ha_fit(kind->fit, &worker->offer);
+        if (!kind->fits[w] || worker->slots <= m->used[w])
+            continue;
+        kind->slots += worker->slots - m->used[w];
+        kind->devices += m->idle[w];
         known = known && worker->memory_bytes > 0;
-        if (m->memory_bytes == 0 || worker->memory_bytes < m->memory_bytes)
-            m->memory_bytes = worker->memory_bytes;
+        if (kind->memory_bytes == 0 || worker->memory_bytes < kind->memory_bytes)
+            kind->memory_bytes = worker->memory_bytes;
     }
     if (!known)
-        m->memory_bytes = 0;
+        kind->memory_bytes = 0;
+}
+
+static int64_t kind_of(struct maker *m, const struct ha_fit *fit)
+{
+    int64_t k = 0;
+
+    while (k < m->n_kinds && m->kinds[k].fit != fit)
+        k++;
+    if (k == m->n_kinds)
+        m->kinds[m->n_kinds++].fit = fit;
+    return k;
+}
+
+static int64_t share_of(struct maker *m, int64_t sweep)
+{
+    const struct ha_plan_snapshot *s = m->snapshot;
+    int64_t i = 0;
+
+    while (i < m->n_shares && m->shares[i].sweep != sweep)
+        i++;
+    if (i < m->n_shares)
+        return i;
+    m->shares[m->n_shares].sweep = sweep;
+    for (int64_t k = 0; k < s->share_count; k++)
+        if (s->shares[k].sweep == sweep)
+            m->shares[i].used = s->shares[k].used;
+    return m->n_shares++;
+}
+
+static int find_kinds(struct maker *m)
+{
+    int64_t workers = m->snapshot->worker_count;
+
+    for (int64_t g = 0; g < m->n_groups; g++) {
+        m->groups[g].kind = kind_of(m, m->groups[g].first->fit);
+        m->groups[g].share = share_of(m, m->groups[g].first->sweep);
+    }
+    m->fits = ha_calloc(m->n_kinds * workers + 1, sizeof *m->fits);
+    if (!m->fits)
+        return -ENOMEM;
+    for (int64_t k = 0; k < m->n_kinds; k++) {
+        m->kinds[k].fits = m->fits + k * workers;
+        count_kind(m, &m->kinds[k]);
+    }
+    return 0;
 }
 
 static bool same_group(const struct group *group, const struct ha_plan_job *job)
@@ -206,10 +276,11 @@ static void find_groups(struct maker *m, int64_t now_ms)
         int64_t g = 0;
 
         m->set_of[j] = -1; /* no group */
-        if (job_gate(job, now_ms) != GATE_OPEN)
+        if (!ha_plan_may_start(job, now_ms))
             continue;
-        while (g < m->n_groups && !same_group(&m->groups[g], job))
+        while (job->group != 0 && g < m->n_groups && !same_group(&m->groups[g], job))
             g++;
+        g = job->group != 0 ? g : m->n_groups;
         if (g == m->n_groups)
             m->groups[m->n_groups++] = (struct group){.first = job};
         m->set_of[j] = g;
@@ -250,7 +321,23 @@ static bool better_place(const struct maker *m, const struct ha_plan_job *job, i
     return workers[a].slots - m->used[a] > workers[b].slots - m->used[b];
 }
 
-/* Gives the group one more place; there is a free slot. */
+/* One place of a worker more (1) or less (-1) is taken for a group. */
+static void count_place(struct maker *m, const struct group *group, int64_t w, bool idle,
+                        int64_t change)
+{
+    m->used[w] += change;
+    m->slots -= change;
+    m->idle[w] -= idle ? change : 0;
+    m->shares[group->share].used += change;
+    for (int64_t k = 0; k < m->n_kinds; k++) {
+        if (!m->kinds[k].fits[w])
+            continue;
+        m->kinds[k].slots -= change;
+        m->kinds[k].devices -= idle ? change : 0;
+    }
+}
+
+/* Gives the group one more place; there is a free slot of its kind. */
 static void take_place(struct maker *m, struct group *group)
 {
     struct given *given = &m->given[group->begin];
@@ -258,9 +345,7 @@ static void take_place(struct maker *m, struct group *group)
     int64_t best = -1, at = group->devices++;
 
     for (int64_t w = 0; w < m->snapshot->worker_count; w++) {
-        const struct ha_plan_worker *worker = &m->snapshot->workers[w];
-
-        if (!takes_work(worker) || worker->slots <= m->used[w])
+        if (!m->kinds[group->kind].fits[w] || m->snapshot->workers[w].slots <= m->used[w])
             continue;
         if (best < 0 || better_place(m, group->first, w, best))
             best = w;
@@ -272,10 +357,7 @@ static void take_place(struct maker *m, struct group *group)
     }
     given[at] = (struct given){best, group->devices, m->idle[best] > 0};
     speeds[at] = speed;
-    m->used[best]++;
-    m->slots--;
-    m->idle[best] -= given[at].idle;
-    m->devices -= given[at].idle;
+    count_place(m, group, best, given[at].idle, 1);
 }
 
 /* Gives the place back that was taken last. */
@@ -287,10 +369,7 @@ static void return_place(struct maker *m, struct group *group)
 
     while (given[at].order != group->devices)
         at++;
-    m->used[given[at].worker]--;
-    m->slots++;
-    m->idle[given[at].worker] += given[at].idle;
-    m->devices += given[at].idle;
+    count_place(m, group, given[at].worker, given[at].idle, -1);
     group->devices--;
     for (; at < group->devices; at++) {
         given[at] = given[at + 1];
@@ -304,7 +383,7 @@ static struct ha_fuse_group fuse_group(const struct maker *m, const struct group
 {
     return (struct ha_fuse_group){.cells = &m->needs[group->begin],
                                   .count = group->count,
-                                  .memory_bytes = m->memory_bytes,
+                                  .memory_bytes = m->kinds[group->kind].memory_bytes,
                                   .mode = group->first->fuse,
                                   .speeds = &m->given_speeds[group->begin]};
 }
@@ -355,14 +434,15 @@ static int settle(struct maker *m, struct group *group, int64_t devices)
 static int give_more(struct maker *m, int64_t begin, int64_t end)
 {
     for (;;) {
-        int64_t more = m->devices < m->slots ? m->devices : m->slots;
         struct group *last = NULL;
         int r = 0;
 
-        for (int64_t g = begin; r == 0 && more > 0 && g < end; g++) {
+        for (int64_t g = begin; r == 0 && g < end; g++) {
             struct group *group = &m->groups[g];
+            const struct kind *kind = &m->kinds[group->kind];
+            int64_t more = kind->devices < kind->slots ? kind->devices : kind->slots;
 
-            if (group->devices == 0 || group->count == 1)
+            if (group->devices == 0 || group->count == 1 || more <= 0)
                 continue;
             r = look_ahead(m, group, more);
             if (group->next_devices > 0 && (!last || group->finish > last->finish))
@@ -376,17 +456,36 @@ static int give_more(struct maker *m, int64_t begin, int64_t end)
     }
 }
 
+/* The next group that may have a first place: of the sweep with the smallest share. */
+static struct group *next_group(struct maker *m, int64_t begin, int64_t end)
+{
+    struct group *next = NULL;
+
+    for (int64_t g = begin; g < end; g++) {
+        struct group *group = &m->groups[g];
+        const struct kind *kind = &m->kinds[group->kind];
+
+        if (group->asked || kind->slots <= 0)
+            continue;
+        if (group->first->grows && kind->devices == 0)
+            continue; /* company costs no time while its device is busy */
+        if (!next || m->shares[group->share].used < m->shares[next->share].used)
+            next = group;
+    }
+    return next;
+}
+
 /* Groups [begin, end) come in the same breath. */
 static int give(struct maker *m, int64_t begin, int64_t end)
 {
-    for (int64_t g = begin; g < end && m->slots > 0; g++) {
-        int r;
+    struct group *group;
 
-        if (m->groups[g].first->grows && m->devices == 0)
-            continue; /* company costs no time while its device is busy */
-        r = settle(m, &m->groups[g], 1);
+    while (m->slots > 0 && (group = next_group(m, begin, end))) {
+        int r = settle(m, group, 1);
+
         if (r < 0)
             return r;
+        group->asked = true;
     }
     return give_more(m, begin, end);
 }
@@ -443,6 +542,9 @@ static int make(struct maker *m, int64_t now_ms)
     read_speeds(m);
     count_free(m);
     find_groups(m, now_ms);
+    r = find_kinds(m);
+    if (r < 0)
+        return r;
     while (begin < m->n_groups && m->slots > 0) {
         int64_t end = begin + 1;
 
@@ -470,111 +572,4 @@ int64_t ha_plan_make(const struct ha_plan_snapshot *snapshot, int64_t now_ms,
         r = make(&m, now_ms);
     clear(&m);
     return r < 0 ? r : m.count;
-}
-
-static int why_no_worker(const struct ha_plan_snapshot *s, const struct ha_plan_job *job,
-                         struct ha_buffer *out)
-{
-    int64_t slots = 0, used = 0, devices = 0, draining = 0, silent = 0;
-    const struct ha_plan_worker *quiet = NULL, *drained = NULL;
-
-    for (int64_t w = 0; w < s->worker_count; w++) {
-        const struct ha_plan_worker *worker = &s->workers[w];
-
-        if (takes_work(worker)) {
-            slots += worker->slots;
-            used += worker->used;
-            devices += free_devices(worker);
-        } else if (worker->liveness != HA_LOST && worker->draining) {
-            draining++;
-            drained = worker->drained_by ? worker : drained;
-        } else if (worker->liveness != HA_LOST) {
-            silent++;
-            quiet = worker;
-        }
-    }
-    if (slots > used && job->grows && devices == 0)
-        return ha_buffer_append_text(out, "waiting for other cells of its model, to answer "
-                                          "together with them");
-    if (slots > used)
-        return ha_buffer_append_text(out, "about to start");
-    if (slots > 0 && slots == 1)
-        return ha_buffer_append_text(out, "the only slot is busy");
-    if (slots > 0)
-        return ha_buffer_printf(out, "all %" PRId64 " slots are busy", slots);
-    if (silent == 1)
-        return ha_buffer_printf(out, "worker %s has been silent for %" PRId64 " s", quiet->name,
-                                quiet->silent_ms / 1000);
-    if (silent > 1)
-        return ha_buffer_printf(out, "all %" PRId64 " workers have been silent for a while",
-                                silent);
-    if (draining > 0 && drained)
-        return ha_buffer_printf(out, "%sworker %s is drained by %s",
-                                draining == 1 ? "the only " : "no worker takes work: ",
-                                drained->name, drained->drained_by);
-    if (draining > 0)
-        return ha_buffer_append_text(out, draining == 1 ? "the only worker is draining"
-                                                        : "every worker is draining");
-    return ha_buffer_append_text(out, "no worker is connected");
-}
-
-static int why_state(const struct ha_plan_job *job, struct ha_buffer *out)
-{
-    switch (job->state) {
-    case HA_JOB_WAITING:
-        return ha_buffer_printf(out, "waiting for %s",
-                                job->waits_for ? job->waits_for : "its turn");
-    case HA_JOB_LEASED:
-    case HA_JOB_RUNNING:
-        if (job->stopping && job->stopping[0])
-            return ha_buffer_printf(out, "stopping at a checkpoint: %s", job->stopping);
-        return job->state == HA_JOB_RUNNING ? 0 : ha_buffer_append_text(out, "granted, starting");
-    case HA_JOB_DONE:
-        return 0;
-    case HA_JOB_HELD:
-        return ha_buffer_printf(out, "held: %s", job->reason);
-    default:
-        return ha_buffer_append_text(out, job->reason);
-    }
-}
-
-int ha_plan_why(const struct ha_plan_snapshot *snapshot, const struct ha_plan_job *job,
-                int64_t now_ms, struct ha_buffer *out)
-{
-    switch (job_gate(job, now_ms)) {
-    case GATE_STATE:
-        return why_state(job, out);
-    case GATE_HELD:
-        return ha_buffer_printf(out, "held by %s", job->held);
-    case GATE_BACKOFF:
-        return ha_buffer_printf(out, "retry in %" PRId64 " s after %s",
-                                (job->not_before_ms - now_ms + 999) / 1000, job->reason);
-    default:
-        return why_no_worker(snapshot, job, out);
-    }
-}
-
-int ha_plan_why_judging(const struct ha_plan_judging *j, struct ha_buffer *out)
-{
-    int64_t open = j->total - j->scored - j->failed;
-
-    if (j->answers_complete && open <= 0)
-        return 0;
-    if (j->held)
-        return ha_buffer_printf(out, "held by %s", j->held);
-    if (j->trouble[0] && j->ready + j->leased > 0)
-        return ha_buffer_printf(out, "the evaluator cannot be asked now: %s", j->trouble);
-    if (j->leased > 0)
-        return 0;
-    if (j->ready > 0 && j->stop[0])
-        return ha_buffer_append_text(out, j->stop);
-    if (j->ready > 0 && j->judges == 0)
-        return ha_buffer_append_text(out, "no judge worker is connected");
-    if (j->ready > 0)
-        return ha_buffer_printf(out, "%" PRId64 " answers wait for a judge worker", j->ready);
-    if (j->blocked > 0)
-        return ha_buffer_append_text(
-            out, "waiting until every cell of the model has answered the same prompts");
-    return ha_buffer_printf(out, "waiting for answers%s%s", j->answers_why[0] ? ": " : "",
-                            j->answers_why);
 }

@@ -5,8 +5,10 @@
  * the plan.
  *
  * Policy: jobs by priority of their sweep (high first), then in their turn, then
- * first come first served.  A job goes to a worker that already ran its model,
- * else to the one with most free slots, else to the one first in the snapshot.
+ * first come first served; among sweeps of one priority, the one whose attempts have
+ * fewest slots comes next.  A job goes only to a worker that offers what the
+ * [resources] of its sweep ask for (fit.h): to an idle device, a faster one, one that
+ * already ran its model, the one with most free slots, the first in the snapshot.
  *
  * Ready jobs of one group may become one job (fuse.h).  How many devices a group
  * gets decides into how many: every group of a priority gets a free slot in
@@ -21,6 +23,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "coordinator/core/fit.h"
 #include "coordinator/core/fuse.h"
 #include "coordinator/core/lease.h"
 #include "coordinator/core/state.h"
@@ -42,6 +45,7 @@ struct ha_plan_worker {
     int64_t memory_bytes; /* that one attempt may use; 0: not known */
     double train_speed, generate_speed; /* FLOP/s as measured (speed.h); 0: not known */
     int64_t warm[HA_PLAN_WARM];         /* models that it ran; 0: none */
+    struct ha_fit offer;                /* what one attempt may have of it */
 };
 
 struct ha_plan_job {
@@ -49,7 +53,11 @@ struct ha_plan_job {
     enum ha_job_state state;
     enum ha_stage_kind kind;
     int64_t priority, turn;
-    int64_t group; /* equal for jobs of one cell that may become one job; 0: it stays as it is */
+    int64_t sweep;            /* whose share it takes */
+    const struct ha_fit *fit; /* what its worker must offer, the same pointer for jobs of a sweep;
+                                 NULL: nothing special */
+    bool expanding; /* its sweep's grid is; the plan waits for all that belongs together */
+    int64_t group;  /* equal for jobs of one cell that may become one job; 0: it stays as it is */
     enum ha_fuse_mode fuse;
     bool grows; /* its group will have more cells */
     struct ha_fuse_need need;
@@ -61,12 +69,19 @@ struct ha_plan_job {
     const char *waits_for; /* "training" for a generate job that waits, else NULL */
 };
 
+/* Slots that attempts of a sweep have. */
+struct ha_plan_share {
+    int64_t sweep, used;
+};
+
 /* Jobs in the order in which they are considered; see ha_plan_order. */
 struct ha_plan_snapshot {
     const struct ha_plan_worker *workers;
     int64_t worker_count;
     const struct ha_plan_job *jobs;
     int64_t job_count;
+    const struct ha_plan_share *shares; /* a sweep that is not named has none */
+    int64_t share_count;
 };
 
 struct ha_plan_assignment {
@@ -84,10 +99,36 @@ int ha_plan_order(const struct ha_plan_job *a, const struct ha_plan_job *b);
 int64_t ha_plan_make(const struct ha_plan_snapshot *snapshot, int64_t now_ms,
                      struct ha_plan_assignment *assignments, int64_t limit);
 
-/* Append one sentence: why the job stands where it stands.  The jobs of the
- * snapshot are not looked at.  Returns 0 or -ENOMEM. */
+/* What the plan asks of jobs and workers, for the other files of this policy. */
+bool ha_plan_takes_work(const struct ha_plan_worker *worker);
+bool ha_plan_may_start(const struct ha_plan_job *job, int64_t now_ms);
+int64_t ha_plan_free_devices(const struct ha_plan_worker *worker);
+
+/* What kind of reason it is. */
+enum ha_why {
+    HA_WHY_NONE,   /* it runs, or is done */
+    HA_WHY_BUSY,   /* what fits is busy */
+    HA_WHY_NEVER,  /* no worker that takes work fits */
+    HA_WHY_NOBODY, /* no worker takes work */
+    HA_WHY_HELD,   /* a person holds it back */
+    HA_WHY_TRAINING,
+    HA_WHY_PROBE,
+    HA_WHY_ANSWERS,
+    HA_WHY_UNSEEN, /* the plan comes to it next */
+    HA_WHY_RETRY,  /* its wait after a failure */
+    HA_WHY_PERSON, /* a person has to decide */
+    HA_WHY_STOPPING,
+    HA_WHY_EVALUATOR, /* cannot be asked now, or may not for want of money */
+    HA_WHYS
+};
+
+const char *ha_why_name(enum ha_why why); /* "busy now"; "" for NONE */
+const char *ha_why_mend(enum ha_why why); /* what to do; "": wait */
+
+/* Append the evidence in one sentence: why the job stands where it stands.  The
+ * jobs of the snapshot are not looked at.  Returns 0 or -ENOMEM. */
 int ha_plan_why(const struct ha_plan_snapshot *snapshot, const struct ha_plan_job *job,
-                int64_t now_ms, struct ha_buffer *out);
+                int64_t now_ms, struct ha_buffer *out, enum ha_why *ret_why);
 
 /* Why the items of a judge stage stand where they stand. */
 struct ha_plan_judging {
@@ -100,6 +141,7 @@ struct ha_plan_judging {
     const char *held;        /* by whom; NULL: nobody holds it back */
 };
 
-int ha_plan_why_judging(const struct ha_plan_judging *judging, struct ha_buffer *out);
+int ha_plan_why_judging(const struct ha_plan_judging *judging, struct ha_buffer *out,
+                        enum ha_why *ret_why);
 
 #endif

@@ -15,8 +15,12 @@ static int put_cell(struct ha_buffer *out, const struct ha_wire_cell_row *cell)
     for (int64_t i = 0; r == 0 && i < cell->n_stages; i++) {
         const struct ha_wire_stage_row *stage = &cell->stages[i];
 
-        r = ha_buffer_printf(out, "%s %s: %s%s%s", cell->name, stage->stage, stage->state,
-                             stage->reason[0] ? ": " : "", stage->reason);
+        r = ha_buffer_printf(out, "%s %s: %s%s%s%s%s", cell->name, stage->stage, stage->state,
+                             stage->category[0] ? " (" : "", stage->category,
+                             stage->category[0] ? ")" : "", stage->reason[0] ? ": " : "");
+        r = r < 0 ? r : ha_buffer_append_text(out, stage->reason);
+        if (r == 0 && stage->mend[0])
+            r = ha_buffer_printf(out, "; %s", stage->mend);
         for (int64_t k = 0; r == 0 && k < stage->n_mates; k++)
             r = ha_buffer_printf(out, "%s%s", k == 0 ? "; in one job with " : ", ",
                                  stage->mates[k]);

@@ -38,6 +38,8 @@ struct ha_coordinator_options {
     const char *version;
     const char *files_endpoint; /* told to those who may use it */
     int64_t slice_us;           /* of long work per turn; 0: 2,000 */
+    int64_t preempt_ms;         /* that an attempt runs before one of higher priority may take its
+                                   place; 0: never */
 };
 
 /* The store is borrowed.  boot_ms: now; every lease that the store holds begins

@@ -19,6 +19,7 @@
 
 /* Everything of a grant; texts in the arena. */
 struct maker {
+    int64_t time_limit_s;
     struct ha_coordinator *c;
     struct ha_arena *arena;
     int64_t job, model_id, sweep_id;
@@ -76,6 +77,7 @@ static int read_sweep(void *context, const struct ha_sweep_row *row)
 
     m->spec.sweep = ha_scratch_text(m->arena, row->name);
     m->spec.time_alone_steps = row->time_alone_steps;
+    m->time_limit_s = row->time_limit_s;
     return m->spec.sweep ? 0 : -ENOMEM;
 }
 
@@ -353,6 +355,7 @@ int ha_server_grant(struct ha_coordinator *c, struct ha_arena *arena, int64_t jo
         .n_inputs = m.input_count,
         .model_path = m.spec.model_path,
         .model_digest = m.model_digest,
+        .time_limit_s = m.time_limit_s,
     };
     return 0;
 }

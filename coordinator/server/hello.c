@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/buffer.h"
 #include "common/base/memory.h"
 #include "common/base/utf8.h"
 #include "coordinator/server/inside.h"
@@ -12,7 +13,7 @@
 #include "coordinator/store/store.h"
 #include "coordinator/store/worker.h"
 
-enum { RUNNING_LIMIT = 4096, SLOTS_LIMIT = 4096 };
+enum { LABELS_BYTES = 65536, RUNNING_LIMIT = 4096, SLOTS_LIMIT = 4096 };
 
 static void fill_reply(struct ha_request *q, const char *name)
 {
@@ -121,10 +122,26 @@ static int hello_event(struct ha_request *q, const struct ha_member *m, struct h
                               err);
 }
 
+/* One per line, as a plan reads them. */
+static char *join_labels(const struct ha_wire_hello *hello)
+{
+    struct ha_buffer text;
+    char *copy;
+    int r = 0;
+
+    ha_buffer_init(&text, LABELS_BYTES);
+    for (int64_t i = 0; r == 0 && i < hello->n_labels; i++)
+        r = ha_buffer_printf(&text, "%s\n", hello->labels[i]);
+    copy = r < 0 ? NULL : ha_strdup(ha_buffer_text(&text));
+    ha_buffer_clear(&text);
+    return copy;
+}
+
 static int remember(struct ha_request *q, struct ha_member *m, int64_t id, struct ha_error *err)
 {
     const struct ha_wire_hello *hello = &q->message->body.hello;
     struct ha_caller *caller;
+    char *labels;
 
     if (m && strcmp(m->instance, hello->instance) != 0 && ha_member_void(m) < 0)
         return ha_error_set(err, ENOMEM, "no memory for another worker");
@@ -136,6 +153,9 @@ static int remember(struct ha_request *q, struct ha_member *m, int64_t id, struc
     caller = ha_caller_add(q->c, q->origin->peer);
     if (!caller)
         return ha_error_set(err, ENOMEM, "no memory for another worker");
+    labels = join_labels(hello);
+    if (!labels)
+        return ha_error_set(err, ENOMEM, "no memory for another worker");
     caller->role = hello->role;
     caller->member = m;
     m->peer = q->origin->peer;
@@ -143,6 +163,13 @@ static int remember(struct ha_request *q, struct ha_member *m, int64_t id, struc
     m->seen_wall_ms = q->c->wall_ms;
     m->slots = hello->slots;
     m->memory_bytes = hello->memory_bytes;
+    free(m->labels);
+    m->labels = labels;
+    m->offer = (struct ha_fit){.labels = labels,
+                               .cpus = hello->cpus,
+                               .memory_bytes = hello->host_memory_bytes,
+                               .gpus = hello->gpus,
+                               .gpu_memory_bytes = hello->gpu_memory_bytes};
     m->lost = m->draining = false;
     m->used = -1;
     return 0;

@@ -44,6 +44,8 @@ struct ha_member {
     int64_t drain_until_ms; /* boot time: attempts are stopped then; 0: they go on to their end */
     int64_t slots;
     int64_t memory_bytes; /* as its hello said; 0: not known */
+    struct ha_fit offer;  /* as its hello said */
+    char *labels;         /* of the offer; NULL: none */
     int64_t used;         /* attempts that hold a slot; -1: to be counted */
     int64_t warm[HA_PLAN_WARM];
     struct ha_speed speed; /* from what it has finished */
@@ -242,6 +244,17 @@ const char *ha_server_holder(struct ha_arena *arena, const struct ha_hold *hold)
 /* Workers as the plan sees them: an array in the arena. */
 int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena,
                            struct ha_plan_snapshot *ret_snapshot, struct ha_error *err);
+
+/* Fill in what the sweeps of the snapshot's jobs need, and the slots they have. */
+int ha_server_plan_sweeps(struct ha_coordinator *c, struct ha_arena *arena,
+                          struct ha_plan_job *jobs, struct ha_plan_snapshot *snapshot,
+                          struct ha_error *err);
+
+/* Tell attempts of low priority to stop for jobs of higher priority that the plan
+ * found no place for.  *ret_wait_ms: until there may be more to stop; 0: never. */
+int ha_server_make_room(struct ha_coordinator *c, struct ha_arena *arena,
+                        const struct ha_plan_snapshot *before, int64_t *ret_wait_ms,
+                        struct ha_error *err);
 
 /* Equal for models with the same weights. */
 int64_t ha_server_model_number(const char *digest);

@@ -22,6 +22,7 @@ static void member_free(struct ha_member *m)
     free(m->backend);
     free(m->version);
     free(m->drain_why);
+    free(m->labels);
     for (int i = 0; i < HA_SERVER_VOIDED; i++)
         free(m->voided[i]);
     free(m->running);

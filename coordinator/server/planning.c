@@ -64,6 +64,7 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena,
             .used = m->used,
             .devices = devices_of(m),
             .memory_bytes = m->memory_bytes,
+            .offer = m->offer,
             .train_speed = ha_speed_of(&m->speed, HA_STAGE_TRAIN),
             .generate_speed = ha_speed_of(&m->speed, HA_STAGE_GENERATE),
         };
@@ -105,6 +106,7 @@ static int gather_job(void *context, const struct ha_job_row *row)
         .id = row->id,
         .state = row->state,
         .kind = row->kind,
+        .sweep = row->sweep,
         .priority = row->priority,
         .turn = row->turn,
         .group = group,
@@ -196,8 +198,16 @@ static int64_t model_of(const struct ha_plan_snapshot *snapshot, int64_t job)
     return 0;
 }
 
+static void mark_leased(struct ha_plan_job *jobs, int64_t count, int64_t job)
+{
+    for (int64_t i = 0; i < count; i++) {
+        if (jobs[i].id == job)
+            jobs[i].state = HA_JOB_LEASED;
+    }
+}
+
 static int plan(struct ha_coordinator *c, struct ha_arena *arena, bool *ret_more,
-                struct ha_error *err)
+                int64_t *ret_wait_ms, struct ha_error *err)
 {
     struct ha_plan_assignment assignments[PLAN_JOBS];
     struct ha_plan_snapshot snapshot;
@@ -216,6 +226,9 @@ static int plan(struct ha_coordinator *c, struct ha_arena *arena, bool *ret_more
     r = 0;
     snapshot.jobs = gather.jobs;
     snapshot.job_count = gather.count;
+    r = ha_server_plan_sweeps(c, arena, gather.jobs, &snapshot, err);
+    if (r < 0)
+        return r;
     count = ha_plan_make(&snapshot, c->wall_ms, assignments, PLAN_JOBS);
     if (count < 0)
         return ha_error_set(err, ENOMEM, "no memory for a plan");
@@ -224,6 +237,10 @@ static int plan(struct ha_coordinator *c, struct ha_arena *arena, bool *ret_more
             parts++;
         r = lease(c, arena, &assignments[i], parts, model_of(&snapshot, assignments[i].job), err);
     }
+    for (int64_t i = 0; i < count; i++)
+        mark_leased(gather.jobs, gather.count, assignments[i].job);
+    if (r == 0)
+        r = ha_server_make_room(c, arena, &snapshot, ret_wait_ms, err);
     /* Then there may be more to give. */
     *ret_more = count > 0 && (*ret_more || count == PLAN_JOBS);
     return r;
@@ -232,18 +249,20 @@ static int plan(struct ha_coordinator *c, struct ha_arena *arena, bool *ret_more
 int ha_server_plan(struct ha_coordinator *c, struct ha_error *err)
 {
     struct ha_arena arena;
-    int64_t next_ms = 0;
+    int64_t next_ms = 0, wait_ms = 0;
     bool more = false;
     int r;
 
     ha_arena_init(&arena, PLAN_BYTES);
     r = ha_server_stop_held(c, err);
-    r = r < 0 ? r : plan(c, &arena, &more, err);
+    r = r < 0 ? r : plan(c, &arena, &more, &wait_ms, err);
     ha_arena_clear(&arena);
     if (r == 0) {
         c->changed = more;
         r = ha_store_job_next_wait(c->store, c->wall_ms, &next_ms, err);
         c->plan_at_ms = r > 0 ? next_ms : 0;
+        if (wait_ms > 0 && (c->plan_at_ms == 0 || c->wall_ms + wait_ms < c->plan_at_ms))
+            c->plan_at_ms = c->wall_ms + wait_ms;
     }
     return r < 0 ? r : 0;
 }

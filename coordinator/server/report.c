@@ -296,6 +296,8 @@ static int take_end(struct report *p, const struct ha_wire_attempt_end *end, str
     if (outcome == HA_OUTCOME_DONE)
         return end_done(p, &now, end, err);
     ha_utf8_copy(reason, sizeof reason, end->reason);
+    if (outcome == HA_OUTCOME_STOPPED && strcmp(end->cause, "time_limit") == 0)
+        now.stop = HA_STOP_LIMIT;
     return ha_server_end_attempt(p->q->c, &p->q->by, &now, outcome, false, reason, end->exit_code,
                                  err);
 }

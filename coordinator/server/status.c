@@ -22,8 +22,11 @@ struct page {
     struct ha_plan_snapshot workers;
     int64_t judges; /* alive */
     int64_t limit;
-    bool one;         /* asked for a single cell */
-    const char *held; /* of the cell that is being written: by whom; NULL: by nobody */
+    struct ha_fit fit; /* what the sweep's attempts need */
+    bool expanding;
+    enum ha_why category; /* of the reason that was written last */
+    bool one;             /* asked for a single cell */
+    const char *held;     /* of the cell that is being written: by whom; NULL: by nobody */
     struct ha_wire_cell_row *cell;
     /* of the cell that is being written: its generate stage, for the judges' */
     const char *generate_reason;
@@ -71,7 +74,7 @@ static int why_judge(struct page *p, const struct ha_stage_row *row, struct ha_b
         .held = p->held,
     };
 
-    return ha_plan_why_judging(&judging, text);
+    return ha_plan_why_judging(&judging, text, &p->category);
 }
 
 /* The stage's reason in words, from the function that plans. */
@@ -80,6 +83,9 @@ static const char *why(struct page *p, const struct ha_stage_row *row)
     struct ha_plan_job job = {
         .id = row->job,
         .state = row->job_state,
+        .kind = row->kind,
+        .fit = &p->fit,
+        .expanding = p->expanding,
         .not_before_ms = row->not_before_ms,
         .held = p->held,
         .stopping = row->stop_reason,
@@ -93,13 +99,14 @@ static const char *why(struct page *p, const struct ha_stage_row *row)
     const char *copy;
     int r = 0;
 
+    p->category = HA_WHY_NONE;
     if (ha_stage_final(row->state))
         return ha_scratch_text(p->arena, row->reason);
     ha_buffer_init(&text, 0);
     if (row->kind == HA_STAGE_JUDGE)
         r = why_judge(p, row, &text);
     else if (row->job != 0)
-        r = ha_plan_why(&p->workers, &job, p->q->c->wall_ms, &text);
+        r = ha_plan_why(&p->workers, &job, p->q->c->wall_ms, &text, &p->category);
     copy = r < 0 ? NULL : ha_scratch_text(p->arena, ha_buffer_text(&text));
     ha_buffer_clear(&text);
     return copy;
@@ -186,6 +193,8 @@ static int add_stage(void *context, const struct ha_stage_row *row)
     };
     if (!stage->stage || !stage->reason || !stage->worker || !stage->summary_json)
         return -ENOMEM;
+    stage->category = ha_why_name(p->category);
+    stage->mend = ha_why_mend(p->category);
     add_progress(p, row, stage);
     if (add_mates(p, row) < 0)
         return -ENOMEM;
@@ -286,9 +295,12 @@ static int read_sweep(void *context, const struct ha_sweep_row *row)
     struct page *p = context;
     bool first = p->q->message->body.status_request.after_cell == 0;
 
+    p->fit = row->need;
+    p->fit.labels = ha_scratch_text(p->arena, row->need.labels);
+    p->expanding = row->expanding && row->fuse != HA_FUSE_NEVER;
     p->reply->judge_label = ha_scratch_text(p->arena, row->judge_label);
     p->reply->toml = first ? ha_scratch_text(p->arena, row->toml) : "";
-    if (!p->reply->judge_label || !p->reply->toml)
+    if (!p->fit.labels || !p->reply->judge_label || !p->reply->toml)
         return -ENOMEM;
     return ha_row_sweep(p->arena, row, &p->reply->sweep);
 }

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/buffer.h"
+#include "common/base/memory.h"
+#include "common/base/memory_use.h"
 #include "common/base/utf8.h"
 #include "common/conf/json.h"
 #include "common/conf/model_path.h"
@@ -27,6 +30,30 @@ static char *overrides_json(const struct ha_wire_submit *submit)
         text = ha_json_dump(array, HA_JSON_COMPACT);
     ha_json_destroy(array);
     return text;
+}
+
+/* [resources] as the plan compares them.  The labels are the caller's to free. */
+static int read_needs(const struct ha_sweep_resources *from, struct ha_fit *need, char **ret_labels,
+                      struct ha_error *err)
+{
+    struct ha_buffer labels;
+    int r = 0;
+
+    *need = (struct ha_fit){.cpus = from->cpus, .gpus = from->gpus};
+    if (from->host_memory)
+        r = ha_memory_parse("resources.host_memory", from->host_memory, &need->memory_bytes, err);
+    if (r == 0 && from->min_gpu_memory)
+        r = ha_memory_parse("resources.min_gpu_memory", from->min_gpu_memory,
+                            &need->gpu_memory_bytes, err);
+    if (r < 0)
+        return r;
+    ha_buffer_init(&labels, 0);
+    for (int64_t i = 0; r == 0 && i < from->labels.count; i++)
+        r = ha_buffer_printf(&labels, "%s\n", from->labels.items[i]);
+    *ret_labels = r < 0 ? NULL : ha_strdup(ha_buffer_text(&labels));
+    ha_buffer_clear(&labels);
+    need->labels = *ret_labels;
+    return *ret_labels ? 0 : ha_error_set(err, ENOMEM, "no memory for the grid");
 }
 
 static int put_sweep(struct ha_coordinator *c, const struct ha_by *by, int64_t sweep,
@@ -53,13 +80,17 @@ static int put_sweep(struct ha_coordinator *c, const struct ha_by *by, int64_t s
         .time_alone_steps = w->sweep->schedule.time_alone_steps,
         .cells = w->grid->cell_count,
     };
-    int r;
+    char *labels = NULL;
+    int r = read_needs(&w->sweep->resources, &row.need, &labels, err);
 
+    row.time_limit_s = w->sweep->resources.time_limit_s;
     ha_fuse_mode_parse(w->sweep->schedule.fuse, &row.fuse);
-    r = overrides ? ha_store_sweep_put(c->store, by, &row, ret_sweep, err)
-                  : ha_error_set(err, ENOMEM, "no memory for the grid");
+    if (r == 0)
+        r = overrides ? ha_store_sweep_put(c->store, by, &row, ret_sweep, err)
+                      : ha_error_set(err, ENOMEM, "no memory for the grid");
 
     free(overrides);
+    free(labels);
     return r;
 }
 

@@ -218,3 +218,45 @@ int ha_store_attempt_next_revoked(struct ha_store *store, struct ha_attempt_row 
 
     return r < 0 ? r : one(&rows, ret_row, err);
 }
+
+int ha_store_attempt_count_sweep(struct ha_store *store, int64_t sweep, int64_t *ret_count,
+                                 struct ha_error *err)
+{
+    int r = ha_db_int(store, ret_count, err,
+                      "SELECT count(*) FROM job INDEXED BY job_sweep WHERE sweep = ?"
+                      " AND state IN ('leased', 'running')",
+                      "i", sweep);
+
+    return r < 0 ? r : 0;
+}
+
+int ha_store_attempt_lowest_priority(struct ha_store *store, int64_t *ret_priority,
+                                     struct ha_error *err)
+{
+    return ha_db_int(store, ret_priority, err,
+                     "SELECT w.priority FROM sweep w WHERE EXISTS (SELECT 1 FROM job j"
+                     " INDEXED BY job_sweep WHERE j.sweep = w.id"
+                     " AND j.state IN ('leased', 'running')) ORDER BY w.priority LIMIT 1",
+                     "");
+}
+
+int ha_store_attempt_each_running(struct ha_store *store, ha_running_fn fn, void *context,
+                                  struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err,
+                         "SELECT " ATTEMPT_COLUMNS ", j.priority, a.started_ms"
+                         " FROM attempt a INDEXED BY attempt_open JOIN job j ON j.id = a.job"
+                         " WHERE a.state IN ('leased', 'running', 'lost')"
+                         " AND a.state IN ('leased', 'running')",
+                         "");
+
+    while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {
+        struct ha_attempt_row row;
+
+        read_row(&rows, &row);
+        r = fn(context, &row, ha_rows_int(&rows, 12), ha_rows_int(&rows, 13));
+    }
+    ha_rows_close(&rows);
+    return r < 0 ? r : 0;
+}

@@ -80,4 +80,18 @@ int ha_store_attempt_next_stop(struct ha_store *store, int64_t after_job,
 int ha_store_attempt_next_revoked(struct ha_store *store, struct ha_attempt_row *ret_row,
                                   struct ha_error *err);
 
+/* Slots that attempts of a sweep hold. */
+int ha_store_attempt_count_sweep(struct ha_store *store, int64_t sweep, int64_t *ret_count,
+                                 struct ha_error *err);
+
+/* The lowest priority of a sweep whose attempts hold slots: 1, or 0 when none does. */
+int ha_store_attempt_lowest_priority(struct ha_store *store, int64_t *ret_priority,
+                                     struct ha_error *err);
+
+/* Attempts that hold a slot, with the priority of their sweep. */
+typedef int (*ha_running_fn)(void *context, const struct ha_attempt_row *row, int64_t priority,
+                             int64_t started_ms);
+int ha_store_attempt_each_running(struct ha_store *store, ha_running_fn fn, void *context,
+                                  struct ha_error *err);
+
 #endif

@@ -80,6 +80,17 @@ static int update(struct ha_store *store, const struct ha_sweep_row *row, struct
                       "ii", row->priority, row->id);
 }
 
+static int put_needs(struct ha_store *store, int64_t sweep, const struct ha_sweep_row *row,
+                     struct ha_error *err)
+{
+    return ha_db_exec(store, err,
+                      "UPDATE sweep SET need_labels = ?, need_cpus = ?, need_memory_bytes = ?,"
+                      " need_gpus = ?, need_gpu_memory_bytes = ?, time_limit_s = ? WHERE id = ?",
+                      "tiiiiii", row->need.labels ? row->need.labels : "", row->need.cpus,
+                      row->need.memory_bytes, row->need.gpus, row->need.gpu_memory_bytes,
+                      row->time_limit_s, sweep);
+}
+
 int ha_store_sweep_put(struct ha_store *store, const struct ha_by *by,
                        const struct ha_sweep_row *row, int64_t *ret_id, struct ha_error *err)
 {
@@ -91,6 +102,9 @@ int ha_store_sweep_put(struct ha_store *store, const struct ha_by *by,
         return r;
     if (id == 0)
         id = ha_db_last_id(store);
+    r = put_needs(store, id, row, err);
+    if (r < 0)
+        return r;
     snprintf(subject, sizeof subject, "sweep %s", row->name);
     *ret_id = id;
     return ha_store_event_add(store, by,
@@ -109,7 +123,9 @@ int ha_store_sweep_each(struct ha_store *store, int64_t id, const char *name, ha
         "SELECT id, name, state, reason, version, expanding, toml, base_dir, overrides,"
         " submit_sha256, data_sha256, priority, seed, budget, max_attempts, max_failures,"
         " wait_when_lost, judge_label, cells, stages, stages_done, stages_failed,"
-        " stages_cancelled, created_ms, finished_ms, chore, fuse, time_alone_steps FROM sweep"
+        " stages_cancelled, created_ms, finished_ms, chore, fuse, time_alone_steps,"
+        " need_labels, need_cpus, need_memory_bytes, need_gpus, need_gpu_memory_bytes,"
+        " time_limit_s FROM sweep"
         " WHERE (?1 = 0 OR id = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY id",
         "it", id, name);
 
@@ -142,6 +158,12 @@ int ha_store_sweep_each(struct ha_store *store, int64_t id, const char *name, ha
             .finished_ms = ha_rows_int(&rows, 24),
             .chore = parse_chore(ha_rows_text(&rows, 25)),
             .time_alone_steps = ha_rows_int(&rows, 27),
+            .need = {.labels = ha_rows_text(&rows, 28),
+                     .cpus = ha_rows_int(&rows, 29),
+                     .memory_bytes = ha_rows_int(&rows, 30),
+                     .gpus = ha_rows_int(&rows, 31),
+                     .gpu_memory_bytes = ha_rows_int(&rows, 32)},
+            .time_limit_s = ha_rows_int(&rows, 33),
         };
 
         ha_fuse_mode_parse(ha_rows_text(&rows, 26), &row.fuse);

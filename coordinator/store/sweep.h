@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "coordinator/core/fit.h"
 #include "coordinator/core/fuse.h"
 #include "coordinator/store/event.h"
 
@@ -47,6 +48,8 @@ struct ha_sweep_row {
     bool wait_when_lost;
     enum ha_fuse_mode fuse;
     int64_t time_alone_steps;
+    struct ha_fit need;   /* what its attempts need of a worker; no text NULL when read */
+    int64_t time_limit_s; /* of an attempt; 0: none */
     const char *judge_label;
     int64_t cells, stages, stages_done, stages_failed, stages_cancelled;
     int64_t created_ms, finished_ms;

@@ -16,7 +16,7 @@ none() {
 
 start_evaluator
 start_coordinator || not_ok "the coordinator starts: $(tail -n 1 "$HA_TMP/coordinator.log")"
-MODELS=qwen2.5-demo TRAIN=240 EVAL=4 CHECKPOINT=600 write_grid grid.toml
+MODELS=qwen2.5-demo TRAIN=900 EVAL=4 CHECKPOINT=600 write_grid grid.toml
 check "the grid is submitted" hactl_here submit grid.toml
 start_worker w1
 start_judge j1

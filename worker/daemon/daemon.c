@@ -561,6 +561,11 @@ static int open_session(struct daemon *daemon, struct ha_error *err)
                                       .pid = getpid(),
                                       .slots = (uint32_t)config->slots,
                                       .memory_bytes = attempt_memory(daemon),
+                                      .labels = &config->labels,
+                                      .cpus = (uint32_t)daemon->threads,
+                                      .gpus = (uint32_t)config->gpus,
+                                      .host_memory_bytes = ha_memory_total() / config->slots,
+                                      .stop_grace_ms = config->stop_grace_s * 1000,
                                       .heartbeat_ms = HEARTBEAT_MS,
                                       .stall_load_ms = config->stall_load_s * 1000,
                                       .stall_step_ms = config->stall_step_s * 1000,
@@ -568,6 +573,8 @@ static int open_session(struct daemon *daemon, struct ha_error *err)
     char *machine;
     int r = make_instance(instance, err);
 
+    if (r == 0 && config->gpu_memory)
+        r = ha_memory_parse("gpu_memory", config->gpu_memory, &options.gpu_memory_bytes, err);
     (void)gethostname(host, sizeof(host) - 1);
     machine = machine_id(host);
     options.name = config->name ? config->name : host;

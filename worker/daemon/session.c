@@ -233,17 +233,27 @@ static void take_revoke(struct session *session, const struct ha_wire_revoke *re
 static void send_hello(struct session *session, int64_t now_ms)
 {
     const struct session_options *options = &session->options;
-    struct ha_wire_message message = {.kind = HA_WIRE_HELLO,
-                                      .body.hello = {.role = HA_WIRE_ROLE_WORKER,
-                                                     .name = options->name,
-                                                     .instance = options->instance,
-                                                     .machine = options->machine,
-                                                     .version = options->version,
-                                                     .slots = options->slots,
-                                                     .backend = options->backend,
-                                                     .pid = options->pid,
-                                                     .host = options->host,
-                                                     .memory_bytes = options->memory_bytes}};
+    struct ha_wire_message message = {
+        .kind = HA_WIRE_HELLO,
+        .body.hello = {.role = HA_WIRE_ROLE_WORKER,
+                       .name = options->name,
+                       .instance = options->instance,
+                       .machine = options->machine,
+                       .version = options->version,
+                       .slots = options->slots,
+                       .backend = options->backend,
+                       .pid = options->pid,
+                       .host = options->host,
+                       .memory_bytes = options->memory_bytes,
+                       .cpus = options->cpus,
+                       .gpus = options->gpus,
+                       .host_memory_bytes = options->host_memory_bytes,
+                       .gpu_memory_bytes = options->gpu_memory_bytes}};
+
+    if (options->labels) {
+        message.body.hello.labels = (const char **)(void *)options->labels->items;
+        message.body.hello.n_labels = options->labels->count;
+    }
 
     session->known = false;
     session->unanswered++;
@@ -426,12 +436,36 @@ static int64_t stall_ms(const struct session *session, const struct attempt *att
     return 0;
 }
 
+/* When an attempt is asked to stop so that it has written its checkpoint by its time
+ * limit; 0: never. */
+static int64_t limit_at_ms(const struct session *session, const struct attempt *attempt)
+{
+    int64_t limit_ms = attempt->time_limit_ms, grace_ms = session->options.stop_grace_ms;
+
+    if (limit_ms == 0 || attempt->state != RUNNING || attempt->stopping)
+        return 0;
+    return attempt->started_ms + limit_ms - (grace_ms < limit_ms / 4 ? grace_ms : limit_ms / 4);
+}
+
+static void stop_at_limit(struct session *session, struct attempt *attempt, int64_t now_ms)
+{
+    char reason[96];
+
+    (void)snprintf(reason, sizeof(reason), "its time limit of %lld s",
+                   (long long)(attempt->time_limit_ms / 1000));
+    attempt->limited = true;
+    session_note(session, "job %llu is stopped: %s", (unsigned long long)attempt->id.job, reason);
+    session_stop(session, attempt, reason, now_ms);
+}
+
 void session_tick(struct session *session, int64_t now_ms)
 {
     for (struct attempt *attempt = session->attempts; attempt; attempt = attempt->next) {
-        int64_t limit = stall_ms(session, attempt);
+        int64_t limit = stall_ms(session, attempt), at = limit_at_ms(session, attempt);
         char reason[128];
 
+        if (at != 0 && now_ms >= at)
+            stop_at_limit(session, attempt, now_ms);
         if (limit > 0 && now_ms >= attempt->progress_ms + limit) {
             (void)snprintf(reason, sizeof(reason), "no progress for %lld s in phase %s",
                            (long long)(limit / 1000), attempt->phase);
@@ -461,7 +495,10 @@ int64_t session_next_ms(const struct session *session)
     for (const struct attempt *attempt = session->attempts; attempt; attempt = attempt->next) {
         int64_t limit = stall_ms(session, attempt);
         int64_t resend = attempt->sent_ms + SESSION_RESEND_BEATS * session->options.heartbeat_ms;
+        int64_t at = limit_at_ms(session, attempt);
 
+        if (at != 0 && at < next)
+            next = at;
         if (limit > 0 && attempt->progress_ms + limit < next)
             next = attempt->progress_ms + limit;
         if (session->known && attempt->reports.on_its_way && !attempt->blocked && resend < next)

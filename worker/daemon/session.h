@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/conf/settings.h"
 #include "proto/wire.h"
 
 struct ha_error;
@@ -59,8 +60,12 @@ struct session_options {
     const char *name, *instance, *machine, *version, *backend, *host; /* of Hello */
     int64_t pid;
     uint32_t slots;
-    int64_t memory_bytes; /* that one attempt may use; 0: not known */
-    int64_t heartbeat_ms; /* until the coordinator says another */
+    int64_t memory_bytes;              /* that one attempt may use; 0: not known */
+    const struct ha_text_list *labels; /* outlives the session; NULL: none */
+    uint32_t cpus, gpus;               /* of one attempt, as what follows */
+    int64_t host_memory_bytes, gpu_memory_bytes;
+    int64_t stop_grace_ms; /* between SIGTERM and SIGKILL of an attempt */
+    int64_t heartbeat_ms;  /* until the coordinator says another */
     /* Silence of an attempt after which it is ended as stuck, per phase. */
     int64_t stall_load_ms, stall_step_ms, stall_generate_ms;
 };

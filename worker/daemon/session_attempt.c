@@ -72,7 +72,8 @@ static void start_waiting(struct session *session, int64_t now_ms)
         if (session_count(session, RUNNING) >= session->options.slots)
             return;
         attempt->state = RUNNING;
-        attempt->progress_ms = now_ms;
+        attempt->progress_ms = attempt->started_ms = now_ms;
+        attempt->time_limit_ms = grant->body.grant.time_limit_s * 1000;
         attempt->grant = NULL;
         session->effects.start(session->context, &attempt->id, &grant->body.grant);
         ha_wire_message_destroy(grant);
@@ -159,6 +160,9 @@ void session_finish(struct session *session, struct attempt *attempt, int64_t no
         end->outcome = outcome_name(attempt->failure ? ATTEMPT_FAILED : attempt->outcome);
         end->reason = attempt->failure ? attempt->failure : attempt->end_reason;
         end->exit_code = attempt->exit_code;
+        end->cause = attempt->limited && !attempt->failure && attempt->outcome == ATTEMPT_STOPPED
+                         ? "time_limit"
+                         : "";
         if (reports_add(&attempt->reports, &event, &err) < 0) {
             session_note(session, "job %llu: its end cannot be reported yet: %s",
                          (unsigned long long)attempt->id.job, err.text);

@@ -22,7 +22,10 @@ struct attempt {
     uint64_t since;                /* heartbeats with at least this request id list it */
     struct ha_wire_message *grant; /* until it is started */
     bool stopping;                 /* the stop effect was called */
-    bool over;                     /* its epoch is: no further reports */
+    int64_t time_limit_ms;         /* 0: none */
+    int64_t started_ms;
+    bool limited; /* it is stopped for its time limit */
+    bool over;    /* its epoch is: no further reports */
     char phase[32];
     struct attempt_progress progress; /* of the phase */
     int64_t progress_ms;              /* when the last one was seen */

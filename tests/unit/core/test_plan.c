@@ -21,7 +21,8 @@ static int64_t plan(const struct ha_plan_worker *workers, int64_t worker_count,
                     const struct ha_plan_job *jobs, int64_t job_count,
                     struct ha_plan_assignment *out, int64_t limit)
 {
-    struct ha_plan_snapshot s = {workers, worker_count, jobs, job_count};
+    struct ha_plan_snapshot s = {
+        .workers = workers, .worker_count = worker_count, .jobs = jobs, .job_count = job_count};
 
     return ha_plan_make(&s, 1000, out, limit);
 }
@@ -106,11 +107,12 @@ static void order_is_priority_then_id(void **state)
 static void expect_why(const struct ha_plan_worker *workers, int64_t count,
                        const struct ha_plan_job *job, const char *sentence)
 {
-    struct ha_plan_snapshot s = {workers, count, NULL, 0};
+    struct ha_plan_snapshot s = {.workers = workers, .worker_count = count};
     struct ha_buffer text;
+    enum ha_why why;
 
     ha_buffer_init(&text, 0);
-    assert_int_equal(ha_plan_why(&s, job, 1000, &text), 0);
+    assert_int_equal(ha_plan_why(&s, job, 1000, &text, &why), 0);
     assert_string_equal(ha_buffer_text(&text), sentence);
     ha_buffer_clear(&text);
 }
@@ -155,9 +157,10 @@ static void why_sentences(void **state)
 static void expect_judging(const struct ha_plan_judging *judging, const char *sentence)
 {
     struct ha_buffer text;
+    enum ha_why why;
 
     ha_buffer_init(&text, 0);
-    assert_int_equal(ha_plan_why_judging(judging, &text), 0);
+    assert_int_equal(ha_plan_why_judging(judging, &text, &why), 0);
     assert_string_equal(ha_buffer_text(&text), sentence);
     ha_buffer_clear(&text);
 }

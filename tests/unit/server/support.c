@@ -82,6 +82,7 @@ static void start(struct bench *b)
     struct ha_coordinator_options options = {
         .rules = {.heartbeat_ms = 5000, .late_ms = 15000, .lost_ms = 60000},
         .version = "test",
+        .preempt_ms = 300000,
         .files_endpoint = "inproc://files"};
     struct ha_coordinator_hooks hooks = {.send = on_send,
                                          .artifact_stored = on_stored,

@@ -261,6 +261,128 @@ static void a_drained_judge_worker_gets_no_items(void **state)
     assert_int_equal(bench_items(b, JUDGE, items, 8), 6);
 }
 
+/* ---- needs, limits, room ----------------------------------------------------------------- */
+
+static void submit(struct bench *b, const char *name, const char *extra)
+{
+    char grid[2048];
+    struct ha_wire_message *reply;
+
+    snprintf(grid, sizeof grid, "[sweep]\nname = \"%s\"\n%s%s", name,
+             strstr(bench_grid, "[[model]]"), extra);
+    reply = bench_submit(b, CLIENT, next_key(), grid, false);
+    if (strcmp(reply->body.submit_reply.outcome, "created") != 0)
+        fail_msg("%s", reply->body.submit_reply.notes[0]);
+    ha_wire_message_destroy(reply);
+    bench_settle(b);
+}
+
+static void hello_with(struct bench *b, uint64_t peer, const char *name, const char *label,
+                       uint32_t cpus)
+{
+    struct ha_wire_message message = {.kind = HA_WIRE_HELLO,
+                                      .body.hello = {.role = HA_WIRE_ROLE_WORKER,
+                                                     .name = name,
+                                                     .instance = name,
+                                                     .machine = "machine",
+                                                     .version = "test",
+                                                     .slots = 1,
+                                                     .backend = "cpu",
+                                                     .host = "host",
+                                                     .labels = &label,
+                                                     .n_labels = 1,
+                                                     .cpus = cpus}};
+
+    ha_wire_message_destroy(bench_call(b, peer, &message, HA_WIRE_HELLO_REPLY));
+    bench_settle(b);
+}
+
+static void a_job_waits_for_a_worker_that_fits(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job;
+    struct ha_wire_message *status;
+    const struct ha_wire_stage_row *stage;
+
+    submit(b, "demo", "[resources]\nlabels = [\"a100\"]\ncpus = 4\n");
+    hello_with(b, WORKER, "w1", "a100", 2);
+    assert_false(bench_granted(b, WORKER, &job));
+    status = bench_status(b, CLIENT, "demo");
+    stage = bench_stage(status, "tiny/base", "generate");
+    assert_string_equal(stage->category, "can never run here");
+    assert_string_equal(stage->reason, "no worker that takes work fits: w1 offers 2 of 4 cpus");
+    assert_non_null(strstr(stage->mend, "hactl set"));
+    stage = bench_stage(status, "tiny/mid", "generate");
+    assert_string_equal(stage->category, "waiting for its training");
+    ha_wire_message_destroy(status);
+    hello_with(b, OTHER, "w2", "a100", 4);
+    assert_true(bench_granted(b, OTHER, &job));
+    set(b, "resources.cpus=2");
+    assert_true(bench_granted(b, WORKER, &job));
+}
+
+static void a_time_limit_counts_only_without_progress(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job;
+    struct ha_wire_message *push;
+    struct ha_wire_attempt_event end = {
+        .kind = HA_WIRE_ATTEMPT_EVENT_END,
+        .event.end = {.outcome = "stopped", .reason = "its time limit", .cause = "time_limit"}};
+
+    submit(b, "demo", "[resources]\ntime_limit = \"2h\"\n[retry]\nmax_attempts = 2\n");
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    push = bench_push(b, WORKER, HA_WIRE_GRANT);
+    assert_non_null(push);
+    assert_int_equal(push->body.grant.time_limit_s, 7200);
+    job = (struct fake_job){.job = push->body.grant.job, .epoch = push->body.grant.epoch};
+    ha_wire_message_destroy(push);
+    ha_wire_message_destroy(bench_report(b, WORKER, &job, NULL, 0));
+    ha_wire_message_destroy(bench_report(b, WORKER, &job, &end, 1));
+    bench_settle(b);
+    assert_true(bench_granted(b, WORKER, &job)); /* once it may */
+    ha_wire_message_destroy(bench_report(b, WORKER, &job, NULL, 0));
+    ha_wire_message_destroy(bench_report(b, WORKER, &job, &end, 1));
+    bench_settle(b);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "failed",
+                       "2 of 2 attempts are used up; last stop: its time limit");
+}
+
+static void a_higher_priority_gets_the_place(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job low, high;
+    struct ha_wire_message *push;
+    char grid[2048];
+
+    bench_create(b, CLIENT);
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    assert_true(bench_granted(b, WORKER, &low));
+    ha_wire_message_destroy(bench_beat(b, WORKER, &low, 1));
+    snprintf(grid, sizeof grid,
+             "[sweep]\npriority = 5\nname = \"urgent\"\n%s[generate]\n"
+             "max_new_tokens = 9\n",
+             strstr(bench_grid, "[[model]]"));
+    ha_wire_message_destroy(bench_submit(b, CLIENT, next_key(), grid, false));
+    bench_settle(b);
+    assert_null(bench_push(b, WORKER, HA_WIRE_REVOKE)); /* it has only begun */
+    for (int i = 0; i < 61; i++) {
+        bench_turn(b, 5000);
+        ha_wire_message_destroy(bench_beat(b, WORKER, &low, 1));
+    }
+    push = bench_push(b, WORKER, HA_WIRE_REVOKE);
+    assert_non_null(push);
+    assert_non_null(strstr(push->body.revoke.reason, "higher priority"));
+    ha_wire_message_destroy(push);
+    while ((push = bench_push(b, WORKER, HA_WIRE_REVOKE))) /* said again with each heartbeat */
+        ha_wire_message_destroy(push);
+    bench_end(b, WORKER, &low, "stopped", "checkpoint");
+    bench_settle(b);
+    assert_true(bench_granted(b, WORKER, &high));
+    assert_int_not_equal(high.job, low.job);
+    bench_do_job(b, WORKER, &high, 3);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -273,6 +395,9 @@ int main(void)
         CASE(at_the_deadline_attempts_stop),
         CASE(drain_is_for_admin_and_known_workers),
         CASE(a_drained_judge_worker_gets_no_items),
+        CASE(a_job_waits_for_a_worker_that_fits),
+        CASE(a_time_limit_counts_only_without_progress),
+        CASE(a_higher_priority_gets_the_place),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

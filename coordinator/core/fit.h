@@ -1,0 +1,25 @@
+/* fit.h - what an attempt needs of a worker, and what the worker offers
+ *
+ * Pure.  Both are for one attempt.  What a worker does not know it offers none of. */
+#ifndef HA_COORDINATOR_CORE_FIT_H
+#define HA_COORDINATOR_CORE_FIT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct ha_buffer;
+
+struct ha_fit {
+    const char *labels; /* one per line; "" or NULL: none */
+    int64_t cpus, memory_bytes;
+    int64_t gpus, gpu_memory_bytes; /* memory of each */
+};
+
+/* need NULL or all zero: every worker fits. */
+bool ha_fit(const struct ha_fit *need, const struct ha_fit *offer);
+
+/* Append the first thing that is lacking: "has no label a100", "offers 2 of 8 cpus".
+ * Nothing when it fits.  Returns 0 or -ENOMEM. */
+int ha_fit_lack(const struct ha_fit *need, const struct ha_fit *offer, struct ha_buffer *out);
+
+#endif
