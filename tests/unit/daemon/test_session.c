@@ -53,9 +53,7 @@ static void say_event(const struct ha_wire_attempt_event *event)
         say(" cell%llu", (unsigned long long)event->event.cell.cell);
         break;
     case HA_WIRE_ATTEMPT_EVENT_END:
-        say(" end:%s:%s%s%s", event->event.end.outcome, event->event.end.reason,
-            event->event.end.cause && event->event.end.cause[0] ? " cause:" : "",
-            event->event.end.cause ? event->event.end.cause : "");
+        say(" end:%s:%s", event->event.end.outcome, event->event.end.reason);
         break;
     default:
         say(" ?");
@@ -159,8 +157,7 @@ static int set_up(void **state)
                                             .slots = 2,
                                             .heartbeat_ms = BEAT,
                                             .stall_load_ms = 60000,
-                                            .stall_step_ms = 30000,
-                                            .stop_grace_ms = 60000};
+                                            .stall_step_ms = 30000};
 
     (void)state;
     trace[0] = '\0';
@@ -612,37 +609,6 @@ static void ends_a_stuck_attempt(void **state)
     EXPECT("report 1 #1 end:failed:no progress for 30 s in phase step\n");
 }
 
-static void grant_limited(uint64_t job, uint64_t epoch, int64_t limit_s)
-{
-    struct attempt_id id = id_of(job, epoch);
-
-    receive((struct ha_wire_message){
-        .kind = HA_WIRE_GRANT,
-        .body.grant = {
-            .job = id.job, .epoch = id.epoch, .kind = "train", .time_limit_s = limit_s}});
-}
-
-/* Asked to stop so early that the checkpoint is written by the limit. */
-static void stops_before_the_time_limit(void **state)
-{
-    const struct attempt_id id = id_of(1, 1);
-
-    (void)state;
-    connect_it();
-    grant_limited(1, 1, 20);
-    trace[0] = '\0';
-    for (int i = 0; i < 14; i++) {
-        tick(BEAT);
-        list(last_request, 1, &id);
-    }
-    assert_null(strstr(trace, "stop"));
-    tick(BEAT); /* 15 s: a quarter of the limit is left, the grace is longer */
-    assert_non_null(strstr(trace, "stop 1.1\n"));
-    trace[0] = '\0';
-    ended(1, 1, ATTEMPT_STOPPED, "exit code 75");
-    EXPECT("report 1 #1 end:stopped:its time limit of 20 s (exit code 75) cause:time_limit\n");
-}
-
 static void drains(void **state)
 {
     (void)state;
@@ -815,7 +781,6 @@ int main(void)
         TEST(fails_when_a_report_is_found_wrong),
         TEST(uploads_the_log_before_the_end),
         TEST(ends_a_stuck_attempt),
-        TEST(stops_before_the_time_limit),
         TEST(drains),
         TEST(delivers_everything_once_over_a_bad_network),
     };
