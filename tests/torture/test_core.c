@@ -22,7 +22,8 @@ static int plan(struct ha_error *err)
 {
     struct ha_plan_job jobs[JOBS];
     struct ha_plan_assignment out[JOBS];
-    struct ha_plan_snapshot snapshot = {workers, 2, jobs, JOBS};
+    struct ha_plan_snapshot snapshot = {
+        .workers = workers, .worker_count = 2, .jobs = jobs, .job_count = JOBS};
     int64_t n;
 
     for (int i = 0; i < JOBS; i++)
@@ -41,13 +42,14 @@ static int plan(struct ha_error *err)
 
 static int why(struct ha_error *err)
 {
-    struct ha_plan_snapshot snapshot = {workers, 2, NULL, 0};
+    struct ha_plan_snapshot snapshot = {.workers = workers, .worker_count = 2};
     struct ha_plan_job job = {.id = 1, .state = HA_JOB_HELD, .reason = "a person has to look"};
     struct ha_buffer text;
+    enum ha_why category;
     int r;
 
     ha_buffer_init(&text, 0);
-    r = ha_plan_why(&snapshot, &job, 1000, &text);
+    r = ha_plan_why(&snapshot, &job, 1000, &text, &category);
     if (r == 0)
         TORTURE_CHECK(strstr(ha_buffer_text(&text), "a person has to look"));
     ha_buffer_clear(&text);
