@@ -282,6 +282,8 @@ static struct ha_json *stage_json(const struct ha_wire_stage_row *stage)
     if (ha_json_set(json, "stage", ha_json_new_string(stage->stage)) < 0 ||
         ha_json_set(json, "state", ha_json_new_string(stage->state)) < 0 ||
         ha_json_set(json, "reason", ha_json_new_string(stage->reason)) < 0 ||
+        ha_json_set(json, "category", ha_json_new_string(stage->category)) < 0 ||
+        ha_json_set(json, "mend", ha_json_new_string(stage->mend)) < 0 ||
         ha_json_set(json, "done", ha_json_new_int(stage->done)) < 0 ||
         ha_json_set(json, "total", ha_json_new_int(stage->total)) < 0 ||
         ha_json_set(json, "failed", ha_json_new_int(stage->failed)) < 0 ||

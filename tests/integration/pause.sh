@@ -27,7 +27,9 @@ check "the attempt stops at a checkpoint" until_true 60 stages \
 check "the other column goes on" until_true 120 stages 's["stage"] == "generate" and s["state"] == "done"'
 check "what is paused is not started" none 's["stage"] == "train" and s["state"] == "running"'
 hactl_here why qwen2.5-demo/mid >why.txt 2>&1
-check "why names who" grep -q "held by local since" why.txt
+check "why names who, the kind, and what to do" grep -q "(held by you): held by local since.*; hactl resume" why.txt
+hactl_here why --job 99 >out.txt 2>&1
+equal "a job that is not there is said" "$(tail -n 1 out.txt)" "hactl: the sweep shows no job 99; hactl log --job tells of it"
 hactl_here pause grid/qwen2.5-demo >/dev/null
 hactl_here pause grid//nothing >out.txt 2>&1 && not_ok "a strategy that does not exist is paused" || ok "a strategy that does not exist is said"
 hactl_here pause grid/ >out.txt 2>&1
