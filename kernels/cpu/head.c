@@ -29,13 +29,19 @@ static int check(const struct ha_head *head, struct ha_error *err)
     return 0;
 }
 
-/* The first largest element; the first NaN when there is one. */
-static int32_t first_largest(const float *z, float top, bool has_nan, int64_t n)
+/* The first largest element that is a number; 0 where none is.  top is the largest where the row
+ * is known to have numbers alone. */
+static int32_t first_largest(const float *z, float top, bool numbers_alone, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++)
-        if (has_nan ? isnan(z[i]) : z[i] == top)
+    int64_t best = 0;
+
+    for (int64_t i = 0; numbers_alone && i < n; i++)
+        if (z[i] == top)
             return (int32_t)i;
-    return 0;
+    for (int64_t i = 1; i < n; i++)
+        if (z[i] > z[best] || (isnan(z[best]) && !isnan(z[i])))
+            best = i;
+    return isnan(z[best]) ? 0 : (int32_t)best;
 }
 
 /* Fill in the outputs of one row; z becomes d logp / d z when a gradient is wanted. */
@@ -63,7 +69,7 @@ static void finish_row(const struct ha_leaf *leaf, const struct ha_head *head, i
     if (head->logsumexp2)
         head->logsumexp2[row] = (float)(2.0 * (double)top + log(leaf->exp_sum(z, 2.0f, top, n)));
     if (head->argmax)
-        head->argmax[row] = first_largest(z, top, isnan(sum), n);
+        head->argmax[row] = first_largest(z, top, !isnan(sum), n);
     if (head->dhidden) {
         leaf->negative_exp(z, (float)lse, n);
         z[target] = -expm1f(logp); /* 1 - p without cancellation */

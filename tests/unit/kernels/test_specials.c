@@ -381,13 +381,53 @@ static void optimizer_of_infinity(void **state)
     variants_close(variants, n);
 }
 
+/* The largest logit is looked for among the numbers, an infinity included. */
+static void argmax_passes_over_nan(void **state)
+{
+    enum { VALUES = 6 };
+    static const float rows[4][VALUES] = {{1, NAN, 3, NAN, 2, 3},
+                                          {NAN, -INFINITY, -2, NAN, -1, NAN},
+                                          {0, INFINITY, NAN, INFINITY, 5, 1},
+                                          {NAN, NAN, NAN, NAN, NAN, NAN}};
+    static const int32_t expected[4] = {2, 4, 1, 0};
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+
+    (void)state;
+    for (int v = 0; v < n; v++) {
+        for (int i = 0; i < 4; i++) {
+            struct guarded one = guarded_new(1), weight = guarded_new(VALUES);
+            struct guarded logp = guarded_new(1), argmax = guarded_new(1);
+            struct ha_head head = {.hidden = one.data,
+                                   .hidden_stride = 1,
+                                   .weight = matrix_of(weight.data, HA_DTYPE_F32, VALUES, 1, 1),
+                                   .targets = ids,
+                                   .n_rows = 1,
+                                   .width = 1,
+                                   .logp = logp.data,
+                                   .argmax = (int32_t *)(void *)argmax.data};
+            int32_t found;
+
+            one.data[0] = 1;
+            memcpy(weight.data, rows[i], sizeof(rows[i]));
+            assert_ok(variants[v].ops->head(variants[v].backend, &head, &err));
+            memcpy(&found, argmax.data, sizeof(found));
+            assert_int_equal(found, expected[i]);
+            guarded_free(one);
+            guarded_free(weight);
+            guarded_free(logp);
+            guarded_free(argmax);
+        }
+    }
+    variants_close(variants, n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        both(specials_show_and_stay),
-        both(rmsnorm_of_infinity),
-        cpu_only(decode_of_infinite_keys),
-        both(optimizer_of_infinity),
+        both(specials_show_and_stay),      both(rmsnorm_of_infinity),
+        cpu_only(decode_of_infinite_keys), both(optimizer_of_infinity),
+        cpu_only(argmax_passes_over_nan),
     };
 
     return run_kernel_tests(tests);
