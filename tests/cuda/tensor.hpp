@@ -2,7 +2,8 @@
  *
  * Written from the PTX manual's description of mma.m16n8k16, ldmatrix and cp.async, by
  * other formulas than kernels/cuda/tensor.cuh has.  All 32 lanes must come to a matrix
- * instruction.  A copy is made as late as the thread may count on it. */
+ * instruction.  A copy is made as late as the thread may count on it, or in
+ * every other two blocks at once. */
 #ifndef HA_TESTS_CUDA_TENSOR_HPP
 #define HA_TESTS_CUDA_TENSOR_HPP
 
