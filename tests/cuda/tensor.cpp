@@ -30,52 +30,43 @@ static int thread_number()
 
 /* ---- matrices ---- */
 
-/* What each lane of a warp brings to an instruction; it lies on their stacks, so none leaves
- * before all have read. */
-static const void *brought[MOST_THREADS];
+/* What a lane brings to an instruction: a row of 8 elements, or its registers. */
+struct contribution {
+    uint16_t row[8];
+    uint32_t a[4], b[2];
+};
 
-static const void *const *bring(const void *mine)
+/* Of the last two instructions, as no lane is further ahead of its warp than one. */
+static contribution brought[2][MOST_THREADS];
+static uint8_t turn[MOST_THREADS];
+
+/* Returns those of the lane's warp. */
+static const contribution *bring(const contribution &mine)
 {
-    brought[thread_number()] = mine;
+    int thread = thread_number(), at = turn[thread] ^= 1;
+
+    brought[at][thread] = mine;
     (void)exchange(ALL, 0, lane());
-    return brought + thread_number() / LANES * LANES;
-}
-
-static void leave()
-{
-    (void)exchange(ALL, 0, lane());
-}
-
-static uint16_t half_at(const void *row, int i)
-{
-    uint16_t half;
-
-    memcpy(&half, static_cast<const char *>(row) + 2 * i, sizeof(half));
-    return half;
+    return &brought[at][thread / LANES * LANES];
 }
 
 void load_matrices(uint32_t (&out)[4], const void *row, bool transposed)
 {
-    const void *const *rows;
+    contribution mine;
+    const contribution *rows;
 
     if (reinterpret_cast<uintptr_t>(row) % 16 != 0)
         give_up("ldmatrix wants addresses of 16 bytes");
-    rows = bring(row);
+    memcpy(mine.row, row, sizeof(mine.row));
+    rows = bring(mine);
     for (int m = 0; m < 4; m++) {
         /* Thread i has elements 2 i and 2 i + 1 of the 64, row by row. */
         int first = 2 * lane(), r = first / 8, c = first % 8;
-        uint32_t low, high;
+        uint32_t low = transposed ? rows[8 * m + c].row[r] : rows[8 * m + r].row[c];
+        uint32_t high = transposed ? rows[8 * m + c + 1].row[r] : rows[8 * m + r].row[c + 1];
 
-        if (transposed) {
-            low = half_at(rows[8 * m + c], r);
-            high = half_at(rows[8 * m + c + 1], r);
-        } else {
-            low = half_at(rows[8 * m + r], c);
-            high = half_at(rows[8 * m + r], c + 1);
-        }
         out[m] = low | high << 16;
     }
-    leave();
 }
 
 static float widened(uint32_t pair, int i)
@@ -87,31 +78,31 @@ static float widened(uint32_t pair, int i)
     return value;
 }
 
-struct operands {
-    uint32_t a[4], b[2];
-};
-
 /* By element number i of the manual: where does (row, col) lie? */
-static float a_at(const void *const *lanes, int row, int col)
+static float a_at(const contribution *lanes, int row, int col)
 {
     int group = row % 8, in_group = col % 8 / 2;
     int i = col % 2 + (row >= 8 ? 2 : 0) + (col >= 8 ? 4 : 0);
 
-    return widened(static_cast<const operands *>(lanes[group * 4 + in_group])->a[i / 2], i % 2);
+    return widened(lanes[group * 4 + in_group].a[i / 2], i % 2);
 }
 
-static float b_at(const void *const *lanes, int row, int col)
+static float b_at(const contribution *lanes, int row, int col)
 {
     int in_group = row % 8 / 2, i = row % 2 + (row >= 8 ? 2 : 0);
 
-    return widened(static_cast<const operands *>(lanes[col * 4 + in_group])->b[i / 2], i % 2);
+    return widened(lanes[col * 4 + in_group].b[i / 2], i % 2);
 }
 
 void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
-    operands mine = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
-    const void *const *lanes = bring(&mine);
+    contribution mine;
+    const contribution *lanes;
 
+    memcpy(mine.a, a, sizeof(mine.a));
+    mine.b[0] = b0;
+    mine.b[1] = b1;
+    lanes = bring(mine);
     for (int i = 0; i < 4; i++) {
         int row = lane() / 4 + (i < 2 ? 0 : 8), col = lane() % 4 * 2 + (i & 1);
         float sum = c[i];
@@ -120,7 +111,6 @@ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b
             sum += a_at(lanes, row, k) * b_at(lanes, k, col);
         c[i] = sum;
     }
-    leave();
 }
 
 /* ---- copies ---- */
