@@ -40,12 +40,15 @@ check "named layers do not" state_of qwen2.5-demo/mid train ready
 
 start_worker w1
 worker=$HA_PID
-check "a probe runs" until_true 60 state_of qwen2.5-demo/top probe running
+begun() { # so many attempts of probes
+    [ "$(grep -c '(probe of sweep grid) begins' w1.log)" -ge "$1" ]
+}
+check "a probe runs" until_true 60 begun 1
 kill -KILL "$worker"
 wait "$worker" 2>/dev/null
 start_worker w1
 worker=$HA_PID
-check "it runs again after the worker was killed" until_true 60 state_of qwen2.5-demo/top probe running
+check "it runs again after the worker was killed" until_true 60 begun 2
 kill -KILL "$COORDINATOR"
 wait "$COORDINATOR" 2>/dev/null
 start_coordinator
