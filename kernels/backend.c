@@ -90,7 +90,7 @@ static int open_auto(const struct ha_backend_options *options, struct ha_backend
     int rc = open_cuda(options, ret_backend, &why);
 
     if (rc == 0) {
-        append_reason(*ret_backend, "module, driver and device found");
+        append_reason(*ret_backend, "module, driver and device found; not yet proven on a GPU");
         return 0;
     }
     rc = ha_cpu_open(options, ret_backend, err);
