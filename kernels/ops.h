@@ -75,6 +75,20 @@ struct ha_head {
     float *dhidden;          /* (N, H) f32 = d logp / d hidden = (onehot - p) W, or NULL */
 };
 
+/* Dropout whose mask is a function of addresses alone, so that it is never stored: element j of
+ * row i is kept where word j % 4 of Philox4x32-10 (common/base/rng_philox.h) with
+ *     key     = seed, its low word first
+ *     counter = places[2 i], places[2 i + 1], stream, HA_PHILOX_DROPOUT + 256 * (j / 4)
+ * is at least p * 2^32, rounded to a whole number. */
+struct ha_dropout {
+    double p; /* the share that is dropped, [0, 1) */
+    uint64_t seed;
+    uint32_t stream;        /* what all rows of a call have in common */
+    const uint32_t *places; /* device memory (N, 2) */
+};
+
+enum { HA_DROPOUT_MAX_COLS = 1 << 26 };
+
 /* Doubles, as torch keeps them: a float's 0.999 would put 1e-5 of error into 1 - beta2. */
 struct ha_adamw {
     double lr, beta1, beta2, eps, weight_decay;
@@ -152,6 +166,14 @@ struct ha_ops {
                            const void *dout, const void *gate, const void *up, int64_t n_rows,
                            int64_t cols, int64_t out_stride, int64_t in_stride,
                            struct ha_error *err);
+
+    /* out = x * mask, or out += x * mask with accumulate; the mask is 1 / (1 - p) where an element
+     * is kept, else 0.  cols <= HA_DROPOUT_MAX_COLS.  out = x is allowed without accumulate.
+     * The mask is its own derivative: the backward pass is the same call over gradients. */
+    int (*dropout)(struct ha_backend *backend, void *out /* act (N, cols) */,
+                   const void *x /* act */, const struct ha_dropout *dropout, int64_t n_rows,
+                   int64_t cols, int64_t out_stride, int64_t x_stride, bool accumulate,
+                   struct ha_error *err);
 
     /* out[i] = x[index[i]]. */
     int (*gather_rows)(struct ha_backend *backend, void *out /* act (N, cols) = */, const void *x,

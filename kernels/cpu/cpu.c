@@ -135,6 +135,7 @@ static const struct ha_ops ops = {
     .attention_backward = ha_cpu_op_attention_backward,
     .swiglu_forward = ha_cpu_op_swiglu_forward,
     .swiglu_backward = ha_cpu_op_swiglu_backward,
+    .dropout = ha_cpu_op_dropout,
     .gather_rows = ha_cpu_op_gather_rows,
     .scatter_rows_add = ha_cpu_op_scatter_rows_add,
     .head = ha_cpu_op_head,

@@ -6,12 +6,14 @@
     void ha_leaf_set_matrix_##suffix(struct ha_leaf *leaf);                                        \
     void ha_leaf_set_rows_##suffix(struct ha_leaf *leaf);                                          \
     void ha_leaf_set_exp_##suffix(struct ha_leaf *leaf);                                           \
+    void ha_leaf_set_dropout_##suffix(struct ha_leaf *leaf);                                       \
     static bool fill_##suffix(const char *name, struct ha_leaf *leaf)                              \
     {                                                                                              \
         leaf->name = name;                                                                         \
         ha_leaf_set_matrix_##suffix(leaf);                                                         \
         ha_leaf_set_rows_##suffix(leaf);                                                           \
         ha_leaf_set_exp_##suffix(leaf);                                                            \
+        ha_leaf_set_dropout_##suffix(leaf);                                                        \
         return true;                                                                               \
     }
 

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "kernels/backend.h"
+#include "kernels/dropout.h"
 
 struct ha_leaf_adamw {
     float grad_scale; /* the clip factor */
@@ -66,6 +67,9 @@ struct ha_leaf {
     void (*swiglu)(float *out, const float *gate, const float *up, int64_t n);
     void (*swiglu_backward)(float *dgate, float *dup, const float *dout, const float *gate,
                             const float *up, int64_t n);
+    /* out = x * mask, or += with accumulate, for a row whose counters begin with place. */
+    void (*dropout)(float *out, const float *x, const struct ha_dropout_mask *mask,
+                    const uint32_t place[2], bool accumulate, int64_t n);
     void (*adamw)(float *param, float *m, float *v, const float *grad,
                   const struct ha_leaf_adamw *settings, int64_t n);
 

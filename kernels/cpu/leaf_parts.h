@@ -15,5 +15,6 @@
 void HA_LEAF_NAME(ha_leaf_set_matrix)(struct ha_leaf *leaf);
 void HA_LEAF_NAME(ha_leaf_set_rows)(struct ha_leaf *leaf);
 void HA_LEAF_NAME(ha_leaf_set_exp)(struct ha_leaf *leaf);
+void HA_LEAF_NAME(ha_leaf_set_dropout)(struct ha_leaf *leaf);
 
 #endif

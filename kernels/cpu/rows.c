@@ -296,6 +296,47 @@ int ha_cpu_op_swiglu_backward(struct ha_backend *backend, void *dgate, void *dup
     return 0;
 }
 
+/* ---- dropout ---- */
+
+struct dropping {
+    const struct ha_leaf *leaf;
+    float *out;
+    const float *x;
+    struct ha_dropout_mask mask;
+    const uint32_t *places;
+    int64_t cols, out_stride, x_stride;
+    bool accumulate;
+};
+
+static void dropout_rows(const void *context, int64_t begin, int64_t end)
+{
+    const struct dropping *d = context;
+
+    for (int64_t i = begin; i < end; i++)
+        d->leaf->dropout(d->out + i * d->out_stride, d->x + i * d->x_stride, &d->mask,
+                         d->places + 2 * i, d->accumulate, d->cols);
+}
+
+int ha_cpu_op_dropout(struct ha_backend *backend, void *out, const void *x,
+                      const struct ha_dropout *dropout, int64_t n_rows, int64_t cols,
+                      int64_t out_stride, int64_t x_stride, bool accumulate, struct ha_error *err)
+{
+    struct ha_cpu *cpu = ha_cpu_of(backend);
+    struct dropping d = {.leaf = &cpu->leaf,
+                         .out = out,
+                         .x = x,
+                         .places = dropout->places,
+                         .cols = cols,
+                         .out_stride = out_stride,
+                         .x_stride = x_stride,
+                         .accumulate = accumulate};
+    int rc = ha_dropout_mask_make(dropout, cols, &d.mask, err);
+
+    if (rc == 0)
+        ha_cpu_for_rows(cpu, n_rows, cols, dropout_rows, &d);
+    return rc;
+}
+
 /* ---- rows by index ---- */
 
 struct indexed {

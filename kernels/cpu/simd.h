@@ -1,9 +1,8 @@
 /* simd.h - vectors of the instruction set that the including file is compiled for
  *
  * GCC and clang vector extensions; intrinsics only for loads and stores under a
- * mask.  Loads and stores take any float address; the tail of a row is loaded into
- * a whole vector filled up with a value, so that every element is computed the
- * same way. */
+ * mask and for wide products.  Loads and stores take any float address; the tail of a row is loaded
+ * into a whole vector filled up with a value, so that every element is computed the same way. */
 #ifndef HA_KERNELS_CPU_SIMD_H
 #define HA_KERNELS_CPU_SIMD_H
 
@@ -32,6 +31,7 @@ enum { HA_LANES = 4 };
 typedef float ha_vf __attribute__((vector_size(HA_LANES * 4)));
 typedef int32_t ha_vi __attribute__((vector_size(HA_LANES * 4)));
 typedef uint32_t ha_vu __attribute__((vector_size(HA_LANES * 4)));
+typedef uint64_t ha_vq __attribute__((vector_size(HA_LANES * 4))); /* half as many lanes */
 typedef uint16_t ha_vh __attribute__((vector_size(HA_LANES * 2)));
 typedef double ha_vd __attribute__((vector_size(HA_LANES * 8)));
 
@@ -160,18 +160,37 @@ HA_INLINE double ha_reduce_add_double(ha_vd v)
     return lane[0];
 }
 
+/* HA_PAIR_...: the 64-bit lanes of the first or the second half of two vectors, in turn. */
 #if defined(__AVX512F__)
+#define HA_PAIR_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define HA_PAIR_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 #define HA_INTERLEAVE_LOW(a, b)                                                                    \
     __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
 #define HA_INTERLEAVE_HIGH(a, b)                                                                   \
     __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 #elif defined(__AVX2__)
+#define HA_PAIR_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define HA_PAIR_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
 #define HA_INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
 #define HA_INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 #else
+#define HA_PAIR_LOW(a, b) __builtin_shufflevector(a, b, 0, 2)
+#define HA_PAIR_HIGH(a, b) __builtin_shufflevector(a, b, 1, 3)
 #define HA_INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
 #define HA_INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
 #endif
+
+/* Products of the low halves of 64-bit lanes; what their high halves hold does not matter. */
+HA_INLINE ha_vq ha_multiply_low(ha_vq a, ha_vq b)
+{
+#if defined(__AVX512F__)
+    return (ha_vq)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    return (ha_vq)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#else
+    return (a & 0xffffffffu) * (b & 0xffffffffu);
+#endif
+}
 
 /* Rows become columns: log2(lanes) rounds of interleaving rows half the block apart. */
 HA_INLINE void ha_transpose(ha_vf row[HA_LANES])

@@ -65,6 +65,7 @@ static const struct ha_ops ops = {
     .attention_backward = ha_cuda_op_attention_backward,
     .swiglu_forward = ha_cuda_op_swiglu_forward,
     .swiglu_backward = ha_cuda_op_swiglu_backward,
+    .dropout = ha_cuda_op_dropout,
     .gather_rows = ha_cuda_op_gather_rows,
     .scatter_rows_add = ha_cuda_op_scatter_rows_add,
     .head = ha_cuda_op_head,

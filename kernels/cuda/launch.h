@@ -16,6 +16,7 @@ extern "C" {
 #endif
 
 struct CUstream_st;
+struct ha_dropout_mask;
 
 /* ---- rows.cu ---- */
 
@@ -37,6 +38,12 @@ int ha_cuda_launch_swiglu_backward(struct CUstream_st *stream, void *dgate, void
                                    const void *dout, const void *gate, const void *up,
                                    int64_t n_rows, int64_t cols, int64_t out_stride,
                                    int64_t in_stride);
+
+/* places of the device. */
+int ha_cuda_launch_dropout(struct CUstream_st *stream, void *out, const void *x,
+                           const struct ha_dropout_mask *mask, const uint32_t *places,
+                           int64_t n_rows, int64_t cols, int64_t out_stride, int64_t x_stride,
+                           bool accumulate);
 
 int ha_cuda_launch_gather(struct CUstream_st *stream, void *out, const void *x,
                           const int64_t *index /* device */, int64_t n_rows, int64_t cols);

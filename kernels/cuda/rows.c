@@ -8,6 +8,7 @@
 #include "common/base/memory.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/dropout.h"
 
 int ha_cuda_op_add_bias(struct ha_backend *backend, void *x, const void *bias,
                         enum ha_dtype bias_dtype, int64_t n_rows, int64_t cols, int64_t stride,
@@ -117,6 +118,24 @@ int ha_cuda_op_swiglu_backward(struct ha_backend *backend, void *dgate, void *du
                          ha_cuda_launch_swiglu_backward(cuda->stream, dgate, dup, dout, gate, up,
                                                         n_rows, cols, out_stride, in_stride),
                          "swiglu backward", err);
+}
+
+int ha_cuda_op_dropout(struct ha_backend *backend, void *out, const void *x,
+                       const struct ha_dropout *dropout, int64_t n_rows, int64_t cols,
+                       int64_t out_stride, int64_t x_stride, bool accumulate, struct ha_error *err)
+{
+    struct ha_cuda *cuda = ha_cuda_of(backend);
+    struct ha_dropout_mask mask;
+    int rc = ha_cuda_enter(cuda, err);
+
+    if (rc == 0)
+        rc = ha_dropout_mask_make(dropout, cols, &mask, err);
+    if (rc < 0 || n_rows == 0 || cols == 0)
+        return rc;
+    return ha_cuda_check(cuda,
+                         ha_cuda_launch_dropout(cuda->stream, out, x, &mask, dropout->places,
+                                                n_rows, cols, out_stride, x_stride, accumulate),
+                         "dropout", err);
 }
 
 int ha_cuda_op_gather_rows(struct ha_backend *backend, void *out, const void *x,

@@ -2,8 +2,10 @@
  *
  * All are bound by memory: a thread moves 16 bytes at a time where widths, strides and
  * addresses allow, and one element otherwise.  Indices run over (row, part of a row). */
+#include "common/base/rng_philox.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/dropout.h"
 
 namespace
 {
@@ -153,6 +155,55 @@ __global__ void __launch_bounds__(BLOCK)
     }
 }
 
+/* ---- dropout ---- */
+
+/* The mask's words of elements col, col + 1, ...; col is a multiple of N. */
+template <int N>
+__device__ __forceinline__ void mask_words(uint32_t (&words)[N], const struct ha_dropout_mask &mask,
+                                           const uint32_t *place, int64_t col)
+{
+    uint32_t counter[4] = {place[0], place[1], mask.stream,
+                           HA_PHILOX_DROPOUT + ((uint32_t)(col / 4) << 8)};
+
+    if constexpr (N == VECTOR) {
+        ha_philox(mask.key, counter, words);
+        counter[3] += 1u << 8;
+        ha_philox(mask.key, counter, words + 4);
+    } else {
+        uint32_t all[4];
+
+        ha_philox(mask.key, counter, all);
+        words[0] = col % 4 == 0 ? all[0] : col % 4 == 1 ? all[1] : col % 4 == 2 ? all[2] : all[3];
+    }
+}
+
+template <int N>
+__global__ void __launch_bounds__(BLOCK)
+    dropout(bf16 *out, const bf16 *x, struct ha_dropout_mask mask, const uint32_t *places,
+            int64_t n_rows, int64_t cols, int64_t out_stride, int64_t x_stride, bool accumulate)
+{
+    int64_t parts = cols / N;
+
+    for (int64_t i = first_index(); i < n_rows * parts; i += index_step()) {
+        int64_t row = i / parts, col = i % parts * N;
+        bf16 *to = out + row * out_stride + col;
+        float v[N], sum[N] = {};
+        uint32_t words[N];
+
+        mask_words(words, mask, places + 2 * row, col);
+        load(v, x + row * x_stride + col);
+        if (accumulate)
+            load(sum, to);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            float kept = v[k] * (words[k] >= mask.threshold ? mask.scale : 0.0f);
+
+            v[k] = accumulate ? sum[k] + kept : kept;
+        }
+        store(to, v);
+    }
+}
+
 /* ---- rows by index ---- */
 
 template <int N>
@@ -260,6 +311,20 @@ int ha_cuda_launch_swiglu_backward(CUstream_st *stream, void *dgate, void *dup, 
               static_cast<bf16 *>(dgate), static_cast<bf16 *>(dup), static_cast<const bf16 *>(dout),
               static_cast<const bf16 *>(gate), static_cast<const bf16 *>(up), n_rows, cols,
               out_stride, in_stride);
+    return HA_LAUNCHED();
+}
+
+int ha_cuda_launch_dropout(CUstream_st *stream, void *out, const void *x,
+                           const struct ha_dropout_mask *mask, const uint32_t *places,
+                           int64_t n_rows, int64_t cols, int64_t out_stride, int64_t x_stride,
+                           bool accumulate)
+{
+    bool vector = aligned(out) && aligned(x) && whole(cols) && whole(out_stride) && whole(x_stride);
+    auto kernel = vector ? dropout<VECTOR> : dropout<1>;
+
+    HA_LAUNCH(kernel, blocks_for(n_rows * cols / (vector ? VECTOR : 1), BLOCK), BLOCK, 0, stream,
+              static_cast<bf16 *>(out), static_cast<const bf16 *>(x), *mask, places, n_rows, cols,
+              out_stride, x_stride, accumulate);
     return HA_LAUNCHED();
 }
 

@@ -399,6 +399,24 @@ static int swiglu_backward(struct ha_backend *backend, void *dgate, void *dup, c
                    err);
 }
 
+static int dropout(struct ha_backend *backend, void *out, const void *x,
+                   const struct ha_dropout *settings, int64_t n_rows, int64_t cols,
+                   int64_t out_stride, int64_t x_stride, bool accumulate, struct ha_error *err)
+{
+    struct call call = {.backend = backend};
+    struct ha_dropout device = *settings;
+    int n_out = take(&call, out, ACT, n_rows, cols, out_stride, true);
+    int n_x = take(&call, x, ACT, n_rows, cols, x_stride, false);
+    int n_places = take_vector(&call, settings->places, I32, 2 * n_rows, false);
+
+    send(&call);
+    device.places = at(&call, n_places);
+    return receive(&call,
+                   real(&call)->dropout(backend, at(&call, n_out), at(&call, n_x), &device, n_rows,
+                                        cols, out_stride, x_stride, accumulate, err),
+                   err);
+}
+
 static int64_t most(const int64_t *index, int64_t n)
 {
     int64_t largest = -1;
@@ -603,6 +621,7 @@ const struct ha_ops *device_ops(void)
         .attention_backward = attention_backward,
         .swiglu_forward = swiglu_forward,
         .swiglu_backward = swiglu_backward,
+        .dropout = dropout,
         .gather_rows = gather_rows,
         .scatter_rows_add = scatter_rows_add,
         .head = head,

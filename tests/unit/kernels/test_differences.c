@@ -217,6 +217,27 @@ static void swiglu_backward(struct problem *p)
                                                p->rows, p->cols, p->cols, p->cols, &err));
 }
 
+static const uint32_t mask_places[10] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+
+/* The mask and 1 / (1 - p) by the same call both ways. */
+static void drop(struct problem *p, struct guarded to, struct guarded from)
+{
+    struct ha_dropout dropout = {0.4, 17, 3, mask_places};
+
+    assert_ok(p->variant->ops->dropout(p->variant->backend, to.data, from.data, &dropout, p->rows,
+                                       p->cols, p->cols, p->cols, false, &err));
+}
+
+static void dropout_forward(struct problem *p)
+{
+    drop(p, p->out, p->in[0]);
+}
+
+static void dropout_backward(struct problem *p)
+{
+    drop(p, p->d[0], p->weight);
+}
+
 static void gather_forward(struct problem *p)
 {
     assert_ok(p->variant->ops->gather_rows(p->variant->backend, p->out.data, p->in[0].data,
@@ -345,6 +366,17 @@ static void attention(void **state)
     }
 }
 
+static void dropout(void **state)
+{
+    struct problem p = {
+        .rows = 5, .cols = 37, .forward = dropout_forward, .backward = dropout_backward};
+    struct random random = {58};
+
+    (void)state;
+    problem_create(&p, &random, (const int64_t[]){5 * 37}, 1, 5 * 37, 1);
+    each_variant(&p, &random, "dropout");
+}
+
 static void swiglu(void **state)
 {
     struct problem p = {
@@ -419,10 +451,9 @@ static void a_wrong_derivative_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cpu_only(linear),   cpu_only(rmsnorm),
-        cpu_only(rotation), cpu_only(attention),
-        cpu_only(swiglu),   cpu_only(gather_and_scatter),
-        cpu_only(head),     cpu_only(a_wrong_derivative_is_told),
+        cpu_only(linear),    cpu_only(rmsnorm), cpu_only(rotation),
+        cpu_only(attention), cpu_only(swiglu),  cpu_only(gather_and_scatter),
+        cpu_only(head),      cpu_only(dropout), cpu_only(a_wrong_derivative_is_told),
     };
 
     return run_kernel_tests(tests);

@@ -111,6 +111,15 @@ static void swiglu_dout(const struct variant *v, float *out, const float *x)
     guarded_free(dgate);
 }
 
+/* Kept or dropped: 0 times infinity is no number. */
+static void dropout(const struct variant *v, float *out, const float *x)
+{
+    static const uint32_t addresses[2 * ROWS] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+    struct ha_dropout settings = {0.5, 1, 2, addresses};
+
+    assert_ok(v->ops->dropout(v->backend, out, x, &settings, ROWS, COLS, COLS, COLS, false, &err));
+}
+
 static void logits(const struct variant *v, float *out, const float *x)
 {
     struct guarded weight = filled(4, VOCAB * COLS);
@@ -222,6 +231,7 @@ static const struct operation operations[] = {
     {"swiglu_forward: gate", ROWS *COLS, swiglu_gate, same_place},
     {"swiglu_forward: up", ROWS *COLS, swiglu_up, same_place},
     {"swiglu_backward: dout", ROWS *COLS, swiglu_dout, same_place},
+    {"dropout", ROWS *COLS, dropout, same_place},
     {"logits", ROWS *VOCAB, logits, logits_of_row},
     {"head", ROWS + ROWS *COLS, head, head_of_row},
     {"decode_attention: values", ROWS * 8, decode_values, attended},
