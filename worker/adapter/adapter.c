@@ -85,6 +85,17 @@ static int check_settings(const struct ha_adapter_geometry *geometry,
     return 0;
 }
 
+int64_t ha_adapter_widest_input(const struct ha_adapter_geometry *geometry, uint32_t bits)
+{
+    int64_t widest = 0;
+
+    for (int module = 0; module < HA_MODULE_COUNT; module++) {
+        if (bits & 1u << module && geometry->in[module] > widest)
+            widest = geometry->in[module];
+    }
+    return widest;
+}
+
 int ha_adapter_count_params(const struct ha_adapter_geometry *geometry,
                             const struct ha_adapter_settings *settings, int64_t *ret_n_params,
                             struct ha_error *err)

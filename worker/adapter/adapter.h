@@ -54,11 +54,11 @@ struct ha_adapter_geometry {
 enum { HA_ADAPTER_MAX_LAYERS = 1024, HA_ADAPTER_MAX_RANK = 4096 };
 
 struct ha_adapter_settings {
-    int64_t rank;     /* 1 .. HA_ADAPTER_MAX_RANK */
-    double alpha;     /* > 0, finite */
-    bool rslora;      /* scale alpha / sqrt(rank) */
-    double dropout;   /* written to adapter_config.json; training applies none (disable_dropout) */
-    uint32_t modules; /* bit 1u << enum ha_module; at least one */
+    int64_t rank;          /* 1 .. HA_ADAPTER_MAX_RANK */
+    double alpha;          /* > 0, finite */
+    bool rslora;           /* scale alpha / sqrt(rank) */
+    double dropout;        /* for adapter_config.json; who trains says what is dropped */
+    uint32_t modules;      /* bit 1u << enum ha_module; at least one */
     const int64_t *layers; /* ascending, 0-based decoder layers; at least one */
     int64_t n_layers;
 };
@@ -103,6 +103,9 @@ int64_t ha_adapter_lowest_layer(const struct ha_adapter *adapter);
 /* The block of all parameters on the backend, and its length in values. */
 float *ha_adapter_params(const struct ha_adapter *adapter);
 int64_t ha_adapter_n_params(const struct ha_adapter *adapter);
+
+/* The widest input of these modules (bits as in settings.modules); 0 for none. */
+int64_t ha_adapter_widest_input(const struct ha_adapter_geometry *geometry, uint32_t bits);
 
 /* n_params without making an adapter; -EINVAL as ha_adapter_create. */
 int ha_adapter_count_params(const struct ha_adapter_geometry *geometry,

@@ -221,20 +221,20 @@ int ha_dpo_share_pack(struct ha_dpo_trainer *trainer, const struct ha_dpo_packs 
 }
 
 int ha_dpo_cell_forward(struct ha_dpo_trainer *trainer, const struct ha_dpo_cell_work *cell,
-                        const struct ha_pack *pack, bool gradient, struct ha_pass_rows *ret_rows,
-                        struct ha_error *err)
+                        const struct ha_pack *pack, const struct ha_pass_dropout *dropout,
+                        bool gradient, struct ha_pass_rows *ret_rows, struct ha_error *err)
 {
     const struct ha_dpo_border *border = find_border(trainer, cell);
-    const struct ha_adapter *adapter = cell->settings.adapter;
-    int r;
+    bool shared = border && border->filled;
+    int r = ha_pass_begin(trainer->pass, pack, err);
 
-    if (!border || !border->filled)
-        return ha_pass_forward(trainer->pass, pack, adapter, gradient, ret_rows, err);
-    r = ha_pass_begin(trainer->pass, pack, err);
+    if (r == 0 && dropout)
+        r = ha_pass_set_dropout(trainer->pass, dropout, err);
     if (r == 0)
-        r = ha_pass_set_hidden(trainer->pass, border->hidden, border->layer, err);
+        r = shared ? ha_pass_set_hidden(trainer->pass, border->hidden, border->layer, err)
+                   : ha_pass_embed(trainer->pass, err);
     if (r == 0)
-        r = ha_pass_layers(trainer->pass, adapter, border->layer,
+        r = ha_pass_layers(trainer->pass, cell->settings.adapter, shared ? border->layer : 0,
                            ha_model_config(trainer->model)->n_layers, err);
     return r < 0 ? r : ha_pass_head(trainer->pass, gradient, ret_rows, err);
 }

@@ -52,9 +52,9 @@ int ha_dpo_share_pack(struct ha_dpo_trainer *trainer, const struct ha_dpo_packs 
                       int64_t first, const struct ha_pack *pack,
                       struct ha_dpo_reference *references, bool charge, struct ha_error *err);
 
-/* After that: the cell's own forward pass over the pack. */
+/* After that: the cell's own forward pass over the pack; dropout NULL: none. */
 int ha_dpo_cell_forward(struct ha_dpo_trainer *trainer, const struct ha_dpo_cell_work *cell,
-                        const struct ha_pack *pack, bool gradient, struct ha_pass_rows *ret_rows,
-                        struct ha_error *err);
+                        const struct ha_pack *pack, const struct ha_pass_dropout *dropout,
+                        bool gradient, struct ha_pass_rows *ret_rows, struct ha_error *err);
 
 #endif

@@ -33,9 +33,13 @@ static int check_job(const struct ha_dpo_job *job, const struct ha_dpo_cell *cel
         if (!(cell->learning_rate >= 0) || !isfinite(cell->learning_rate) ||
             cell->warmup_steps < 0 || !(cell->weight_decay >= 0) ||
             !(cell->beta1 >= 0 && cell->beta1 < 1) || !(cell->beta2 >= 0 && cell->beta2 < 1) ||
-            !(cell->eps > 0) || !(cell->max_grad_norm >= 0))
+            !(cell->eps > 0) || !(cell->max_grad_norm >= 0) ||
+            !(cell->dropout >= 0 && cell->dropout < 1))
             return ha_error_set(err, EINVAL, "cell %s: a setting of its training is out of range",
                                 cell->name ? cell->name : "");
+        if (cell->dropout > 0 && job->epochs > HA_PASS_MAX_DROPOUT_EPOCHS)
+            return ha_error_set(err, EINVAL, "cell %s: dropout has masks for %d epochs at most",
+                                cell->name ? cell->name : "", (int)HA_PASS_MAX_DROPOUT_EPOCHS);
     }
     return 0;
 }
@@ -75,6 +79,11 @@ static void hash_cell(struct ha_dpo_cell_work *cell)
     ha_sha256_init(&hash);
     hash_loss(&settings->loss, &hash);
     ha_sha256_update(&hash, text, (size_t)n);
+    if (settings->dropout > 0) {
+        n = snprintf(text, sizeof(text), " dropout %a seed %llu", settings->dropout,
+                     (unsigned long long)settings->dropout_seed);
+        ha_sha256_update(&hash, text, (size_t)n);
+    }
     ha_sha256_update(&hash, adapter->layers, (size_t)adapter->n_layers * sizeof(int64_t));
     ha_sha256_final(&hash, digest);
     ha_sha256_hex(digest, cell->hash);
@@ -249,11 +258,33 @@ static int make_hashes(struct ha_dpo_trainer *trainer, struct ha_pass_limits *li
                                      &trainer->key, err);
 }
 
+static bool any_dropout(const struct ha_dpo_trainer *trainer)
+{
+    for (int64_t i = 0; i < trainer->n_cells; i++) {
+        if (trainer->cells[i].settings.dropout > 0)
+            return true;
+    }
+    return false;
+}
+
+/* Of the adapters of all cells where any has dropout, as the plan has it; else 0. */
+static int64_t dropout_width(const struct ha_dpo_trainer *trainer)
+{
+    struct ha_adapter_geometry geometry;
+    uint32_t modules = 0;
+
+    ha_model_config_geometry(ha_model_config(trainer->model), &geometry);
+    for (int64_t i = 0; i < trainer->n_cells; i++)
+        modules |= ha_adapter_settings(trainer->cells[i].settings.adapter)->modules;
+    return any_dropout(trainer) ? ha_adapter_widest_input(&geometry, modules) : 0;
+}
+
 static struct ha_pass_limits limits_of(const struct ha_dpo_trainer *trainer)
 {
     const struct ha_dpo_job *job = &trainer->job;
     int64_t n_layers = ha_model_config(trainer->model)->n_layers, most;
     struct ha_pass_limits limits = {.max_tokens = 1,
+                                    .dropout_width = dropout_width(trainer),
                                     .lowest_layer = n_layers,
                                     .statistics = true,
                                     .round_logits_bf16 = job->round_logits_bf16};
@@ -285,6 +316,7 @@ static struct ha_dpo_plan_request plan_request(const struct ha_dpo_trainer *trai
                    .threads = job->threads,
                    .memory_bytes = job->memory_bytes},
         .n_adapters = trainer->n_cells,
+        .dropout = any_dropout(trainer),
         .reference_rank = job->reference ? ha_adapter_settings(job->reference)->rank : 0,
         .max_tokens = limits->max_tokens,
         .max_rows = limits->max_rows,

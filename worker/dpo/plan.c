@@ -181,8 +181,8 @@ static int64_t data_bytes(const struct ha_dpo_plan_request *request)
     return 4 * request->n_ids +
            pairs * (PAIR_BYTES +
                     (int64_t)(sizeof(struct ha_pack_pair) + sizeof(struct ha_dpo_reference))) +
-           results * (int64_t)sizeof(struct ha_dpo_pair_result) + 8 * request->max_tokens +
-           36 * request->max_rows;
+           results * (int64_t)sizeof(struct ha_dpo_pair_result) +
+           (request->dropout ? 16 : 8) * request->max_tokens + 36 * request->max_rows;
 }
 
 int64_t ha_dpo_program_bytes(const struct ha_model_config *config, int threads)
@@ -197,6 +197,8 @@ static struct ha_pass_limits limits_of(const struct job *job, int64_t recomputed
         .max_tokens = job->request->max_tokens > 0 ? job->request->max_tokens : 1,
         .max_rows = job->request->max_rows,
         .max_rank = job->max_rank,
+        .dropout_width =
+            job->request->dropout ? ha_adapter_widest_input(&job->geometry, job->modules) : 0,
         .lowest_layer = job->lowest_layer,
         .recomputed_layers = recomputed,
         .statistics = true,

@@ -65,6 +65,7 @@ struct ha_dpo_plan_request {
     struct ha_dpo_device device;
     const struct ha_adapter_settings *adapters; /* (n_adapters) of the job's cells; at least one */
     int64_t n_adapters;
+    bool dropout;           /* of the inputs of any of them */
     int64_t reference_rank; /* of a reference adapter like the first one; 0: none */
     int64_t stored_bytes;   /* of the weights as they lie in files; 0: 2 bytes a parameter */
     /* Of the largest pack; ha_dpo_plan_worst_pack before the data is read. */

@@ -28,7 +28,7 @@ static int evaluate_cell(struct evaluation *evaluation, int64_t cell_index, int6
     struct ha_dpo_trainer *trainer = evaluation->trainer;
     const struct ha_dpo_cell_work *cell = &trainer->cells[cell_index];
     struct ha_pass_rows rows;
-    int r = ha_dpo_cell_forward(trainer, cell, pack, false, &rows, err);
+    int r = ha_dpo_cell_forward(trainer, cell, pack, NULL, false, &rows, err);
 
     for (int64_t i = 0; r == 0 && i < pack->n_pairs; i++)
         ha_dpo_take_pair(&rows, pack, i, &cell->settings.loss, &trainer->eval, first + i,

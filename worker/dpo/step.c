@@ -31,11 +31,16 @@ static int cell_logps(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *c
                       const struct ha_window *window, int64_t first, const struct ha_pack *pack,
                       bool gradient, struct ha_error *err)
 {
+    const struct ha_dpo_packs *packs = &trainer->train;
+    struct ha_pass_dropout dropout = {.p = cell->settings.dropout,
+                                      .seed = cell->settings.dropout_seed,
+                                      .epoch = packs->epoch,
+                                      .pairs = packs->order + first};
     struct ha_pass_rows rows;
-    int r = ha_dpo_cell_forward(trainer, cell, pack, gradient, &rows, err);
+    int r = ha_dpo_cell_forward(trainer, cell, pack, &dropout, gradient, &rows, err);
 
     for (int64_t i = 0; r == 0 && i < pack->n_pairs; i++)
-        ha_dpo_take_pair(&rows, pack, i, &cell->settings.loss, &trainer->train, first + i,
+        ha_dpo_take_pair(&rows, pack, i, &cell->settings.loss, packs, first + i,
                          trainer->train_reference, &cell->results[first + i - window->first]);
     return r;
 }

@@ -86,6 +86,10 @@ struct ha_dpo_cell {
     int64_t warmup_steps;
     double weight_decay, beta1, beta2, eps;
     double max_grad_norm; /* 0: no clipping */
+    /* Of the inputs of the adapter while it is trained, with masks of this cell's own (model.h);
+     * 0: none.  References, shared passes and evaluation drop nothing. */
+    double dropout;
+    uint64_t dropout_seed;
 };
 
 /* Defaults: the paper's where it speaks, else TRL's (ENGINE.md 7). */

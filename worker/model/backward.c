@@ -2,10 +2,10 @@
  *
  * Notation: d... is the derivative of the weighted sum of log-probs.  pass->dx
  * (T, H) is the gradient of the residual stream and walks down the layers; W
- * are frozen, so a linear layer y = W x + s B A x gives
+ * are frozen, so a linear layer y = W x + s B A (m x), m the dropout's mask or 1, gives
  *     u  = s dy B            (T, rank)
- *     dB += s dy^T (A x)     dA += u^T x
- *     dx (+)= dy W + u A
+ *     dB += s dy^T (A m x)   dA += u^T (m x)
+ *     dx (+)= dy W + m (u A)
  * A layer that kept only its input is run forward again first.
  * Norm outputs are computed again from the kept residual stream; the swiglu
  * product likewise where down_proj is adapted.  Gate and up are overwritten by
@@ -59,7 +59,7 @@ static int lora_backward(const struct walk *walk, enum ha_module module, const s
     int64_t rank = lora->a.rows;
     struct ha_matrix ax = ha_layer_act(context, context->lora[module], context->n_rows, rank);
     struct ha_matrix u = ha_layer_act(context, walk->pass->dlora, context->n_rows, rank);
-    struct ha_matrix da = lora->a, db = lora->b;
+    struct ha_matrix da = lora->a, db = lora->b, input;
     int r;
 
     da.data = walk->gradient + lora->a_offset;
@@ -68,7 +68,9 @@ static int lora_backward(const struct walk *walk, enum ha_module module, const s
     if (r == 0)
         r = context->ops->gemm(backend, &u, dy, false, &lora->b, false, scale, 0.0f, err);
     if (r == 0)
-        r = context->ops->gemm(backend, &da, &u, true, x, false, 1.0f, 1.0f, err);
+        r = ha_layer_drop(context, module, x, &input, err);
+    if (r == 0)
+        r = context->ops->gemm(backend, &da, &u, true, &input, false, 1.0f, 1.0f, err);
     return r;
 }
 
@@ -91,7 +93,7 @@ static int linear_backward(const struct walk *walk, enum ha_module module,
         struct ha_matrix u =
             ha_layer_act(context, walk->pass->dlora, context->n_rows, lora->a.rows);
 
-        r = context->ops->gemm(context->backend, dx, &u, false, &lora->a, false, 1.0f, 1.0f, err);
+        r = ha_layer_drop_backward(context, module, dx, &u, &lora->a, err);
     }
     return r;
 }

@@ -82,6 +82,12 @@ int ha_pass_recompute(const struct ha_pass *pass, const struct ha_adapter *adapt
     return r < 0 ? r : ha_layer_lora_input(&context, HA_MODULE_DOWN, &product, err);
 }
 
+static int64_t widest_input(const struct ha_adapter *adapter)
+{
+    return ha_adapter_widest_input(ha_adapter_geometry(adapter),
+                                   ha_adapter_settings(adapter)->modules);
+}
+
 int ha_pass_layers(struct ha_pass *pass, const struct ha_adapter *adapter, int64_t from, int64_t to,
                    struct ha_error *err)
 {
@@ -92,6 +98,12 @@ int ha_pass_layers(struct ha_pass *pass, const struct ha_adapter *adapter, int64
         return ha_error_set(err, EINVAL, "an adapter of rank %lld does not fit a pass of rank %lld",
                             (long long)ha_adapter_settings(adapter)->rank,
                             (long long)pass->limits.max_rank);
+    if (adapter && pass->drops && widest_input(adapter) > pass->limits.dropout_width)
+        return ha_error_set(err, EINVAL,
+                            "an adapter of inputs %lld wide does not fit a pass with dropout of "
+                            "%lld",
+                            (long long)widest_input(adapter),
+                            (long long)pass->limits.dropout_width);
     for (int64_t layer = from; layer < to; layer++) {
         int r = layer_forward(pass, adapter, layer, err);
 

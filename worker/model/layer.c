@@ -35,13 +35,71 @@ static const struct ha_lora *lora_of(const struct ha_layer_context *context,
     return lora && lora->a.data ? lora : NULL;
 }
 
+/* The numbers of layer and module have 10 and 3 bits of a counter's word, the epoch the rest
+ * (ha_pass_set_dropout). */
+_Static_assert(HA_ADAPTER_MAX_LAYERS <= 1 << 10 && HA_MODULE_COUNT <= 1 << 3,
+               "layers and modules do not fit the counters of dropout");
+
+static struct ha_dropout mask_of(const struct ha_layer_context *context, enum ha_module module)
+{
+    struct ha_dropout mask = context->dropout->mask;
+
+    mask.stream |= (uint32_t)context->layer << 3 | (uint32_t)module;
+    return mask;
+}
+
+int ha_layer_drop(const struct ha_layer_context *context, enum ha_module module,
+                  const struct ha_matrix *x, struct ha_matrix *ret_input, struct ha_error *err)
+{
+    struct ha_matrix dropped;
+    struct ha_dropout mask;
+    int r;
+
+    if (!context->dropout) {
+        *ret_input = *x;
+        return 0;
+    }
+    mask = mask_of(context, module);
+    dropped = ha_layer_act(context, context->dropout->dropped, x->rows, x->cols);
+    r = context->ops->dropout(context->backend, dropped.data, x->data, &mask, x->rows, x->cols,
+                              dropped.stride, x->stride, false, err);
+    if (r == 0)
+        *ret_input = dropped;
+    return r;
+}
+
+int ha_layer_drop_backward(const struct ha_layer_context *context, enum ha_module module,
+                           const struct ha_matrix *dx, const struct ha_matrix *u,
+                           const struct ha_matrix *a, struct ha_error *err)
+{
+    struct ha_matrix ua;
+    struct ha_dropout mask;
+    int r;
+
+    if (!context->dropout)
+        return context->ops->gemm(context->backend, dx, u, false, a, false, 1.0f, 1.0f, err);
+    mask = mask_of(context, module);
+    ua = ha_layer_act(context, context->dropout->dropped, dx->rows, dx->cols);
+    r = context->ops->gemm(context->backend, &ua, u, false, a, false, 1.0f, 0.0f, err);
+    if (r == 0)
+        r = context->ops->dropout(context->backend, dx->data, ua.data, &mask, dx->rows, dx->cols,
+                                  dx->stride, ua.stride, true, err);
+    return r;
+}
+
 /* A x, kept for the backward pass. */
 static int lora_input(const struct ha_layer_context *context, const struct ha_lora *lora,
                       enum ha_module module, const struct ha_matrix *x, struct ha_matrix *ret_ax,
                       struct ha_error *err)
 {
+    struct ha_matrix input;
+    int r = ha_layer_drop(context, module, x, &input, err);
+
     *ret_ax = ha_layer_act(context, context->lora[module], x->rows, lora->a.rows);
-    return context->ops->gemm(context->backend, ret_ax, x, false, &lora->a, true, 1.0f, 0.0f, err);
+    if (r == 0)
+        r = context->ops->gemm(context->backend, ret_ax, &input, false, &lora->a, true, 1.0f, 0.0f,
+                               err);
+    return r;
 }
 
 int ha_layer_lora_input(const struct ha_layer_context *context, enum ha_module module,

@@ -18,6 +18,12 @@ struct ha_layer_span {
     int64_t begin, count;
 };
 
+/* Dropout of the adapters' inputs. */
+struct ha_layer_dropout {
+    struct ha_dropout mask; /* its stream is the epoch's; layer and module are added to it */
+    void *dropped; /* act (N, widest input): an input under its mask, or a gradient before it */
+};
+
 /* What every piece needs.  adapter may be NULL. */
 struct ha_layer_context {
     struct ha_backend *backend;
@@ -27,6 +33,7 @@ struct ha_layer_context {
     const struct ha_adapter *adapter;
     const struct ha_layer_span *spans; /* in place of adapter where rows use different ones */
     int64_t n_spans;
+    const struct ha_layer_dropout *dropout; /* NULL: none; not with spans */
     int64_t layer;
     enum ha_dtype act;
     const float *cos_sin;        /* ha_model_rope_table */
@@ -40,7 +47,8 @@ struct ha_layer_context {
 struct ha_matrix ha_layer_act(const struct ha_layer_context *context, const void *data,
                               int64_t rows, int64_t cols);
 
-/* out (N, out) = beta * out + x W^T + bias, then += scale (x A^T) B^T.  beta is 0 or 1 (the
+/* out (N, out) = beta * out + x W^T + bias, then += scale (x A^T) B^T, with x of the second
+ * product under dropout.  beta is 0 or 1 (the
  * residual stream).  Row strides are the matrices' own. */
 int ha_layer_linear(const struct ha_layer_context *context, enum ha_module module,
                     const struct ha_matrix *out, const struct ha_matrix *x, float beta,
@@ -85,6 +93,16 @@ int ha_layer_gate_up(const struct ha_layer_context *context, void *gate /* act (
  * adapter has no such module. */
 int ha_layer_lora_input(const struct ha_layer_context *context, enum ha_module module,
                         const struct ha_matrix *x, struct ha_error *err);
+
+/* What a module's A is applied to: x, or under dropout x times the module's mask, in
+ * dropout->dropped. */
+int ha_layer_drop(const struct ha_layer_context *context, enum ha_module module,
+                  const struct ha_matrix *x, struct ha_matrix *ret_input, struct ha_error *err);
+
+/* dx += u A, under dropout times the module's mask; dropout->dropped is overwritten. */
+int ha_layer_drop_backward(const struct ha_layer_context *context, enum ha_module module,
+                           const struct ha_matrix *dx, const struct ha_matrix *u,
+                           const struct ha_matrix *a, struct ha_error *err);
 
 /* x += down(silu(gate(norm)) * up(norm)); gate, up and inner act (N, inner) are left filled. */
 int ha_layer_mlp(const struct ha_layer_context *context, void *x /* act (N, H) += */, void *gate,

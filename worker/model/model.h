@@ -6,7 +6,7 @@
  *
  * Order of calls for one pack (each call works on what the one before left):
  *
- *     ha_pass_begin        ids, positions, rows to the device
+ *     ha_pass_begin        ids, positions, rows to the device; then ha_pass_set_dropout or not
  *     ha_pass_embed        hidden = embedding        | or ha_pass_set_hidden
  *     ha_pass_layers       hidden = layers [from, to)  (several calls make a chain)
  *     ha_pass_head         log-probs of the rows     | or ha_pass_logits
@@ -57,10 +57,11 @@ int ha_model_rope_table(struct ha_model *model, int64_t n_positions, const float
                         struct ha_error *err);
 
 struct ha_pass_limits {
-    int64_t max_tokens;   /* of a pack */
-    int64_t max_rows;     /* of a pack */
-    int64_t max_rank;     /* of an adapter; 0: no adapter */
-    int64_t lowest_layer; /* the lowest layer to train; n_layers: no backward pass */
+    int64_t max_tokens;    /* of a pack */
+    int64_t max_rows;      /* of a pack */
+    int64_t max_rank;      /* of an adapter; 0: no adapter */
+    int64_t dropout_width; /* widest input of an adapter under dropout; 0: none is dropped */
+    int64_t lowest_layer;  /* the lowest layer to train; n_layers: no backward pass */
     /* Of the layers from lowest_layer on, the first so many keep only their input and are run
      * again in the backward pass; the highest never needs it, so at most n_layers -
      * lowest_layer - 1.  Changes no bit of any result. */
@@ -98,6 +99,22 @@ void ha_pass_destroy(struct ha_pass *pass);
 /* The pack must stay as it is until the last call for it. */
 int ha_pass_begin(struct ha_pass *pass, const struct ha_pack *pack, struct ha_error *err);
 int ha_pass_embed(struct ha_pass *pass, struct ha_error *err);
+
+/* Dropout of the adapter's inputs, y = W x + scale B A (mask x), for one pack. */
+struct ha_pass_dropout {
+    double p; /* 0: none */
+    uint64_t seed;
+    int64_t epoch;
+    const int64_t *pairs; /* host (n_pairs of the pack): their numbers in the data */
+};
+
+/* After ha_pass_begin and before the layers; begin switches it off.  A mask depends on seed,
+ * epoch, the pair's number, the side, position, layer, module and feature, and on nothing else.  A
+ * pair's prompt is a side of its own, computed once or twice, so that it is dropped alike for both
+ * answers.  The pass must have been made with room for it (dropout_width). */
+int ha_pass_set_dropout(struct ha_pass *pass, const struct ha_pass_dropout *dropout,
+                        struct ha_error *err);
+enum { HA_PASS_MAX_DROPOUT_EPOCHS = 1 << 19 };
 int ha_pass_layers(struct ha_pass *pass, const struct ha_adapter *adapter, int64_t from, int64_t to,
                    struct ha_error *err);
 

@@ -69,12 +69,15 @@ static struct ha_pack *allocate(int64_t n_tokens, int64_t n_segments, int64_t n_
     pack->positions = ha_calloc(n_tokens, sizeof(*pack->positions));
     pack->segments = ha_calloc(n_segments, sizeof(*pack->segments));
     pack->segment_part = ha_calloc(n_segments, sizeof(*pack->segment_part));
+    pack->segment_pair = ha_calloc(n_segments, sizeof(*pack->segment_pair));
     pack->row_token = ha_calloc(n_rows, sizeof(*pack->row_token));
     pack->row_target = ha_calloc(n_rows, sizeof(*pack->row_target));
     pack->chosen = ha_calloc(n_pairs, sizeof(*pack->chosen));
     pack->rejected = ha_calloc(n_pairs, sizeof(*pack->rejected));
+    pack->prompt_length = ha_calloc(n_pairs, sizeof(*pack->prompt_length));
     if (!pack->ids || !pack->positions || !pack->segments || !pack->segment_part ||
-        !pack->row_token || !pack->row_target || !pack->chosen || !pack->rejected) {
+        !pack->segment_pair || !pack->row_token || !pack->row_target || !pack->chosen ||
+        !pack->rejected || !pack->prompt_length) {
         ha_pack_destroy(pack);
         return NULL;
     }
@@ -89,10 +92,12 @@ void ha_pack_destroy(struct ha_pack *pack)
     free(pack->positions);
     free(pack->segments);
     free(pack->segment_part);
+    free(pack->segment_pair);
     free(pack->row_token);
     free(pack->row_target);
     free(pack->chosen);
     free(pack->rejected);
+    free(pack->prompt_length);
     free(pack);
 }
 
@@ -114,6 +119,7 @@ static void put_segment(struct ha_pack *pack, enum ha_pack_part part, int64_t be
     pack->segments[pack->n_segments] =
         (struct ha_segment){begin, pack->n_tokens - begin, prefix_begin, prefix_length};
     pack->segment_part[pack->n_segments] = part;
+    pack->segment_pair[pack->n_segments] = pack->n_pairs;
     pack->n_segments++;
 }
 
@@ -155,6 +161,7 @@ static void put_pair(struct ha_pack *pack, const struct ha_pack_pair *pair, bool
 {
     int64_t prompt_begin = pack->n_tokens, i = pack->n_pairs;
 
+    pack->prompt_length[i] = pair->n_prompt;
     if (share_prompt) {
         put_tokens(pack, pair->prompt, pair->n_prompt, 0);
         put_segment(pack, HA_PACK_PROMPT, prompt_begin, 0, 0);

@@ -54,6 +54,7 @@ struct ha_pack {
     int64_t n_segments;
     struct ha_segment *segments;     /* (n_segments), in token order */
     enum ha_pack_part *segment_part; /* (n_segments) */
+    int64_t *segment_pair;           /* (n_segments) the pair of the pack that it belongs to */
 
     int64_t n_rows;
     int64_t *row_token;  /* (n_rows) token of the pack whose hidden state is scored */
@@ -62,6 +63,7 @@ struct ha_pack {
     int64_t n_pairs;
     struct ha_pack_rows *chosen;   /* (n_pairs) */
     struct ha_pack_rows *rejected; /* (n_pairs) */
+    int64_t *prompt_length;        /* (n_pairs) tokens before the answers, shared or not */
 };
 
 /* Cut both sides to max_length tokens, prompt included, from the front

@@ -90,6 +90,10 @@ static void lay_out_scratch(struct ha_pass *pass, struct ha_arena *arena)
     pass->positions = ha_arena_take(arena, t, 1, sizeof(int32_t));
     pass->targets = ha_arena_take(arena, pass->limits.max_rows, 1, sizeof(int32_t));
     pass->norm = ha_arena_take(arena, t, config->width, act);
+    if (pass->limits.dropout_width > 0) {
+        pass->dropout.dropped = ha_arena_take(arena, t, pass->limits.dropout_width, act);
+        pass->places = ha_arena_take(arena, t, 2, sizeof(uint32_t));
+    }
     pass->inner = ha_arena_take(arena, t, config->inner, act);
     if (config->qk_norm) {
         pass->q_rotated = ha_arena_take(arena, t, config->n_heads * config->head_dim, act);
@@ -134,7 +138,8 @@ static int begin_pass(const struct ha_model_config *config, enum ha_dtype activa
 
     if (limits->max_tokens < 1 || limits->max_tokens > INT32_MAX || limits->max_rows < 0 ||
         limits->max_rows > INT32_MAX || limits->max_rank < 0 ||
-        limits->max_rank > HA_ADAPTER_MAX_RANK || limits->lowest_layer < 0 || s < 0 ||
+        limits->max_rank > HA_ADAPTER_MAX_RANK || limits->dropout_width < 0 ||
+        limits->dropout_width > HA_DROPOUT_MAX_COLS || limits->lowest_layer < 0 || s < 0 ||
         limits->recomputed_layers < 0 || limits->recomputed_layers > (s > 0 ? s - 1 : 0))
         return ha_error_set(err, EINVAL, "the limits of a pass are out of range");
     pass = ha_calloc(1, sizeof(*pass));
@@ -209,7 +214,9 @@ static int allocate_host(struct ha_pass *pass, struct ha_error *err)
         host->logsumexp = ha_calloc(n, sizeof(float));
         host->logsumexp2 = ha_calloc(n, sizeof(float));
     }
-    if (!host->logp ||
+    if (pass->limits.dropout_width > 0)
+        pass->host_places = ha_calloc(pass->limits.max_tokens, 2 * sizeof(uint32_t));
+    if (!host->logp || (pass->limits.dropout_width > 0 && !pass->host_places) ||
         (pass->limits.statistics && (!host->entropy || !host->mean_logit || !host->argmax)) ||
         (pass->limits.logsumexps && (!host->logsumexp || !host->logsumexp2)))
         return ha_error_set(err, ENOMEM, "no memory for the results of a pass");
@@ -258,6 +265,7 @@ void ha_pass_destroy(struct ha_pass *pass)
     free((void *)(uintptr_t)pass->host.logsumexp);
     free((void *)(uintptr_t)pass->host.logsumexp2);
     free((void *)(uintptr_t)pass->host.argmax);
+    free(pass->host_places);
     free(pass->kept);
     free(pass->x);
     free(pass);
@@ -291,6 +299,7 @@ struct ha_layer_context ha_pass_context(const struct ha_pass *pass,
         .config = pass->config,
         .weights = &ha_model_weights(pass->model)->layers[layer],
         .adapter = adapter,
+        .dropout = pass->drops ? &pass->dropout : NULL,
         .layer = layer,
         .act = pass->act,
         .cos_sin = pass->cos_sin,
@@ -361,6 +370,7 @@ int ha_pass_begin(struct ha_pass *pass, const struct ha_pack *pack, struct ha_er
 
     pass->border = -1;
     pass->has_gradient = false;
+    pass->drops = false;
     if (r < 0)
         return r;
     token_bytes = (size_t)pack->n_tokens * sizeof(int32_t);

@@ -43,14 +43,16 @@ struct ha_pass {
     enum ha_dtype act;
     void *arena;
 
-    int32_t *ids, *positions;    /* device (T) */
-    int32_t *targets;            /* device (N) */
-    void **x;                    /* host (S + 1) of act (T, H) */
-    struct ha_pass_kept *kept;   /* host (max(S - R, 1)) */
-    void *norm;                  /* act (T, H) */
-    void *inner;                 /* act (T, inner): silu(gate) * up, then its gradient */
-    void *q_rotated, *k_rotated; /* act (T, heads * D); NULL without QK-norm */
-    float *final_rstd;           /* (T) */
+    int32_t *ids, *positions;        /* device (T) */
+    int32_t *targets;                /* device (N) */
+    void **x;                        /* host (S + 1) of act (T, H) */
+    struct ha_pass_kept *kept;       /* host (max(S - R, 1)) */
+    void *norm;                      /* act (T, H) */
+    struct ha_layer_dropout dropout; /* of the pack in work; its memory NULL without */
+    uint32_t *places;                /* device (T, 2): where each token's masks begin */
+    void *inner;                     /* act (T, inner): silu(gate) * up, then its gradient */
+    void *q_rotated, *k_rotated;     /* act (T, heads * D); NULL without QK-norm */
+    float *final_rstd;               /* (T) */
 
     void *rows;   /* act (N, H): final hidden states of the rows */
     float *drows; /* f32 (N, H): d logp / d rows; NULL without a backward pass */
@@ -65,12 +67,14 @@ struct ha_pass {
     void *dlora;        /* act (T, max rank) */
 
     struct ha_pass_rows host; /* (N) each; host memory */
+    uint32_t *host_places;    /* (T, 2); NULL without dropout */
 
     /* The pack in work. */
     const struct ha_pack *pack;
     const float *cos_sin;
     int64_t border;    /* the next layer to run; -1 before embed */
     bool has_gradient; /* the head kept drows */
+    bool drops;        /* `dropout` is on for this pack */
 };
 
 /* The input of layer `border`, or of the final norm. */

@@ -111,6 +111,8 @@ void make_cells(struct fixture *fixture)
         cell->loss.beta = plan->beta;
         cell->learning_rate = plan->learning_rate;
         cell->weight_decay = plan->weight_decay;
+        cell->dropout = i == N_CELLS - 1 ? 0 : fixture->dropout;
+        cell->dropout_seed = plan->seed;
     }
 }
 

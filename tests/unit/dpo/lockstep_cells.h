@@ -38,6 +38,7 @@ struct fixture {
     struct ha_pair_set train, eval;
     struct ha_dpo_job job;
     struct ha_dpo_cell cells[N_CELLS];
+    double dropout; /* of the cells that make_cells makes, but of the last */
     volatile sig_atomic_t stop;
     int64_t stop_at; /* set stop when this step is reported; 0: never */
 

@@ -100,13 +100,14 @@ static void train_from_unequal_steps(struct fixture *fixture, const struct train
     destroy_cells(fixture);
 }
 
-static void as_alone(int family, int64_t epochs)
+static void as_alone(int family, int64_t epochs, double dropout)
 {
     struct trained alone = {0};
     struct fixture fixture;
 
     set_up(&fixture, family);
     fixture.job.epochs = epochs;
+    fixture.dropout = dropout;
     train_alone(&fixture, &alone);
     train_together(&fixture, &alone, false);
     train_together(&fixture, &alone, true);
@@ -120,12 +121,18 @@ static void as_alone(int family, int64_t epochs)
 
 static void one_epoch(void **state)
 {
-    as_alone(*(const int *)*state, 1);
+    as_alone(*(const int *)*state, 1, 0);
 }
 
 static void two_epochs(void **state)
 {
-    as_alone(*(const int *)*state, 2);
+    as_alone(*(const int *)*state, 2, 0);
+}
+
+/* Masks are a cell's own, and the same after a stop. */
+static void with_dropout(void **state)
+{
+    as_alone(*(const int *)*state, 2, 0.1);
 }
 
 /* The cells that a wild learning rate leaves alone; it is in the way of all of them: it starts at
@@ -547,13 +554,14 @@ static void compare_tensors(const struct ha_adapter *adapter, const float *a, co
 
 /* Loss and gradients of a window with random A and B, prompts computed once and twice, for every
  * strategy of every family. */
-static void shared_prompts(void **state)
+static void prompts_once_or_twice(int family, double dropout)
 {
     struct fixture fixture;
     float *gradient[N_CELLS];
     double losses[N_CELLS];
 
-    set_up(&fixture, *(const int *)*state);
+    set_up(&fixture, family);
+    fixture.dropout = dropout;
     make_cells(&fixture);
     for (int share = 0; share < 2; share++) {
         struct ha_dpo_trainer *trainer;
@@ -589,29 +597,44 @@ static void shared_prompts(void **state)
     tear_down(&fixture);
 }
 
+static void shared_prompts(void **state)
+{
+    prompts_once_or_twice(*(const int *)*state, 0);
+}
+
+static void shared_with_dropout(void **state)
+{
+    prompts_once_or_twice(*(const int *)*state, 0.1);
+}
+
+enum { FAMILIES = 4, KINDS = 5, OTHERS = 8 };
+
 int main(void)
 {
     static const int families[] = {0, 1, 2, 3};
     static const char *const names[] = {"llama 2", "llama 3.1", "qwen 2.5", "qwen 3"};
-    struct CMUnitTest tests[3 * 4 + 8] = {cmocka_unit_test(failures_end_one_cell),
-                                          cmocka_unit_test(waiting_cells_outlive_the_first),
-                                          cmocka_unit_test(work_is_charged_and_shared),
-                                          cmocka_unit_test(work_is_the_formula),
-                                          cmocka_unit_test(plain_method),
-                                          cmocka_unit_test(alone_changes_nothing),
-                                          cmocka_unit_test(border_buffers),
-                                          cmocka_unit_test(reference_adapters)};
-    char texts[3 * 4][64];
-    int n = 8;
+    struct CMUnitTest tests[OTHERS + KINDS * FAMILIES] = {
+        cmocka_unit_test(failures_end_one_cell),
+        cmocka_unit_test(waiting_cells_outlive_the_first),
+        cmocka_unit_test(work_is_charged_and_shared),
+        cmocka_unit_test(work_is_the_formula),
+        cmocka_unit_test(plain_method),
+        cmocka_unit_test(alone_changes_nothing),
+        cmocka_unit_test(border_buffers),
+        cmocka_unit_test(reference_adapters)};
+    char texts[KINDS * FAMILIES][64];
+    int n = OTHERS;
 
-    for (int i = 0; i < 3 * 4; i++, n++) {
-        static const CMUnitTestFunction functions[] = {one_epoch, two_epochs, shared_prompts};
-        static const char *const kinds[] = {"one epoch", "two epochs", "shared prompts"};
+    for (int i = 0; i < KINDS * FAMILIES; i++, n++) {
+        static const CMUnitTestFunction functions[KINDS] = {one_epoch, two_epochs, shared_prompts,
+                                                            with_dropout, shared_with_dropout};
+        static const char *const kinds[KINDS] = {"one epoch", "two epochs", "shared prompts",
+                                                 "dropout", "shared prompts, dropout"};
 
-        snprintf(texts[i], sizeof(texts[i]), "%s, %s", kinds[i % 3], names[i / 3]);
+        snprintf(texts[i], sizeof(texts[i]), "%s, %s", kinds[i % KINDS], names[i / KINDS]);
         tests[n] = (struct CMUnitTest){.name = texts[i],
-                                       .test_func = functions[i % 3],
-                                       .initial_state = (void *)(uintptr_t)&families[i / 3]};
+                                       .test_func = functions[i % KINDS],
+                                       .initial_state = (void *)(uintptr_t)&families[i / KINDS]};
     }
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -89,7 +89,7 @@ static void odd_pairs(void **state)
     (void)state;
     for (int share = 0; share < 2; share++) {
         struct ha_pack *pack = NULL;
-        int64_t tokens = 0, covered = 0;
+        int64_t tokens = 0, covered = 0, of_pair[4] = {0};
 
         assert_ok(ha_pack_create_pairs(odd, NULL, 4, share, &pack, &err));
         for (int i = 0; i < 4; i++) {
@@ -102,8 +102,13 @@ static void odd_pairs(void **state)
             assert_int_equal(pack->segments[i].begin, covered);
             assert_true(pack->segments[i].length > 0);
             covered += pack->segments[i].length;
+            of_pair[pack->segment_pair[i]] += pack->segments[i].length;
         }
         assert_int_equal(covered, tokens);
+        for (int i = 0; i < 4; i++) {
+            assert_int_equal(of_pair[i], ha_pack_pair_tokens(&odd[i], share));
+            assert_int_equal(pack->prompt_length[i], odd[i].n_prompt);
+        }
         for (int64_t i = 0; i < pack->n_rows; i++)
             assert_true(pack->row_token[i] >= 0 && pack->row_token[i] < tokens);
         ha_pack_destroy(pack);
