@@ -20,7 +20,6 @@ static const struct refusal refusals[] = {
     {"resources", "nodes", "1", "a job runs on one node"},
     {"data", "format", "auto", "auto tells the forms apart by their keys"},
     {"train", "lr_scheduler", "linear", "linear is"},
-    {"train", "disable_dropout", "true", "true is, as in TRL"},
 };
 
 static bool is_built(const char *built, const char *text)

@@ -297,6 +297,30 @@ static int read_member(struct ha_sweep *sweep, const struct ha_toml *node, struc
     return r;
 }
 
+static const struct ha_sweep_axis *find_axis(const struct ha_sweep *sweep, const char *row)
+{
+    for (int64_t i = 0; i < sweep->axis_count; i++)
+        if (sweep->axes[i].row && strcmp(sweep->axes[i].row->key, row) == 0)
+            return &sweep->axes[i];
+    return NULL;
+}
+
+/* Cells that differ in a dropout that is off would be the same training, several times. */
+static int check_dropout(const struct ha_sweep *sweep, struct ha_error *err)
+{
+    static const char *const rows[] = {"lora_dropout", "dropout_seed"};
+
+    if (!sweep->train.disable_dropout || find_axis(sweep, "disable_dropout"))
+        return 0;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (find_axis(sweep, rows[i]))
+            return ha_error_set(err, EINVAL,
+                                "vary.%s changes nothing while train.disable_dropout is true; set "
+                                "it to false",
+                                rows[i]);
+    return 0;
+}
+
 int ha_sweep_read_vary(struct ha_sweep *sweep, const struct ha_toml *vary, const char *file,
                        struct ha_error *err)
 {
@@ -306,6 +330,10 @@ int ha_sweep_read_vary(struct ha_sweep *sweep, const struct ha_toml *vary, const
     for (int64_t i = 0; r == 0 && i < ha_toml_size(vary); i++) {
         node = ha_toml_at(vary, i);
         r = read_member(sweep, node, err);
+    }
+    if (r == 0) {
+        node = vary;
+        r = check_dropout(sweep, err);
     }
     if (r == 0 && excludes && !ha_toml_is(excludes, HA_TOML_ARRAY)) {
         node = excludes;

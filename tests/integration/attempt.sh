@@ -157,6 +157,26 @@ check "threads do not change a bit" same_adapter whole two
 check "the same in packs of one pair" eval '(train again --threads 1)'
 check "a run can be repeated bit by bit" same_adapter whole again
 
+DROP="--set train.disable_dropout=false --set train.lora_dropout=0.1 --set train.dropout_seed=7"
+# shellcheck disable=SC2086
+check "a run with dropout" eval \
+    '(train dropped --threads 1 --metrics dropped.jsonl $DROP) 2>dropped.log'
+planned=$(sed -n 's/.*"memory_planned":\([0-9]*\).*/\1/p' dropped.log)
+# shellcheck disable=SC2086
+check "the same with two threads and less memory" eval \
+    '(train dropped2 --threads 2 --set train.memory_limit=$((planned / 1048576 - 1))MiB $DROP) \
+    2>dropped2.log'
+check "where layers are run again" grep -q '"layers_run_again":[1-9]' dropped2.log
+check "neither changes a mask" same_adapter dropped dropped2
+check "the adapter says what was dropped" grep -q '"lora_dropout": 0.1' dropped/adapter_config.json
+# shellcheck disable=SC2086
+check "another seed for dropout" eval '(train dropped3 --threads 1 $DROP --set train.dropout_seed=8)'
+equal "each is another adapter" "$(for name in whole dropped dropped3; do
+    cksum <$name/adapter_model.safetensors
+done | sort -u | wc -l)" 3
+equal "its first margin is 0" \
+    "$(head -n 1 dropped.jsonl | python3 -c 'import json, sys; print(json.load(sys.stdin)["rewards/margins"])')" 0.0
+
 head -n 100 "$PAIRS" >first.jsonl
 tail -n +101 "$PAIRS" | gzip -c >rest.jsonl.gz
 PAIRS_BEFORE=$PAIRS PAIRS=first.jsonl

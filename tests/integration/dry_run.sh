@@ -80,6 +80,12 @@ else
     echo "skip $HA_TEST: Table 4 from config.json: HA_TEST_DATA names no folder with configs"
 fi
 
+hactl submit --dry-run "$PAPER/grid.toml" --set train.disable_dropout=false \
+    --set train.dropout_seed=7 >dropout.txt
+equal "dropout is asked for" \
+    "$(grep -c '^disable_dropout = false  *# user\|^dropout_seed = 7  *# user' dropout.txt)" 2
+equal "and is TRL's without" "$(grep -c '^disable_dropout = true  *# TRL' paper.txt)" 1
+
 check "a dry run as JSON" eval 'hactl submit --dry-run --json "$PAPER/grid.toml" >dry.json'
 check "which a program can read" python3 -c 'import json; json.load(open("dry.json"))'
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # kill -9 of a training at ten random times, each time resumed from its last
-# checkpoint with another number of threads: the adapter has the bytes of a run that
-# nobody disturbed.  HA_SEED draws other times; they are printed.
+# checkpoint with another number of threads, and with dropout: the adapter has the bytes of
+# a run that nobody disturbed.  HA_SEED draws other times; they are printed.
 . "$(dirname "$0")/lib.sh"
 
 cat >train.txt <<EOF
@@ -9,6 +9,7 @@ train --model $HA_ROOT/deploy/demo/models/qwen2.5-demo --strategy mid
 --data $HA_ROOT/deploy/demo/data/train.jsonl --backend cpu
 --set data.train_samples=48 --set train.batch_size=3 --set train.gradient_accumulation=1
 --set train.lora_rank=4 --set train.learning_rate=1e-3 --set train.checkpoint_every=1s
+--set train.disable_dropout=false
 EOF
 
 check "a training killed ten times gives the adapter of an undisturbed one" \

@@ -59,7 +59,7 @@ static int other_layers(const char *dir, const struct ha_adapter_settings *got,
 
 /* Training goes on from an adapter only as what the settings say: they are what is recorded. */
 static int check_same(const char *dir, const struct ha_adapter_settings *got,
-                      const struct ha_adapter_settings *want, struct ha_error *err)
+                      const struct ha_adapter_settings *want, bool drops, struct ha_error *err)
 {
     if (!equal_layers(got, want))
         return other_layers(dir, got, want, err);
@@ -78,6 +78,11 @@ static int check_same(const char *dir, const struct ha_adapter_settings *got,
     if (got->rslora)
         return ha_error_set(err, EINVAL,
                             "%s: use_rslora is true; training scales by alpha / rank only", dir);
+    if (drops && (got->dropout < want->dropout || got->dropout > want->dropout))
+        return ha_error_set(err, EINVAL,
+                            "%s: its lora_dropout is %g, train.lora_dropout is %g; set it to the "
+                            "adapter's",
+                            dir, got->dropout, want->dropout);
     return 0;
 }
 
@@ -98,7 +103,8 @@ int ha_cell_adapter_create(const struct ha_training_cell *cell, const struct ha_
     if (r == 0 && cell->init_adapter) {
         r = ha_adapter_load(engine->backend, &geometry, cell->init_adapter, &adapter, err);
         if (r == 0)
-            r = check_same(cell->init_adapter, ha_adapter_settings(adapter), &settings, err);
+            r = check_same(cell->init_adapter, ha_adapter_settings(adapter), &settings,
+                           !train->disable_dropout, err);
     } else if (r == 0) {
         r = ha_adapter_create(engine->backend, &geometry, &settings, &adapter, err);
         if (r == 0)

@@ -56,6 +56,7 @@ static void start_request(struct making *making, int64_t stored_bytes)
         .config = making->view->config,
         .device = making->view->device,
         .stored_bytes = stored_bytes,
+        .dropout = !train->disable_dropout && train->lora_dropout > 0,
         .n_train = settings->data.train_samples,
         .n_eval = settings->data.eval_samples,
         .n_window = train->batch_size * train->gradient_accumulation,

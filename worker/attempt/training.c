@@ -149,6 +149,8 @@ static int make_cell(struct work *work, int64_t i, struct ha_error *err)
     dpo->beta2 = train->beta2;
     dpo->eps = train->eps;
     dpo->max_grad_norm = train->max_grad_norm;
+    dpo->dropout = train->disable_dropout ? 0 : train->lora_dropout;
+    dpo->dropout_seed = (uint64_t)train->dropout_seed;
     if (ha_loss_rules_warning(train))
         ha_log_warning("cell %s: %s", cell->name, ha_loss_rules_warning(train));
     return ha_loss_settings_read(train, &dpo->loss, err);

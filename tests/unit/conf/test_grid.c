@@ -60,6 +60,15 @@ static void multiplies(void **state)
                                  "[vary]\nlearning_rate = [1e-5, 0.0001]\nrank = [4, 8]\n",
                  (const char *[]){"a/mid/lr=1e-5,rank=4", "a/mid/lr=1e-5,rank=8",
                                   "a/mid/lr=1e-4,rank=4", "a/mid/lr=1e-4,rank=8", "a/base", NULL});
+    expect_cells(
+        MODEL("a") DATA "[strategies]\nuse = [\"mid\", \"base\"]\n"
+                        "[train]\ndisable_dropout = false\n"
+                        "[vary]\nlora_dropout = [0.05, 0.1]\n",
+        (const char *[]){"a/mid/lora_dropout=0.05", "a/mid/lora_dropout=0.1", "a/base", NULL});
+    expect_cells(MODEL("a") DATA "[strategies]\nuse = [\"mid\"]\n"
+                                 "[vary]\nlora_dropout = [0.1]\ndisable_dropout = [true, false]\n"
+                                 "exclude = [{disable_dropout = true}]\n",
+                 (const char *[]){"a/mid/lora_dropout=0.1,disable_dropout=false", NULL});
 }
 
 static void base_exists_once_per_generation(void **state)

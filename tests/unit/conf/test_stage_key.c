@@ -95,6 +95,9 @@ static void change_with_results(void **state)
                                       "sweep.seed=1",
                                       "train.order_seed=1",
                                       "train.init_seed=1",
+                                      "train.disable_dropout=false",
+                                      "train.lora_dropout=0.1",
+                                      "train.dropout_seed=1",
                                       "model.a.template=chat",
                                       "train.target_modules=q_proj",
                                       "train.loss=ipo",
@@ -260,7 +263,7 @@ static void probe_once_per_model_and_loss(void **state)
     static const char *const train[] = {
         "train.learning_rate=1e-4",   "train.lora_rank=8",   "train.order_seed=1",
         "train.init_seed=1",          "data.eval_samples=5", "probe.measure=per_sqrt_parameters",
-        "strategy.top.layers=auto:3", "train.epochs=2"};
+        "strategy.top.layers=auto:3", "train.epochs=2",      "train.disable_dropout=false"};
     struct ha_stage_digests plain = digests(), changed = digests();
     struct probed top = probed_with(NULL, "a/top", &plain);
 

@@ -191,8 +191,6 @@ static void refuses_what_is_not_built(void **state)
     (void)state;
     refused(MINIMAL "[train]\nlr_scheduler = \"cosine\"\n",
             "grid.toml:7: train.lr_scheduler = cosine is not built yet; linear is");
-    refused(MINIMAL "[train]\ndisable_dropout = false\n",
-            "grid.toml:7: train.disable_dropout = false is not built yet; true is, as in TRL");
     refused(MINIMAL "[notify]\ncommand = \"mail\"\n",
             "grid.toml:7: notify.command = mail is not built yet; leave it out and follow hactl "
             "status");
@@ -220,6 +218,12 @@ static void refuses_bad_axes(void **state)
     refused(MINIMAL "[vary]\ncheckpoint_every = [60]\n",
             "grid.toml:7: vary.checkpoint_every: checkpoint_every changes no result and cannot be "
             "varied");
+    refused(MINIMAL "[vary]\nlora_dropout = [0.05, 0.1]\n",
+            "grid.toml:6: vary.lora_dropout changes nothing while train.disable_dropout is true; "
+            "set it to false");
+    refused(MINIMAL "[vary]\ndropout_seed = [1, 2]\n",
+            "grid.toml:6: vary.dropout_seed changes nothing while train.disable_dropout is true; "
+            "set it to false");
     refused(MINIMAL "[vary]\nrank = [4]\nlora_rank = [8]\n",
             "grid.toml:8: vary.lora_rank is given twice");
     refused(MINIMAL "[[strategy]]\nname = \"mid\"\nrank = 8\n[vary]\nrank = [4]\n",
