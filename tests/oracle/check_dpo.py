@@ -47,10 +47,10 @@ class Run:
         self.log, self.adapter = log, adapter
 
 
-def adapter_settings(model, strategy):
+def adapter_settings(model, strategy, dropout=0.05):
     count = model.config.num_hidden_layers
     layers = list(range(count)) if strategy == "full" else block_layers(count, strategy)
-    return LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.05, bias="none",
+    return LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=dropout, bias="none",
                       task_type="CAUSAL_LM", layers_to_transform=layers,
                       target_modules=["q_proj", "k_proj", "v_proj", "o_proj"])
 
@@ -65,9 +65,12 @@ def shifted(collate):
     return collate_shifted
 
 
-def oracle_run(family, strategy, dtype, start, pairs=PAIRS, shift_mask=False, **changes):
-    """TRL's run; in fp32 it draws the adapter and writes it to `start`, in fp64 it reads that."""
-    rows = Dataset.from_list(read_lines(DATA / "train.jsonl"))
+def oracle_run(family, strategy, dtype, start, pairs=PAIRS, shift_mask=False, masks=None,
+               data=DATA / "train.jsonl", **changes):
+    """TRL's run; in fp32 it draws the adapter and writes it to `start`, in fp64 it reads that.
+
+    masks (masks.Masks): what is dropped of the adapters' inputs."""
+    rows = Dataset.from_list(read_lines(data))
     rows = rows.shuffle(seed=SEED).select(range(pairs))
     model = load_model(MODELS / family, dtype)
     with tempfile.TemporaryDirectory() as scratch:
@@ -83,18 +86,22 @@ def oracle_run(family, strategy, dtype, start, pairs=PAIRS, shift_mask=False, **
         torch.manual_seed(SEED)
         trainer = PlainTrainer(model=model, args=config, train_dataset=rows,
                                processing_class=load_tokenizer(MODELS / family),
-                               peft_config=adapter_settings(model, strategy))
+                               peft_config=adapter_settings(
+                                   model, strategy, *([masks.share] if masks else [])))
         trainer.remove_callback(PrinterCallback)
         if shift_mask:
             trainer.data_collator = shifted(trainer.data_collator)
         if dtype == torch.float32:
             write_adapter(start, trainer.model)
         load_adapter(trainer, start)
+        if masks:
+            masks.install(trainer)
         trainer.train()
         return Run(training_log(trainer), adapter_of(trainer))
 
 
-def our_run(check, family, strategy, start, scratch, *changes, pairs=PAIRS):
+def our_run(check, family, strategy, start, scratch, *changes, pairs=PAIRS,
+            data=DATA / "train.jsonl"):
     out = scratch / "ours"
     settings = {"data.train_samples": pairs, "train.batch_size": BATCH,
                 "train.gradient_accumulation": WINDOW, "train.learning_rate": RATE,
@@ -103,7 +110,7 @@ def our_run(check, family, strategy, start, scratch, *changes, pairs=PAIRS):
     given = [f"{key}={value}" for key, value in settings.items()]
     sets = [part for value in [*given, *changes] for part in ("--set", value)]
     check.attempt("train", "--model", MODELS / family, "--strategy", strategy, "--data",
-                  DATA / "train.jsonl", "--out", out, "--init-adapter", start,
+                  data, "--out", out, "--init-adapter", start,
                   "--metrics", scratch / "metrics.jsonl", *sets)
     return Run(read_lines(scratch / "metrics.jsonl"), load_file(out / "adapter_model.safetensors"))
 

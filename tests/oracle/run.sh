@@ -4,7 +4,7 @@
 #
 #   sh tests/oracle/run.sh                 everything
 #   sh tests/oracle/run.sh CHECK ...       some of: tokenize pairs chat forward adapters merge dpo
-#                                          losses probe processors generate
+#                                          losses dropout probe processors generate
 #
 # HA_BUILD          folder with the programs (default: build/test, built if it is not there)
 # HA_TEST_DATA      folder with hh-rlhf and the published tokenizers; without it their place is
@@ -18,7 +18,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 root=$(pwd)
 requirements=$root/tests/golden/requirements.txt
-checks=${*:-tokenize pairs chat forward adapters merge dpo losses probe processors generate}
+checks=${*:-tokenize pairs chat forward adapters merge dpo losses dropout probe processors generate}
 
 fail() {
     echo "run.sh: $1" >&2
