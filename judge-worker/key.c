@@ -10,6 +10,7 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
+#include "common/base/secret.h"
 #include "common/conf/daemon.h"
 #include "common/conf/sweep.h"
 #include "common/io/file.h"
@@ -133,6 +134,8 @@ int ha_judge_key_find(const struct ha_sweep_judge *judge, const struct ha_judge_
     int r;
 
     r = find_source(judge, config, &env, &file, err);
+    if (r == 0 && (env || file))
+        ha_secret_guard();
     if (r == 0 && env)
         r = key_from_env(env, &key, err);
     else if (r == 0 && file)

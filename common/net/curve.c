@@ -10,6 +10,7 @@
 
 #include "common/base/error.h"
 #include "common/base/memory.h"
+#include "common/base/secret.h"
 #include "common/io/file.h"
 
 enum { MAX_FILE_BYTES = 4096, MAX_NAME_BYTES = 64, KEY_DIGITS = HA_CURVE_KEY_BYTES - 1 };
@@ -48,6 +49,7 @@ int ha_curve_generate(struct ha_curve_key *ret_key, struct ha_error *err)
 {
     struct ha_curve_key key;
 
+    ha_secret_guard();
     if (!zmq_has("curve") || zmq_curve_keypair(key.public_key, key.secret_key) < 0)
         return ha_error_set(err, ENOTSUP,
                             "this libzmq was built without CURVE: encrypted addresses cannot be "
@@ -141,6 +143,7 @@ int ha_curve_key_load(const char *path, struct ha_curve_key *ret_key, struct ha_
     char derived[HA_CURVE_KEY_BYTES];
     int r;
 
+    ha_secret_guard();
     if (stat(path, &st) < 0)
         return ha_error_set(err, errno, "cannot read key file %s: %s", path, strerror(errno));
     if ((st.st_mode & 077) != 0)

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "common/base/clock.h"
@@ -34,8 +36,10 @@ struct ha_net {
     struct ha_curve_key server_key, client_key;
     char far_server_key[HA_CURVE_KEY_BYTES];
     char *allow_folder;
-    pthread_mutex_t lock; /* guards allow_list */
+    pthread_mutex_t lock; /* guards what follows */
     struct ha_allow_list *allow_list;
+    int changes; /* inotify: of the allow-list's folder; -1 */
+    struct ha_error trouble;
 };
 
 int ha_net_create(struct ha_net **ret_net, struct ha_error *err)
@@ -56,8 +60,19 @@ int ha_net_create(struct ha_net **ret_net, struct ha_error *err)
         return ha_error_set(err, ENOMEM, "network: out of memory");
     }
     pthread_mutex_init(&net->lock, NULL);
+    net->changes = -1;
     *ret_net = net;
     return 0;
+}
+
+const char *ha_net_library(void)
+{
+    static char text[32];
+    int major, minor, patch;
+
+    zmq_version(&major, &minor, &patch);
+    (void)snprintf(text, sizeof(text), "%d.%d.%d", major, minor, patch);
+    return text;
 }
 
 void ha_net_destroy(struct ha_net *net)
@@ -69,6 +84,8 @@ void ha_net_destroy(struct ha_net *net)
     while (zmq_ctx_term(net->context) < 0 && errno == EINTR)
         ;
     ha_allow_list_destroy(net->allow_list);
+    if (net->changes >= 0)
+        close(net->changes);
     pthread_mutex_destroy(&net->lock);
     free(net->allow_folder);
     explicit_bzero(net, sizeof(*net));
@@ -85,6 +102,80 @@ bool ha_net_is_secure_client(const struct ha_net *net)
     return net->is_client;
 }
 
+/* ---- the allow-list ---------------------------------------------------------------------- */
+
+/* Keys whose file is gone; all of them where that cannot be seen. */
+static void drop_removed(struct ha_net *net)
+{
+    struct ha_allow_list *list = net->allow_list;
+    int64_t kept = 0;
+
+    for (int64_t i = 0; list && i < list->n_entries; i++) {
+        char *path = ha_format("%s/%s.pub", net->allow_folder, list->entries[i].name);
+
+        if (path && access(path, F_OK) == 0)
+            list->entries[kept++] = list->entries[i];
+        else
+            free(list->entries[i].name);
+        free(path);
+    }
+    if (list)
+        list->n_entries = kept;
+}
+
+/* With the lock held. */
+static int read_list(struct ha_net *net, struct ha_error *err)
+{
+    struct ha_allow_list *list;
+    int r = ha_allow_list_load(net->allow_folder, &list, err);
+
+    if (r < 0) {
+        drop_removed(net);
+        return r;
+    }
+    ha_allow_list_destroy(net->allow_list);
+    net->allow_list = list;
+    return 0;
+}
+
+/* Has anything happened in the folder since this was last asked? */
+static bool folder_changed(const struct ha_net *net)
+{
+    char events[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
+    bool changed = false;
+
+    while (net->changes >= 0 && read(net->changes, events, sizeof(events)) > 0)
+        changed = true;
+    return changed;
+}
+
+static int watch_folder(struct ha_net *net, struct ha_error *err)
+{
+    if (net->changes >= 0)
+        close(net->changes);
+    net->changes = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (net->changes >= 0 &&
+        inotify_add_watch(net->changes, net->allow_folder,
+                          IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CLOSE_WRITE |
+                              IN_DELETE_SELF | IN_MOVE_SELF) >= 0)
+        return 0;
+    return ha_error_set(
+        err, errno, "cannot watch the allow-list %s: %s%s", net->allow_folder, strerror(errno),
+        errno == EMFILE || errno == ENOSPC ? "; raise fs.inotify.max_user_instances" : "");
+}
+
+int ha_net_keys_trouble(struct ha_net *net, struct ha_error *err)
+{
+    int r = 0;
+
+    pthread_mutex_lock(&net->lock);
+    if (net->trouble.code)
+        r = ha_error_set(err, net->trouble.code, "%s", ha_error_text(&net->trouble));
+    net->trouble.code = 0;
+    pthread_mutex_unlock(&net->lock);
+    return r;
+}
+
 enum ha_net_role ha_net_role_of(struct ha_net *net, const char *public_key,
                                 char name[HA_NET_NAME_BYTES])
 {
@@ -93,6 +184,8 @@ enum ha_net_role ha_net_role_of(struct ha_net *net, const char *public_key,
 
     name[0] = '\0';
     pthread_mutex_lock(&net->lock);
+    if (folder_changed(net))
+        (void)read_list(net, &net->trouble);
     entry = net->allow_list ? ha_allow_list_find(net->allow_list, public_key) : NULL;
     if (entry) {
         role = entry->role;
@@ -104,17 +197,12 @@ enum ha_net_role ha_net_role_of(struct ha_net *net, const char *public_key,
 
 int ha_net_reload_keys(struct ha_net *net, struct ha_error *err)
 {
-    struct ha_allow_list *list, *old;
-    int r = ha_allow_list_load(net->allow_folder, &list, err);
+    int r;
 
-    if (r < 0)
-        return r;
     pthread_mutex_lock(&net->lock);
-    old = net->allow_list;
-    net->allow_list = list;
+    r = read_list(net, err);
     pthread_mutex_unlock(&net->lock);
-    ha_allow_list_destroy(old);
-    return 0;
+    return r;
 }
 
 /* ---- sockets ------------------------------------------------------------------------- */
@@ -291,7 +379,9 @@ int ha_net_secure_server(struct ha_net *net, const char *key_file, const char *a
     net->allow_folder = ha_strdup(allow_folder);
     if (!net->allow_folder)
         return ha_error_set(err, ENOMEM, "out of memory");
-    r = ha_net_reload_keys(net, err);
+    r = watch_folder(net, err);
+    if (r == 0)
+        r = ha_net_reload_keys(net, err);
     if (r == 0 && !net->zap)
         r = ha_zap_start(net, net->context, &net->zap, err);
     if (r == 0)

@@ -19,6 +19,7 @@ struct peer {
     ha_peer id;
     char key[HA_CURVE_KEY_BYTES]; /* "" when the connection is not encrypted */
     int64_t heard_ms;
+    int64_t second_ms, in_second; /* when the running second began, and its messages */
     struct peer_message *first, **last;
     int64_t n_messages;
     size_t queued_bytes;

@@ -3,6 +3,7 @@
 #include "common/net/socket.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +23,8 @@ enum {
     DEFAULT_QUEUE_BYTES = 64 << 20,
     RETRY_MS = 20,       /* full peers are tried again this often */
     FORGET_MS = 3600000, /* a connection that said nothing for so long is not remembered */
-    FORGET_EVERY_MS = 60000
+    FORGET_EVERY_MS = 60000,
+    FORGET_FULL_MS = 60000 /* the same when there is no place for another */
 };
 
 struct ha_server {
@@ -36,7 +38,7 @@ struct ha_server {
     char endpoint[256];
     bool has_keys;
     bool busy, dead; /* destroyed by its own callback: freed when that returns */
-    int64_t n_refused;
+    atomic_int_least64_t n_refused;
     struct peer_table peers;
 };
 
@@ -87,6 +89,30 @@ static bool identify(struct ha_server *server, zmq_msg_t *message, struct peer *
     return *ret_role != HA_NET_ROLE_NONE;
 }
 
+/* NULL: there are as many peers as may be. */
+static struct peer *find_or_add(struct ha_server *server, ha_peer id)
+{
+    struct peer *peer = peer_find(&server->peers, id);
+    int64_t most = server->options.max_peers;
+
+    if (peer)
+        return peer;
+    if (most > 0 && server->peers.n_peers >= most)
+        peer_forget_silent(&server->peers, ha_loop_now_ms(server->loop) - FORGET_FULL_MS);
+    return most > 0 && server->peers.n_peers >= most ? NULL : peer_add(&server->peers, id);
+}
+
+static bool is_too_fast(const struct ha_server *server, struct peer *peer)
+{
+    int64_t now = ha_loop_now_ms(server->loop);
+
+    if (peer->in_second == 0 || now - peer->second_ms >= 1000) {
+        peer->second_ms = now;
+        peer->in_second = 0;
+    }
+    return ++peer->in_second > server->options.max_per_second && server->options.max_per_second > 0;
+}
+
 static void take(struct ha_server *server, const uint8_t *id, size_t id_size, zmq_msg_t *message)
 {
     char name[HA_NET_NAME_BYTES];
@@ -97,9 +123,11 @@ static void take(struct ha_server *server, const uint8_t *id, size_t id_size, zm
         server->n_refused++;
         return;
     }
-    peer = peer_add(&server->peers, peer_of(id));
-    if (!peer)
+    peer = find_or_add(server, peer_of(id));
+    if (!peer || is_too_fast(server, peer)) {
+        server->n_refused++;
         return;
+    }
     peer->heard_ms = ha_loop_now_ms(server->loop);
     if (!identify(server, message, peer, name, &role)) {
         server->n_refused++;

@@ -28,6 +28,9 @@ struct ha_net;
 /* One per process.  -ENOTSUP when libzmq is older than 4.3.3. */
 int ha_net_create(struct ha_net **ret_net, struct ha_error *err);
 
+/* "4.3.4" */
+const char *ha_net_library(void);
+
 /* All sockets must be gone. */
 void ha_net_destroy(struct ha_net *net);
 
@@ -38,9 +41,15 @@ void ha_net_destroy(struct ha_net *net);
 int ha_net_secure_server(struct ha_net *net, const char *key_file, const char *allow_folder,
                          struct ha_error *err);
 
-/* Read the allow-list again; on error the old one stays in force.  Messages of
- * a key that is gone are refused from now on, also on open connections. */
+/* Read the allow-list again.  That happens by itself before the first message or
+ * handshake after a file of the folder changed, so that a key that was removed is
+ * refused from then on, also on open connections; this is for folders on disks of
+ * other machines, whose changes nobody tells us.  On error the keys of the old list
+ * whose files are still there stay in force. */
 int ha_net_reload_keys(struct ha_net *net, struct ha_error *err);
+
+/* What was wrong when the list was last read by itself, told once: 0 when nothing was. */
+int ha_net_keys_trouble(struct ha_net *net, struct ha_error *err);
 
 /* Be a client of encrypted servers: own key file and the server's public file. */
 int ha_net_secure_client(struct ha_net *net, const char *key_file, const char *server_public_file,
@@ -55,6 +64,8 @@ struct ha_socket_options {
     int64_t queue_messages;    /* server: further ones per peer; 0: 1,000 */
     int64_t queue_bytes;       /* server: their bytes per peer; 0: 64 MiB */
     int messages_per_turn;     /* read in one turn; 0: 256 */
+    int64_t max_peers;         /* server: messages of further ones are refused; 0: any number */
+    int64_t max_per_second;    /* server: messages of one peer; further ones are refused; 0: any */
 };
 
 /* Check an endpoint without opening it: form, length, and that tcp:// has keys
@@ -99,8 +110,9 @@ const char *ha_server_endpoint(const struct ha_server *server);
  * -ENOMEM. */
 int ha_server_send(struct ha_server *server, ha_peer peer, const void *data, size_t size);
 
-/* Messages refused because their key is not in the allow-list (any more), or
- * because the peer chose its own routing id. */
+/* Messages refused because their key is not in the allow-list (any more), because
+ * the peer chose its own routing id, or for max_peers and max_per_second: they are
+ * dropped, and whoever wants an answer asks again.  From any thread. */
 int64_t ha_server_refused(const struct ha_server *server);
 
 /* ---- client ------------------------------------------------------------------------ */

@@ -1,7 +1,7 @@
 /* The keys of a clustered installation: a folder with the coordinator's own
  * pair (server.key, 0600), its public half (server.pub), and the allow-list
- * (clients/NAME.pub).  Nothing here talks to a coordinator; one that runs reads
- * its allow-list again on SIGHUP. */
+ * (clients/NAME.pub).  Nothing here talks to a coordinator; one that runs sees
+ * when files of its allow-list change. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,7 +91,10 @@ static int revoke_key(const char *dir, const char *name, struct ha_error *err)
     if (unlink(public) < 0)
         r = ha_error_set(err, errno, "%s: %s", public, strerror(errno));
     else
-        printf("%s is no longer in the allow-list; send SIGHUP to ha-coordinator\n", name);
+        printf(
+            "%s is no longer in the allow-list: a coordinator of this machine refuses it from now "
+            "on; send SIGHUP to one that reads this folder over the network\n",
+            name);
     free(public);
     return r;
 }

@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
@@ -143,6 +145,29 @@ static void reads_the_allow_list(void **state)
     assert_int_equal(ha_allow_list_load(in_folder("nowhere"), &list, &err), -ENOENT);
 }
 
+/* In a process that never saw a key a core file would be written. */
+static void holds_keys_out_of_core_files(void **state)
+{
+    struct ha_curve_key key;
+    int status;
+    pid_t child;
+
+    (void)state;
+    assert_int_equal(ha_curve_generate(&key, NULL), 0);
+    assert_int_equal(ha_curve_key_save(in_folder("own"), &key, NULL), 0);
+    child = fork();
+    if (child == 0) {
+        prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+        if (ha_curve_key_load(in_folder("own"), &key, NULL) < 0)
+            _exit(2);
+        _exit(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0));
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (WEXITSTATUS(status) == 1)
+        skip(); /* under a sanitizer, which has to read the process */
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 static void knows_names_and_roles(void **state)
 {
     enum ha_net_role role;
@@ -219,6 +244,7 @@ static void lets_in_only_who_is_in_the_list(void **state)
     struct ha_loop *loop;
     struct ha_curve_key key;
     struct ha_error err = {0};
+    char public_key[HA_CURVE_KEY_BYTES];
 
     (void)state;
     assert_int_equal(mkdir(in_folder("clients"), 0700), 0);
@@ -256,12 +282,25 @@ static void lets_in_only_who_is_in_the_list(void **state)
     run(loop, &n_answers, 1, 5000);
     assert_int_equal(n_answers, 1);
 
-    /* Revoked: the open connection is of no more use, either way. */
+    /* Another role: from the next message on. */
+    assert_int_equal(ha_curve_public_load(in_folder("clients/friend.pub"), public_key, NULL, &err),
+                     0);
+    add_client("friend", public_key, HA_NET_ROLE_READ);
+    ha_client_send(friend, "it is me", 8);
+    run(loop, &served.n, 2, 5000);
+    assert_int_equal(served.role, HA_NET_ROLE_READ);
+    assert_int_equal(ha_net_keys_trouble(server_net, &err), 0);
+
+    /* Revoked, beside a file that nobody can read: the open connection is of no more use,
+     * either way. */
+    write_text("clients/broken.pub", "half a file", 0644);
     assert_int_equal(unlink(in_folder("clients/friend.pub")), 0);
-    assert_int_equal(ha_net_reload_keys(server_net, &err), 0);
     ha_client_send(friend, "still me", 8);
-    run(loop, &served.n, 2, 300);
-    assert_int_equal(served.n, 1);
+    run(loop, &served.n, 3, 300);
+    assert_int_equal(served.n, 2);
+    assert_int_equal(ha_net_keys_trouble(server_net, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "broken.pub"));
+    assert_int_equal(ha_net_keys_trouble(server_net, &err), 0); /* told once */
     assert_int_equal(ha_server_refused(server), 1);
     assert_int_equal(ha_server_send(server, served.peer, "yes", 3), -EACCES);
 
@@ -278,11 +317,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-        TEST(keeps_keys_in_private_files),
-        TEST(refuses_damaged_key_files),
-        TEST(reads_the_allow_list),
-        TEST(knows_names_and_roles),
-        TEST(lets_in_only_who_is_in_the_list),
+        TEST(keeps_keys_in_private_files),  TEST(refuses_damaged_key_files),
+        TEST(reads_the_allow_list),         TEST(knows_names_and_roles),
+        TEST(holds_keys_out_of_core_files), TEST(lets_in_only_who_is_in_the_list),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -441,6 +441,53 @@ static void shares_turns(void **state)
     free(endpoint);
 }
 
+static void bounds_the_peers_it_knows(void **state)
+{
+    const struct ha_socket_options options = {.max_peers = 2};
+    char *endpoint = ipc_endpoint();
+    struct ha_client *clients[3];
+
+    (void)state;
+    open_server(endpoint, &options);
+    for (int i = 0; i < 3; i++) {
+        clients[i] = open_client(endpoint, NULL);
+        ha_client_send(clients[i], "hello", 5);
+        run_for(200);
+    }
+    assert_int_equal(served.n, 2);
+    assert_int_equal(ha_server_refused(server), 1);
+    ha_client_send(clients[0], "again", 5); /* who is known goes on */
+    run_until(&served.n, 3);
+    for (int i = 0; i < 3; i++)
+        ha_client_destroy(clients[i]);
+    free(endpoint);
+}
+
+static void bounds_the_messages_of_a_second(void **state)
+{
+    const struct ha_socket_options options = {.max_per_second = 5};
+    char *endpoint = ipc_endpoint();
+    struct ha_client *fast, *slow;
+
+    (void)state;
+    open_server(endpoint, &options);
+    fast = open_client(endpoint, NULL);
+    slow = open_client(endpoint, NULL);
+    for (int i = 0; i < 20; i++)
+        ha_client_send(fast, "now", 3);
+    run_for(300);
+    assert_int_equal(served.n, 5);
+    assert_int_equal(ha_server_refused(server), 15);
+    ha_client_send(slow, "me too", 6); /* another's haste is not its own */
+    run_until(&served.n, 6);
+    run_for(1100);
+    ha_client_send(fast, "now", 3);
+    run_until(&served.n, 7);
+    ha_client_destroy(fast);
+    ha_client_destroy(slow);
+    free(endpoint);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -457,6 +504,8 @@ int main(void)
         TEST(refuses_chosen_routing_ids),
         TEST(lets_sockets_end_in_their_callbacks),
         TEST(shares_turns),
+        TEST(bounds_the_peers_it_knows),
+        TEST(bounds_the_messages_of_a_second),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
