@@ -16,6 +16,7 @@
 #include "common/base/fault.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
+#include "common/base/memory_use.h"
 #include "common/base/path.h"
 #include "common/conf/daemon.h"
 #include "common/io/file.h"
@@ -25,7 +26,10 @@
 #include "coordinator/server/fuse_preview.h"
 #include "coordinator/server/coordinator.h"
 #include "coordinator/server/files.h"
+#include "coordinator/server/inspect.h"
+#include "coordinator/server/restore.h"
 #include "coordinator/server/space.h"
+#include "coordinator/store/backup.h"
 #include "coordinator/store/store.h"
 #include "proto/wire.h"
 
@@ -44,7 +48,9 @@ struct program {
     struct ha_coordinator *c;
     struct ha_loop_timer *tick;
     struct ha_loop_fd *watch;
-    int64_t looked_ms;
+    int64_t looked_ms, refused;
+    int64_t max_artifact_bytes, max_sweep_bytes; /* 0: any */
+    char libraries[96];
     int status;
 };
 
@@ -61,6 +67,9 @@ static const struct ha_option options[] = {
     {"watch-fd", "N", "end when this descriptor does: for programs that start a coordinator"},
     {"fuse", "FILE", "print how the cells in FILE (JSON of hactl) would share jobs, and end"},
     {"check", NULL, "check settings and database, print the settings and end"},
+    {"inspect", "FILE", "check a copy of a database, print what it holds and end (hactl backup)"},
+    {"restore", "BACKUP", "take a backup's database and artifacts and end (hactl restore)"},
+    {"discard-newer", NULL, "restore also over a database that knows more than the backup"},
     {"version", NULL, "print the version and end"},
 };
 
@@ -191,6 +200,32 @@ static void on_orphan(void *context, const char *sha256)
     ha_files_orphan(p->files, sha256);
 }
 
+static void on_snapshot_copied(void *context, int64_t number, const char *path)
+{
+    struct program *p = context;
+    struct ha_error err = {0};
+
+    if (ha_files_adopt(p->files, number, path) < 0) {
+        ha_error_set(&err, ENOMEM, "no memory for a backup");
+        ha_coordinator_snapshot(p->c, number, "", 0, &err);
+    }
+}
+
+static void on_snapshot_end(void *context, const char *sha256)
+{
+    struct program *p = context;
+
+    ha_files_drop_snapshot(p->files, sha256);
+}
+
+static void on_snapshot(void *context, int64_t number, const char *sha256, int64_t size,
+                        const struct ha_error *why)
+{
+    struct program *p = context;
+
+    ha_coordinator_snapshot(p->c, number, sha256, size, why);
+}
+
 static void on_disk_full(void *context)
 {
     struct program *p = context;
@@ -252,12 +287,22 @@ static void on_gone(void *context, ha_peer peer)
 
 static void look_at_disk(struct program *p)
 {
-    int64_t now = ha_loop_now_ms(p->loop);
+    int64_t now = ha_loop_now_ms(p->loop), refused;
+    struct ha_error err = {0};
 
     if (p->looked_ms != 0 && now - p->looked_ms < LOOK_MS)
         return;
     p->looked_ms = now;
     ha_coordinator_set_disk_low(p->c, ha_space_look(p->space));
+    refused = ha_server_refused(p->server) + ha_files_refused(p->files);
+    if (refused > p->refused)
+        ha_log_warning("%lld messages were refused: keys that are not allowed, or over the limits",
+                       (long long)(refused - p->refused));
+    p->refused = refused;
+    if (ha_net_keys_trouble(p->net, &err) < 0)
+        ha_log_error("the allow-list cannot be read, the keys that it lacks are refused: %s",
+                     ha_error_text(&err));
+    ha_coordinator_set_refused(p->c, refused);
 }
 
 static void on_turn_end(void *context)
@@ -343,7 +388,7 @@ static void warn_of_network(const char *dir)
 
 /* ---- start ----------------------------------------------------------------------------------- */
 
-static int open_store(struct program *p, struct ha_error *err)
+static int lock_folder(struct program *p, struct ha_error *err)
 {
     char *lock_path;
     int r;
@@ -361,6 +406,15 @@ static int open_store(struct program *p, struct ha_error *err)
     free(lock_path);
     if (r == 0)
         warn_of_network(p->dir);
+    return r;
+}
+
+static int open_store(struct program *p, struct ha_error *err)
+{
+    int r = lock_folder(p, err);
+
+    if (r == 0)
+        r = ha_restore_check_marker(p->config.database, err);
     if (r == 0)
         r = ha_store_open(p->config.database, &p->store, err);
     if (r == 0)
@@ -373,13 +427,18 @@ static bool is_tcp(const char *endpoint)
     return strncmp(endpoint, "tcp://", 6) == 0;
 }
 
+static bool serves_with_keys(const struct program *p)
+{
+    return !p->config.insecure_loopback &&
+           (is_tcp(p->config.listen) || is_tcp(p->config.files_listen));
+}
+
 static int secure(struct program *p, struct ha_error *err)
 {
     char *key, *allowed;
     int r;
 
-    if (p->config.insecure_loopback ||
-        (!is_tcp(p->config.listen) && !is_tcp(p->config.files_listen)))
+    if (!serves_with_keys(p))
         return 0;
     key = ha_path_join(p->config.keys, "server.key");
     allowed = ha_path_join(p->config.keys, "clients");
@@ -392,6 +451,22 @@ static int secure(struct program *p, struct ha_error *err)
     return r;
 }
 
+/* "none" is 0. */
+static int read_size(const char *key, const char *text, int64_t *ret_bytes, struct ha_error *err)
+{
+    *ret_bytes = 0;
+    return strcmp(text, "none") == 0 ? 0 : ha_memory_parse(key, text, ret_bytes, err);
+}
+
+static int read_sizes(struct program *p, struct ha_error *err)
+{
+    int r =
+        read_size("max_artifact_size", p->config.max_artifact_size, &p->max_artifact_bytes, err);
+
+    return r < 0 ? r
+                 : read_size("max_sweep_size", p->config.max_sweep_size, &p->max_sweep_bytes, err);
+}
+
 static int bind_files(struct program *p, struct ha_error *err)
 {
     return ha_files_start(
@@ -400,9 +475,13 @@ static int bind_files(struct program *p, struct ha_error *err)
                                    .endpoint = p->config.files_listen,
                                    .dir = p->config.artifacts,
                                    .socket = {.insecure_loopback = p->config.insecure_loopback,
-                                              .max_message_bytes = 4 << 20},
+                                              .max_message_bytes = 4 << 20,
+                                              .max_peers = p->config.max_connections,
+                                              .max_per_second = p->config.max_requests_per_second},
+                                   .max_artifact_bytes = p->max_artifact_bytes,
                                    .stored = on_artifact_stored,
                                    .fatal = on_files_fatal,
+                                   .snapshot = on_snapshot,
                                    .context = p},
         &p->files, err);
 }
@@ -412,12 +491,20 @@ static int start_core(struct program *p, struct ha_error *err)
     struct ha_coordinator_options core = {
         .rules = {p->config.heartbeat_ms, p->config.late_ms, p->config.lost_ms},
         .preempt_ms = p->config.preempt_after_s * 1000,
+        .artifacts = p->config.artifacts,
+        .database = p->config.database,
+        .keys = serves_with_keys(p) ? p->config.keys : NULL,
+        .libraries = p->libraries,
+        .gc_after_ms = p->config.gc_after_s * 1000,
+        .max_sweep_bytes = p->max_sweep_bytes,
         .version = HA_VERSION,
         .files_endpoint = ha_files_endpoint(p->files)};
     struct ha_coordinator_hooks hooks = {.send = on_send,
                                          .artifact_stored = on_artifact_durable,
                                          .artifact_orphan = on_orphan,
                                          .disk_full = on_disk_full,
+                                         .snapshot_copied = on_snapshot_copied,
+                                         .snapshot_end = on_snapshot_end,
                                          .context = p};
 
     return ha_coordinator_create(&core, &hooks, p->store, ha_clock_boot_ms(), ha_clock_wall_ms(),
@@ -428,6 +515,8 @@ static int bind_control(struct program *p, struct ha_error *err)
 {
     struct ha_socket_options socket = {.insecure_loopback = p->config.insecure_loopback,
                                        .max_message_bytes = p->config.max_frame_bytes,
+                                       .max_peers = p->config.max_connections,
+                                       .max_per_second = p->config.max_requests_per_second,
                                        .messages_per_turn = MESSAGES_PER_TURN};
     struct ha_server_handlers handlers = {.message = on_message, .gone = on_gone, .context = p};
 
@@ -482,8 +571,12 @@ static void notify(const char *state)
 static int start(struct program *p, const struct ha_arguments *arguments, struct ha_error *err)
 {
     const char *watched = ha_arguments_value(arguments, "watch-fd", NULL);
-    int r = open_store(p, err);
+    int r = read_sizes(p, err);
 
+    (void)snprintf(p->libraries, sizeof p->libraries, "SQLite %s, libzmq %s", ha_store_library(),
+                   ha_net_library());
+    if (r == 0)
+        r = open_store(p, err);
     if (r == 0)
         r = ha_loop_create(&p->loop, err);
     if (r == 0)
@@ -576,6 +669,47 @@ static int check(struct program *p)
     return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+/* ---- restore -----------------------------------------------------------------------------------
+ */
+
+/* On a terminal only. */
+static void on_restore(void *context, const char *what, int64_t done, int64_t total)
+{
+    (void)context;
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r%s %lld of %lld artifacts%s", what, (long long)done, (long long)total,
+                done == total ? "\n" : "");
+}
+
+static int restore(struct program *p, const struct ha_arguments *arguments)
+{
+    struct ha_restore_options order = {
+        .backup = ha_arguments_value(arguments, "restore", ""),
+        .database = p->config.database,
+        .artifacts = p->config.artifacts,
+        .discard_newer = ha_arguments_given(arguments, "discard-newer"),
+        .progress = on_restore,
+    };
+    struct ha_restore_report report;
+    struct ha_error err = {0};
+    int r = lock_folder(p, &err);
+
+    if (r == 0)
+        r = ha_restore(&order, &report, &err);
+    if (r == 0)
+        printf("%s: %lld sweeps, %lld artifacts (%lld MiB, %lld of them new here); %lld attempts "
+               "that ran when the backup was taken begin anew\n",
+               p->config.database, (long long)report.sweeps, (long long)report.artifacts,
+               (long long)(report.bytes >> 20), (long long)report.placed,
+               (long long)report.attempts);
+    if (r == 0 && report.replaced[0])
+        printf("what was there before is %s%s\n", p->config.database, report.replaced);
+    stop(p);
+    if (r < 0)
+        ha_log_error("%s", ha_error_text(&err));
+    return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
     struct program program = {.status = EXIT_SUCCESS};
@@ -597,13 +731,21 @@ int main(int argc, char **argv)
             fprintf(stderr, "ha-coordinator: %s\n", ha_error_text(&err));
             status = EXIT_FAILURE;
         }
+    } else if (ha_arguments_given(arguments, "inspect")) {
+        if (ha_inspect(ha_arguments_value(arguments, "inspect", ""), &err) < 0) {
+            fprintf(stderr, "ha-coordinator: %s\n", ha_error_text(&err));
+            status = EXIT_FAILURE;
+        }
     } else if (load(arguments, &program.config, &err) < 0) {
         fprintf(stderr, "ha-coordinator: %s\n", ha_error_text(&err));
         status = 2;
     } else {
         set_up_log(&program.config);
-        status =
-            ha_arguments_given(arguments, "check") ? check(&program) : serve(&program, arguments);
+        if (ha_arguments_given(arguments, "restore"))
+            status = restore(&program, arguments);
+        else
+            status = ha_arguments_given(arguments, "check") ? check(&program)
+                                                            : serve(&program, arguments);
         ha_coordinator_config_clear(&program.config);
     }
     ha_arguments_destroy(arguments);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/buffer.h"
+#include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/fault.h"
 #include "common/base/log.h"
@@ -77,11 +78,14 @@ static void fail(struct daemon *d, int r)
 
 static void effect_send(void *context, const struct ha_wire_message *message)
 {
+    struct ha_wire_message stamped = *message;
     struct daemon *d = context;
     struct ha_error err;
 
     ha_buffer_reset(&d->frame);
-    if (ha_wire_encode(message, &d->frame, &err) < 0) {
+    if (message->kind == HA_WIRE_HEARTBEAT)
+        stamped.body.heartbeat.wall_ms = ha_clock_wall_ms();
+    if (ha_wire_encode(&stamped, &d->frame, &err) < 0) {
         ha_log_error("%s cannot be sent: %s", ha_wire_body_name(message->kind),
                      ha_error_text(&err));
         return;

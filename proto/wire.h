@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/wire_operate.h"
 #include "proto/wire_work.h"
 
 struct ha_buffer;
@@ -263,6 +264,8 @@ struct ha_wire_worker_row {
     int64_t last_seen_ms; /* wall clock */
     const char *version;
     const char *note; /* who drains it, since when and why */
+    int64_t clock_ms; /* its clock less the coordinator's, as its last heartbeat showed */
+    bool clock_known;
 };
 
 struct ha_wire_workers_reply {
@@ -355,6 +358,12 @@ enum ha_wire_body {
     HA_WIRE_METRICS_REPLY = 65,
     HA_WIRE_NORMS_REQUEST = 66,
     HA_WIRE_NORMS_REPLY = 67,
+    HA_WIRE_BACKUP = 80,
+    HA_WIRE_BACKUP_REPLY = 81,
+    HA_WIRE_GC = 82,
+    HA_WIRE_GC_REPLY = 83,
+    HA_WIRE_HEALTH_REQUEST = 84,
+    HA_WIRE_HEALTH_REPLY = 85,
 };
 
 struct ha_wire_message {
@@ -402,6 +411,12 @@ struct ha_wire_message {
         struct ha_wire_metrics_reply metrics_reply;
         struct ha_wire_norms_request norms_request;
         struct ha_wire_norms_reply norms_reply;
+        struct ha_wire_backup backup;
+        struct ha_wire_backup_reply backup_reply;
+        struct ha_wire_gc gc;
+        struct ha_wire_gc_reply gc_reply;
+        struct ha_wire_health_request health_request;
+        struct ha_wire_health_reply health_reply;
     } body;
 };
 struct ha_wire_limits {

@@ -7,45 +7,7 @@
 
 #include "proto/ha.pb-c.h"
 #include "proto/wire.h"
-
-#define MEMBER(type, member) (((struct ha_wire_##type *)0)->member)
-
-/* The parts of a table entry: where a member is, and the size of one value. */
-#define AT(type, member) .offset = offsetof(struct ha_wire_##type, member)
-#define ONE(type, member) AT(type, member), .bytes = sizeof(MEMBER(type, member))
-#define MANY(type, member)                                                                         \
-    AT(type, member), .count_offset = offsetof(struct ha_wire_##type, n_##member),                 \
-                      .bytes = sizeof(*MEMBER(type, member))
-
-#define PLAIN(holder, member, check)                                                               \
-    {                                                                                              \
-        .name = #member, ONE(holder, member), .rule = check                                        \
-    }
-#define LIST(holder, member, check)                                                                \
-    {                                                                                              \
-        .name = #member, MANY(holder, member), .rule = check                                       \
-    }
-#define SUB(holder, member, sub)                                                                   \
-    {                                                                                              \
-        .name = #member, ONE(holder, member), .type = &sub##_type                                  \
-    }
-#define SUBS(holder, member, sub)                                                                  \
-    {                                                                                              \
-        .name = #member, MANY(holder, member), .type = &sub##_type                                 \
-    }
-#define CHOICE(holder, group, member, sub)                                                         \
-    {                                                                                              \
-        .name = #member, ONE(holder, group.member), .type = &sub##_type                            \
-    }
-
-#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
-#define TYPE(name)                                                                                 \
-    static const struct wire_type name##_type = {&ha__##name##__descriptor,                        \
-                                                 sizeof(struct ha_wire_##name), WIRE_NO_KIND,      \
-                                                 name##_fields, COUNT_OF(name##_fields)}
-#define EMPTY(name)                                                                                \
-    static const struct wire_type name##_type = {                                                  \
-        &ha__##name##__descriptor, sizeof(struct ha_wire_##name), WIRE_NO_KIND, NULL, 0}
+#include "proto/wire_table_macros.h"
 
 /* One member per line, to be compared with ha.proto. */
 /* clang-format off */
@@ -105,6 +67,7 @@ static const struct wire_field heartbeat_fields[] = {
     PLAIN(heartbeat, free_slots, ANY),
     PLAIN(heartbeat, draining, ANY),
     SUBS(heartbeat, running, running),
+    PLAIN(heartbeat, wall_ms, COUNT),
 };
 TYPE(heartbeat);
 
@@ -628,6 +591,8 @@ static const struct wire_field worker_row_fields[] = {
     PLAIN(worker_row, last_seen_ms, COUNT),
     PLAIN(worker_row, version, ANY),
     PLAIN(worker_row, note, ANY),
+    PLAIN(worker_row, clock_ms, ANY),
+    PLAIN(worker_row, clock_known, ANY),
 };
 TYPE(worker_row);
 
@@ -725,6 +690,12 @@ static const struct wire_field envelope_fields[] = {
     CHOICE(message, body, metrics_reply, metrics_reply),
     CHOICE(message, body, norms_request, norms_request),
     CHOICE(message, body, norms_reply, norms_reply),
+    CHOICE(message, body, backup, backup),
+    CHOICE(message, body, backup_reply, backup_reply),
+    CHOICE(message, body, gc, gc),
+    CHOICE(message, body, gc_reply, gc_reply),
+    CHOICE(message, body, health_request, health_request),
+    CHOICE(message, body, health_reply, health_reply),
 };
 const struct wire_type wire_message_type = {
     &ha__envelope__descriptor, sizeof(struct ha_wire_message),

@@ -79,6 +79,7 @@ struct ha_wire_heartbeat {
     bool draining;
     struct ha_wire_running *running;
     int64_t n_running;
+    int64_t wall_ms; /* the sender's clock; 0: not told */
 };
 
 struct ha_wire_job_ref {

@@ -66,6 +66,16 @@ static const struct ha_setting coordinator_rows[] = {
      .otherwise = "5m", OURS,
      .help = "an attempt that ran so long stops at a checkpoint when a sweep of higher priority "
              "waits and no other place fits; 0: never"},
+    {"gc_after", HA_SETTING_DURATION, AT(gc_after_s), BETWEEN(3600, 315360000), .otherwise = "168h",
+     OURS, .help = "hactl gc leaves what was needed since (a submit under way uploads first)"},
+    {"max_artifact_size", HA_SETTING_TEXT, AT(max_artifact_size), .memory = true,
+     .otherwise = "none", OURS, .help = "larger files are not stored; 4GiB"},
+    {"max_sweep_size", HA_SETTING_TEXT, AT(max_sweep_size), .memory = true, .otherwise = "none",
+     OURS, .help = "a sweep's data files, adapters, checkpoints and logs together; 100GiB"},
+    {"max_connections", HA_SETTING_INT, AT(max_connections), BETWEEN(16, 1000000),
+     .otherwise = "20000", OURS, .help = "peers of one socket; messages of further ones are dropped"},
+    {"max_requests_per_second", HA_SETTING_INT, AT(max_requests_per_second), BETWEEN(0, 1000000),
+     .otherwise = "20000", OURS, .help = "of one connection; further ones are dropped; 0: any"},
     LOG_ROWS,
 };
 #undef ROW_STRUCT
@@ -106,6 +116,10 @@ static const struct ha_setting worker_rows[] = {
      OURS, .help = "the same for one optimizer step"},
     {"stall_generate", HA_SETTING_DURATION, AT(stall_generate_s), BETWEEN(1, 864000),
      .otherwise = "30m", OURS, .help = "the same for generation"},
+    {"log_size", HA_SETTING_TEXT, AT(log_size), .memory = true, .otherwise = "64MiB", OURS,
+     .help = "of one file of what an attempt prints; the last one is stored"},
+    {"log_files", HA_SETTING_INT, AT(log_files), BETWEEN(1, 100), .otherwise = "4", OURS,
+     .help = "so many such files are kept in work_dir while it runs"},
     LOG_ROWS,
 };
 #undef ROW_STRUCT

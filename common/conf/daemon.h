@@ -20,7 +20,11 @@ struct ha_coordinator_config {
     int64_t heartbeat_ms, late_ms, lost_ms;
     int64_t max_frame_bytes;
     int64_t stop_grace_s;
-    int64_t preempt_after_s; /* 0: attempts never make room for others */
+    int64_t preempt_after_s;                  /* 0: attempts never make room for others */
+    int64_t gc_after_s;                       /* what hactl gc removes is older */
+    char *max_artifact_size, *max_sweep_size; /* "none", or an amount of memory */
+    int64_t max_connections;                  /* of either socket */
+    int64_t max_requests_per_second;          /* of one connection; 0: any number */
     char *log_level, *log_format;
 };
 
@@ -41,6 +45,8 @@ struct ha_worker_config {
     bool insecure_loopback;
     int64_t stop_grace_s; /* between SIGTERM and SIGKILL of an attempt */
     int64_t stall_load_s, stall_step_s, stall_generate_s;
+    char *log_size; /* of one file of an attempt's log */
+    int64_t log_files;
     char *log_level, *log_format;
 };
 

@@ -169,7 +169,11 @@ static int open_ends(const struct ha_spawn_options *options, struct plan *plan,
     }
     if (options->output_pipe)
         r = make_pipe(true, &child->output_fd, &plan->output_fd, err);
-    else if (plan->error_fd >= 0)
+    if (r == 0 && options->output_pipe && options->error_to_pipe) {
+        close_fd(&plan->error_fd);
+        plan->error_fd = fcntl(plan->output_fd, F_DUPFD_CLOEXEC, 0);
+    }
+    if (!options->output_pipe && plan->error_fd >= 0)
         plan->output_fd = fcntl(plan->error_fd, F_DUPFD_CLOEXEC, 0);
     if (r == 0 && options->contract_pipe)
         r = make_pipe(true, &child->contract_fd, &plan->contract_fd, err);

@@ -23,6 +23,7 @@ struct ha_spawn_options {
         *environment;     /* "NAME=value" added to the parent's, ended by NULL; may be NULL */
     const char *log_path; /* standard output and error are appended here; NULL: the parent's */
     bool output_pipe;     /* standard output to a pipe instead (error still as above) */
+    bool error_to_pipe;   /* with output_pipe: standard error goes there as well */
     bool input_pipe;      /* standard input from a pipe; else /dev/null */
     bool contract_pipe;   /* a pipe that the child writes to at HA_SPAWN_CONTRACT_FD */
     bool own_group;       /* a process group of its own, which ha_child_signal reaches */

@@ -10,7 +10,7 @@
 #include "common/base/error.h"
 #include "common/proc/spawn.h"
 
-enum { OUTPUT_LIMIT_BYTES = 16 << 20, POLL_MS = 100 };
+enum { OUTPUT_LIMIT_BYTES = 128 << 20, POLL_MS = 100 };
 
 /* Reads until the end of the pipe. */
 static int read_all(int fd, const char *name, struct ha_buffer *out, struct ha_error *err)

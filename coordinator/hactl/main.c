@@ -14,13 +14,14 @@ static const struct ha_verb *const verbs[] = {
     &ha_verb_why,       &ha_verb_show,   &ha_verb_results, &ha_verb_report,  &ha_verb_log,
     &ha_verb_metrics,   &ha_verb_cancel, &ha_verb_retry,   &ha_verb_workers, &ha_verb_keys,
     &ha_verb_artifacts, &ha_verb_export, &ha_verb_version, &ha_verb_probe,   &ha_verb_pause,
-    &ha_verb_resume,    &ha_verb_set,
+    &ha_verb_resume,    &ha_verb_set,    &ha_verb_backup,  &ha_verb_restore, &ha_verb_gc,
+    &ha_verb_doctor,
 };
 
 enum { N_VERBS = sizeof(verbs) / sizeof(verbs[0]) };
 
 /* Known by name, so that asking for them is answered and not guessed at. */
-static const char *const not_built[] = {"diff", "judge", "backup", "restore", "doctor", "gc"};
+static const char *const not_built[] = {"diff", "judge"};
 
 static void print_usage(FILE *out)
 {

@@ -97,6 +97,7 @@ void ha_coordinator_destroy(struct ha_coordinator *c)
     if (!c)
         return;
     ha_store_rollback(c->store);
+    ha_backup_drop(c);
     ha_server_drop_held(c, 0);
     ha_chores_clear(c);
     ha_members_clear(c);
@@ -112,6 +113,11 @@ void ha_coordinator_set_disk_low(struct ha_coordinator *c, const char *why)
 {
     free(c->disk_low);
     c->disk_low = ha_strdup(why);
+}
+
+void ha_coordinator_set_refused(struct ha_coordinator *c, int64_t count)
+{
+    c->refused = count;
 }
 
 void ha_coordinator_peer_gone(struct ha_coordinator *c, uint64_t peer)
@@ -364,6 +370,7 @@ int ha_coordinator_turn_end(struct ha_coordinator *c, bool input_pending, struct
         ha_chores_kept(c);
     }
     ha_server_release_held(c);
+    ha_backup_work(c);
     c->asked_count = 0;
     c->in_turn = false;
     c->turn_ended_ms = c->boot_ms;
@@ -376,7 +383,7 @@ int64_t ha_coordinator_idle_ms(const struct ha_coordinator *c)
 
     if (c->boot_ms < c->rest_until_ms)
         return c->rest_until_ms - c->boot_ms;
-    if (c->chores || c->changed)
+    if (c->chores || c->changed || ha_backup_has_work(c))
         return 0;
     if (c->plan_at_ms != 0 && c->plan_at_ms - c->wall_ms < idle_ms)
         idle_ms = c->plan_at_ms - c->wall_ms;

@@ -30,6 +30,11 @@ struct ha_coordinator_hooks {
     void (*artifact_orphan)(void *context, const char *sha256);
     /* A turn could not be stored because the disk is full. */
     void (*disk_full)(void *context);
+    /* A copy of the database is written: sync and hash it, give it the name of its hash, then call
+     * ha_coordinator_snapshot. */
+    void (*snapshot_copied)(void *context, int64_t number, const char *path);
+    /* Nobody needs that file any more. */
+    void (*snapshot_end)(void *context, const char *sha256);
     void *context;
 };
 
@@ -38,8 +43,13 @@ struct ha_coordinator_options {
     const char *version;
     const char *files_endpoint; /* told to those who may use it */
     int64_t slice_us;           /* of long work per turn; 0: 2,000 */
-    int64_t preempt_ms;         /* that an attempt runs before one of higher priority may take its
-                                   place; 0: never */
+    const char
+        *artifacts; /* their folder, which has a folder "snapshot"; NULL: no backups, no gc */
+    const char *database, *keys, *libraries; /* for people; NULL: not known */
+    int64_t gc_after_ms;     /* gc leaves younger things, unless it is told another age */
+    int64_t max_sweep_bytes; /* of a sweep's artifacts; 0: any */
+    int64_t preempt_ms;      /* that an attempt runs before one of higher priority may take its
+                                place; 0: never */
 };
 
 /* The store is borrowed.  boot_ms: now; every lease that the store holds begins
@@ -71,6 +81,13 @@ void ha_coordinator_peer_gone(struct ha_coordinator *c, uint64_t peer);
 
 /* A file of this hash is complete and synced: make its row. */
 void ha_coordinator_artifact(struct ha_coordinator *c, const char *sha256, int64_t size);
+
+/* What became of a copy of the database (hooks.snapshot_copied); why NULL: sha256 names it. */
+void ha_coordinator_snapshot(struct ha_coordinator *c, int64_t number, const char *sha256,
+                             int64_t size, const struct ha_error *why);
+
+/* Messages that the sockets refused so far. */
+void ha_coordinator_set_refused(struct ha_coordinator *c, int64_t count);
 
 /* why NULL: the disk has room again. */
 void ha_coordinator_set_disk_low(struct ha_coordinator *c, const char *why);

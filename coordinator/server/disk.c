@@ -44,6 +44,11 @@ static char *partial_path(const struct ha_disk *disk, const char *sha256)
     return ha_format("%s/partial/%s", disk->dir, sha256);
 }
 
+static char *snapshot_path(const struct ha_disk *disk, const char *sha256)
+{
+    return ha_format("%s/snapshot/%s", disk->dir, sha256);
+}
+
 static int no_memory(struct ha_error *err)
 {
     return ha_error_set(err, ENOMEM, "no memory for an artifact");
@@ -58,16 +63,16 @@ static int failed(const char *what, const char *path, int code, struct ha_error 
 
 /* ---- opening ------------------------------------------------------------------------- */
 
-static void remove_old(const struct ha_disk *disk)
+static void remove_old(const struct ha_disk *disk, const char *name, int64_t kept_s)
 {
-    char *folder = ha_path_join(disk->dir, "partial");
+    char *folder = ha_path_join(disk->dir, name);
     DIR *entries = folder ? opendir(folder) : NULL;
     struct dirent *entry;
     struct stat st;
 
     while (entries && (entry = readdir(entries)) != NULL) {
         if (fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            S_ISREG(st.st_mode) && time(NULL) - st.st_mtime > PARTIAL_KEPT_S)
+            S_ISREG(st.st_mode) && time(NULL) - st.st_mtime >= kept_s)
             unlinkat(dirfd(entries), entry->d_name, 0);
     }
     if (entries)
@@ -78,22 +83,26 @@ static void remove_old(const struct ha_disk *disk)
 int ha_disk_open(const char *dir, struct ha_disk **ret_disk, struct ha_error *err)
 {
     struct ha_disk *disk = ha_calloc(1, sizeof *disk);
-    char *partial = ha_path_join(dir, "partial");
-    int r = disk && partial ? ha_path_make_dirs(partial, 0700, err) : no_memory(err);
+    char *partial = ha_path_join(dir, "partial"), *snapshot = ha_path_join(dir, "snapshot");
+    int r = disk && partial && snapshot ? ha_path_make_dirs(partial, 0700, err) : no_memory(err);
 
+    if (r == 0)
+        r = ha_path_make_dirs(snapshot, 0700, err);
     if (disk) {
         disk->dir = ha_strdup(dir);
         for (int i = 0; i < UPLOADS; i++)
             disk->uploads[i].fd = -1;
     }
     free(partial);
+    free(snapshot);
     if (r == 0 && !disk->dir)
         r = no_memory(err);
     if (r < 0) {
         ha_disk_close(disk);
         return r;
     }
-    remove_old(disk);
+    remove_old(disk, "partial", PARTIAL_KEPT_S);
+    remove_old(disk, "snapshot", 0);
     *ret_disk = disk;
     return 0;
 }
@@ -343,6 +352,11 @@ int64_t ha_disk_read(struct ha_disk *disk, const char *sha256, int64_t offset, v
     struct stat st;
     int r = 0;
 
+    if (fd < 0 && path) {
+        free(path);
+        path = snapshot_path(disk, sha256);
+        fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+    }
     if (fd < 0 || fstat(fd, &st) < 0)
         r = !path ? no_memory(err) : ha_error_set(err, ENOENT, "there is no artifact %s", sha256);
     while (r == 0 && done < bytes) {
@@ -365,6 +379,49 @@ int64_t ha_disk_read(struct ha_disk *disk, const char *sha256, int64_t offset, v
 void ha_disk_remove(struct ha_disk *disk, const char *sha256)
 {
     char *path = final_path(disk, sha256);
+
+    if (path)
+        unlink(path);
+    free(path);
+}
+
+/* ---- snapshots ---------------------------------------------------------------------------------
+ */
+
+static int sync_file(const char *path, struct ha_error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), r = 0;
+
+    if (fd < 0 || fsync(fd) < 0)
+        r = failed("sync", path, errno, err);
+    if (fd >= 0)
+        close(fd);
+    return r;
+}
+
+int ha_disk_adopt(struct ha_disk *disk, const char *path, char ret_sha256[65], int64_t *ret_size,
+                  struct ha_error *err)
+{
+    char *named = NULL;
+    int r = sync_file(path, err);
+
+    if (r == 0)
+        r = ha_file_sha256(path, ret_sha256, ret_size, err);
+    if (r == 0) {
+        named = snapshot_path(disk, ret_sha256);
+        r = !named                     ? no_memory(err)
+            : rename(path, named) == 0 ? 0
+                                       : failed("rename", path, errno, err);
+    }
+    if (r < 0)
+        unlink(path);
+    free(named);
+    return r;
+}
+
+void ha_disk_remove_snapshot(struct ha_disk *disk, const char *sha256)
+{
+    char *path = snapshot_path(disk, sha256);
 
     if (path)
         unlink(path);

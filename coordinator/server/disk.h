@@ -3,6 +3,7 @@
  *   partial/HASH      bytes 0 .. have of an upload, in order
  *   ab/abcdef...      complete: the bytes were seen to have the hash that is the
  *                     name, and file and folders are synced
+ *   snapshot/         copies of the database, until their backup ends
  *
  * Names are hashes, so nothing from the wire becomes a path.  An upload goes on
  * where its partial file ends, also after a restart.  One thread. */
@@ -16,7 +17,7 @@
 struct ha_disk;
 struct ha_error;
 
-/* Makes the folders; forgets uploads that nobody went on with for a day. */
+/* Makes the folders; forgets uploads that nobody went on with for a day, and all snapshots. */
 int ha_disk_open(const char *dir, struct ha_disk **ret_disk, struct ha_error *err);
 void ha_disk_close(struct ha_disk *disk);
 
@@ -37,6 +38,12 @@ int64_t ha_disk_read(struct ha_disk *disk, const char *sha256, int64_t offset, v
                      size_t bytes, int64_t *ret_size, struct ha_error *err);
 
 void ha_disk_remove(struct ha_disk *disk, const char *sha256);
+
+/* Sync and hash a file of the folder snapshot/ and give it the name of its hash there;
+ * ha_disk_read finds it as it finds artifacts. */
+int ha_disk_adopt(struct ha_disk *disk, const char *path, char ret_sha256[65], int64_t *ret_size,
+                  struct ha_error *err);
+void ha_disk_remove_snapshot(struct ha_disk *disk, const char *sha256);
 
 /* A sync failed: what was written may be gone, and the process has to end. */
 bool ha_disk_fatal(const struct ha_disk *disk);

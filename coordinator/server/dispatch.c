@@ -34,6 +34,9 @@ static const struct entry {
     {HA_WIRE_WORKERS_REQUEST, HA_WIRE_ROLE_CLIENT, READERS, ha_handle_workers},
     {HA_WIRE_METRICS_REQUEST, HA_WIRE_ROLE_CLIENT, READERS, ha_handle_metrics},
     {HA_WIRE_NORMS_REQUEST, HA_WIRE_ROLE_CLIENT, READERS, ha_handle_norms},
+    {HA_WIRE_BACKUP, HA_WIRE_ROLE_CLIENT, ADMIN, ha_handle_backup},
+    {HA_WIRE_GC, HA_WIRE_ROLE_CLIENT, ADMIN, ha_handle_gc},
+    {HA_WIRE_HEALTH_REQUEST, HA_WIRE_ROLE_CLIENT, READERS, ha_handle_health},
 };
 
 static int check_hello(const struct ha_request *q, struct ha_error *err)

@@ -89,10 +89,10 @@ void ha_server_release_held(struct ha_coordinator *c)
         struct ha_held *held = &c->held[i];
 
         if (!held->data) {
-            void (*tell)(void *, const char *) =
-                held->orphan ? c->hooks.artifact_orphan : c->hooks.artifact_stored;
-
-            tell(c->hooks.context, held->sha256);
+            if (!held->orphan)
+                c->hooks.artifact_stored(c->hooks.context, held->sha256);
+            else if (!ha_backup_keeps(c, held->sha256))
+                c->hooks.artifact_orphan(c->hooks.context, held->sha256);
             continue;
         }
         if (c->hooks.send(c->hooks.context, held->peer, held->data, held->size) == -EHOSTUNREACH)

@@ -8,6 +8,7 @@
 
 #include "common/base/buffer.h"
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
@@ -43,6 +44,8 @@ struct note {
     char sha256[HA_SHA256_HEX_BYTES];
     int64_t size;
     struct ha_error why;
+    int64_t number; /* of a snapshot */
+    char path[];
 };
 
 static void post(struct ha_files *files, struct ha_loop *loop, ha_loop_fn fn, const char *sha256,
@@ -240,11 +243,32 @@ static const char *artifact_of(const struct ha_wire_message *message, bool *ret_
     }
 }
 
-static bool may(enum ha_net_role role, bool writes)
+/* That a file has which somebody uploads. */
+static int64_t size_of(const struct ha_wire_message *message)
 {
+    return message->kind == HA_WIRE_ARTIFACT_OPEN ? message->body.artifact_open.size
+                                                  : message->body.artifact_chunk.size;
+}
+
+static void refuse_size(struct ha_files *files, ha_peer peer, const struct ha_wire_message *message)
+{
+    struct ha_error err;
+
+    ha_error_set(&err, EFBIG,
+                 "a file of %lld bytes; the coordinator stores at most %lld (max_artifact_size in "
+                 "coordinator.toml)",
+                 (long long)size_of(message), (long long)files->options.max_artifact_bytes);
+    send_error(files, peer, message->request_id, EFBIG, ha_error_text(&err));
+}
+
+bool ha_files_may(enum ha_net_role role, enum ha_wire_body kind)
+{
+    bool reads = kind == HA_WIRE_ARTIFACT_READ;
+    bool writes = kind == HA_WIRE_ARTIFACT_OPEN || kind == HA_WIRE_ARTIFACT_CHUNK;
+
     if (role == HA_NET_ROLE_ADMIN || role == HA_NET_ROLE_WORKER || role == HA_NET_ROLE_SUBMIT)
-        return true;
-    return role == HA_NET_ROLE_READ && !writes;
+        return reads || writes;
+    return role == HA_NET_ROLE_READ && reads;
 }
 
 static void handle(struct ha_files *files, const struct ha_server_message *from,
@@ -258,13 +282,18 @@ static void handle(struct ha_files *files, const struct ha_server_message *from,
                    "this socket is for artifacts only");
         return;
     }
-    if (!may(from->role, writes)) {
+    if (!ha_files_may(from->role, message->kind)) {
         send_error(files, from->peer, message->request_id, EACCES,
                    "the role of this key may not do this");
         return;
     }
     if (!sha256[0]) {
         send_error(files, from->peer, message->request_id, EINVAL, "an artifact needs its hash");
+        return;
+    }
+    if (writes && files->options.max_artifact_bytes > 0 &&
+        size_of(message) > files->options.max_artifact_bytes) {
+        refuse_size(files, from->peer, message);
         return;
     }
     if (message->kind == HA_WIRE_ARTIFACT_OPEN)
@@ -291,12 +320,53 @@ static void on_message(void *context, const struct ha_server_message *from)
     ha_wire_message_destroy(message);
 }
 
+static bool is_awaited(const struct ha_files *files, const char *sha256)
+{
+    for (int64_t i = 0; i < files->waiting_count; i++) {
+        if (strcmp(files->waiting[i].sha256, sha256) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Somebody who uploads the same was told that all bytes are there: its row is about
+ * to be made again, and the file stays. */
 static void remove_orphan(void *context)
 {
     struct note *note = context;
 
-    ha_disk_remove(note->files->disk, note->sha256);
+    HA_CRASH_POINT("coordinator.artifact_before_remove");
+    if (!is_awaited(note->files, note->sha256))
+        ha_disk_remove(note->files->disk, note->sha256);
     free(note);
+}
+
+static void remove_snapshot(void *context)
+{
+    struct note *note = context;
+
+    ha_disk_remove_snapshot(note->files->disk, note->sha256);
+    free(note);
+}
+
+static void tell_snapshot(void *context)
+{
+    struct note *note = context;
+    struct ha_files *files = note->files;
+
+    files->options.snapshot(files->options.context, note->number, note->sha256, note->size,
+                            note->why.code ? &note->why : NULL);
+    free(note);
+}
+
+static void adopt(void *context)
+{
+    struct note *note = context;
+    struct ha_files *files = note->files;
+
+    (void)ha_disk_adopt(files->disk, note->path, note->sha256, &note->size, &note->why);
+    if (ha_loop_post(files->options.main_loop, tell_snapshot, note) < 0)
+        free(note);
 }
 
 static void stop(void *context)
@@ -386,6 +456,11 @@ const char *ha_files_endpoint(const struct ha_files *files)
     return ha_server_endpoint(files->server);
 }
 
+int64_t ha_files_refused(const struct ha_files *files)
+{
+    return ha_server_refused(files->server);
+}
+
 void ha_files_committed(struct ha_files *files, const char *sha256)
 {
     post(files, files->loop, row_is_durable, sha256, 0, NULL);
@@ -394,4 +469,25 @@ void ha_files_committed(struct ha_files *files, const char *sha256)
 void ha_files_orphan(struct ha_files *files, const char *sha256)
 {
     post(files, files->loop, remove_orphan, sha256, 0, NULL);
+}
+
+int ha_files_adopt(struct ha_files *files, int64_t number, const char *path)
+{
+    size_t length = strlen(path);
+    struct note *note = ha_calloc(1, sizeof *note + length + 1);
+
+    if (!note)
+        return -ENOMEM;
+    note->files = files;
+    note->number = number;
+    memcpy(note->path, path, length + 1);
+    if (ha_loop_post(files->loop, adopt, note) == 0)
+        return 0;
+    free(note);
+    return -ENOMEM;
+}
+
+void ha_files_drop_snapshot(struct ha_files *files, const char *sha256)
+{
+    post(files, files->loop, remove_snapshot, sha256, 0, NULL);
 }

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "common/net/socket.h"
+#include "proto/wire.h"
 
 struct ha_error;
 struct ha_files;
@@ -21,9 +22,12 @@ struct ha_files_options {
     const char *endpoint;
     const char *dir;
     struct ha_socket_options socket;
-    /* Both are called in the main loop's thread. */
+    int64_t max_artifact_bytes; /* larger ones are refused; 0: none is */
+    /* All are called in the main loop's thread. */
     void (*stored)(void *context, const char *sha256, int64_t size);
     void (*fatal)(void *context, const char *why);
+    void (*snapshot)(void *context, int64_t number, const char *sha256, int64_t size,
+                     const struct ha_error *why); /* why NULL: it is there */
     void *context;
 };
 
@@ -36,8 +40,20 @@ void ha_files_stop(struct ha_files *files);
 
 const char *ha_files_endpoint(const struct ha_files *files);
 
+/* May a key of this role send such a message to the artifact socket?  A judge's key may
+ * send none: what it judges comes to it as text. */
+bool ha_files_may(enum ha_net_role role, enum ha_wire_body kind);
+
+/* Messages that its socket refused so far; from any thread. */
+int64_t ha_files_refused(const struct ha_files *files);
+
 /* From the main loop's thread: the row is durable; nothing needs it any more. */
 void ha_files_committed(struct ha_files *files, const char *sha256);
 void ha_files_orphan(struct ha_files *files, const char *sha256);
+
+/* From the main loop's thread: take over a copy of the database (ha_disk_adopt), which
+ * options.snapshot tells of, and remove it.  -ENOMEM. */
+int ha_files_adopt(struct ha_files *files, int64_t number, const char *path);
+void ha_files_drop_snapshot(struct ha_files *files, const char *sha256);
 
 #endif

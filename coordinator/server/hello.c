@@ -307,6 +307,8 @@ int ha_handle_heartbeat(struct ha_request *q, struct ha_error *err)
         q->c->changed = true;
     m->lost = false;
     m->draining = beat->draining;
+    m->clock_known = beat->wall_ms > 0;
+    m->clock_ms = m->clock_known ? beat->wall_ms - q->c->wall_ms : 0;
     m->heard_ms = q->c->boot_ms;
     m->seen_wall_ms = q->c->wall_ms;
     return 0;

@@ -18,6 +18,7 @@
 
 enum { HA_SERVER_PHASE_BYTES = 24, HA_SERVER_ACTOR_BYTES = 128, HA_SERVER_VOIDED = 8 };
 
+struct ha_backup;
 struct ha_store;
 struct ha_chore;
 
@@ -37,6 +38,8 @@ struct ha_member {
     char *voided[HA_SERVER_VOIDED]; /* instances that newer ones replaced, newest first */
     uint64_t peer;                  /* 0: not connected since the start */
     int64_t heard_ms, seen_wall_ms;
+    int64_t clock_ms; /* its wall clock less ours, as its last heartbeat showed */
+    bool clock_known;
     bool lost;              /* as stored */
     bool draining;          /* as its heartbeat says */
     bool drained;           /* a person drains it */
@@ -99,6 +102,10 @@ struct ha_coordinator {
     struct ha_asked *asked; /* requests of this turn */
     int64_t asked_count, asked_capacity;
 
+    struct ha_backup *backup; /* under way, or NULL */
+    int64_t snapshots;        /* backups begun since the start */
+    int64_t refused;          /* messages, by the sockets */
+
     struct ha_chore *chores; /* long work, oldest first */
     int64_t step;            /* rises with every savepoint */
     int64_t turn_step;       /* the first one of this turn */
@@ -128,6 +135,16 @@ int ha_server_hold_artifact(struct ha_coordinator *c, const char *sha256, bool o
                             struct ha_error *err);
 void ha_server_release_held(struct ha_coordinator *c); /* send */
 void ha_server_drop_held(struct ha_coordinator *c, int64_t from);
+
+/* ---- backups (backup.c) ------------------------------------------------------------- */
+
+/* Some pages further, between turns; ends one that nobody asks for. */
+void ha_backup_work(struct ha_coordinator *c);
+bool ha_backup_has_work(const struct ha_coordinator *c);
+void ha_backup_drop(struct ha_coordinator *c);
+
+/* An orphan that a backup may name: true, and it is told when the backup has ended. */
+bool ha_backup_keeps(struct ha_coordinator *c, const char *sha256);
 
 /* ---- memory of replies (scratch.c): NULL when memory is short ------------------- */
 
@@ -340,6 +357,9 @@ int ha_handle_change(struct ha_request *q, struct ha_error *err);
 int ha_handle_workers(struct ha_request *q, struct ha_error *err);
 int ha_handle_metrics(struct ha_request *q, struct ha_error *err);
 int ha_handle_norms(struct ha_request *q, struct ha_error *err);
+int ha_handle_backup(struct ha_request *q, struct ha_error *err);
+int ha_handle_gc(struct ha_request *q, struct ha_error *err);
+int ha_handle_health(struct ha_request *q, struct ha_error *err);
 
 /* The sweep that a client names; "" is the only one there is.  -ENOENT. */
 int ha_server_find_sweep(struct ha_coordinator *c, const char *name, int64_t *ret_sweep,

@@ -197,6 +197,8 @@ int ha_handle_workers(struct ha_request *q, struct ha_error *err)
             .slots = (uint32_t)m->slots,
             .last_seen_ms = m->seen_wall_ms,
             .version = m->version,
+            .clock_ms = m->clock_ms,
+            .clock_known = m->clock_known,
         };
         if (list_running(&q->arena, m, place) < 0)
             return no_memory(err);

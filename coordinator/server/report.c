@@ -1,6 +1,7 @@
 /* report.c - what an attempt says that it did */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/base/hash.h"
@@ -179,6 +180,43 @@ static int take_reference(struct report *p, const struct ha_wire_attempt_artifac
                                                           p->q->c->wall_ms, drop_orphan, p, err);
 }
 
+static int fail_cell(struct report *p, const char *reason, struct ha_error *err)
+{
+    return ha_store_job_cell_end(p->store, &p->q->by, p->job, p->result, false, reason, err);
+}
+
+/* May the sweep store so much more?  1, or 0 with why not. */
+static int has_room(struct report *p, int64_t size, char reason[HA_ERROR_TEXT_BYTES],
+                    struct ha_error *err)
+{
+    int64_t most = p->q->c->options.max_sweep_bytes, bytes;
+    char name[64] = "";
+    int r;
+
+    if (most == 0)
+        return 1;
+    r = ha_store_stored_bytes(p->store, 0, p->job, &bytes, name, err);
+    if (r < 0 || size <= most - bytes)
+        return r < 0 ? r : 1;
+    snprintf(reason, HA_ERROR_TEXT_BYTES,
+             "sweep %s stores %" PRId64 " MiB and may store %" PRId64 " MiB: no room for %" PRId64
+             " KiB more; raise max_sweep_size in coordinator.toml or "
+             "run hactl gc, then hactl retry",
+             name, bytes >> 20, most >> 20, (size + 1023) >> 10);
+    return 0;
+}
+
+/* The cell fails at once, and its attempt goes on for the others, if there are any. */
+static int give_up_cell(struct report *p, const char *reason, struct ha_error *err)
+{
+    int r = fail_cell(p, reason, err);
+
+    p->open = false;
+    return r < 0 ? r
+                 : ha_server_stop_attempt(p->q->c, &p->q->by, &p->row, HA_STOP_CELL,
+                                          "its sweep may store no more", err);
+}
+
 static int take_artifact(struct report *p, const struct ha_wire_attempt_artifact *from,
                          struct ha_error *err)
 {
@@ -192,6 +230,7 @@ static int take_artifact(struct report *p, const struct ha_wire_attempt_artifact
         .sha256 = from->sha256,
         .size = from->size,
     };
+    char reason[HA_ERROR_TEXT_BYTES];
     int r = from->cell == 0 ? 0 : look_up(p, from->cell, err);
 
     if (from->cell == 0 && strcmp(from->kind, "reference") == 0)
@@ -199,16 +238,14 @@ static int take_artifact(struct report *p, const struct ha_wire_attempt_artifact
     if (r < 0 || (from->cell != 0 && !p->open))
         return r;
     product.result = from->cell == 0 ? 0 : p->result;
+    r = has_room(p, from->size, reason, err);
+    if (r <= 0)
+        return r < 0 || from->cell == 0 ? r : give_up_cell(p, reason, err);
     r = ha_store_product_add(p->store, &product, err);
     if (r < 0 || !checkpoint || product.result == 0)
         return r;
     p->progress = true;
     return ha_store_checkpoint_prune(p->store, p->result, CHECKPOINTS_KEPT, drop_orphan, p, err);
-}
-
-static int fail_cell(struct report *p, const char *reason, struct ha_error *err)
-{
-    return ha_store_job_cell_end(p->store, &p->q->by, p->job, p->result, false, reason, err);
 }
 
 static int find_layers(void *context, const struct ha_cell_row *row)

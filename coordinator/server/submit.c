@@ -146,6 +146,19 @@ static int put_files(struct ha_coordinator *c, int64_t sweep, const struct ha_gr
     return r;
 }
 
+static int check_size(struct ha_coordinator *c, int64_t sweep, struct ha_error *err)
+{
+    int64_t bytes, most = c->options.max_sweep_bytes;
+    int r = most > 0 ? ha_store_stored_bytes(c->store, sweep, 0, &bytes, NULL, err) : 0;
+
+    if (r == 0 && most > 0 && bytes > most)
+        r = ha_error_set(err, EFBIG,
+                         "its data files have %" PRId64 " KiB, and a sweep may store %" PRId64
+                         " KiB here (max_sweep_size in coordinator.toml)",
+                         bytes >> 10, most >> 10);
+    return r;
+}
+
 static int put_judges(struct ha_coordinator *c, int64_t sweep, const struct ha_grid_work *w,
                       struct ha_error *err)
 {
@@ -183,6 +196,8 @@ int ha_submit_apply(struct ha_coordinator *c, const struct ha_by *by, int64_t sw
         r = put_models(c, id, work, err);
     if (r == 0)
         r = put_files(c, id, work, err);
+    if (r == 0)
+        r = check_size(c, id, err);
     if (r == 0)
         r = put_judges(c, id, work, err);
     if (r == 0)

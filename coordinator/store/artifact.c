@@ -1,6 +1,7 @@
 #include "coordinator/store/artifact.h"
 
 #include "common/base/hash.h"
+#include "common/base/utf8.h"
 #include "coordinator/store/db.h"
 
 int ha_store_artifact_add(struct ha_store *store, const char *sha256, int64_t size, int64_t now_ms,
@@ -8,7 +9,8 @@ int ha_store_artifact_add(struct ha_store *store, const char *sha256, int64_t si
 {
     return ha_db_exec(store, err,
                       "INSERT INTO artifact (sha256, size, created_ms) VALUES (?, ?, ?)"
-                      " ON CONFLICT (sha256) DO NOTHING",
+                      " ON CONFLICT (sha256) DO UPDATE"
+                      " SET created_ms = max(created_ms, excluded.created_ms)",
                       "tii", sha256, size, now_ms);
 }
 
@@ -21,6 +23,19 @@ int ha_store_artifact_find(struct ha_store *store, const char *sha256, int64_t *
     if (r == 1 && ret_size)
         *ret_size = size;
     return r;
+}
+
+int ha_store_artifact_each(struct ha_store *store, ha_artifact_fn fn, void *context,
+                           struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r =
+        ha_rows_open(store, &rows, err, "SELECT sha256, size FROM artifact ORDER BY sha256", "");
+
+    while (r == 0 && (r = ha_rows_next(&rows, err)) == 1)
+        r = fn(context, ha_rows_text(&rows, 0), ha_rows_int(&rows, 1));
+    ha_rows_close(&rows);
+    return r < 0 ? r : 0;
 }
 
 int ha_store_product_add(struct ha_store *store, const struct ha_product *p, struct ha_error *err)
@@ -42,6 +57,27 @@ int ha_store_product_add(struct ha_store *store, const struct ha_product *p, str
                       " sha256 = excluded.sha256, size = excluded.size",
                       "iiittiti", p->job, p->number, p->result, p->kind, p->name, p->step,
                       p->sha256, p->size);
+}
+
+int ha_store_stored_bytes(struct ha_store *store, int64_t sweep, int64_t job, int64_t *ret_bytes,
+                          char *ret_name, struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err,
+                         "SELECT stored_bytes, name FROM sweep WHERE id = CASE WHEN ?1 <> 0"
+                         " THEN ?1 ELSE (SELECT sweep FROM job WHERE id = ?2) END",
+                         "ii", sweep, job);
+
+    *ret_bytes = 0;
+    if (r == 0)
+        r = ha_rows_next(&rows, err);
+    if (r == 1) {
+        *ret_bytes = ha_rows_int(&rows, 0);
+        if (ret_name)
+            ha_utf8_copy(ret_name, 64, ha_rows_text(&rows, 1));
+        ha_rows_close(&rows);
+    }
+    return r < 0 ? r : 0;
 }
 
 static int each(struct ha_rows *rows, ha_product_fn fn, void *context, struct ha_error *err)

@@ -8,12 +8,19 @@
 struct ha_error;
 struct ha_store;
 
-/* A file of this hash is on disk, complete and synced.  Again is legal. */
+/* A file of this hash is on disk, complete and synced.  Again is legal, and makes it as young as a
+ * new one (gc.h). */
 int ha_store_artifact_add(struct ha_store *store, const char *sha256, int64_t size, int64_t now_ms,
                           struct ha_error *err);
 
 /* 1 or 0, or a negative errno; ret_size may be NULL. */
 int ha_store_artifact_find(struct ha_store *store, const char *sha256, int64_t *ret_size,
+                           struct ha_error *err);
+
+typedef int (*ha_artifact_fn)(void *context, const char *sha256, int64_t size);
+
+/* All, by hash. */
+int ha_store_artifact_each(struct ha_store *store, ha_artifact_fn fn, void *context,
                            struct ha_error *err);
 
 struct ha_product {
@@ -30,6 +37,11 @@ struct ha_product {
  * The artifact must be there: else -EEXIST. */
 int ha_store_product_add(struct ha_store *store, const struct ha_product *product,
                          struct ha_error *err);
+
+/* What a sweep stores: its data files and what its jobs made.  Of a job's sweep when sweep is 0.
+ * ret_name (64 bytes or more) may be NULL. */
+int ha_store_stored_bytes(struct ha_store *store, int64_t sweep, int64_t job, int64_t *ret_bytes,
+                          char *ret_name, struct ha_error *err);
 
 typedef int (*ha_product_fn)(void *context, const struct ha_product *product);
 

@@ -71,6 +71,9 @@ double ha_rows_real(const struct ha_rows *rows, int column);
 const char *ha_rows_text(const struct ha_rows *rows, int column);
 const void *ha_rows_blob(const struct ha_rows *rows, int column, size_t *ret_bytes);
 
+/* A generation that no store has. */
+int64_t ha_store_random_generation(void);
+
 /* One integer of one row.  Returns 1, 0 (no row; *ret_value untouched) or a negative errno. */
 int ha_db_int(struct ha_store *store, int64_t *ret_value, struct ha_error *err, const char *sql,
               const char *types, ...);

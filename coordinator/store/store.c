@@ -98,7 +98,7 @@ static int read_boot_id(char text[64])
     return 0;
 }
 
-static int new_generation(int64_t *ret_generation)
+int64_t ha_store_random_generation(void)
 {
     uint8_t bytes[8];
     int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
@@ -109,8 +109,7 @@ static int new_generation(int64_t *ret_generation)
         close(fd);
     if (n == (ssize_t)sizeof bytes)
         memcpy(&value, bytes, sizeof value);
-    *ret_generation = (value & INT64_MAX) | 1;
-    return 0;
+    return (value & INT64_MAX) | 1;
 }
 
 /* Read the meta row, or write it into a new database.  Files below CHECK_BYTES,
@@ -128,12 +127,11 @@ static int read_meta(struct ha_store *store, struct ha_error *err)
     if (r == 0)
         r = ha_rows_next(&rows, err);
     if (r == 0) {
-        r = new_generation(&store->generation);
-        return r < 0 ? r
-                     : ha_db_exec(store, err,
-                                  "INSERT INTO store_meta (id, generation, boot_id, created_ms)"
-                                  " VALUES (1, ?, ?, ?)",
-                                  "iti", store->generation, boot_id, ha_clock_wall_ms());
+        store->generation = ha_store_random_generation();
+        return ha_db_exec(store, err,
+                          "INSERT INTO store_meta (id, generation, boot_id, created_ms)"
+                          " VALUES (1, ?, ?, ?)",
+                          "iti", store->generation, boot_id, ha_clock_wall_ms());
     }
     if (r < 0)
         return r;

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 
 hactl keys init --keys keys >/dev/null
-for pair in boss:submit reader:read node:worker scorer:judge stranger:submit; do
+for pair in boss:submit reader:read node:worker scorer:judge stranger:submit visitor:read; do
     hactl keys add "${pair%%:*}" --role "${pair##*:}" --keys keys >/dev/null
 done
 hactl keys revoke stranger --keys keys >/dev/null
@@ -15,6 +15,7 @@ equal "tcp without keys is refused" "$(ha-coordinator --dir run0 --listen tcp://
 start_evaluator
 background coordinator ha-coordinator --dir run --listen tcp://127.0.0.1:0 --files tcp://127.0.0.1:0 \
     --keys keys
+COORDINATOR=$HA_PID
 until_true 20 grep -q 'tcp://' run/endpoint
 CONTROL=$(sed -n 1p run/endpoint)
 FILES=$(sed -n 2p run/endpoint)
@@ -24,6 +25,7 @@ as() { # name, hactl arguments...
     hactl "$@" --connect "$CONTROL" --key "keys/$name.key" --server-key keys/server.pub
 }
 MODELS=qwen2.5-demo TRAIN=24 EVAL=4 write_grid grid.toml
+echo 'api_key = "marked"' >>grid.toml
 check "submit may submit" as boss submit grid.toml
 check "read may look" as reader status grid
 check "read may not cancel" sh -c "! hactl cancel grid --connect $CONTROL --key keys/reader.key --server-key keys/server.pub"
@@ -35,8 +37,38 @@ check "a key file that others may read is refused" sh -c "! hactl status grid --
 chmod 600 keys/boss.key
 background node ha-worker --connect "$CONTROL" --files "$FILES" --name node --work-dir node --slots 1 \
     --threads 1 --backend cpu --model-root / --key keys/node.key --server-key keys/server.pub
-background scorer ha-judge-worker --connect "$CONTROL" --name scorer --spool scorer --embedded \
+NODE=$HA_PID
+# Revoked while it is connected: its next message is refused.
+background visitor sh -c "exec hactl status grid --watch --connect $CONTROL --key keys/visitor.key --server-key keys/server.pub"
+VISITOR=$HA_PID
+sleep 2
+check "a client is connected" kill -0 "$VISITOR"
+hactl keys revoke visitor --keys keys >/dev/null
+check "revoked, its open connection is of no use" until_true 60 sh -c "! kill -0 $VISITOR"
+check "a judge's key reads no files" sh -c "! hactl artifacts get $(sha256sum "$HA_ROOT/deploy/demo/data/eval.jsonl" | cut -d' ' -f1) --out got --connect $CONTROL --key keys/scorer.key --server-key keys/server.pub"
+# The evaluator's key, marked so that it would be found wherever it went.
+TOKEN=ha-marked-token-$(sha256sum keys/boss.key | cut -c1-24)
+printf '%s\n' "$TOKEN" >token
+chmod 600 token
+printf '[[key]]\nname = "marked"\nfile = "%s/token"\nhosts = ["127.0.0.1"]\n' "$HA_TMP" >judge.toml
+background scorer ha-judge-worker --config judge.toml --connect "$CONTROL" --name scorer --spool scorer \
     --key keys/scorer.key --server-key keys/server.pub
+SCORER=$HA_PID
 check "the grid runs through encrypted connections" as boss wait grid --timeout 200
+ps -eo args >processes.txt
+for pid in $SCORER $COORDINATOR; do
+    [ "$(id -u)" -ne 0 ] && check "process $pid may not be looked into" sh -c "! head -c 1 /proc/$pid/environ"
+done
+# A core file of a process with keys, and whatever else is left behind.
+(ulimit -c unlimited; kill -ABRT "$SCORER"; wait "$SCORER" 2>/dev/null)
+as reader results grid --items >results.txt 2>&1
+as boss backup saved >/dev/null 2>&1
+kill -TERM "$COORDINATOR" "$NODE" 2>/dev/null
+sleep 1
 sed -n 's/^secret *//p' keys/*.key >secrets
-equal "no secret key is in any log" "$(cat ./*.log run/*.log 2>/dev/null | grep -c -F -f secrets)" 0
+echo "$TOKEN" >>secrets
+equal "no secret is in any file, log, database, spool, listing or core" \
+    "$(grep -r -l -a -F -f secrets --exclude=secrets --exclude=token --exclude-dir=keys . | tr '\n' ' ')" ""
+# The word is really looked for.
+printf 'see %s' "$TOKEN" >planted
+equal "and would be found" "$(grep -r -l -a -F -f secrets --exclude=secrets --exclude=token --exclude-dir=keys .)" ./planted

@@ -69,6 +69,7 @@ struct daemon {
     struct errand *errands;
     uint64_t next_tag;
     int64_t threads;
+    int64_t log_bytes; /* of one file of an attempt's log */
     bool draining;
     struct ha_error failure; /* why the loop was stopped, if for an error */
 };
@@ -101,14 +102,17 @@ static struct work *find_work(const struct daemon *daemon, const struct attempt_
 static void on_send(void *context, const struct ha_wire_message *message)
 {
     struct daemon *daemon = context;
+    struct ha_wire_message stamped = *message;
     struct ha_error err = {0};
     struct ha_buffer frame;
     int r;
 
     if (message->kind == HA_WIRE_REPORT)
         HA_CRASH_POINT("worker.before_report");
+    if (message->kind == HA_WIRE_HEARTBEAT)
+        stamped.body.heartbeat.wall_ms = ha_clock_wall_ms();
     ha_buffer_init(&frame, 0);
-    r = ha_wire_encode(message, &frame, &err);
+    r = ha_wire_encode(&stamped, &frame, &err);
     if (r < 0)
         ha_log_error("a %s cannot be sent: %s", ha_wire_body_name(message->kind), err.text);
     else if (ha_client_send(daemon->client, frame.data, frame.size) < 0)
@@ -280,6 +284,8 @@ static void on_start(void *context, const struct attempt_id *id, const struct ha
                                          .backend = daemon->options.config->backend,
                                          .threads = daemon->threads,
                                          .grace_ms = daemon->options.config->stop_grace_s * 1000,
+                                         .log_bytes = daemon->log_bytes,
+                                         .log_files = daemon->options.config->log_files,
                                          .fetch = on_fetch,
                                          .find_model = on_find_model,
                                          .line = on_line,
@@ -651,7 +657,9 @@ int daemon_create(const struct daemon_options *options, struct daemon **ret_daem
     daemon->threads = config->threads;
     if (daemon->threads == 0)
         daemon->threads = count_cores() > config->slots ? count_cores() / config->slots : 1;
-    r = folders_open(config->work_dir, &daemon->folders, err);
+    r = ha_memory_parse("log_size", config->log_size, &daemon->log_bytes, err);
+    if (r == 0)
+        r = folders_open(config->work_dir, &daemon->folders, err);
     if (r == 0)
         r = open_loop(daemon, err);
     if (r == 0)

@@ -13,6 +13,7 @@
 #include "common/net/loop.h"
 #include "common/proc/spawn.h"
 #include "worker/daemon/contract_line.h"
+#include "worker/daemon/log_file.h"
 
 enum {
     READ_BYTES = 1 << 16,
@@ -27,7 +28,8 @@ _Static_assert(HA_SPAWN_CONTRACT_FD == 3, "contract_fd_text says it too");
 struct runner {
     struct runner_options options;
     struct ha_child child;
-    struct ha_loop_fd *watch;
+    struct ha_loop_fd *watch, *log_watch;
+    struct log_file *log;
     struct ha_loop_timer *kill_timer;
     struct ha_buffer pending; /* the beginning of a line */
     bool stopping, broken;
@@ -129,6 +131,43 @@ static void on_pipe(void *context, int fd, unsigned events)
     }
 }
 
+/* What it prints, standard error too. */
+static enum pipe_state read_output(struct runner *runner)
+{
+    for (int i = 0; i < READS_PER_TURN; i++) {
+        ssize_t n = read(runner->child.output_fd, runner->piece, READ_BYTES);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno == EAGAIN ? PIPE_EMPTY : PIPE_ENDED;
+        if (n == 0)
+            return PIPE_ENDED;
+        log_file_write(runner->log, runner->piece, (size_t)n);
+    }
+    return PIPE_MORE;
+}
+
+static void on_output(void *context, int fd, unsigned events)
+{
+    struct runner *runner = context;
+
+    (void)fd;
+    (void)events;
+    if (read_output(runner) == PIPE_ENDED) {
+        ha_loop_fd_end(runner->log_watch);
+        runner->log_watch = NULL;
+    }
+}
+
+static void end_log(struct runner *runner)
+{
+    while (runner->log_watch && read_output(runner) == PIPE_MORE)
+        ;
+    log_file_close(runner->log);
+    runner->log = NULL;
+}
+
 void runner_check(struct runner *runner)
 {
     int status;
@@ -138,6 +177,7 @@ void runner_check(struct runner *runner)
     /* Its group is dead: what it wrote is in the pipe, and no more will come. */
     while (runner->watch && read_pipe(runner) == PIPE_MORE)
         ;
+    end_log(runner);
     runner->options.ended(runner->options.context, status);
 }
 
@@ -150,14 +190,21 @@ static int start(struct runner *runner, struct ha_error *err)
     const struct ha_spawn_options options = {.program = runner->options.program,
                                              .arguments = arguments,
                                              .dir = runner->options.folder,
-                                             .log_path = log,
+                                             .output_pipe = true,
+                                             .error_to_pipe = true,
                                              .contract_pipe = true,
                                              .own_group = true,
                                              .death_signal = SIGKILL};
-    int r = log ? ha_child_spawn(&options, &runner->child, err)
+    int r = log ? log_file_open(log, runner->options.log_bytes, runner->options.log_files,
+                                &runner->log, err)
                 : ha_error_set(err, ENOMEM, "out of memory");
 
     free(log);
+    if (r == 0)
+        r = ha_child_spawn(&options, &runner->child, err);
+    if (r == 0)
+        r = ha_loop_watch_fd(runner->options.loop, runner->child.output_fd, HA_LOOP_READ, on_output,
+                             runner, &runner->log_watch, err);
     if (r == 0)
         r = ha_loop_watch_fd(runner->options.loop, runner->child.contract_fd, HA_LOOP_READ, on_pipe,
                              runner, &runner->watch, err);
@@ -193,7 +240,10 @@ void runner_destroy(struct runner *runner)
         return;
     ha_child_signal(&runner->child, SIGKILL);
     (void)ha_child_stop(&runner->child, 0);
+    if (runner->log)
+        end_log(runner);
     ha_loop_fd_end(runner->watch);
+    ha_loop_fd_end(runner->log_watch);
     ha_loop_timer_destroy(runner->kill_timer);
     ha_child_close(&runner->child);
     ha_buffer_clear(&runner->pending);

@@ -15,9 +15,10 @@ struct runner;
 
 struct runner_options {
     struct ha_loop *loop;
-    const char *program; /* ha-attempt */
-    const char *folder;  /* of the attempt; holds job.json; its log is RUNNER_LOG there */
-    int64_t grace_ms;    /* between SIGTERM and SIGKILL */
+    const char *program;          /* ha-attempt */
+    const char *folder;           /* of the attempt; holds job.json; its log is RUNNER_LOG there */
+    int64_t grace_ms;             /* between SIGTERM and SIGKILL */
+    int64_t log_bytes, log_files; /* of its log (log_file.h) */
     void (*line)(void *context, const struct contract_line *line);
     /* It sent something that is no line of the contract; it is being stopped. */
     void (*broken)(void *context, const char *reason);

@@ -164,12 +164,26 @@ static int64_t take_from_window(struct upload *upload, uint64_t request)
     return -1;
 }
 
+/* What will never be stored: a file that is too large, a key that may not write. */
+static void take_error(struct upload *upload, const struct ha_wire_message *message)
+{
+    const struct ha_wire_error *error = &message->body.error;
+    bool ours = upload->open_request != 0 && message->request_id == upload->open_request;
+
+    if ((ours || take_from_window(upload, message->request_id) >= 0) &&
+        (error->code == EFBIG || error->code == EACCES))
+        upload->state =
+            ha_error_set(&upload->err, (int)error->code, "%s: %s", upload->path, error->text);
+}
+
 void upload_receive(struct upload *upload, const struct ha_wire_message *message, int64_t now_ms)
 {
     const struct ha_wire_artifact_state *state = &message->body.artifact_state;
     bool of_open = upload->open_request != 0 && message->request_id == upload->open_request;
     int64_t end;
 
+    if (upload->state == 0 && message->kind == HA_WIRE_ERROR)
+        take_error(upload, message);
     if (upload->state != 0 || message->kind != HA_WIRE_ARTIFACT_STATE ||
         strcmp(state->sha256, upload->sha256) != 0)
         return;

@@ -162,6 +162,8 @@ static void start_if_ready(struct work *work)
                                            .program = work->options.program,
                                            .folder = work->folder,
                                            .grace_ms = work->options.grace_ms,
+                                           .log_bytes = work->options.log_bytes,
+                                           .log_files = work->options.log_files,
                                            .line = on_line,
                                            .broken = on_broken,
                                            .ended = on_ended,

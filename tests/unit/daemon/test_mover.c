@@ -341,15 +341,43 @@ static void tells_what_the_store_says(void **state)
     download_destroy(download);
 }
 
+static void gives_up_what_is_never_stored(void **state)
+{
+    struct ha_wire_message error = {.kind = HA_WIRE_ERROR,
+                                    .body.error = {.code = EFBIG, .text = "too large"}};
+    struct upload *upload;
+    const char *text;
+
+    (void)state;
+    assert_int_equal(upload_create(&link_to_store, path, 0, &upload, NULL), 0);
+    error.request_id = 999; /* about something else */
+    upload_receive(upload, &error, 1);
+    assert_int_equal(upload_state(upload, &text), 0);
+    error.request_id = 1;
+    error.body.error.code = EIO; /* may heal */
+    upload_receive(upload, &error, 2);
+    assert_int_equal(upload_state(upload, &text), 0);
+    error.body.error.code = EFBIG;
+    upload_receive(upload, &error, 3);
+    assert_int_equal(upload_state(upload, &text), -EFBIG);
+    assert_non_null(strstr(text, "too large"));
+    upload_destroy(upload);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-        TEST(uploads_in_chunks),          TEST(goes_on_where_the_store_is),
-        TEST(uploads_over_a_bad_network), TEST(waits_out_a_full_store),
-        TEST(uploads_an_empty_file),      TEST(tells_that_a_file_cannot_be_read),
-        TEST(downloads_over_any_network), TEST(refuses_another_content),
+        TEST(uploads_in_chunks),
+        TEST(goes_on_where_the_store_is),
+        TEST(uploads_over_a_bad_network),
+        TEST(waits_out_a_full_store),
+        TEST(uploads_an_empty_file),
+        TEST(tells_that_a_file_cannot_be_read),
+        TEST(downloads_over_any_network),
+        TEST(refuses_another_content),
         TEST(tells_what_the_store_says),
+        cmocka_unit_test_setup_teardown(gives_up_what_is_never_stored, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

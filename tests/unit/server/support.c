@@ -77,17 +77,40 @@ static void on_full(void *context)
     b->full_count++;
 }
 
+static void on_snapshot(void *context, int64_t number, const char *path)
+{
+    struct bench *b = context;
+
+    b->snapshots++;
+    b->snapshot_number = number;
+    snprintf(b->snapshot_path, sizeof b->snapshot_path, "%s", path);
+}
+
+static void on_snapshot_end(void *context, const char *sha256)
+{
+    struct bench *b = context;
+
+    (void)sha256;
+    b->snapshots_ended++;
+}
+
 static void start(struct bench *b)
 {
+    static char artifacts[96];
     struct ha_coordinator_options options = {
         .rules = {.heartbeat_ms = 5000, .late_ms = 15000, .lost_ms = 60000},
         .version = "test",
         .preempt_ms = 300000,
+        .artifacts = artifacts,
+        .gc_after_ms = 86400000,
+        .max_sweep_bytes = b->max_sweep_bytes,
         .files_endpoint = "inproc://files"};
     struct ha_coordinator_hooks hooks = {.send = on_send,
                                          .artifact_stored = on_stored,
                                          .artifact_orphan = on_orphan,
                                          .disk_full = on_full,
+                                         .snapshot_copied = on_snapshot,
+                                         .snapshot_end = on_snapshot_end,
                                          .context = b};
     struct ha_error err = {0};
     char *path = ha_path_join(b->dir, "coordinator.db");
@@ -95,6 +118,9 @@ static void start(struct bench *b)
     if (ha_store_open(path, &b->store, &err) < 0)
         fail_msg("%s", err.text);
     free(path);
+    snprintf(artifacts, sizeof artifacts, "%s/artifacts/snapshot", b->dir);
+    assert_int_equal(ha_path_make_dirs(artifacts, 0700, NULL), 0);
+    *strrchr(artifacts, '/') = '\0';
     if (ha_coordinator_create(&options, &hooks, b->store, b->boot_ms, b->wall_ms, &b->c, &err) < 0)
         fail_msg("%s", err.text);
 }
@@ -128,6 +154,16 @@ void bench_close(struct bench *b)
 {
     stop(b);
     ha_path_remove_tree(b->dir, NULL);
+}
+
+void bench_kill(struct bench *b)
+{
+    stop(b);
+}
+
+void bench_start(struct bench *b)
+{
+    start(b);
 }
 
 void bench_restart(struct bench *b)
@@ -222,9 +258,9 @@ struct ha_wire_message *bench_push(struct bench *b, uint64_t peer, enum ha_wire_
     return NULL;
 }
 
-struct ha_wire_message *bench_call(struct bench *b, uint64_t peer,
-                                   const struct ha_wire_message *message,
-                                   enum ha_wire_body expected)
+/* A reply may take several turns. */
+static struct ha_wire_message *call(struct bench *b, uint64_t peer,
+                                    const struct ha_wire_message *message)
 {
     uint64_t id = bench_send(b, peer, message);
     struct ha_wire_message *reply = bench_reply(b, peer, id);
@@ -234,6 +270,15 @@ struct ha_wire_message *bench_call(struct bench *b, uint64_t peer,
         reply = bench_reply(b, peer, id);
     }
     assert_non_null(reply);
+    return reply;
+}
+
+struct ha_wire_message *bench_call(struct bench *b, uint64_t peer,
+                                   const struct ha_wire_message *message,
+                                   enum ha_wire_body expected)
+{
+    struct ha_wire_message *reply = call(b, peer, message);
+
     if (reply->kind == HA_WIRE_ERROR && expected != HA_WIRE_ERROR)
         fail_msg("%s", reply->body.error.text);
     assert_int_equal(reply->kind, expected);
@@ -297,6 +342,17 @@ void bench_artifact(struct bench *b, const char *sha256)
 struct ha_wire_message *bench_submit(struct bench *b, uint64_t peer, const char *key,
                                      const char *toml, bool extend)
 {
+    struct ha_wire_message *reply = bench_submit_any(b, peer, key, toml, extend);
+
+    if (reply->kind == HA_WIRE_ERROR)
+        print_error("%s\n", reply->body.error.text);
+    assert_int_equal(reply->kind, HA_WIRE_SUBMIT_REPLY);
+    return reply;
+}
+
+struct ha_wire_message *bench_submit_any(struct bench *b, uint64_t peer, const char *key,
+                                         const char *toml, bool extend)
+{
     struct ha_wire_submit_model model = {.name = "tiny",
                                          .path = "/models/tiny",
                                          .digest = MODEL_DIGEST,
@@ -318,7 +374,7 @@ struct ha_wire_message *bench_submit(struct bench *b, uint64_t peer, const char 
 
     bench_artifact(b, TRAIN_DIGEST);
     bench_artifact(b, EVAL_DIGEST);
-    return bench_call(b, peer, &message, HA_WIRE_SUBMIT_REPLY);
+    return call(b, peer, &message);
 }
 
 /* ---- a fake worker --------------------------------------------------------------------------- */

@@ -29,6 +29,10 @@ struct bench {
     int count;
     char stored[ARTIFACT_LIMIT][65], orphans[ARTIFACT_LIMIT][65];
     int stored_count, orphan_count, full_count;
+    int64_t snapshot_number; /* the newest copy of the database, and where it is */
+    char snapshot_path[128];
+    int snapshots, snapshots_ended;
+    int64_t max_sweep_bytes; /* for the next start */
     uint64_t next_request;
 };
 
@@ -38,6 +42,10 @@ void bench_close(struct bench *b);
 
 /* kill -9 and a new start: memory is lost, the store stays. */
 void bench_restart(struct bench *b);
+
+/* The two halves of it. */
+void bench_kill(struct bench *b);
+void bench_start(struct bench *b);
 
 /* Send one message in a turn of its own; returns the request id. */
 uint64_t bench_send(struct bench *b, uint64_t peer, const struct ha_wire_message *message);
@@ -88,6 +96,10 @@ void bench_artifact(struct bench *b, const char *sha256);
 /* Submit the grid with its files uploaded; the reply is the caller's. */
 struct ha_wire_message *bench_submit(struct bench *b, uint64_t peer, const char *key,
                                      const char *toml, bool extend);
+
+/* The same, and what comes back is not looked at. */
+struct ha_wire_message *bench_submit_any(struct bench *b, uint64_t peer, const char *key,
+                                         const char *toml, bool extend);
 
 /* The same grid with all five strategies, whose cells may share jobs. */
 const char *bench_fused_grid(void);

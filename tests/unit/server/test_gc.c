@@ -1,0 +1,314 @@
+/* What nothing needs goes, and nothing else; also when the process is killed between. */
+#include "support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/base/path.h"
+#include "common/io/file.h"
+#include "coordinator/store/artifact.h"
+
+enum { CLIENT = 1, WORKER = 2, DAY = 86400000 };
+
+#define STRAY DIGEST("77")
+#define LONE DIGEST("99")
+
+static int setup(void **state)
+{
+    static struct bench b;
+
+    bench_open(&b);
+    bench_hello_client(&b, CLIENT);
+    *state = &b;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    bench_close(*state);
+    return 0;
+}
+
+struct found {
+    int64_t artifacts, bytes;
+    char sha256[16][65];
+    char why[16][64];
+};
+
+/* All slices of one run. */
+static struct found collect(struct bench *b, bool dry_run, int64_t older_ms)
+{
+    struct ha_wire_message message = {.kind = HA_WIRE_GC};
+    struct found found = {0};
+    char phase[32] = "", after[80] = "";
+
+    do {
+        struct ha_wire_message *reply;
+        const struct ha_wire_gc_reply *gc;
+
+        message.body.gc = (struct ha_wire_gc){
+            .dry_run = dry_run, .older_ms = older_ms, .phase = phase, .after = after};
+        reply = bench_call(b, CLIENT, &message, HA_WIRE_GC_REPLY);
+        gc = &reply->body.gc_reply;
+        for (int64_t i = 0; i < gc->n_sha256; i++) {
+            assert_true(found.artifacts + i < 16);
+            snprintf(found.sha256[found.artifacts + i], 65, "%s", gc->sha256[i]);
+            snprintf(found.why[found.artifacts + i], 64, "%s", gc->why[i]);
+        }
+        found.artifacts += gc->artifacts;
+        found.bytes += gc->bytes;
+        snprintf(phase, sizeof phase, "%s", gc->phase);
+        snprintf(after, sizeof after, "%s", gc->after);
+        ha_wire_message_destroy(reply);
+    } while (phase[0]);
+    return found;
+}
+
+/* A client that was silent for so long says hello again. */
+static void pass(struct bench *b, int64_t ms)
+{
+    bench_turn(b, ms);
+    bench_hello_client(b, CLIENT);
+}
+
+static bool there(struct bench *b, const char *sha256)
+{
+    int r = ha_store_artifact_find(b->store, sha256, NULL, NULL);
+
+    assert_true(r >= 0);
+    return r == 1;
+}
+
+static void make_file(struct bench *b, const char *sha256, int64_t age_s)
+{
+    char path[256];
+    struct timespec times[2] = {{.tv_sec = b->wall_ms / 1000 - age_s},
+                                {.tv_sec = b->wall_ms / 1000 - age_s}};
+
+    snprintf(path, sizeof path, "%s/artifacts/%.2s", b->dir, sha256);
+    assert_int_equal(ha_path_make_dirs(path, 0700, NULL), 0);
+    snprintf(path, sizeof path, "%s/artifacts/%.2s/%s", b->dir, sha256, sha256);
+    assert_int_equal(ha_file_write(path, "x", 1, 0600, NULL), 0);
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+static void report(struct bench *b, struct fake_job *job, const char *kind, const char *sha256,
+                   int64_t step)
+{
+    struct ha_wire_attempt_event event = {
+        .kind = HA_WIRE_ATTEMPT_EVENT_ARTIFACT,
+        .event.artifact = {.cell = strcmp(kind, "log") == 0 ? 0 : job->cell,
+                           .kind = kind,
+                           .name = "file",
+                           .sha256 = sha256,
+                           .size = 10,
+                           .step = step}};
+
+    bench_artifact(b, sha256);
+    ha_wire_message_destroy(bench_report(b, WORKER, job, &event, 1));
+}
+
+static void uploads_that_nothing_names(void **state)
+{
+    struct bench *b = *state;
+    struct found found;
+
+    bench_create(b, CLIENT); /* its files are named */
+    bench_artifact(b, LONE);
+    found = collect(b, false, 0);
+    assert_int_equal(found.artifacts, 0); /* it may belong to a submit under way */
+    pass(b, 2 * (int64_t)DAY);
+    found = collect(b, true, 0);
+    assert_int_equal(found.artifacts, 1);
+    assert_string_equal(found.sha256[0], LONE);
+    assert_true(there(b, LONE));
+    bench_artifact(b, LONE); /* uploaded again: as good as new */
+    assert_int_equal(collect(b, true, 0).artifacts, 0);
+    pass(b, 2 * (int64_t)DAY);
+    assert_int_equal(collect(b, false, 0).artifacts, 1);
+    assert_int_equal(b->orphan_count, 1);
+    assert_false(there(b, LONE));
+    assert_true(there(b, TRAIN_DIGEST));
+    assert_true(there(b, EVAL_DIGEST));
+}
+
+static void what_a_sweep_that_goes_on_needs_stays(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job base, job, next;
+    struct found found;
+
+    bench_hello_worker(b, WORKER, "w1", "i1", 2);
+    bench_create(b, CLIENT);
+    assert_true(bench_granted(b, WORKER, &base));
+    assert_true(bench_granted(b, WORKER, &job));
+    assert_true(job.train);
+    report(b, &job, "checkpoint", DIGEST("21"), 1);
+    report(b, &job, "log", DIGEST("22"), 0);
+    bench_turn(b, 30000);
+    assert_int_equal(collect(b, false, 3600000).artifacts, 0);
+    bench_do_job(b, WORKER, &job, 0); /* its adapter too */
+    assert_true(bench_granted(b, WORKER, &next));
+    found = collect(b, true, 3600000);
+    assert_int_equal(found.artifacts, 0); /* done less than an hour ago */
+    for (int i = 0; i < 400; i++) {       /* the worker goes on beating */
+        bench_turn(b, 10000);
+        ha_wire_message_destroy(bench_beat(b, WORKER, &next, 1));
+    }
+    bench_hello_client(b, CLIENT);
+    found = collect(b, false, 3600000);
+    assert_int_equal(found.artifacts, 2);
+    assert_string_equal(found.sha256[0], DIGEST("21"));
+    assert_string_equal(found.sha256[1], DIGEST("22"));
+    assert_non_null(strstr(found.why[0], "checkpoint"));
+    assert_non_null(strstr(found.why[1], "log"));
+    assert_true(there(b, ADAPTER_DIGEST));
+    assert_true(there(b, CONFIG_DIGEST));
+    assert_int_equal(collect(b, false, 3600000).artifacts, 0);
+}
+
+/* Killed before the turn was durable: nothing happened.  Killed after it, with the
+ * file still there: the next run finds a file without a row. */
+static void a_kill_in_between_loses_nothing(void **state)
+{
+    struct bench *b = *state;
+    struct ha_wire_message message = {.kind = HA_WIRE_GC};
+    struct found found;
+
+    bench_artifact(b, LONE);
+    make_file(b, LONE, 5 * DAY / 1000);
+    pass(b, 2 * (int64_t)DAY);
+    bench_post(b, CLIENT, HA_NET_ROLE_ADMIN, &message);
+    bench_restart(b);
+    bench_hello_client(b, CLIENT);
+    assert_true(there(b, LONE));
+    assert_int_equal(b->orphan_count, 0);
+
+    bench_send(b, CLIENT, &message); /* durable; whoever removes the file is killed */
+    assert_int_equal(b->orphan_count, 1);
+    bench_restart(b);
+    bench_hello_client(b, CLIENT);
+    assert_false(there(b, LONE));
+    found = collect(b, false, 0);
+    assert_int_equal(found.artifacts, 1);
+    assert_string_equal(found.sha256[0], LONE);
+    assert_non_null(strstr(found.why[0], "no row"));
+    assert_int_equal(b->orphan_count, 2);
+}
+
+static void files_without_a_row(void **state)
+{
+    struct bench *b = *state;
+    struct found found;
+    char path[256];
+
+    bench_create(b, CLIENT);
+    make_file(b, STRAY, 2 * DAY / 1000);
+    make_file(b, LONE, 60); /* an upload whose row is about to be made */
+    make_file(b, TRAIN_DIGEST, 9 * DAY / 1000);
+    snprintf(path, sizeof path, "%s/artifacts/77/note.txt", b->dir);
+    assert_int_equal(ha_file_write(path, "x", 1, 0600, NULL), 0);
+    found = collect(b, true, 0);
+    assert_int_equal(found.artifacts, 1);
+    assert_string_equal(found.sha256[0], STRAY);
+    assert_int_equal(b->orphan_count, 0);
+    found = collect(b, false, 0);
+    assert_int_equal(found.artifacts, 1);
+    assert_int_equal(b->orphan_count, 1);
+    assert_string_equal(b->orphans[0], STRAY);
+}
+
+static void what_is_asked_is_bounded(void **state)
+{
+    struct bench *b = *state;
+    struct ha_wire_message message = {.kind = HA_WIRE_GC, .body.gc = {.older_ms = 1000}};
+
+    bench_refused(b, CLIENT, HA_NET_ROLE_ADMIN, &message, EINVAL);
+    message.body.gc = (struct ha_wire_gc){.phase = "everything"};
+    bench_refused(b, CLIENT, HA_NET_ROLE_ADMIN, &message, EINVAL);
+    message.body.gc = (struct ha_wire_gc){.phase = "strays", .after = "../.."};
+    ha_wire_message_destroy(bench_call(b, CLIENT, &message, HA_WIRE_GC_REPLY)); /* folder 00 */
+    message.body.gc = (struct ha_wire_gc){.phase = "strays", .after = "256"};
+    bench_refused(b, CLIENT, HA_NET_ROLE_ADMIN, &message, EINVAL);
+    message.body.gc = (struct ha_wire_gc){.phase = ""};
+    bench_refused(b, CLIENT, HA_NET_ROLE_SUBMIT, &message, EACCES);
+    bench_refused(b, CLIENT, HA_NET_ROLE_READ, &message, EACCES);
+}
+
+/* ---- the limit of a sweep ---------------------------------------------------------- */
+
+static void a_sweep_stores_no_more_than_it_may(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job base, job;
+    struct ha_wire_message *status;
+    const struct ha_wire_stage_row *stage;
+
+    b->max_sweep_bytes = 4000; /* the grid's files have 1,500 bytes or less */
+    bench_restart(b);
+    bench_hello_client(b, CLIENT);
+    bench_hello_worker(b, WORKER, "w1", "i1", 2);
+    bench_create(b, CLIENT);
+    assert_true(bench_granted(b, WORKER, &base));
+    assert_true(bench_granted(b, WORKER, &job));
+    report(b, &job, "checkpoint", DIGEST("31"), 1);
+    bench_expect_stage(b, CLIENT, "tiny/mid", "train", "running", NULL);
+    {
+        struct ha_wire_attempt_event event = {.kind = HA_WIRE_ATTEMPT_EVENT_ARTIFACT,
+                                              .event.artifact = {.cell = job.cell,
+                                                                 .kind = "checkpoint",
+                                                                 .name = "file",
+                                                                 .sha256 = DIGEST("32"),
+                                                                 .size = 4000,
+                                                                 .step = 2}};
+
+        bench_artifact(b, DIGEST("32"));
+        ha_wire_message_destroy(bench_report(b, WORKER, &job, &event, 1));
+    }
+    status = bench_status(b, CLIENT, "demo");
+    stage = bench_stage(status, "tiny/mid", "train");
+    assert_string_equal(stage->state, "failed");
+    assert_non_null(strstr(stage->reason, "max_sweep_size"));
+    ha_wire_message_destroy(status);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "leased", NULL); /* others go on */
+}
+
+static void files_above_the_limit_are_not_submitted(void **state)
+{
+    struct bench *b = *state;
+    struct ha_wire_message *reply;
+
+    b->max_sweep_bytes = 10;
+    bench_restart(b);
+    bench_hello_client(b, CLIENT);
+    bench_artifact(b, TRAIN_DIGEST);
+    bench_artifact(b, EVAL_DIGEST);
+    reply = bench_submit_any(b, CLIENT, "key1", bench_grid, false);
+    assert_int_equal(reply->kind, HA_WIRE_ERROR);
+    assert_int_equal(reply->body.error.code, EFBIG);
+    assert_non_null(strstr(reply->body.error.text, "max_sweep_size"));
+    ha_wire_message_destroy(reply);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(uploads_that_nothing_names),
+        CASE(what_a_sweep_that_goes_on_needs_stays),
+        CASE(a_kill_in_between_loses_nothing),
+        CASE(files_without_a_row),
+        CASE(what_is_asked_is_bounded),
+        CASE(a_sweep_stores_no_more_than_it_may),
+        CASE(files_above_the_limit_are_not_submitted),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
