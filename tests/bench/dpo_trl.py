@@ -1,22 +1,28 @@
-"""One DPO training by TRL + PEFT, for dpo_compare.py: prints one JSON line with its times and losses.
+"""One DPO training by TRL + PEFT, for dpo_compare.py and tests/gpu: prints one JSON line with its
+times, losses and the most memory it took.
 
 Timed is Trainer.train() and, in the tuned form, TRL's own pass for the cached references. Loading,
-tokenisation and the start of the process are not.
+tokenisation and the start of the process are not. steps: seconds and tokens (of both answers, each
+with its prompt, no padding) of every optimizer step.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import pathlib
+import resource
 import tempfile
 import time
+from importlib.metadata import version
 
 import datasets
 import torch
 import transformers
 from peft import LoraConfig, set_peft_model_state_dict
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, PrinterCallback
+from transformers import (AutoModelForCausalLM, PreTrainedTokenizerFast, PrinterCallback,
+                          TrainerCallback)
 from trl import DPOConfig, DPOTrainer
 
 from small_model import read_pairs
@@ -43,8 +49,27 @@ class Clock:
         self.processor += time.process_time() - self.start[1]
 
 
+class StepClock(TrainerCallback):
+    """Seconds of every optimizer step; the log of the step before has waited for the device."""
+
+    def __init__(self, trainer):
+        self.trainer, self.steps = trainer, []
+
+    def on_step_begin(self, *_, **__):
+        self.start, self.trainer.tokens = time.perf_counter(), []
+
+    def on_step_end(self, *_, **__):
+        tokens = sum(int(count) for count in self.trainer.tokens)
+        self.steps.append((time.perf_counter() - self.start, tokens))
+
+
 class TimedTrainer(DPOTrainer):
     references = Clock()
+    tokens = []
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        self.tokens.append(inputs["attention_mask"].sum())
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _precompute_ref_logps(self, *args, **kwargs):
         with self.references:
@@ -54,32 +79,42 @@ class TimedTrainer(DPOTrainer):
 def by_length(rows, tokenizer):
     """Longest first: neighbours need the least padding, and memory shows its peak at once."""
     def length(row):
-        return max(len(tokenizer(row[side])["input_ids"]) for side in ("chosen", "rejected"))
+        return max(len(tokenizer(row.get("prompt", "") + row[side])["input_ids"])
+                   for side in ("chosen", "rejected"))
     return sorted(rows, key=length, reverse=True)
 
 
-def settings_of(form, dtype):
-    settings = {"gradient_checkpointing": True, "bf16": dtype == "bf16"}
-    if form == "tuned":
-        settings |= {"gradient_checkpointing": False, "precompute_ref_log_probs": True,
-                     "train_sampling_strategy": "sequential"}
+def settings_of(args):
+    settings = {"gradient_checkpointing": True, "bf16": args.dtype == "bf16",
+                "use_cpu": args.device == "cpu"}
+    if args.form == "tuned":
+        settings |= {"gradient_checkpointing": args.checkpointing,
+                     "precompute_ref_log_probs": True, "train_sampling_strategy": "sequential"}
     return settings
+
+
+def peak_bytes(device):
+    if device == "cpu":
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return torch.cuda.max_memory_reserved()
 
 
 def make_trainer(args, scratch):
     tokenizer = PreTrainedTokenizerFast.from_pretrained(args.model)
     rows = datasets.Dataset.from_list(read_pairs(args.data)).shuffle(seed=SEED)
-    rows = rows.select(range(args.pairs)).to_list()
+    rows = rows.select(range(args.pairs or len(rows))).to_list()
     if args.form == "tuned":
         rows = by_length(rows, tokenizer)
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    dtype = torch.bfloat16 if args.weights == "bf16" else torch.float32
+    with torch.device(args.device) if args.device != "cpu" else contextlib.nullcontext():
+        model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype)
     adapter = json.loads((args.adapter / "adapter_config.json").read_text())
     config = DPOConfig(
-        output_dir=scratch, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True,
+        output_dir=scratch, report_to="none", save_strategy="no", disable_tqdm=True,
         dataloader_pin_memory=False, logging_steps=1, per_device_train_batch_size=6,
         gradient_accumulation_steps=4, num_train_epochs=1.0, learning_rate=1e-5, beta=0.1,
         weight_decay=0.01, lr_scheduler_type="linear", max_grad_norm=1.0, max_length=2048, seed=SEED,
-        **settings_of(args.form, args.dtype))
+        **settings_of(args))
     trainer = TimedTrainer(
         model=model, args=config, train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokenizer,
@@ -87,33 +122,44 @@ def make_trainer(args, scratch):
                                bias="none", task_type="CAUSAL_LM",
                                target_modules=adapter["target_modules"],
                                layers_to_transform=adapter["layers_to_transform"]))
-    set_peft_model_state_dict(trainer.model, load_file(args.adapter / "adapter_model.safetensors"))
+    weights = args.adapter / "adapter_model.safetensors"
+    if weights.exists():
+        set_peft_model_state_dict(trainer.model, load_file(weights))
     trainer.remove_callback(PrinterCallback)
-    return trainer
+    clock = StepClock(trainer)
+    trainer.add_callback(clock)
+    return trainer, clock
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=pathlib.Path, required=True)
     parser.add_argument("--data", type=pathlib.Path, required=True)
-    parser.add_argument("--pairs", type=int, required=True)
+    parser.add_argument("--pairs", type=int, help="of the data; all")
     parser.add_argument("--adapter", type=pathlib.Path, required=True,
-                        help="PEFT folder to start from")
+                        help="PEFT folder to start from; without weights, as PEFT draws them")
     parser.add_argument("--form", choices=["paper", "tuned"], required=True)
     parser.add_argument("--dtype", choices=["fp32", "bf16"], required=True)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda")
+    parser.add_argument("--weights", choices=["fp32", "bf16"], default="fp32",
+                        help="type of the frozen weights")
+    parser.add_argument("--checkpointing", action="store_true", help="in the tuned form too")
     parser.add_argument("--threads", type=int, required=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     datasets.disable_caching()
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = make_trainer(args, scratch)
+        trainer, clock = make_trainer(args, scratch)
         training = Clock()
         with training:
             trainer.train()
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     print(json.dumps({"wall": training.wall, "processor": training.processor,
                       "reference_wall": trainer.references.wall,
-                      "reference_processor": trainer.references.processor, "losses": losses}))
+                      "reference_processor": trainer.references.processor, "losses": losses,
+                      "steps": clock.steps, "memory_peak": peak_bytes(args.device),
+                      "versions": {name: version(name) for name in ("torch", "transformers",
+                                                                    "peft", "trl")}}))
 
 
 if __name__ == "__main__":

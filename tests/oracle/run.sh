@@ -4,7 +4,7 @@
 #
 #   sh tests/oracle/run.sh                 everything
 #   sh tests/oracle/run.sh CHECK ...       some of: tokenize pairs chat forward adapters merge dpo
-#                                          losses dropout probe processors generate
+#                                          losses dropout probe processors generate shapes
 #
 # HA_BUILD          folder with the programs (default: build/test, built if it is not there)
 # HA_TEST_DATA      folder with hh-rlhf and the published tokenizers; without it their place is
@@ -18,7 +18,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 root=$(pwd)
 requirements=$root/tests/golden/requirements.txt
-checks=${*:-tokenize pairs chat forward adapters merge dpo losses dropout probe processors generate}
+checks=${*:-tokenize pairs chat forward adapters merge dpo losses dropout probe processors generate shapes}
 
 fail() {
     echo "run.sh: $1" >&2
@@ -44,7 +44,7 @@ fi
 build=${HA_BUILD:-$root/build/test}
 [ -f "$build/build.ninja" ] || meson setup "$build" "$root" >/dev/null ||
     fail "meson could not set up $build"
-ninja -C "$build" ha-attempt tests/oracle/next_token tests/oracle/pair_ids >/dev/null ||
+ninja -C "$build" ha-attempt tests/oracle/next_token tests/oracle/pair_ids tests/gpu/shape_model >/dev/null ||
     fail "ha-attempt and its helpers could not be built in $build"
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/ha-oracle-XXXXXX") || exit 1
