@@ -15,14 +15,12 @@ stands processor time, which other work on the machine disturbs less; the ratio 
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 
+from jobs import blocks, run_job
 from small_model import make_model, make_tokenizer, read_pairs
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -31,15 +29,6 @@ SETTINGS = {"train": {"learning_rate": 1e-5, "beta": 0.1, "weight_decay": 0.01, 
                       "gradient_accumulation": 4, "epochs": 1, "lora_rank": 16, "lora_alpha": 32,
                       "max_length": 2048, "init_seed": 42, "precision": "fp32"},
             "data": {"seed": 42}}
-
-
-def blocks(count):
-    """Layers of every strategy, as the paper's Table 4 cuts them."""
-    third, rest = divmod(count, 3)
-    first = third + (rest > 0)
-    second = first + third + (rest > 1)
-    return {"local": range(first), "mid": range(first, second), "global": range(second, count),
-            "full": range(count)}
 
 
 @dataclasses.dataclass
@@ -91,41 +80,21 @@ class Bench:
 
     def ours(self, strategies, name, pairs):
         """A job from the end of loading on."""
-        folder = self.scratch / name
-        folder.mkdir()
         settings = {"data": {**SETTINGS["data"], "train_samples": pairs},
                     "train": SETTINGS["train"]}
-        job = {"kind": "train", "sweep": "bench", "job": 1,
-               "model": {"name": "bench", "path": str(self.model), "template": "hh"},
-               "data": {"train": [str(self.args.data)], "eval": []}, "settings": settings,
-               "threads": self.args.threads, "backend": "cpu",
-               "cells": [{"id": index + 1, "name": strategy, "layers": list(self.layers[strategy]),
-                          "adapter": None, "checkpoint": None}
-                         for index, strategy in enumerate(strategies)]}
-        (folder / "job.json").write_text(json.dumps(job))
-        reader, writer = os.pipe()
-        child = subprocess.Popen([self.args.program, "job", "--dir", folder, "--contract-fd",
-                                  str(writer)], pass_fds=[writer], stderr=subprocess.PIPE,
-                                 cwd=folder)
-        os.close(writer)
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        start, losses, flops = None, {}, 0.0
-        with os.fdopen(reader) as lines:
-            for line in map(json.loads, lines):
-                if start is None and line["type"] == "phase" and line["phase"] != "load":
-                    start = time.perf_counter(), processor_seconds(child.pid)
-                if line["type"] == "metric" and "loss" in line["values"]:
-                    losses.setdefault(strategies[line["cell"] - 1], []).append(
-                        line["values"]["loss"])
-                if line["type"] == "cell":
-                    flops += line["summary"]["flops"]
-        said = child.communicate()[1].decode()
-        if child.returncode != 0:
-            sys.exit(f"ha-attempt: {said.strip().splitlines()[-1]}")
-        wall = time.perf_counter() - start[0]
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return Result(pairs * len(strategies), wall, used - start[1], losses, flops)
+        done = run_job(self.args.program, self.scratch / name, {
+            "kind": "train", "model": {"name": "bench", "path": str(self.model), "template": "hh"},
+            "data": {"train": [str(self.args.data)], "eval": []}, "settings": settings,
+            "threads": self.args.threads, "backend": "cpu",
+            "cells": [{"id": index + 1, "name": strategy, "layers": list(self.layers[strategy]),
+                       "adapter": None, "checkpoint": None}
+                      for index, strategy in enumerate(strategies)]})
+        losses = {}
+        for line in done.of("metric"):
+            if "loss" in line["values"]:
+                losses.setdefault(strategies[line["cell"] - 1], []).append(line["values"]["loss"])
+        flops = sum(line["summary"]["flops"] for line in done.of("cell"))
+        return Result(pairs * len(strategies), done.wall, done.processor, losses, flops)
 
     # ---- TRL ----
 
@@ -144,11 +113,6 @@ class Bench:
             processor += said["processor"] + (said["reference_processor"] if index == 0 else 0)
             losses[strategy] = said["losses"]
         return Result(self.args.peer_pairs * len(strategies), wall, processor, losses)
-
-
-def processor_seconds(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def check_losses(mine, theirs):

@@ -10,18 +10,15 @@ work on the machine disturbs less; the ratio is of that where --by processor is 
 
 import argparse
 import json
-import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 
 import torch
 from peft import LoraConfig, get_peft_model
 
-from dpo_compare import blocks, processor_seconds
+from jobs import blocks, run_job
 from small_model import make_model, make_tokenizer, read_pairs
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -82,39 +79,20 @@ class Bench:
 
     def ours(self, variants):
         """Wall and processor seconds from the end of loading, summaries and texts per variant."""
-        folder = pathlib.Path(tempfile.mkdtemp(dir=self.scratch))
         tokens = self.args.new_tokens
-        job = {"kind": "generate", "sweep": "bench", "job": 1,
-               "model": {"name": "bench", "path": str(self.model), "template": "hh"},
-               "data": {"train": [], "eval": [str(self.scratch / "prompts.jsonl")]},
-               "settings": {"data": {"eval_samples": len(self.prompts)},
-                            "train": {"precision": "fp32"},
-                            "generate": {"temperature": 0, "max_new_tokens": tokens,
-                                         "min_new_tokens": tokens}},
-               "threads": self.args.threads, "backend": "cpu",
-               "cells": [{"id": index + 1, "name": variant, "layers": [],
-                          "adapter": None if variant == "base" else str(self.adapters / variant)}
-                         for index, variant in enumerate(variants)]}
-        (folder / "job.json").write_text(json.dumps(job))
-        reader, writer = os.pipe()
-        child = subprocess.Popen([self.args.program, "job", "--dir", folder, "--contract-fd",
-                                  str(writer)], pass_fds=[writer], stderr=subprocess.PIPE,
-                                 cwd=folder)
-        os.close(writer)
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        start, lines = None, []
-        with os.fdopen(reader) as pipe:
-            for line in pipe:
-                lines.append(line)
-                if start is None and '"generate"' in line:
-                    start = time.perf_counter(), processor_seconds(child.pid)
-        said = child.communicate()[1].decode()
-        if child.returncode != 0:
-            sys.exit(f"ha-attempt: {said.strip().splitlines()[-1]}")
-        wall = time.perf_counter() - start[0]
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return wall, used - start[1], self.read(map(json.loads, lines), variants)
+        done = run_job(self.args.program, tempfile.mkdtemp(dir=self.scratch), {
+            "kind": "generate",
+            "model": {"name": "bench", "path": str(self.model), "template": "hh"},
+            "data": {"train": [], "eval": [str(self.scratch / "prompts.jsonl")]},
+            "settings": {"data": {"eval_samples": len(self.prompts)},
+                         "train": {"precision": "fp32"},
+                         "generate": {"temperature": 0, "max_new_tokens": tokens,
+                                      "min_new_tokens": tokens}},
+            "threads": self.args.threads, "backend": "cpu",
+            "cells": [{"id": index + 1, "name": variant, "layers": [],
+                       "adapter": None if variant == "base" else str(self.adapters / variant)}
+                      for index, variant in enumerate(variants)]})
+        return done.wall, done.processor, self.read(done.lines, variants)
 
     def read(self, lines, variants):
         texts, summaries = {variant: {} for variant in variants}, []

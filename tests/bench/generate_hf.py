@@ -1,4 +1,4 @@
-"""Answers by Transformers + PEFT, for generate.sh: one JSON line for each batch size.
+"""Answers by Transformers + PEFT, for generate.sh and tests/gpu: one JSON line for each batch size.
 
 Timed is generate() alone, after a warm-up; loading, tokenisation and the start of the process are
 not. Prompts are sorted by length, so that batches hold little padding; no end token is set, so that
@@ -6,9 +6,12 @@ every answer has all its tokens. The sum over the variants counts, each a model 
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
+import resource
 import time
+from importlib.metadata import version
 
 import torch
 import transformers
@@ -22,7 +25,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load(args, variant):
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=DTYPES[args.dtype]).eval()
+    with torch.device(args.device) if args.device != "cpu" else contextlib.nullcontext():
+        model = AutoModelForCausalLM.from_pretrained(args.model, dtype=DTYPES[args.dtype]).eval()
     model.generation_config.eos_token_id = None
     if variant == "base":
         return model
@@ -30,20 +34,21 @@ def load(args, variant):
     return model.merge_and_unload() if args.merged else model.eval()
 
 
-def batches(ids, size):
+def batches(ids, size, device):
     """Left-padded ids and masks."""
     for begin in range(0, len(ids), size):
         part = ids[begin:begin + size]
         width = max(map(len, part))
-        yield (torch.tensor([[0] * (width - len(row)) + row for row in part]),
-               torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in part]))
+        rows = [[[0] * (width - len(row)) + row for row in part],
+                [[0] * (width - len(row)) + [1] * len(row) for row in part]]
+        yield [torch.tensor(row, device=device) for row in rows]
 
 
 @torch.inference_mode()
 def answer(model, ids, size, new_tokens):
     """New ids of all prompts, and wall and processor seconds."""
     answers, start = [], (time.perf_counter(), time.process_time())
-    for tokens, mask in batches(ids, size):
+    for tokens, mask in batches(ids, size, model.device):
         out = model.generate(input_ids=tokens, attention_mask=mask, max_new_tokens=new_tokens,
                              do_sample=False, eos_token_id=None, pad_token_id=0)
         answers += out[:, tokens.shape[1]:].tolist()
@@ -61,7 +66,11 @@ def run(args, ids, order, size):
         if any(len(row) != args.new_tokens for row in rows):
             raise SystemExit("an answer ended early")
         answers[variant] = [rows[order.index(i)] for i in range(len(rows))]
-    print(json.dumps({"batch": size, "wall": wall, "processor": processor,
+    peak = (1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if args.device == "cpu"
+            else torch.cuda.max_memory_reserved())
+    print(json.dumps({"batch": size, "wall": wall, "processor": processor, "memory_peak": peak,
+                      "versions": {name: version(name) for name in ("torch", "transformers",
+                                                                    "peft")},
                       "answers": answers if args.answers else None}), flush=True)
 
 
@@ -76,6 +85,7 @@ def main():
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
     parser.add_argument("--merged", action="store_true", help="adapters added into the weights")
     parser.add_argument("--answers", action="store_true", help="print the new ids too")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda")
     parser.add_argument("--threads", type=int, required=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

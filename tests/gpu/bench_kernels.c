@@ -16,27 +16,37 @@
 
 enum { REPEATS = 20, HEAD_ROWS = 1024 };
 
+/* A pair of hh-rlhf's mean lengths, and what a sequence holds in the middle of its answer. */
+enum { PROMPT = 148, CHOSEN = 59, REJECTED = 75, CACHED = 276, SEQUENCES = 1000 };
+
 struct model {
     const char *name;
-    int64_t width, inner, q_width, kv_width, vocabulary;
+    int64_t width, inner, q_width, kv_width, vocabulary, head_dim;
 };
 
 static const struct model models[] = {
-    {"Llama-2-7B", 4096, 11008, 4096, 4096, 32000},
-    {"Llama-3.1-8B", 4096, 14336, 4096, 1024, 128256},
-    {"Qwen2.5-7B", 3584, 18944, 3584, 512, 152064},
-    {"Qwen3-8B", 4096, 12288, 4096, 1024, 151936},
+    {"Llama-2-7B", 4096, 11008, 4096, 4096, 32000, 128},
+    {"Llama-3.1-8B", 4096, 14336, 4096, 1024, 128256, 128},
+    {"Qwen2.5-7B", 3584, 18944, 3584, 512, 152064, 128},
+    {"Qwen3-8B", 4096, 12288, 4096, 1024, 151936, 128},
 };
-static const struct model small_model = {"small", 128, 320, 128, 64, 1000};
+static const struct model small_model = {"small", 128, 320, 128, 64, 1000, 64};
 
 /* Memory of one model's operations; all of it is filled with small numbers. */
 struct bench {
     struct ha_backend *backend;
     const struct ha_ops *ops;
     struct model model;
-    int64_t tokens, head_rows;
+    int64_t tokens, head_rows, sequences;
+    struct ha_segment *segments; /* pairs that fill the tokens, prompts shared */
+    int64_t n_segments;
+    void *cache;
+    const void **caches; /* (sequences) */
+    int64_t *cached;
     void *x, *y, *gate, *up, *weight, *head_weight; /* bf16 */
     void *wide, *param, *m, *v;                     /* f32 */
+    void *dq, *dk, *dv;                             /* bf16 */
+    float *logsumexp;
     void *rstd, *sum, *ids, *table, *logp;
     int64_t n_params;
     double bytes_per_ms, flops_per_ms;
@@ -209,8 +219,9 @@ static int norm_backward(struct bench *b, struct ha_error *err)
 
 static int rope(struct bench *b, struct ha_error *err)
 {
-    return b->ops->rope(b->backend, b->x, b->table, b->ids, b->tokens, b->model.q_width / 64, 64,
-                        b->model.q_width, false, err);
+    return b->ops->rope(b->backend, b->x, b->table, b->ids, b->tokens,
+                        b->model.q_width / b->model.head_dim, b->model.head_dim, b->model.q_width,
+                        false, err);
 }
 
 static int swiglu(struct bench *b, struct ha_error *err)
@@ -244,6 +255,58 @@ static int head(struct bench *b, struct ha_error *err)
     return b->ops->head(b->backend, &h, err);
 }
 
+/* q, k and v lie in x, gate and up; k and v of all sequences are one. */
+static struct ha_attention attention_shape(const struct bench *b)
+{
+    const struct model *m = &b->model;
+
+    return (struct ha_attention){.n_tokens = b->tokens,
+                                 .n_heads = m->q_width / m->head_dim,
+                                 .n_kv_heads = m->kv_width / m->head_dim,
+                                 .head_dim = m->head_dim,
+                                 .scale = 0.088f,
+                                 .q_stride = m->q_width,
+                                 .k_stride = m->kv_width,
+                                 .v_stride = m->kv_width,
+                                 .out_stride = m->q_width,
+                                 .segments = b->segments,
+                                 .n_segments = b->n_segments};
+}
+
+static int attention(struct bench *b, struct ha_error *err)
+{
+    struct ha_attention shape = attention_shape(b);
+
+    return b->ops->attention_forward(b->backend, b->y, b->logsumexp, b->x, b->gate, b->up, &shape,
+                                     err);
+}
+
+/* Gradients of q, k and v go to the weights' memory, dout is q. */
+static int attention_backward(struct bench *b, struct ha_error *err)
+{
+    struct ha_attention shape = attention_shape(b);
+
+    return b->ops->attention_backward(b->backend, b->dq, b->dk, b->dv, b->x, b->y, b->logsumexp,
+                                      b->x, b->gate, b->up, &shape, err);
+}
+
+static int decode_attention(struct bench *b, struct ha_error *err)
+{
+    const struct model *m = &b->model;
+    struct ha_decode_attention shape = {.n_rows = b->sequences,
+                                        .n_heads = m->q_width / m->head_dim,
+                                        .n_kv_heads = m->kv_width / m->head_dim,
+                                        .head_dim = m->head_dim,
+                                        .scale = 0.088f,
+                                        .q_stride = m->q_width,
+                                        .out_stride = m->q_width,
+                                        .k_cache = b->caches,
+                                        .v_cache = b->caches,
+                                        .lengths = b->cached};
+
+    return b->ops->decode_attention(b->backend, b->y, b->x, &shape, err);
+}
+
 static int squares(struct bench *b, struct ha_error *err)
 {
     return b->ops->sum_of_squares(b->backend, b->sum, b->param, b->n_params, err);
@@ -257,9 +320,56 @@ static int adamw(struct bench *b, struct ha_error *err)
                          err);
 }
 
+/* Operations and bytes as the backend counts them. */
+static void report_counted(struct bench *b, const char *name, operation op)
+{
+    double flops = ha_backend_flops(b->backend), bytes = ha_backend_bytes_moved(b->backend);
+    struct ha_error err = {0};
+
+    need(op(b, &err), &err);
+    flops = ha_backend_flops(b->backend) - flops;
+    bytes = ha_backend_bytes_moved(b->backend) - bytes;
+    report(b, name, op, bytes, flops);
+}
+
 static int64_t larger(int64_t a, int64_t b)
 {
     return a > b ? a : b;
+}
+
+/* Pairs side by side, the last cut off where the tokens end. */
+static void lay_out_pairs(struct bench *b)
+{
+    static const int64_t lengths[] = {PROMPT, CHOSEN, REJECTED};
+    int64_t at = 0, prompt = 0;
+
+    b->segments = calloc((size_t)b->tokens, sizeof(*b->segments));
+    b->n_segments = 0;
+    for (int part = 0; b->segments && at < b->tokens; part = (part + 1) % 3) {
+        struct ha_segment *segment = &b->segments[b->n_segments++];
+
+        prompt = part == 0 ? at : prompt;
+        *segment = (struct ha_segment){.begin = at, .length = lengths[part]};
+        if (at + segment->length > b->tokens)
+            segment->length = b->tokens - at;
+        if (part > 0)
+            segment->prefix_begin = prompt, segment->prefix_length = PROMPT;
+        at += segment->length;
+    }
+}
+
+/* Every sequence has a cache of its own, keys and values in one. */
+static void lay_out_caches(struct bench *b)
+{
+    int64_t bytes = 2 * b->model.kv_width * CACHED;
+
+    b->caches = calloc((size_t)b->sequences, sizeof(*b->caches));
+    b->cached = calloc((size_t)b->sequences, sizeof(*b->cached));
+    b->cache = zeroed(b, (size_t)(b->sequences * bytes));
+    for (int64_t i = 0; b->caches && b->cached && i < b->sequences; i++) {
+        b->caches[i] = (const char *)b->cache + i * bytes;
+        b->cached[i] = CACHED;
+    }
 }
 
 static void allocate(struct bench *b)
@@ -282,17 +392,29 @@ static void allocate(struct bench *b)
     b->rstd = zeroed(b, (size_t)b->tokens * 4);
     b->sum = zeroed(b, sizeof(double));
     b->ids = zeroed(b, (size_t)larger(b->tokens, b->head_rows) * 4);
-    b->table = filled(b, 64, true);
+    b->table = filled(b, m->head_dim, true);
     b->logp = zeroed(b, (size_t)b->head_rows * 4);
+    b->dq = zeroed(b, (size_t)(b->tokens * m->q_width) * 2);
+    b->dk = zeroed(b, (size_t)(b->tokens * m->kv_width) * 2);
+    b->dv = zeroed(b, (size_t)(b->tokens * m->kv_width) * 2);
+    b->logsumexp = zeroed(b, (size_t)(b->tokens * m->q_width / m->head_dim) * 4);
+    lay_out_pairs(b);
+    lay_out_caches(b);
+    if (!b->segments || !b->caches || !b->cached)
+        need(-1, &(struct ha_error){.text = "no memory"});
 }
 
 static void release(struct bench *b)
 {
-    void *all[] = {b->x, b->y, b->gate, b->up,  b->weight, b->head_weight, b->wide, b->param,
-                   b->m, b->v, b->rstd, b->sum, b->ids,    b->table,       b->logp};
+    void *all[] = {b->x,     b->y,  b->gate, b->up,   b->weight,    b->head_weight, b->wide,
+                   b->param, b->m,  b->v,    b->rstd, b->sum,       b->ids,         b->table,
+                   b->logp,  b->dq, b->dk,   b->dv,   b->logsumexp, b->cache};
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         ha_backend_free(b->backend, all[i]);
+    free(b->segments);
+    free(b->caches);
+    free(b->cached);
 }
 
 static void run_model(struct bench *b)
@@ -319,6 +441,9 @@ static void run_model(struct bench *b)
     report(b, "rmsnorm", norm, 4 * t * w, 0);
     report(b, "rmsnorm backward", norm_backward, 8 * t * w, 0);
     report(b, "rope", rope, 4 * t * q, 0);
+    report_counted(b, "attention", attention);
+    report_counted(b, "attention backward", attention_backward);
+    report_counted(b, "attention to the cache", decode_attention);
     report(b, "swiglu", swiglu, 6 * t * inner, 0);
     report(b, "swiglu backward", swiglu_backward, 10 * t * inner, 0);
     report(b, "head and gradient", head, 2 * vocabulary * w + 10 * rows * vocabulary,
@@ -334,7 +459,8 @@ int main(int argc, char **argv)
     struct bench b = {.tokens = small      ? 24
                                 : argc > 1 ? strtoll(argv[1], NULL, 10)
                                            : 8192,
-                      .head_rows = small ? 8 : HEAD_ROWS};
+                      .head_rows = small ? 8 : HEAD_ROWS,
+                      .sequences = small ? 3 : SEQUENCES};
     struct ha_backend_options options = {"cuda", 0, 0, 0};
     struct ha_error err = {0};
 
