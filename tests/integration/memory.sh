@@ -85,6 +85,17 @@ for other in all some; do
     equal "with the same adapter: $other" "$(adapters $other)" "$(adapters m20-one)"
 done
 
+# With dropout, which needs room of its own.
+job drop train "$HA_TMP/m20" '"disable_dropout": false' "$(cell 1 $ALL)"
+equal "a strategy trains with dropout" $? 0
+equal "dropout: measured is planned" "$(near_plan drop)" 0
+job dropless train "$HA_TMP/m20" \
+    "\"disable_dropout\": false, \"memory_limit\": \"$((least + 100))MiB\"" "$(cell 1 $ALL)"
+equal "dropout in less memory: layers are run again" "$(near_plan dropless | grep -c '^[1-5]$')" 1
+equal "with the same adapter" "$(adapters dropless)" "$(adapters drop)"
+equal "which is not that without dropout" \
+    "$([ "$(adapters drop)" != "$(adapters m20-one)" ] && echo another)" another
+
 # Answers of three variants, whose caches take most of it; and with room for two at a time.
 cp -r m20-four/out/2/adapter inputs/a2
 cp -r m20-four/out/4/adapter inputs/a4

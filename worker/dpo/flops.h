@@ -1,8 +1,8 @@
 /* flops.h - floating-point operations of a pair, by arithmetic
  *
  * Two per multiply-add of products and attention, as ha_backend_flops counts
- * them: for a pair of its own pack both agree to the last operation.  Lengths
- * may be means. */
+ * them: for a pair of its own pack both agree to the last operation, with
+ * dropout too, which is no product.  Lengths may be means. */
 #ifndef HA_WORKER_DPO_FLOPS_H
 #define HA_WORKER_DPO_FLOPS_H
 

@@ -139,8 +139,11 @@ static void published_flops_alone(void **state)
 /* ---- against the CPU backend ---- */
 
 static double counted(const struct small_model *small, struct ha_pass *pass,
-                      const struct ha_pack *pack, const struct ha_adapter *adapter, bool backward)
+                      const struct ha_pack *pack, const struct ha_adapter *adapter, bool backward,
+                      double dropped)
 {
+    static const int64_t number = 0;
+    struct ha_pass_dropout dropout = {.p = dropped, .pairs = &number};
     int64_t n = adapter ? ha_adapter_n_params(adapter) : 1;
     float *coefficient = ha_calloc(pack->n_rows, sizeof(float));
     double before = ha_backend_flops(small->backend);
@@ -149,7 +152,11 @@ static double counted(const struct small_model *small, struct ha_pass *pass,
 
     assert_non_null(coefficient);
     assert_ok(ha_backend_alloc(small->backend, (size_t)n * sizeof(float), &gradient, &err));
-    assert_ok(ha_pass_forward(pass, pack, adapter, backward, &rows, &err));
+    assert_ok(ha_pass_begin(pass, pack, &err));
+    assert_ok(ha_pass_set_dropout(pass, &dropout, &err));
+    assert_ok(ha_pass_embed(pass, &err));
+    assert_ok(ha_pass_layers(pass, adapter, 0, small->config.n_layers, &err));
+    assert_ok(ha_pass_head(pass, backward, &rows, &err));
     if (backward)
         assert_ok(ha_pass_backward(pass, adapter, coefficient, gradient, &err));
     ha_backend_free(small->backend, gradient);
@@ -174,6 +181,7 @@ static void check_counts(struct ha_backend *backend, enum ha_model_family family
         struct ha_pass_limits limits = {.max_tokens = pack->n_tokens,
                                         .max_rows = pack->n_rows,
                                         .max_rank = 3,
+                                        .dropout_width = 64, /* more than any input's */
                                         .lowest_layer = first,
                                         .recomputed_layers = recomputed};
         struct ha_dpo_flops flops;
@@ -182,10 +190,11 @@ static void check_counts(struct ha_backend *backend, enum ha_model_family family
         ha_dpo_flops_of_pair(&config, ha_adapter_settings(adapter), &lengths, shared,
                              first + recomputed, &flops);
         assert_ok(ha_pass_create(small.model, &limits, &pass, &err));
-        assert_true(counted(&small, pass, pack, NULL, false) == flops.reference);
-        assert_true(counted(&small, pass, pack, adapter, false) == flops.forward);
-        assert_true(counted(&small, pass, pack, adapter, true) ==
-                    flops.forward + flops.backward + flops.recompute);
+        assert_true(counted(&small, pass, pack, NULL, false, 0) == flops.reference);
+        assert_true(counted(&small, pass, pack, adapter, false, 0) == flops.forward);
+        for (int i = 0; i < 2; i++) /* dropout is no product */
+            assert_true(counted(&small, pass, pack, adapter, true, 0.1 * i) ==
+                        flops.forward + flops.backward + flops.recompute);
         ha_pass_destroy(pass);
     }
     ha_pack_destroy(pack);
@@ -293,6 +302,35 @@ static void lock_step(void **state)
     }
 }
 
+/* Dropout takes one copy of the widest input that any cell drops, and where its masks begin. */
+static void dropout(void **state)
+{
+    struct ha_adapter_settings cells[] = {layers(0, 11), layers(11, 22)};
+    struct ha_dpo_plan_request request = {
+        .config = &configs[LLAMA_31], .adapters = cells, .n_adapters = 2};
+
+    (void)state;
+    ha_dpo_plan_worst_pack(2048, 4096, &request);
+    for (int i = 0; i < 4; i++) {
+        int64_t width = i % 2 == 0 ? 4096 : 14336, act = i < 2 ? 4 : 2;
+        struct ha_dpo_plan without, with;
+
+        request.device.gpu = i >= 2;
+        cells[1].modules = i % 2 == 0 ? 0xf : 1u << HA_MODULE_DOWN;
+        request.dropout = false;
+        assert_ok(ha_dpo_plan_make(&request, &without, &err));
+        request.dropout = true;
+        assert_ok(ha_dpo_plan_make(&request, &with, &err));
+        assert_int_equal(with.part[HA_DPO_WORK] - without.part[HA_DPO_WORK],
+                         4096 * (width * act + 8));
+        assert_int_equal(with.part[HA_DPO_DATA] - without.part[HA_DPO_DATA], 4096 * 8);
+        without.part[HA_DPO_WORK] = with.part[HA_DPO_WORK];
+        without.part[HA_DPO_DATA] = with.part[HA_DPO_DATA];
+        without.part[HA_DPO_MARGIN] = with.part[HA_DPO_MARGIN];
+        assert_memory_equal(with.part, without.part, sizeof(with.part));
+    }
+}
+
 /* On the CPU no byte of the weights is copied. */
 static void on_the_cpu(void **state)
 {
@@ -389,6 +427,7 @@ int main(void)
         cmocka_unit_test(flops_are_what_is_counted),
         cmocka_unit_test(small_card),
         cmocka_unit_test(lock_step),
+        cmocka_unit_test(dropout),
         cmocka_unit_test(on_the_cpu),
         cmocka_unit_test(refusals),
         cmocka_unit_test(impossible_plans),
