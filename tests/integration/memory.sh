@@ -125,6 +125,10 @@ assert small["strategies"]["full"]["recomputed_layers"] > 0
 assert large["lockstep"]["fits"] and large["lockstep"]["recomputed_layers"] == 0
 assert large["lockstep"]["memory_bytes"] <= 50e9, large["lockstep"]["memory_bytes"]
 assert sum(large["lockstep"]["parts"].values()) >= large["lockstep"]["memory_bytes"]
+for one in [*large["strategies"].values(), large["lockstep"]]:
+    after = list(one["flops_per_pair_after"].values())
+    assert len(after) == 8 and after == sorted(after, reverse=True), after
+    assert after[0] > 7.5 * after[-1] and after[-1] == one["lockstep_flops_per_pair"], after
 PYTHON
     done
     check "a dry run shows the plan" hactl submit --dry-run "$HA_ROOT/deploy/demo/grid.toml" \

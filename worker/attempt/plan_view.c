@@ -1,7 +1,6 @@
 #include "worker/attempt/plan_view.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -92,9 +91,6 @@ static int make_strategy(struct making *making, int i, struct ha_error *err)
     ha_dpo_flops_of_pair(config, &adapter, &making->view->lengths, true,
                          column->plan.lowest_layer + column->plan.recomputed_layers,
                          &column->flops);
-    column->own_flops = column->flops.forward - column->flops.below + column->flops.backward +
-                        column->flops.recompute;
-    column->trl_flops = ha_dpo_flops_of_trl(config, &adapter, &making->view->lengths);
     return 0;
 }
 
@@ -109,20 +105,39 @@ static int make_lockstep(struct making *making, struct ha_error *err)
     r = ha_dpo_plan_make(&request, &column->plan, err);
     column->name = "lockstep";
     for (int64_t i = 0; r == 0 && i < making->n_cells; i++) {
-        const struct ha_adapter_settings *adapter = &making->adapters[i];
         struct ha_dpo_flops flops;
 
-        ha_dpo_flops_of_pair(request.config, adapter, &making->view->lengths, true,
+        ha_dpo_flops_of_pair(request.config, &making->adapters[i], &making->view->lengths, true,
                              column->plan.lowest_layer + column->plan.recomputed_layers, &flops);
         column->flops.reference = flops.reference;
         column->flops.forward += flops.forward - flops.below;
         column->flops.backward += flops.backward;
         column->flops.recompute += flops.recompute;
-        column->trl_flops += ha_dpo_flops_of_trl(request.config, adapter, &making->view->lengths);
     }
-    column->own_flops = column->flops.reference + column->flops.forward + column->flops.backward +
-                        column->flops.recompute;
     return r;
+}
+
+/* What is left of a pair's work after each thing that is not done: of each strategy, and of all. */
+static void count_work(struct making *making)
+{
+    struct ha_plan_view *view = making->view;
+    struct ha_plan_column *all = &view->columns[HA_PLAN_STRATEGIES];
+    struct ha_dpo_kept kept = {.lockstep = all->plan.lowest_layer + all->plan.recomputed_layers};
+    int64_t cell = 0;
+
+    for (int i = 0; i < HA_PLAN_STRATEGIES; i++) {
+        struct ha_plan_column *column = &view->columns[i];
+
+        if (making->layers[i].count == 0)
+            continue;
+        kept.alone = column->plan.lowest_layer + column->plan.recomputed_layers;
+        ha_dpo_flops_by_saving(view->config, &making->adapters[cell++], &view->lengths, &kept,
+                               column->work);
+        for (int k = 0; k < HA_DPO_SAVINGS; k++)
+            all->work[k] += column->work[k];
+    }
+    for (int k = HA_DPO_REFERENCE_ONCE; k < HA_DPO_SAVINGS; k++)
+        all->work[k] += all->flops.reference;
 }
 
 static int make_generation(struct making *making, struct ha_error *err)
@@ -181,6 +196,8 @@ int ha_plan_view_make(const struct ha_model_config *config, const struct ha_run_
     if (r == 0)
         r = make_lockstep(&making, err);
     if (r == 0)
+        count_work(&making);
+    if (r == 0)
         r = make_generation(&making, err);
     for (int i = 0; i < HA_PLAN_STRATEGIES; i++)
         ha_layers_clear(&making.layers[i]);
@@ -205,14 +222,8 @@ static void print_line(const struct ha_plan_view *view, const char *what,
                        double (*value)(const struct ha_plan_column *column), int digits)
 {
     printf("%-42s", what);
-    for (int i = 0; i < HA_PLAN_COLUMNS; i++) {
-        double number = value(&view->columns[i]);
-
-        if (isnan(number))
-            printf(" %11s", "");
-        else
-            printf(" %11.*f", digits, number);
-    }
+    for (int i = 0; i < HA_PLAN_COLUMNS; i++)
+        printf(" %11.*f", digits, value(&view->columns[i]));
     puts("");
 }
 
@@ -236,29 +247,24 @@ static double run_again(const struct ha_plan_column *column)
     return (double)column->plan.recomputed_layers;
 }
 
-/* A strategy in a job of its own, with the references of an artifact. */
-static double alone_tflop(const struct ha_plan_column *column)
-{
-    const struct ha_dpo_flops *flops = &column->flops;
-
-    if (!column->layers)
-        return NAN;
-    return (flops->forward + flops->backward + flops->recompute) / 1e12;
-}
-
-static double own_tflop(const struct ha_plan_column *column)
-{
-    return column->own_flops / 1e12;
-}
-
-static double trl_tflop(const struct ha_plan_column *column)
-{
-    return column->trl_flops / 1e12;
-}
-
 static double ratio(const struct ha_plan_column *column)
 {
-    return column->own_flops > 0 ? column->trl_flops / column->own_flops : 0;
+    const double *work = column->work;
+
+    return work[HA_DPO_LOCKSTEP] > 0 ? work[HA_DPO_NOTHING_SAVED] / work[HA_DPO_LOCKSTEP] : 0;
+}
+
+/* What is left of the work after each thing that is not done. */
+static void print_work(const struct ha_plan_view *view)
+{
+    puts("TFLOP per pair, after each");
+    for (int k = 0; k < HA_DPO_SAVINGS; k++) {
+        printf("  %-40s", ha_dpo_saving_text((enum ha_dpo_saving)k));
+        for (int i = 0; i < HA_PLAN_COLUMNS; i++)
+            printf(" %#11.4g", view->columns[i].work[k] / 1e12);
+        puts("");
+    }
+    print_line(view, "TRL over lock-step", ratio, 1);
 }
 
 static void print_part(const struct ha_plan_view *view, enum ha_dpo_part part)
@@ -306,7 +312,8 @@ static void print_notes(const struct ha_plan_view *view)
         printf("Weights (%s) are read where the files are mapped: page cache, no copy.\n", mapped);
     printf("Activations are for the largest pack: two answers of train.max_length = %lld that "
            "share nothing, or\ntrain.tokens_per_microbatch = %lld.  TFLOP for a pair of %g prompt "
-           "and %g + %g answer tokens (hh-rlhf's mean;\n%g with padding).\n",
+           "and %g + %g answer tokens (hh-rlhf's mean;\n%g with padding), for lockstep the sum of "
+           "the strategies, from 4 on with one pass of the reference.\n",
            (long long)view->max_length, (long long)view->tokens_per_microbatch, lengths->prompt,
            lengths->chosen, lengths->rejected, lengths->padded);
     printf("Generation: %s of KV cache a token; %lld answers of %lld tokens at once take %s.\n",
@@ -328,10 +335,7 @@ void ha_plan_view_print(const struct ha_plan_view *view)
     for (int i = 0; i < HA_PLAN_COLUMNS; i++)
         printf(" %11s", view->columns[i].plan.fits ? "yes" : "no");
     puts("");
-    print_line(view, "TFLOP per pair, alone, references known", alone_tflop, 4);
-    print_line(view, "TFLOP per pair, in lock-step", own_tflop, 4);
-    print_line(view, "TFLOP per pair, TRL", trl_tflop, 4);
-    print_line(view, "TRL over lock-step", ratio, 1);
+    print_work(view);
     print_notes(view);
 }
 
@@ -356,16 +360,30 @@ static int fill_parts(struct ha_json *json, const struct ha_dpo_plan *plan)
     return r;
 }
 
+static int fill_work(struct ha_json *json, const double *work)
+{
+    int r = 0;
+
+    for (int i = 0; r == 0 && i < HA_DPO_SAVINGS; i++)
+        r = set_real(json, ha_dpo_saving_name((enum ha_dpo_saving)i), work[i]);
+    return r;
+}
+
 static int fill_column(struct ha_json *json, const struct ha_plan_column *column)
 {
     const struct ha_dpo_plan *plan = &column->plan;
     const struct ha_dpo_flops *flops = &column->flops;
     const int64_t *part = plan->part;
-    struct ha_json *parts = ha_json_new_object();
+    struct ha_json *parts = ha_json_new_object(), *work;
     int r = ha_json_set(json, "parts", parts);
 
     if (r == 0)
         r = fill_parts(parts, plan);
+    work = ha_json_new_object();
+    if (ha_json_set(json, "flops_per_pair_after", work) < 0)
+        r = -ENOMEM;
+    if (r == 0)
+        r = fill_work(work, column->work);
     if (r == 0 && column->layers)
         r = ha_json_set(json, "layers", ha_json_new_string(column->layers));
     if (r < 0 || set_int(json, "trainable_parameters", plan->n_trainable) < 0 ||
@@ -385,8 +403,8 @@ static int fill_column(struct ha_json *json, const struct ha_plan_column *column
         set_real(json, "backward_flops_per_pair", flops->backward) < 0 ||
         set_real(json, "recompute_flops_per_pair", flops->recompute) < 0 ||
         set_real(json, "reference_flops_per_pair", flops->reference) < 0 ||
-        set_real(json, "lockstep_flops_per_pair", column->own_flops) < 0 ||
-        set_real(json, "trl_flops_per_pair", column->trl_flops) < 0)
+        set_real(json, "lockstep_flops_per_pair", column->work[HA_DPO_LOCKSTEP]) < 0 ||
+        set_real(json, "trl_flops_per_pair", column->work[HA_DPO_NOTHING_SAVED]) < 0)
         return -ENOMEM;
     return 0;
 }

@@ -17,8 +17,8 @@ struct ha_plan_column {
     char *layers;
     struct ha_dpo_plan plan;
     struct ha_dpo_flops flops; /* lock-step: sums over cells from their borders up; one reference */
-    double own_flops;          /* from the border up, as in lock-step; lock-step: all there is */
-    double trl_flops;
+    /* Lock-step: the sum over the strategies, and from HA_DPO_REFERENCE_ONCE on the reference. */
+    double work[HA_DPO_SAVINGS];
 };
 
 /* Answers: what one takes and how many fit beside each other. */

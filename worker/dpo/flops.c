@@ -167,20 +167,84 @@ void ha_dpo_flops_of_pair(const struct ha_model_config *config,
     *ret_flops = flops;
 }
 
+/* The plain method on these tokens: forward of policy and reference, forward again, gradients
+ * through all layers; the head for policy, reference and gradient over `rows`. */
+static double plain(const struct pair *pair, double rows)
+{
+    double sum = 3 * 2.0 * (double)ha_model_config_head_params(pair->config) * rows;
+
+    for (int64_t i = 0; i < pair->config->n_layers; i++) {
+        sum += 3 * base_layer(pair) + 2 * lora_forward(pair, i) + 2.5 * pair->attention;
+        for (int module = 0; module < HA_MODULE_COUNT; module++)
+            sum += linear_backward(pair, i, module, true);
+    }
+    return sum;
+}
+
 double ha_dpo_flops_of_trl(const struct ha_model_config *config,
                            const struct ha_adapter_settings *adapter,
                            const struct ha_dpo_lengths *lengths)
 {
-    double row = lengths->padded / 2;
-    struct ha_dpo_lengths rows = {row, 0, 0, 0};
+    struct ha_dpo_lengths rows = {lengths->padded / 2, 0, 0, 0};
     struct pair pair = pair_of(config, adapter, &rows, false);
-    double head = 2.0 * (double)ha_model_config_head_params(config) * lengths->padded;
-    double sum = 3 * head;
 
-    for (int64_t i = 0; i < config->n_layers; i++) {
-        sum += 3 * base_layer(&pair) + 2 * lora_forward(&pair, i) + 2.5 * pair.attention;
-        for (int module = 0; module < HA_MODULE_COUNT; module++)
-            sum += linear_backward(&pair, i, module, true);
-    }
+    return plain(&pair, pair.tokens);
+}
+
+/* ---- one thing after the other ---- */
+
+static const struct {
+    const char *name, *text;
+} savings[HA_DPO_SAVINGS] = {
+    {"trl", "TRL, padded"},
+    {"packed", "1 packed, no padding"},
+    {"shared_prompt", "2 the prompt once for both answers"},
+    {"scored_rows", "3 the head on answer tokens only"},
+    {"reference_once", "4 the reference once for all"},
+    {"activations_kept", "5 activations kept as the plan says"},
+    {"backward_ends", "6 backward ends at the lowest layer"},
+    {"lockstep", "7 lock-step: lower layers shared"},
+};
+
+const char *ha_dpo_saving_name(enum ha_dpo_saving saving)
+{
+    return savings[saving].name;
+}
+
+const char *ha_dpo_saving_text(enum ha_dpo_saving saving)
+{
+    return savings[saving].text;
+}
+
+/* The forward pass of the policy that checkpointing repeats. */
+static double all_again(const struct pair *pair)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < pair->config->n_layers; i++)
+        sum += base_layer(pair) + lora_forward(pair, i);
     return sum;
+}
+
+void ha_dpo_flops_by_saving(const struct ha_model_config *config,
+                            const struct ha_adapter_settings *adapter,
+                            const struct ha_dpo_lengths *lengths, const struct ha_dpo_kept *kept,
+                            double ret_flops[HA_DPO_SAVINGS])
+{
+    struct pair apart = pair_of(config, adapter, lengths, false);
+    struct pair shared = pair_of(config, adapter, lengths, true);
+    struct ha_dpo_flops alone, together;
+
+    ha_dpo_flops_of_pair(config, adapter, lengths, true, kept->alone, &alone);
+    ha_dpo_flops_of_pair(config, adapter, lengths, true, kept->lockstep, &together);
+    ret_flops[HA_DPO_NOTHING_SAVED] = ha_dpo_flops_of_trl(config, adapter, lengths);
+    ret_flops[HA_DPO_PACKED] = plain(&apart, apart.tokens);
+    ret_flops[HA_DPO_SHARED_PROMPT] = plain(&shared, shared.tokens);
+    ret_flops[HA_DPO_SCORED_ROWS] = plain(&shared, shared.rows);
+    ret_flops[HA_DPO_REFERENCE_ONCE] = ret_flops[HA_DPO_SCORED_ROWS] - alone.reference;
+    ret_flops[HA_DPO_ACTIVATIONS] =
+        ret_flops[HA_DPO_REFERENCE_ONCE] - all_again(&shared) + alone.recompute;
+    ret_flops[HA_DPO_BACKWARD_ENDS] = alone.forward + alone.backward + alone.recompute;
+    ret_flops[HA_DPO_LOCKSTEP] =
+        together.forward - together.below + together.backward + together.recompute;
 }

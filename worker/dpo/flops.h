@@ -44,4 +44,34 @@ double ha_dpo_flops_of_trl(const struct ha_model_config *config,
                            const struct ha_adapter_settings *adapter,
                            const struct ha_dpo_lengths *lengths);
 
+/* What is not done, one thing after the other; each is with all before it. */
+enum ha_dpo_saving {
+    HA_DPO_NOTHING_SAVED,  /* ha_dpo_flops_of_trl */
+    HA_DPO_PACKED,         /* no padding, and no last token of an answer: it predicts nothing */
+    HA_DPO_SHARED_PROMPT,  /* once for both answers */
+    HA_DPO_SCORED_ROWS,    /* the head for tokens of answers only */
+    HA_DPO_REFERENCE_ONCE, /* for all cells of a model, kept as a file: not in a cell's work */
+    HA_DPO_ACTIVATIONS,    /* kept: only the layers that memory asks for are run again */
+    HA_DPO_BACKWARD_ENDS,  /* at the lowest trained layer: the cell in a job of its own */
+    HA_DPO_LOCKSTEP,       /* the layers below it are of the pass that cells share */
+    HA_DPO_SAVINGS
+};
+
+/* "packed", ... as in JSON; for people. */
+const char *ha_dpo_saving_name(enum ha_dpo_saving saving);
+const char *ha_dpo_saving_text(enum ha_dpo_saving saving);
+
+/* Layers that are run again, as kept_from above: of the cell's own job, and of the job in
+ * lock-step. */
+struct ha_dpo_kept {
+    int64_t alone, lockstep;
+};
+
+/* The work on a pair that is left after each.  From HA_DPO_REFERENCE_ONCE on the reference is
+ * that of ha_dpo_flops_of_pair, once beside all cells. */
+void ha_dpo_flops_by_saving(const struct ha_model_config *config,
+                            const struct ha_adapter_settings *adapter,
+                            const struct ha_dpo_lengths *lengths, const struct ha_dpo_kept *kept,
+                            double ret_flops[HA_DPO_SAVINGS]);
+
 #endif
