@@ -449,11 +449,25 @@ for line in lines:
 references = [x for x in lines if x["type"] == "artifact" and x["cell"] == 0]
 assert [x["kind"] for x in references] == ["reference"], references
 assert references[0]["name"] == summary["reference"] and len(summary["reference"]) == 64
+assert lines.index(references[0]) < min(lines.index(x) for x in lines if x["type"] == "cell")
 progress = [x for x in lines if x["type"] == "progress" and x["steps"] == 30]
 assert progress[-1]["pairs_per_second"] > 0 and 0 < progress[-1]["saved"] < 1, progress[-1]
 assert progress[-1]["utilisation"] > 0, progress[-1]
 config = json.load(open("trained/out/22/adapter/adapter_config.json"))
 assert config["base_model_name_or_path"] == "org/demo", config
+PYTHON
+
+# Where epochs are left the base model's log-probs are there for others behind the first.
+train_job 's|"learning_rate"|"epochs": 2, &|' | job twice
+equal "a job of two epochs trains" $? 0
+check "and tells of the log-probs behind its first" python3 - <<'PYTHON'
+import json
+lines = [json.loads(line) for line in open("twice.lines")]
+told, = [i for i, x in enumerate(lines) if x["type"] == "artifact" and x["kind"] == "reference"]
+steps = {i: x["step"] for i, x in enumerate(lines) if x["type"] == "metric"}
+assert max(step for i, step in steps.items() if i < told) == 30, steps
+assert min(step for i, step in steps.items() if i > told) == 31, steps
+assert not any("eval_loss" in x["values"] for x in lines[:told] if x["type"] == "metric")
 PYTHON
 
 # Stopped between two steps and given the checkpoints that its lines name.

@@ -71,11 +71,10 @@ int ha_reference_take(const struct ha_training *training, struct ha_dpo_trainer 
 int ha_reference_report(const struct ha_training *training, struct ha_dpo_trainer *trainer,
                         const struct ha_reporter *reporter, struct ha_error *err)
 {
-    int r;
+    int r = ha_dpo_trainer_save_references(trainer, training->reference_out, err);
 
-    if (!training->reference_out || !ha_dpo_trainer_has_references(trainer))
-        return 0;
-    r = ha_dpo_trainer_save_references(trainer, training->reference_out, err);
+    if (r == 0)
+        ha_log_info("reference log-probs are complete: %s", training->reference_out);
     return r < 0 ? r
                  : reporter->artifact(reporter->context, 0, "reference",
                                       ha_dpo_trainer_key(trainer)->hex, training->reference_out, 0,

@@ -33,7 +33,7 @@ struct ha_taken_reference {
 int ha_reference_take(const struct ha_training *training, struct ha_dpo_trainer *trainer,
                       struct ha_taken_reference *ret_taken, struct ha_error *err);
 
-/* Write training->reference_out, if all log-probs are known, and report it. */
+/* Write training->reference_out, when all log-probs are known, and report it. */
 int ha_reference_report(const struct ha_training *training, struct ha_dpo_trainer *trainer,
                         const struct ha_reporter *reporter, struct ha_error *err);
 

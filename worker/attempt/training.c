@@ -318,6 +318,15 @@ static int on_checkpoint(void *user, struct ha_dpo_trainer *trainer, int64_t cel
     return r;
 }
 
+/* One that was taken is there already, for all. */
+static int on_references(void *user, struct ha_dpo_trainer *trainer, struct ha_error *err)
+{
+    const struct work *work = user;
+
+    return work->taken.taken ? 0
+                             : ha_reference_report(work->training, trainer, work->reporter, err);
+}
+
 /* ---- the run -------------------------------------------------------------------- */
 
 static void log_plan(const struct ha_dpo_plan *plan)
@@ -336,6 +345,9 @@ static int make_trainer(struct work *work, struct ha_error *err)
         .user = work, .metrics = on_metrics, .progress = on_progress, .checkpoint = on_checkpoint};
     struct ha_dpo_job job = job_of(work);
     int r = read_memory(work, &job, err);
+
+    if (work->training->reference_out)
+        callbacks.references = on_references;
 
     if (r == 0)
         r = ha_dpo_trainer_create(work->engine.model, &job, work->cells, work->training->n_cells,
@@ -423,9 +435,7 @@ static int report_adapter(struct work *work, int64_t cell, struct ha_error *err)
 
 static int report_cells(struct work *work, struct ha_error *err)
 {
-    int r = work->taken.taken
-                ? 0
-                : ha_reference_report(work->training, work->trainer, work->reporter, err);
+    int r = 0;
 
     for (int64_t i = 0; r == 0 && i < work->training->n_cells; i++) {
         const char *outcome = ha_dpo_trainer_outcome(work->trainer, i);

@@ -12,7 +12,7 @@
 /* The state of an evaluation of all active cells. */
 struct evaluation {
     struct ha_dpo_trainer *trainer;
-    struct ha_dpo_pair_result *results; /* (n_cells, pairs) */
+    struct ha_dpo_pair_result *results; /* (n_cells, pairs); NULL: only the references are made */
     struct ha_dpo_meter meter;
     struct ha_dpo_progress progress;
 };
@@ -44,7 +44,7 @@ static int evaluate_pack(struct evaluation *evaluation, int64_t first, const str
     int r = ha_dpo_share_pack(trainer, &trainer->eval, first, pack, trainer->eval_reference, false,
                               err);
 
-    for (int64_t i = 0; r == 0 && i < trainer->n_cells; i++) {
+    for (int64_t i = 0; r == 0 && evaluation->results && i < trainer->n_cells; i++) {
         if (trainer->cells[i].takes_part)
             r = evaluate_cell(evaluation, i, first, pack, err);
     }
@@ -107,18 +107,36 @@ static int report_cell(struct evaluation *evaluation, int64_t cell_index, struct
     return 0;
 }
 
-int ha_dpo_evaluate(struct ha_dpo_trainer *trainer, struct ha_error *err)
+static struct evaluation begin(struct ha_dpo_trainer *trainer)
 {
-    struct evaluation evaluation = {
+    for (int64_t i = 0; i < trainer->n_cells; i++)
+        trainer->cells[i].takes_part = ha_dpo_cell_active(trainer, &trainer->cells[i]);
+    return (struct evaluation){
         .trainer = trainer,
         .meter = ha_dpo_meter_start(trainer->backend),
         .progress = {.phase = HA_DPO_EVALUATE, .total = trainer->eval.batch.n_pairs}};
+}
+
+int ha_dpo_make_eval_references(struct ha_dpo_trainer *trainer, struct ha_error *err)
+{
+    struct evaluation evaluation;
+    int r;
+
+    if (ha_dpo_trainer_has_references(trainer) || !ha_dpo_any_cell(trainer))
+        return 0;
+    evaluation = begin(trainer);
+    r = ha_dpo_packs_set_epoch(&trainer->eval, 0, err);
+    return r < 0 ? r : evaluate_packs(&evaluation, err);
+}
+
+int ha_dpo_evaluate(struct ha_dpo_trainer *trainer, struct ha_error *err)
+{
+    struct evaluation evaluation;
     int r;
 
     if (!trainer->eval.pairs || !trainer->callbacks.metrics || !ha_dpo_any_cell(trainer))
         return 0;
-    for (int64_t i = 0; i < trainer->n_cells; i++)
-        trainer->cells[i].takes_part = ha_dpo_cell_active(trainer, &trainer->cells[i]);
+    evaluation = begin(trainer);
     evaluation.results =
         ha_calloc(trainer->n_cells * trainer->eval.batch.n_pairs, sizeof(*evaluation.results));
     if (!evaluation.results)

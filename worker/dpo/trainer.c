@@ -124,17 +124,56 @@ static bool checkpoint_due(const struct ha_dpo_trainer *trainer)
            ha_clock_boot_ms() - trainer->checkpoint_ms >= job->checkpoint_every_ms;
 }
 
+static bool all_known(const struct ha_dpo_reference *references, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (!ha_dpo_reference_known(&references[i]))
+            return false;
+    }
+    return true;
+}
+
+/* Once they are all known.  Those of held-out pairs are needed in any case, at the end: where
+ * epochs are left, others may have them meanwhile. */
+static int tell_references(struct ha_dpo_trainer *trainer, struct ha_error *err)
+{
+    int r = 0;
+
+    if (!trainer->callbacks.references || trainer->references_told ||
+        !all_known(trainer->train_reference, trainer->train.batch.n_pairs))
+        return 0;
+    if (trainer->step < ha_dpo_trainer_total_steps(trainer))
+        r = ha_dpo_make_eval_references(trainer, err);
+    if (r < 0 || !ha_dpo_trainer_has_references(trainer))
+        return r;
+    trainer->references_told = true;
+    return trainer->callbacks.references(trainer->callbacks.user, trainer, err);
+}
+
+/* What is due between two steps. */
+static int between_steps(struct ha_dpo_trainer *trainer, struct ha_error *err)
+{
+    int64_t every = trainer->job.eval_steps;
+    int r = checkpoint_due(trainer) ? checkpoint(trainer, err) : 0;
+
+    if (r == 0)
+        r = tell_references(trainer, err);
+    if (r == 0 && every > 0 && trainer->step % every == 0)
+        r = ha_dpo_evaluate(trainer, err);
+    return r;
+}
+
 static int run_steps(struct ha_dpo_trainer *trainer, struct ha_error *err)
 {
-    const struct ha_dpo_job *job = &trainer->job;
     int64_t total = ha_dpo_trainer_total_steps(trainer);
-    int r = 0;
+    int r;
 
     trainer->checkpoint_ms = ha_clock_boot_ms();
     trainer->steps.done = trainer->step;
     trainer->steps.total = total;
     ha_dpo_report(trainer, &trainer->steps);
-    while (trainer->step < total && ha_dpo_any_cell(trainer)) {
+    r = tell_references(trainer, err);
+    while (r == 0 && trainer->step < total && ha_dpo_any_cell(trainer)) {
         if (ha_dpo_stopped(trainer))
             return ha_error_set(err, EINTR, "stopped after step %lld", (long long)trainer->step);
         r = ha_dpo_step(trainer, err);
@@ -142,16 +181,8 @@ static int run_steps(struct ha_dpo_trainer *trainer, struct ha_error *err)
             return r;
         trainer->steps.done = trainer->step;
         ha_dpo_report(trainer, &trainer->steps);
-        if (trainer->step < total && checkpoint_due(trainer)) {
-            r = checkpoint(trainer, err);
-            if (r < 0)
-                return r;
-        }
-        if (trainer->step < total && job->eval_steps > 0 && trainer->step % job->eval_steps == 0) {
-            r = ha_dpo_evaluate(trainer, err);
-            if (r < 0)
-                return r;
-        }
+        if (trainer->step < total)
+            r = between_steps(trainer, err);
     }
     return r;
 }
@@ -162,6 +193,8 @@ int ha_dpo_trainer_run(struct ha_dpo_trainer *trainer, struct ha_error *err)
 
     if (r == 0)
         r = ha_dpo_evaluate(trainer, err);
+    if (r == 0)
+        r = tell_references(trainer, err);
     if (r != -EINTR)
         return r;
     stopped = r;
@@ -205,15 +238,6 @@ void ha_dpo_trainer_stats(const struct ha_dpo_trainer *trainer, int64_t cell,
 const struct ha_dpo_reference_key *ha_dpo_trainer_key(const struct ha_dpo_trainer *trainer)
 {
     return &trainer->key;
-}
-
-static bool all_known(const struct ha_dpo_reference *references, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        if (!ha_dpo_reference_known(&references[i]))
-            return false;
-    }
-    return true;
 }
 
 bool ha_dpo_trainer_has_references(const struct ha_dpo_trainer *trainer)

@@ -129,8 +129,8 @@ struct ha_dpo_stats {
     double seconds_alone;      /* of a step by itself; 0: not measured */
 };
 
-/* Every entry may be NULL.  A negative return of checkpoint ends the run with
- * that error. */
+/* Every entry may be NULL.  A negative return of checkpoint or references ends
+ * the run with that error. */
 struct ha_dpo_callbacks {
     void *user;
     /* After an optimizer step, or after an evaluation (names then begin with
@@ -142,6 +142,10 @@ struct ha_dpo_callbacks {
     /* Time to call ha_dpo_trainer_save for this cell. */
     int (*checkpoint)(void *user, struct ha_dpo_trainer *trainer, int64_t cell, int64_t step,
                       struct ha_error *err);
+    /* All reference log-probs are known: once in a run, as soon as they are.  Time to call
+     * ha_dpo_trainer_save_references.  Where it is given, and epochs are left after the one that
+     * made those of the training pairs, the held-out ones' are made before they go on. */
+    int (*references)(void *user, struct ha_dpo_trainer *trainer, struct ha_error *err);
 };
 
 /* -EFBIG where the plan of the memory does not fit (ha_dpo_plan_check), before
@@ -203,7 +207,7 @@ int ha_dpo_trainer_load(struct ha_dpo_trainer *trainer, int64_t cell, const char
                         bool allow_inexact, struct ha_error *err);
 
 /* True once those of all pairs, held-out ones included, are known: after the
- * first epoch and the first evaluation. */
+ * first epoch and the first evaluation (see callbacks.references). */
 bool ha_dpo_trainer_has_references(const struct ha_dpo_trainer *trainer);
 
 /* Reference log-probs as a file that other jobs with the same key take instead of

@@ -74,6 +74,7 @@ struct ha_dpo_trainer {
 
     struct ha_dpo_reference *train_reference; /* (train pairs) */
     struct ha_dpo_reference *eval_reference;  /* (eval pairs) */
+    bool references_told;
 
     int64_t step;                 /* optimizer steps done by every cell that goes on */
     struct ha_dpo_progress steps; /* what they have done in this process */
@@ -128,6 +129,10 @@ int ha_dpo_step(struct ha_dpo_trainer *trainer, struct ha_error *err);
 
 /* Held-out metrics of every cell that is active. */
 int ha_dpo_evaluate(struct ha_dpo_trainer *trainer, struct ha_error *err);
+
+/* The reference log-probs of held-out pairs, as an evaluation makes them; nothing
+ * where they are known. */
+int ha_dpo_make_eval_references(struct ha_dpo_trainer *trainer, struct ha_error *err);
 
 void ha_dpo_report(const struct ha_dpo_trainer *trainer, const struct ha_dpo_progress *progress);
 

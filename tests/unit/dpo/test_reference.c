@@ -262,6 +262,93 @@ static void stale_files_are_refused(void **state)
     tear_down(&fixture);
 }
 
+/* ---- when they are told of ---- */
+
+struct telling {
+    int64_t times, step, evaluations; /* the step they were told at, evaluations before it */
+    int64_t told_after;               /* evaluations when they were */
+};
+
+static void count_evaluations(void *user, int64_t cell, int64_t step,
+                              const struct ha_dpo_metric *metrics, int64_t n_metrics)
+{
+    struct telling *telling = user;
+
+    (void)cell;
+    (void)step;
+    if (n_metrics > 0 && strncmp(metrics[0].name, "eval_", 5) == 0)
+        telling->evaluations++;
+}
+
+static int save_told(void *user, struct ha_dpo_trainer *trainer, struct ha_error *error)
+{
+    struct telling *telling = user;
+
+    telling->times++;
+    telling->step = ha_dpo_trainer_step(trainer);
+    telling->told_after = telling->evaluations;
+    return ha_dpo_trainer_save_references(trainer, file_path(), error);
+}
+
+static struct telling tell(struct fixture *fixture, bool loads)
+{
+    struct telling telling = {0};
+    struct ha_dpo_callbacks callbacks = {
+        .user = &telling, .metrics = count_evaluations, .references = save_told};
+    struct ha_dpo_trainer *trainer = NULL;
+
+    assert_ok(ha_dpo_trainer_create(fixture->small.model, &fixture->job, &fixture->cell, 1,
+                                    &callbacks, NULL, &trainer, &err));
+    if (loads)
+        assert_ok(ha_dpo_trainer_load_references(trainer, file_path(), NULL, &err));
+    assert_ok(ha_dpo_trainer_run(trainer, &err));
+    assert_int_equal(telling.evaluations,
+                     fixture->job.eval ? 1 + (fixture->job.eval_steps > 0) : 0);
+    ha_dpo_trainer_destroy(trainer);
+    return telling;
+}
+
+/* Once, as soon as the last of them is known: behind the last evaluation of a single epoch, behind
+ * an earlier one, behind the first epoch of several, at once where they were loaded; the same bytes
+ * whenever it is. */
+static void told_when_complete(void **state)
+{
+    char *first, *second;
+    size_t n_first, n_second;
+    struct telling telling;
+    struct fixture fixture;
+
+    (void)state;
+    set_up(&fixture); /* 9 pairs: steps of 4, 4 and 1 */
+    telling = tell(&fixture, false);
+    assert_int_equal(telling.times, 1);
+    assert_int_equal(telling.step, 3);
+    assert_int_equal(telling.told_after, 1);
+    assert_ok(ha_file_read(file_path(), 1 << 20, &first, &n_first, &err));
+    fixture.job.epochs = 2;
+    telling = tell(&fixture, false);
+    assert_int_equal(telling.times, 1);
+    assert_int_equal(telling.step, 3);
+    assert_int_equal(telling.told_after, 0);
+    assert_ok(ha_file_read(file_path(), 1 << 20, &second, &n_second, &err));
+    assert_int_equal(n_first, n_second);
+    assert_memory_equal(first, second, n_first);
+    free(second);
+    fixture.job.eval_steps = 4;
+    telling = tell(&fixture, false);
+    assert_int_equal(telling.times, 1);
+    assert_int_equal(telling.step, 3);
+    telling = tell(&fixture, true);
+    assert_int_equal(telling.times, 1);
+    assert_int_equal(telling.step, 0);
+    fixture.job.eval = NULL;
+    telling = tell(&fixture, false);
+    assert_int_equal(telling.times, 1);
+    assert_int_equal(telling.step, 3);
+    free(first);
+    tear_down(&fixture);
+}
+
 /* Files of another plan, where they are asked for: taken, with their distance from ours; the pairs,
  * the model and the precision have to be the same all the same. */
 static void other_plans_are_taken_if_asked(void **state)
@@ -417,6 +504,7 @@ int main(void)
         cmocka_unit_test(fields_have_borders),
         cmocka_unit_test(stale_files_are_refused),
         cmocka_unit_test(other_plans_are_taken_if_asked),
+        cmocka_unit_test(told_when_complete),
         cmocka_unit_test(adapters_are_in_the_key),
         cmocka_unit_test(other_kernels_compute_their_own),
         cmocka_unit_test(damaged_files_are_refused),
