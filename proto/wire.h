@@ -112,7 +112,8 @@ struct ha_wire_stage_row {
     const char *summary_json;
     struct ha_wire_attempt_artifact *artifacts; /* only when asked for one cell */
     int64_t n_artifacts;
-    const char **mates; /* names of the other cells that its job works on */
+    const char **mates; /* names of the other cells that its job works on; asked for one cell:
+                           worked on, when it has ended */
     int64_t n_mates;
     double utilisation;   /* of a running job: part of the backend's peak; 0: not known */
     const char *category; /* of the reason: "busy now", "can never run here" ... */

@@ -256,6 +256,15 @@ int ha_status_view(const struct ha_status *status, const struct ha_view_style *s
     return r;
 }
 
+int ha_status_put_mates(struct ha_buffer *out, const struct ha_wire_stage_row *stage)
+{
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < stage->n_mates; i++)
+        r = ha_buffer_printf(out, "%s%s", i == 0 ? "; in one job with " : ", ", stage->mates[i]);
+    return r;
+}
+
 static struct ha_json *mates_json(const struct ha_wire_stage_row *stage)
 {
     struct ha_json *json = ha_json_new_array();

@@ -7,6 +7,7 @@
 struct ha_buffer;
 struct ha_json;
 struct ha_status;
+struct ha_wire_stage_row;
 
 struct ha_view_style {
     bool colour;  /* ANSI colours */
@@ -22,6 +23,10 @@ struct ha_view_style ha_view_style_detect(void);
  * Returns 0 or -ENOMEM. */
 int ha_status_view(const struct ha_status *status, const struct ha_view_style *style,
                    struct ha_buffer *out);
+
+/* "; in one job with a/mid, a/full"; nothing for a stage that has its job for itself.  0 or
+ * -ENOMEM. */
+int ha_status_put_mates(struct ha_buffer *out, const struct ha_wire_stage_row *stage);
 
 /* NULL when memory is short. */
 struct ha_json *ha_status_json(const struct ha_status *status);

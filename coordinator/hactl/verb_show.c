@@ -10,6 +10,7 @@
 #include "coordinator/hactl/fetch.h"
 #include "coordinator/hactl/norms.h"
 #include "coordinator/hactl/output.h"
+#include "coordinator/hactl/status_view.h"
 #include "coordinator/hactl/verbs.h"
 
 /* The answers of one prompt, side by side for all cells of a model. */
@@ -41,6 +42,42 @@ static int put_choice(struct ha_link *link, struct showing *showing,
     if (r == 0)
         puts("");
     ha_norms_destroy(norms);
+    return r;
+}
+
+/* "train done: job 5 on w1; in one job with a/mid, a/full" for each stage of a cell that a job
+ * works on or worked on. */
+static int put_jobs(struct ha_link *link, const struct showing *showing,
+                    const struct ha_wire_cell_row *cell, struct ha_error *err)
+{
+    struct ha_status *whole;
+    struct ha_buffer out;
+    int r = 0;
+
+    if (showing->rows)
+        return 0;
+    r = ha_fetch_status(link, showing->status->head->sweep.name, cell->name, &whole, err);
+    if (r < 0)
+        return r;
+    ha_buffer_init(&out, 0);
+    for (int64_t i = 0; r == 0 && whole->n_cells > 0 && i < whole->cells[0]->n_stages; i++) {
+        const struct ha_wire_stage_row *stage = &whole->cells[0]->stages[i];
+
+        if (stage->job == 0)
+            continue;
+        r = ha_buffer_printf(&out, "%s %s: job %llu%s%s", stage->stage, stage->state,
+                             (unsigned long long)stage->job, stage->worker[0] ? " on " : "",
+                             stage->worker);
+        if (r == 0)
+            r = ha_status_put_mates(&out, stage);
+        if (r == 0)
+            r = ha_buffer_append_text(&out, "\n");
+    }
+    if (r == 0 && out.size > 0)
+        r = ha_buffer_append_text(&out, "\n");
+    r = r < 0 ? ha_error_set(err, ENOMEM, "hactl: out of memory") : ha_output_text(&out, err);
+    ha_buffer_clear(&out);
+    ha_status_destroy(whole);
     return r;
 }
 
@@ -169,6 +206,8 @@ static int show_model(struct ha_link *link, struct showing *showing, const char 
         return ha_error_set(err, EINVAL, "sweep %s has no cell '%s'; see hactl status",
                             showing->status->head->sweep.name, cell);
     r = put_choice(link, showing, wanted, err);
+    if (r == 0)
+        r = put_jobs(link, showing, wanted, err);
     for (int64_t i = 0; r == 0 && i < showing->status->n_cells; i++) {
         const struct ha_wire_cell_row *row = showing->status->cells[i];
         struct ha_wire_answers_request request = {.sweep = showing->status->head->sweep.name,
@@ -234,7 +273,7 @@ const struct ha_verb ha_verb_show = {
             .name = "hactl show",
             .synopsis = "CELL",
             .summary = "a prompt, the answers of the model's cells side by side, and their scores; "
-                       "why a probe chose the cell's layers",
+                       "its jobs and their other cells; why a probe chose its layers",
             .example = "hactl show qwen3-demo/mid --prompt 3 --reasons",
             .options = options,
             .n_options = sizeof(options) / sizeof(options[0]),

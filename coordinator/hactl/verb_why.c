@@ -6,6 +6,7 @@
 #include "coordinator/hactl/address.h"
 #include "coordinator/hactl/fetch.h"
 #include "coordinator/hactl/output.h"
+#include "coordinator/hactl/status_view.h"
 #include "coordinator/hactl/verbs.h"
 
 /* job 0: every stage. */
@@ -24,9 +25,8 @@ static int put_cell(struct ha_buffer *out, const struct ha_wire_cell_row *cell, 
         r = r < 0 ? r : ha_buffer_append_text(out, stage->reason);
         if (r == 0 && stage->mend[0])
             r = ha_buffer_printf(out, "; %s", stage->mend);
-        for (int64_t k = 0; r == 0 && k < stage->n_mates; k++)
-            r = ha_buffer_printf(out, "%s%s", k == 0 ? "; in one job with " : ", ",
-                                 stage->mates[k]);
+        if (r == 0)
+            r = ha_status_put_mates(out, stage);
         if (r == 0)
             r = ha_buffer_append_text(out, "\n");
     }

@@ -26,6 +26,7 @@ struct page {
     bool expanding;
     enum ha_why category; /* of the reason that was written last */
     bool one;             /* asked for a single cell */
+    bool ended;           /* the stage that is being written is final */
     const char *held;     /* of the cell that is being written: by whom; NULL: by nobody */
     struct ha_wire_cell_row *cell;
     /* of the cell that is being written: its generate stage, for the judges' */
@@ -112,14 +113,15 @@ static const char *why(struct page *p, const struct ha_stage_row *row)
     return copy;
 }
 
-/* The other cells that its job works on, by name. */
+/* The other cells that its job works on, by name; of a single cell that was asked for, those that
+ * its job worked on. */
 static int add_mate(void *context, const struct ha_job_cell_row *row)
 {
     struct page *p = context;
     struct ha_wire_stage_row *stage = &p->cell->stages[p->cell->n_stages - 1];
     const char **place;
 
-    if (row->cell == (int64_t)p->cell->cell || strcmp(row->outcome, "pending") != 0)
+    if (row->cell == (int64_t)p->cell->cell || (!p->ended && strcmp(row->outcome, "pending") != 0))
         return 0;
     if (stage->n_mates == MATES)
         return 1;
@@ -132,7 +134,8 @@ static int add_mate(void *context, const struct ha_job_cell_row *row)
 
 static int add_mates(struct page *p, const struct ha_stage_row *row)
 {
-    if (row->job == 0 || ha_stage_final(row->state))
+    p->ended = ha_stage_final(row->state);
+    if (row->job == 0 || (p->ended && !p->one))
         return 0;
     return ha_store_job_cell_each(p->q->c->store, row->job, add_mate, p, NULL);
 }

@@ -67,6 +67,12 @@ assert len(rows) == 4, rows
 for row in rows:
     assert row["Cells in its job"] == "4" and float(row["Alone s"]) > 0, row
 PYTHON
+hactl_here show llama-2-demo/mid >show.txt 2>&1
+equal "show names the cells that were trained with it" "$(sed -n \
+    's/^train done: job [0-9]* on w1; in one job with //p' show.txt)" \
+    "llama-2-demo/local, llama-2-demo/global, llama-2-demo/full"
+hactl_here why llama-2-demo/base >why.txt 2>&1
+equal "why those that answer in one job" "$(grep -c 'base generate: done; in one job with llama-2-demo/local, llama-2-demo/mid, ' why.txt)" 1
 finish always
 equal "one job trains four cells, one answers for five" "$(jobs train) $(jobs generate)" "4 5"
 equal "and those are all jobs" "$(query 'SELECT count(*) FROM job')" 2

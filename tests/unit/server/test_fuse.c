@@ -85,21 +85,33 @@ static struct fake_job crash(struct bench *b, struct fake_job *job)
     return next_train(b);
 }
 
+/* So many other cells does the training of tiny/global name, in the status of one cell or of all.
+ */
+static void expect_mates(struct bench *b, const char *cell, int64_t n)
+{
+    struct ha_wire_message message = {.kind = HA_WIRE_STATUS_REQUEST,
+                                      .body.status_request = {.sweep = "demo", .cell = cell}};
+    struct ha_wire_message *status = bench_call(b, CLIENT, &message, HA_WIRE_STATUS_REPLY);
+    const struct ha_wire_stage_row *stage = bench_stage(status, "tiny/global", "train");
+
+    assert_int_equal(stage->n_mates, n);
+    if (n > 0)
+        assert_string_equal(stage->mates[0], "tiny/local");
+    ha_wire_message_destroy(status);
+}
+
 static void one_device_trains_and_answers_together(void **state)
 {
     struct bench *b = *state;
     struct fake_job job = start(b, "");
-    struct ha_wire_message *status;
-    const struct ha_wire_stage_row *stage;
 
     assert_false(bench_granted(b, WORKER, &job));
     bench_expect_stage(b, CLIENT, "tiny/base", "generate", "ready", "the only slot is busy");
-    status = bench_status(b, CLIENT, "demo");
-    stage = bench_stage(status, "tiny/global", "train");
-    assert_int_equal(stage->n_mates, 3);
-    assert_string_equal(stage->mates[0], "tiny/local");
-    ha_wire_message_destroy(status);
+    expect_mates(b, "", 3);
+    expect_mates(b, "tiny/global", 3);
     bench_do_job(b, WORKER, &job, 0);
+    expect_mates(b, "", 0);
+    expect_mates(b, "tiny/global", 3);
     assert_true(bench_granted(b, WORKER, &job)); /* base with the others */
     assert_false(job.train);
     assert_int_equal(job.n_cells, 5);
