@@ -18,8 +18,9 @@
  *
  *   "phase"     phase ("load", "step", "evaluate", "measure", "probe", "generate")
  *   "progress"  step, steps (of the phase), tokens_per_second, and where they are counted
- *               pairs_per_second, flops_per_second, utilisation, saved (train: the part of
- *               the plain method's FLOPs that was not needed); see the summaries
+ *               pairs_per_second, flops_per_second, utilisation, saved (the part of the plain
+ *               method's FLOPs that was not needed; generate: of the answers that are
+ *               finished, all cells together); see the summaries
  *   "metric"    cell, step, values {name: number}  (names as TRL logs them)
  *   "answer"    cell, prompt, sample, prompt_text, text, raw, finish, prompt_tokens, tokens
  *   "probe"     cell, block, layer, layers, module, norm, parameters, pairs: after a

@@ -668,6 +668,12 @@ assert not set(broken) & set(mended)
 assert {**broken, **mended} == entire
 ends = [x for x in map(json.loads, open("mended.lines")) if x["type"] == "cell"]
 assert [x["summary"]["answers"] for x in ends] == [80, 80], ends
+for name in ("entire", "mended"):
+    rows = [json.loads(line) for line in open(f"{name}.lines")]
+    work = [x["summary"] for x in rows if x["type"] == "cell"]
+    saved = 1 - sum(x["flops"] for x in work) / sum(x["flops_plain"] for x in work)
+    told = [x for x in rows if x["type"] == "progress" and x["steps"] > 0][-1]
+    assert saved < 1 and abs(told.get("saved", 0) - max(saved, 0)) < 1e-9, (saved, told)
 for x in ends:
     assert 0 < x["summary"]["flops"] and x["summary"]["saved"] < 1, x
     assert x["summary"]["utilisation"] > 0 and x["summary"]["peak_flops_per_second"] > 0, x

@@ -127,6 +127,22 @@ static int on_token(void *context, int64_t request, const int32_t *ids, int64_t 
                           answering->stops, answering->n_stops) < making->text.size;
 }
 
+/* Of the answers that are finished: work on the others has no plain counterpart yet. */
+static double saved_so_far(const struct work *work)
+{
+    double flops = 0, plain = 0;
+
+    for (int64_t i = 0; i < work->generation->n_cells; i++) {
+        const struct ha_answering *answering = &work->cells[i];
+
+        if (!answering->made)
+            continue;
+        flops += answering->cost.flops;
+        plain += ha_answering_plain_flops(answering, &work->engine);
+    }
+    return plain > 0 ? 1 - flops / plain : 0;
+}
+
 static int report_progress(struct work *work, struct ha_error *err)
 {
     int64_t now = ha_clock_boot_ms();
@@ -139,10 +155,11 @@ static int report_progress(struct work *work, struct ha_error *err)
         .flops_per_second = seconds > 0 ? flops / seconds : 0,
     };
 
-    progress.utilisation = ha_engine_utilisation(&work->engine, progress.flops_per_second);
     if (now < work->next_progress_ms && work->done < work->total)
         return 0;
     work->next_progress_ms = now + PROGRESS_MS;
+    progress.utilisation = ha_engine_utilisation(&work->engine, progress.flops_per_second);
+    progress.saved = saved_so_far(work);
     return work->reporter->progress(work->reporter->context, &progress, err);
 }
 

@@ -309,8 +309,9 @@ void ha_answering_count(struct ha_answering *answering, int64_t prompt, int64_t 
     answering->cost.bytes_moved += answer->cost.bytes_moved;
 }
 
-/* What the plain method needs for the same answers: one sample of all prompts after the other. */
-static double plain_flops(const struct ha_answering *answering, const struct ha_engine *engine)
+/* One sample of all prompts after the other. */
+double ha_answering_plain_flops(const struct ha_answering *answering,
+                                const struct ha_engine *engine)
 {
     int64_t n_prompts = answering->prompts->n_prompts;
     double flops = 0.0;
@@ -335,7 +336,7 @@ static int add_work(struct ha_json *json, const struct ha_answering *answering,
                     const struct ha_engine *engine)
 {
     const struct ha_generate_cost *cost = &answering->cost;
-    double plain = plain_flops(answering, engine);
+    double plain = ha_answering_plain_flops(answering, engine);
     double per_second = cost->seconds > 0 ? 1.0 / cost->seconds : 0.0;
     double speed = cost->flops * per_second;
 

@@ -59,6 +59,10 @@ bool ha_answering_skips(const struct ha_answering *answering, int64_t prompt, in
 void ha_answering_count(struct ha_answering *answering, int64_t prompt, int64_t sample,
                         const struct ha_generate_answer *answer);
 
+/* What the plain method needs for the answers that were made now. */
+double ha_answering_plain_flops(const struct ha_answering *answering,
+                                const struct ha_engine *engine);
+
 /* What a summary says of the job. */
 struct ha_answering_record {
     const struct ha_engine *engine;
