@@ -9,6 +9,7 @@
 #include "common/conf/json.h"
 #include "coordinator/hactl/capture.h"
 #include "coordinator/hactl/grid_input.h"
+#include "coordinator/hactl/plan_shapes.h"
 #include "coordinator/report/table.h"
 
 static int out_of_memory(struct ha_error *err)
@@ -46,12 +47,14 @@ static int add_settings(struct ha_text_list *arguments, const struct ha_section 
     return 0;
 }
 
+/* For the grid's own [train] settings, or for those of a shape. */
 static int make_arguments(const struct ha_grid_input *input, const char *dir,
-                          const char *gpu_memory, struct ha_text_list *arguments,
-                          struct ha_error *err)
+                          const char *gpu_memory, const struct ha_plan_shape *shape,
+                          struct ha_text_list *arguments, struct ha_error *err)
 {
     const struct ha_sweep *sweep = input->sweep;
-    const char *limit = sweep->train.memory_limit;
+    const struct ha_sweep_train *train = shape ? shape->train : &sweep->train;
+    const char *limit = train->memory_limit;
     int r = add_argument(arguments, "ha-attempt", "plan", err);
 
     if (r == 0)
@@ -63,7 +66,7 @@ static int make_arguments(const struct ha_grid_input *input, const char *dir,
     if (r == 0 && strcmp(limit, "auto") != 0)
         r = add_argument(arguments, "--memory", limit, err);
     if (r == 0)
-        r = add_settings(arguments, &ha_sweep_train_section, &sweep->train, NULL, err);
+        r = add_settings(arguments, &ha_sweep_train_section, train, NULL, err);
     if (r == 0)
         r = add_settings(arguments, &ha_sweep_data_section, &sweep->data, "train_samples", err);
     if (r == 0)
@@ -92,23 +95,118 @@ static int ask(struct ha_text_list *arguments, struct ha_json **ret_plan, struct
     return r;
 }
 
+/* --strategy LABEL=LAYERS for each shape from `first` on that its settings fit. */
+static int add_strategies(struct ha_text_list *arguments, const struct ha_plan_shapes *shapes,
+                          int64_t first, bool *done, struct ha_error *err)
+{
+    int r = 0;
+
+    for (int64_t i = first; r == 0 && i < shapes->count; i++) {
+        const struct ha_plan_shape *shape = &shapes->items[i];
+        char *text;
+
+        if (done[i] || !ha_plan_shapes_agree(shape, &shapes->items[first]))
+            continue;
+        done[i] = true;
+        text = ha_format("%s=%s", shape->label, shape->layers);
+        r = text ? add_argument(arguments, "--strategy", text, err) : out_of_memory(err);
+        free(text);
+    }
+    return r;
+}
+
+static int add_copy(struct ha_json *to, const char *name, const struct ha_json *value)
+{
+    char *text = ha_json_dump(value, HA_JSON_COMPACT);
+    struct ha_json *copy = NULL;
+    int r = text ? ha_json_parse(text, strlen(text), name, &copy, NULL) : -ENOMEM;
+
+    free(text);
+    return r < 0 ? r : ha_json_set(to, name, copy);
+}
+
+/* The strategies of another plan of the model, on CPU and GPU, beside those of this one. */
+static int merge(struct ha_json *plan, const struct ha_json *other)
+{
+    struct ha_json *to[] = {ha_json_get(plan, "strategies"),
+                            ha_json_get(ha_json_get(plan, "gpu"), "strategies")};
+    const struct ha_json *from[] = {ha_json_get(other, "strategies"),
+                                    ha_json_get(ha_json_get(other, "gpu"), "strategies")};
+    int r = 0;
+
+    for (int k = 0; k < 2; k++) {
+        struct ha_json *one;
+        const char *name;
+        void *at = NULL;
+
+        while (r == 0 && ha_json_next(from[k], &at, &name, &one))
+            r = add_copy(to[k], name, one);
+    }
+    return r;
+}
+
+/* One plan for all shapes of equal settings. */
+static int plan_shapes(const struct ha_grid_input *input, int64_t model, const char *gpu_memory,
+                       const struct ha_plan_shapes *shapes, struct ha_json *plan,
+                       struct ha_error *err)
+{
+    bool *done = ha_calloc(shapes->count, sizeof(*done));
+    int r = done ? 0 : out_of_memory(err);
+
+    for (int64_t i = 0; r == 0 && i < shapes->count; i++)
+        done[i] = shapes->items[i].built_in;
+    for (int64_t i = 0; r == 0 && i < shapes->count; i++) {
+        struct ha_text_list arguments = {0};
+        struct ha_json *other = NULL;
+
+        if (done[i])
+            continue;
+        r = make_arguments(input, input->models[model].dir, gpu_memory, &shapes->items[i],
+                           &arguments, err);
+        if (r == 0)
+            r = add_strategies(&arguments, shapes, i, done, err);
+        if (r == 0)
+            r = ask(&arguments, &other, err);
+        if (r == 0 && merge(plan, other) < 0)
+            r = out_of_memory(err);
+        ha_json_destroy(other);
+        ha_text_list_clear(&arguments);
+    }
+    free(done);
+    return r;
+}
+
 int ha_plan_preview(const struct ha_grid_input *input, int64_t model, const char *gpu_memory,
                     struct ha_json **ret_plan, struct ha_error *err)
 {
     struct ha_text_list arguments = {0};
-    int r = make_arguments(input, input->models[model].dir, gpu_memory, &arguments, err);
+    struct ha_plan_shapes shapes = {0};
+    struct ha_json *plan = NULL;
+    int r = make_arguments(input, input->models[model].dir, gpu_memory, NULL, &arguments, err);
 
     if (r == 0)
-        r = ask(&arguments, ret_plan, err);
+        r = ask(&arguments, &plan, err);
+    if (r == 0)
+        r = ha_plan_shapes_find(input->grid, model, &shapes, err);
+    if (r == 0)
+        r = plan_shapes(input, model, gpu_memory, &shapes, plan, err);
+    if (r == 0 && ha_json_set(plan, "cells_left_out", ha_json_new_int(shapes.left_out)) < 0)
+        r = out_of_memory(err);
+    ha_plan_shapes_clear(&shapes);
     ha_text_list_clear(&arguments);
-    return r < 0 ? ha_error_prefix(err, "model %s", input->sweep->models[model].name) : 0;
+    if (r < 0) {
+        ha_json_destroy(plan);
+        return ha_error_prefix(err, "model %s", input->sweep->models[model].name);
+    }
+    *ret_plan = plan;
+    return 0;
 }
 
 /* ---- the table ---- */
 
 static struct ha_table *start_table(const char *gpu_memory)
 {
-    struct ha_table *table = ha_table_create("Plan of each model and built-in strategy");
+    struct ha_table *table = ha_table_create("Plan of each model and strategy");
 
     ha_table_column_text(table, "Model");
     ha_table_column_text(table, "Strategy");
@@ -123,7 +221,9 @@ static struct ha_table *start_table(const char *gpu_memory)
     ha_table_column_number(table, "of TRL");
     ha_table_note(
         table,
-        "At the grid's settings, for the largest pack that train.max_length allows.  CPU: "
+        "At the grid's settings, for the largest pack that train.max_length allows; also of "
+        "its own strategies and where [vary] changes the memory (auto:K as the lowest K "
+        "layers, which take the most).  CPU: "
         "f32, weights read from the mapped files and not counted; GPU of %s: bf16, "
         "weights held, 5 %% margin, layers run again so that it fits.",
         gpu_memory);
@@ -175,6 +275,7 @@ int ha_plan_preview_table(const struct ha_grid_input *input, const char *gpu_mem
                           struct ha_table **ret_table, struct ha_error *err)
 {
     struct ha_table *table = start_table(gpu_memory);
+    int64_t left_out = 0;
     int r = table ? 0 : out_of_memory(err);
 
     for (int64_t i = 0; r == 0 && i < input->sweep->model_count; i++) {
@@ -186,12 +287,16 @@ int ha_plan_preview_table(const struct ha_grid_input *input, const char *gpu_mem
         if (r < 0)
             break;
         add_model(table, input->sweep->models[i].name, plan);
+        left_out += ha_json_int(ha_json_get(plan, "cells_left_out"), 0);
         ha_json_destroy(plan);
     }
     if (r < 0) {
         ha_table_destroy(table);
         return r;
     }
+    if (left_out > 0)
+        ha_table_note(table, "%lld cells of further variations are not in it.",
+                      (long long)left_out);
     *ret_table = table;
     return 0;
 }

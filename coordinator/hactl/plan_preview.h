@@ -9,8 +9,10 @@ struct ha_grid_input;
 struct ha_json;
 struct ha_table;
 
-/* ha-attempt plan --json of a model whose files are here, with the grid's own
- * settings (without those of [vary]), on the CPU and on a GPU of this memory. */
+/* ha-attempt plan --json of a model whose files are here, on the CPU and on a GPU of
+ * this memory: the built-in strategies with the grid's own settings, and in
+ * "strategies" also those of the grid's cells that need others: its own strategies, and
+ * where [vary] changes what the memory depends on ("mid, rank=64"). */
 int ha_plan_preview(const struct ha_grid_input *input, int64_t model, const char *gpu_memory,
                     struct ha_json **ret_plan, struct ha_error *err);
 

@@ -89,6 +89,40 @@ equal "and is TRL's without" "$(grep -c '^disable_dropout = true  *# TRL' paper.
 check "a dry run as JSON" eval 'hactl submit --dry-run --json "$PAPER/grid.toml" >dry.json'
 check "which a program can read" python3 -c 'import json; json.load(open("dry.json"))'
 
+# The plan covers a grid's own strategies and what it varies.
+sed 's|"models/|"'"$HA_ROOT"'/deploy/demo/models/|; s|"data/|"'"$HA_ROOT"'/deploy/demo/data/|' \
+    "$HA_ROOT/deploy/demo/grid.toml" >varied.toml
+cat >>varied.toml <<'GRID'
+[[strategy]]
+name = "top"
+layers = "4-5"
+[[strategy]]
+name = "picked"
+layers = "auto:2"
+[vary]
+lora_rank = [16, 64]
+learning_rate = [1e-3, 2e-3]
+GRID
+check "a grid of own strategies and varied ranks" eval \
+    'hactl submit --dry-run --json varied.toml --gpu-memory 24GiB >varied.json'
+check "each of its shapes is planned, on CPU and GPU" python3 - <<'PYTHON'
+import json
+plans = json.load(open("varied.json"))["plans"]
+assert len(plans) == 4, list(plans)
+for plan in plans.values():
+    names = ["local", "mid", "global", "full"]
+    for where in (plan, plan["gpu"]):
+        one = where["strategies"]
+        assert list(one)[:4] == names and len(one) == 4 + 4 + 2 * 2, list(one)
+        few, many = one["mid"], one["mid, rank=64"]
+        assert many["trainable_parameters"] == 4 * few["trainable_parameters"], (few, many)
+        assert many["memory_bytes"] > few["memory_bytes"] and many["fits"], (few, many)
+        assert one["top, rank=16"]["layers"] == "4-5", one["top, rank=16"]
+        assert one["picked, rank=16"]["layers"] == "auto:2", one["picked, rank=16"]
+        assert one["picked, rank=16"]["memory_bytes"] >= one["top, rank=16"]["memory_bytes"]
+    assert plan["cells_left_out"] == 0
+PYTHON
+
 # ---- errors of a grid: file, line, key, nearest key ------------------------------------
 
 error_of() { # sed expression over the paper's grid; prints the error

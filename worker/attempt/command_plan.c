@@ -6,8 +6,10 @@
 #include <sys/stat.h>
 
 #include "common/base/error.h"
+#include "common/base/memory.h"
 #include "common/base/memory_use.h"
 #include "common/base/path.h"
+#include "common/conf/blocks.h"
 #include "common/conf/json.h"
 #include "worker/attempt/commands.h"
 #include "worker/attempt/plan_view.h"
@@ -111,32 +113,85 @@ static int check_template(const struct ha_engine_options *engine, struct ha_erro
     return r;
 }
 
+/* "NAME" or "NAME=LAYERS"; a name may have "=" in it, layers never. */
+static int read_strategy(const char *text, struct ha_plan_strategy *strategy, char **ret_name,
+                         struct ha_error *err)
+{
+    const char *equals = strrchr(text, '=');
+
+    *ret_name = equals ? ha_strndup(text, (size_t)(equals - text)) : ha_strdup(text);
+    if (!*ret_name)
+        return ha_error_set(err, ENOMEM, "out of memory");
+    *strategy = (struct ha_plan_strategy){.name = *ret_name, .layers = equals ? equals + 1 : NULL};
+    if (!equals && (!ha_blocks_builtin(text) || strcmp(text, "base") == 0))
+        return ha_error_set(err, EINVAL,
+                            "--strategy %s: give local, mid, global, full or NAME=LAYERS", text);
+    return 0;
+}
+
+struct asked {
+    struct ha_plan_strategy strategies[HA_PLAN_STRATEGIES_MAX];
+    char *names[HA_PLAN_STRATEGIES_MAX];
+    int64_t n;
+};
+
+static int read_strategies(const struct ha_arguments *arguments, struct asked *asked,
+                           struct ha_error *err)
+{
+    int64_t n;
+    const char *const *texts = ha_arguments_values(arguments, "strategy", &n);
+    int r = 0;
+
+    if (n > HA_PLAN_STRATEGIES_MAX)
+        return ha_error_set(err, EINVAL, "--strategy may be given %d times, not %lld",
+                            HA_PLAN_STRATEGIES_MAX, (long long)n);
+    for (; r == 0 && asked->n < n; asked->n++) {
+        r = read_strategy(texts[asked->n], &asked->strategies[asked->n], &asked->names[asked->n],
+                          err);
+        for (int64_t i = 0; r == 0 && i < asked->n; i++)
+            if (strcmp(asked->names[i], asked->names[asked->n]) == 0)
+                r = ha_error_set(err, EINVAL, "--strategy %s is given twice", asked->names[i]);
+    }
+    return r;
+}
+
 static int run(const struct ha_call *call, struct ha_error *err)
 {
-    struct ha_dpo_device cpu = {.threads = call->engine.threads}, gpu = {.gpu = true};
+    struct ha_dpo_device gpu = {.gpu = true};
     struct ha_plan_view cpu_view = {0}, gpu_view = {0};
     struct ha_model_config config;
+    struct ha_plan_view_request request = {.config = &config,
+                                           .settings = call->settings,
+                                           .device = {.threads = call->engine.threads},
+                                           .stored_bytes = stored_bytes(call->engine.model_dir)};
+    struct asked asked = {0};
     bool with_gpu;
-    int64_t stored = stored_bytes(call->engine.model_dir);
     int r = ha_model_config_load(call->engine.model_dir, &config, err);
 
     if (r == 0)
         r = check_template(&call->engine, err);
     if (r == 0)
-        r = read_memory(call->arguments, "memory", &cpu.memory_bytes, err);
+        r = read_strategies(call->arguments, &asked, err);
+    if (r == 0)
+        r = read_memory(call->arguments, "memory", &request.device.memory_bytes, err);
     if (r == 0)
         r = read_memory(call->arguments, "gpu-memory", &gpu.memory_bytes, err);
     with_gpu = gpu.memory_bytes > 0;
+    request.strategies = asked.n > 0 ? asked.strategies : NULL;
+    request.n_strategies = asked.n;
     if (r == 0)
-        r = ha_plan_view_make(&config, call->settings, &cpu, stored, &cpu_view, err);
+        r = ha_plan_view_make(&request, &cpu_view, err);
+    request.device = gpu;
     if (r == 0 && with_gpu)
-        r = ha_plan_view_make(&config, call->settings, &gpu, stored, &gpu_view, err);
+        r = ha_plan_view_make(&request, &gpu_view, err);
     if (r == 0 && ha_arguments_given(call->arguments, "json"))
         r = print_json(&config, &cpu_view, with_gpu ? &gpu_view : NULL, err);
     else if (r == 0)
         print_text(&config, &cpu_view, with_gpu ? &gpu_view : NULL);
     ha_plan_view_clear(&cpu_view);
     ha_plan_view_clear(&gpu_view);
+    for (int64_t i = 0; i < asked.n; i++)
+        free(asked.names[i]);
     return r;
 }
 
@@ -146,6 +201,8 @@ static const struct ha_option options[] = {
     {"model", "DIR", "Hugging Face model folder; config.json is enough"},
     {"memory", "SIZE", "of the machine that trains on its CPU (64GiB); default: no limit"},
     {"gpu-memory", "SIZE", "plan for a GPU with so much memory too (24GiB)"},
+    {"strategy", "NAME=LAYERS",
+     "plan this one (18-27, 0-3,7, auto:8, or a built-in's NAME alone), not the four; repeatable"},
     {"set", "KEY=VALUE", "train.lora_rank=16, train.max_length=2048, ...; repeatable"},
     {"threads", "N", "CPU threads (default: one per core)"},
     {"template", "NAME",

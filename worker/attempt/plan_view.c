@@ -14,7 +14,8 @@
 
 enum { PROMPT_TOKENS = 2048, CPU_SEQUENCES = 256, GPU_SEQUENCES = 4096 };
 
-static const char *const strategies[HA_PLAN_STRATEGIES] = {"local", "mid", "global", "full"};
+static const struct ha_plan_strategy built_in[] = {
+    {"local", NULL}, {"mid", NULL}, {"global", NULL}, {"full", NULL}};
 
 /* ---- computing ---- */
 
@@ -38,8 +39,9 @@ struct making {
     struct ha_plan_view *view;
     const struct ha_run_settings *settings;
     struct ha_dpo_plan_request request;
-    struct ha_adapter_settings adapters[HA_PLAN_STRATEGIES];
-    struct ha_layers layers[HA_PLAN_STRATEGIES];
+    const struct ha_plan_strategy *strategies;
+    struct ha_adapter_settings adapters[HA_PLAN_STRATEGIES_MAX];
+    struct ha_layers layers[HA_PLAN_STRATEGIES_MAX];
     int64_t n_cells; /* with layers: a model of one layer has no mid */
 };
 
@@ -64,20 +66,42 @@ static void start_request(struct making *making, int64_t stored_bytes)
     ha_dpo_plan_worst_pack(train->max_length, making->view->tokens_per_microbatch, request);
 }
 
-static int make_strategy(struct making *making, int i, struct ha_error *err)
+/* The layers of a strategy, and their text. */
+static int find_layers(struct making *making, int64_t i, struct ha_error *err)
+{
+    const struct ha_plan_strategy *strategy = &making->strategies[i];
+    struct ha_plan_column *column = &making->view->columns[i];
+    int64_t total = making->view->config->n_layers, count = 0;
+    char lowest[32];
+    int r;
+
+    column->name = strategy->name;
+    if (ha_layers_are_auto(strategy->layers)) {
+        r = ha_layers_parse_auto(strategy->layers, total, &count, err);
+        (void)snprintf(lowest, sizeof(lowest), "0-%lld", (long long)count - 1);
+        if (r == 0)
+            r = ha_layers_parse(lowest, total, &making->layers[i], err);
+        column->layers = r == 0 ? ha_strdup(strategy->layers) : NULL;
+    } else {
+        r = ha_layers_of(strategy->name, strategy->layers, total, &making->layers[i], err);
+        column->layers = r == 0 ? ha_layers_text(&making->layers[i]) : NULL;
+    }
+    if (r < 0)
+        return ha_error_prefix(err, "strategy %s", strategy->name);
+    return column->layers ? 0 : ha_error_set(err, ENOMEM, "out of memory");
+}
+
+static int make_strategy(struct making *making, int64_t i, struct ha_error *err)
 {
     const struct ha_sweep_train *train = &making->settings->train;
     struct ha_plan_column *column = &making->view->columns[i];
     struct ha_adapter_settings adapter = {.rank = train->lora_rank, .alpha = train->lora_alpha};
     const struct ha_model_config *config = making->view->config;
     struct ha_dpo_plan_request request = making->request;
-    int r = ha_layers_of(strategies[i], NULL, config->n_layers, &making->layers[i], err);
+    int r = find_layers(making, i, err);
 
-    column->name = strategies[i];
     if (r == 0)
         r = read_modules(train, &adapter.modules, err);
-    if (r == 0 && !(column->layers = ha_layers_text(&making->layers[i])))
-        r = ha_error_set(err, ENOMEM, "out of memory");
     if (r < 0 || making->layers[i].count == 0)
         return r;
     adapter.layers = making->layers[i].items;
@@ -96,10 +120,12 @@ static int make_strategy(struct making *making, int i, struct ha_error *err)
 
 static int make_lockstep(struct making *making, struct ha_error *err)
 {
-    struct ha_plan_column *column = &making->view->columns[HA_PLAN_STRATEGIES];
+    struct ha_plan_column *column = &making->view->columns[making->view->n_strategies];
     struct ha_dpo_plan_request request = making->request;
     int r;
 
+    if (making->n_cells == 0)
+        return ha_error_set(err, EINVAL, "none of the strategies trains a layer");
     request.adapters = making->adapters;
     request.n_adapters = making->n_cells;
     r = ha_dpo_plan_make(&request, &column->plan, err);
@@ -121,11 +147,11 @@ static int make_lockstep(struct making *making, struct ha_error *err)
 static void count_work(struct making *making)
 {
     struct ha_plan_view *view = making->view;
-    struct ha_plan_column *all = &view->columns[HA_PLAN_STRATEGIES];
+    struct ha_plan_column *all = &view->columns[view->n_strategies];
     struct ha_dpo_kept kept = {.lockstep = all->plan.lowest_layer + all->plan.recomputed_layers};
     int64_t cell = 0;
 
-    for (int i = 0; i < HA_PLAN_STRATEGIES; i++) {
+    for (int64_t i = 0; i < view->n_strategies; i++) {
         struct ha_plan_column *column = &view->columns[i];
 
         if (making->layers[i].count == 0)
@@ -178,28 +204,47 @@ static int make_generation(struct making *making, struct ha_error *err)
     return 0;
 }
 
-int ha_plan_view_make(const struct ha_model_config *config, const struct ha_run_settings *settings,
-                      const struct ha_dpo_device *device, int64_t stored_bytes,
-                      struct ha_plan_view *ret_view, struct ha_error *err)
+static int make_columns(struct making *making, struct ha_error *err)
 {
-    struct ha_plan_view view = {.config = config,
-                                .device = *device,
-                                .max_length = settings->train.max_length,
-                                .lengths = ha_dpo_hh_lengths(config)};
-    struct making making = {.view = &view, .settings = settings};
-    int r = ha_token_budget(config, settings, device->gpu, &view.tokens_per_microbatch, err);
+    struct ha_plan_view *view = making->view;
+    int r = 0;
 
+    view->columns = ha_calloc(view->n_strategies + 1, sizeof(*view->columns));
+    if (!view->columns)
+        return ha_error_set(err, ENOMEM, "out of memory");
+    for (int64_t i = 0; r == 0 && i < view->n_strategies; i++)
+        r = make_strategy(making, i, err);
     if (r == 0)
-        start_request(&making, stored_bytes);
-    for (int i = 0; r == 0 && i < HA_PLAN_STRATEGIES; i++)
-        r = make_strategy(&making, i, err);
+        r = make_lockstep(making, err);
     if (r == 0)
-        r = make_lockstep(&making, err);
+        count_work(making);
+    return r;
+}
+
+int ha_plan_view_make(const struct ha_plan_view_request *request, struct ha_plan_view *ret_view,
+                      struct ha_error *err)
+{
+    struct ha_plan_view view = {.config = request->config,
+                                .device = request->device,
+                                .max_length = request->settings->train.max_length,
+                                .lengths = ha_dpo_hh_lengths(request->config),
+                                .n_strategies = request->n_strategies};
+    struct making making = {
+        .view = &view, .settings = request->settings, .strategies = request->strategies};
+    int r = ha_token_budget(request->config, request->settings, request->device.gpu,
+                            &view.tokens_per_microbatch, err);
+
+    if (!request->strategies) {
+        making.strategies = built_in;
+        view.n_strategies = sizeof(built_in) / sizeof(built_in[0]);
+    }
     if (r == 0)
-        count_work(&making);
+        start_request(&making, request->stored_bytes);
+    if (r == 0)
+        r = make_columns(&making, err);
     if (r == 0)
         r = make_generation(&making, err);
-    for (int i = 0; i < HA_PLAN_STRATEGIES; i++)
+    for (int64_t i = 0; i < view.n_strategies; i++)
         ha_layers_clear(&making.layers[i]);
     if (r < 0) {
         ha_plan_view_clear(&view);
@@ -211,8 +256,9 @@ int ha_plan_view_make(const struct ha_model_config *config, const struct ha_run_
 
 void ha_plan_view_clear(struct ha_plan_view *view)
 {
-    for (int i = 0; i < HA_PLAN_COLUMNS; i++)
+    for (int64_t i = 0; view->columns && i <= view->n_strategies; i++)
         free(view->columns[i].layers);
+    free(view->columns);
     *view = (struct ha_plan_view){0};
 }
 
@@ -222,7 +268,7 @@ static void print_line(const struct ha_plan_view *view, const char *what,
                        double (*value)(const struct ha_plan_column *column), int digits)
 {
     printf("%-42s", what);
-    for (int i = 0; i < HA_PLAN_COLUMNS; i++)
+    for (int64_t i = 0; i <= view->n_strategies; i++)
         printf(" %11.*f", digits, value(&view->columns[i]));
     puts("");
 }
@@ -260,7 +306,7 @@ static void print_work(const struct ha_plan_view *view)
     puts("TFLOP per pair, after each");
     for (int k = 0; k < HA_DPO_SAVINGS; k++) {
         printf("  %-40s", ha_dpo_saving_text((enum ha_dpo_saving)k));
-        for (int i = 0; i < HA_PLAN_COLUMNS; i++)
+        for (int64_t i = 0; i <= view->n_strategies; i++)
             printf(" %#11.4g", view->columns[i].work[k] / 1e12);
         puts("");
     }
@@ -271,12 +317,12 @@ static void print_part(const struct ha_plan_view *view, enum ha_dpo_part part)
 {
     bool any = false;
 
-    for (int i = 0; i < HA_PLAN_COLUMNS; i++)
+    for (int64_t i = 0; i <= view->n_strategies; i++)
         any = any || view->columns[i].plan.part[part] > 0;
     if (!any || (view->device.gpu && ha_dpo_part_of_host(part)))
         return;
     printf("  %-40s", ha_dpo_part_text(part));
-    for (int i = 0; i < HA_PLAN_COLUMNS; i++)
+    for (int64_t i = 0; i <= view->n_strategies; i++)
         printf(" %11.1f", (double)view->columns[i].plan.part[part] / (1 << 20));
     puts("");
 }
@@ -289,10 +335,10 @@ static void print_head(const struct ha_plan_view *view)
            view->device.memory_bytes > 0 ? ha_memory_text(view->device.memory_bytes, limit)
                                          : "as much memory as it takes");
     printf("%-42s", "");
-    for (int i = 0; i < HA_PLAN_COLUMNS; i++)
+    for (int64_t i = 0; i <= view->n_strategies; i++)
         printf(" %11s", view->columns[i].name);
     printf("\n%-42s", "layers");
-    for (int i = 0; i < HA_PLAN_STRATEGIES; i++)
+    for (int64_t i = 0; i < view->n_strategies; i++)
         printf(" %11s", view->columns[i].layers);
     puts("");
 }
@@ -332,7 +378,7 @@ void ha_plan_view_print(const struct ha_plan_view *view)
         print_line(view, "beside it, of the host", host_mib, 1);
     print_line(view, "layers run again", run_again, 0);
     printf("%-42s", "fits");
-    for (int i = 0; i < HA_PLAN_COLUMNS; i++)
+    for (int64_t i = 0; i <= view->n_strategies; i++)
         printf(" %11s", view->columns[i].plan.fits ? "yes" : "no");
     puts("");
     print_work(view);
@@ -414,7 +460,7 @@ static int fill_strategies(struct ha_json *json, const struct ha_plan_view *view
     struct ha_json *all = ha_json_new_object(), *lockstep;
     int r = ha_json_set(json, "strategies", all);
 
-    for (int i = 0; r == 0 && i < HA_PLAN_STRATEGIES; i++) {
+    for (int64_t i = 0; r == 0 && i < view->n_strategies; i++) {
         struct ha_json *one = ha_json_new_object();
 
         r = ha_json_set(all, view->columns[i].name, one);
@@ -425,7 +471,7 @@ static int fill_strategies(struct ha_json *json, const struct ha_plan_view *view
         return r;
     lockstep = ha_json_new_object();
     r = ha_json_set(json, "lockstep", lockstep);
-    return r < 0 ? r : fill_column(lockstep, &view->columns[HA_PLAN_STRATEGIES]);
+    return r < 0 ? r : fill_column(lockstep, &view->columns[view->n_strategies]);
 }
 
 static int fill_rest(struct ha_json *json, const struct ha_plan_view *view)

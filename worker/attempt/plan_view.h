@@ -9,12 +9,18 @@
 struct ha_error;
 struct ha_json;
 
-enum { HA_PLAN_STRATEGIES = 4, HA_PLAN_COLUMNS = HA_PLAN_STRATEGIES + 1 };
+enum { HA_PLAN_STRATEGIES_MAX = 64 };
 
-/* One built-in strategy, or the lock-step of them all. */
-struct ha_plan_column {
+/* What to plan for. */
+struct ha_plan_strategy {
     const char *name;
-    char *layers;
+    const char *layers; /* as in a grid: "18-27", "auto:8"; NULL: the built-in of that name */
+};
+
+/* One strategy, or the lock-step of them all. */
+struct ha_plan_column {
+    const char *name; /* borrowed */
+    char *layers;     /* text; NULL: lock-step */
     struct ha_dpo_plan plan;
     struct ha_dpo_flops flops; /* lock-step: sums over cells from their borders up; one reference */
     /* Lock-step: the sum over the strategies, and from HA_DPO_REFERENCE_ONCE on the reference. */
@@ -34,15 +40,25 @@ struct ha_plan_view {
     const struct ha_model_config *config;
     struct ha_dpo_device device;
     int64_t max_length, tokens_per_microbatch;
-    struct ha_dpo_lengths lengths; /* of the pair that FLOPs are for */
-    struct ha_plan_column columns[HA_PLAN_COLUMNS];
+    struct ha_dpo_lengths lengths;  /* of the pair that FLOPs are for */
+    struct ha_plan_column *columns; /* (n_strategies + 1), the last is the lock-step */
+    int64_t n_strategies;
     struct ha_plan_generation generation;
 };
 
-/* stored_bytes: of the weights as files; 0: not known.  The config must outlive the view. */
-int ha_plan_view_make(const struct ha_model_config *config, const struct ha_run_settings *settings,
-                      const struct ha_dpo_device *device, int64_t stored_bytes,
-                      struct ha_plan_view *ret_view, struct ha_error *err);
+struct ha_plan_view_request {
+    const struct ha_model_config *config; /* outlives the view, and so do the strategies' names */
+    const struct ha_run_settings *settings;
+    struct ha_dpo_device device;
+    int64_t stored_bytes;                      /* of the weights as files; 0: not known */
+    const struct ha_plan_strategy *strategies; /* NULL: local, mid, global, full */
+    int64_t n_strategies;                      /* at most HA_PLAN_STRATEGIES_MAX */
+};
+
+/* Layers that a probe will choose ("auto:K") are planned as the lowest K, which take
+ * the most. */
+int ha_plan_view_make(const struct ha_plan_view_request *request, struct ha_plan_view *ret_view,
+                      struct ha_error *err);
 void ha_plan_view_clear(struct ha_plan_view *view);
 
 void ha_plan_view_print(const struct ha_plan_view *view);
