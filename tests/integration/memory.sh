@@ -131,6 +131,24 @@ for one in [*large["strategies"].values(), large["lockstep"]]:
     assert after[0] > 7.5 * after[-1] and after[-1] == one["lockstep_flops_per_pair"], after
 PYTHON
     done
+    # Mean tokens of harmless-base's test pairs: prompt, chosen, rejected, padded (performance
+    # reference, 2.1, which has no EOS in the answers).
+    for row in "llama-3.1 llama-3.1-8b-instruct 111 38 48 717" "llama-2 llama-2-7b-hf 136 43 54 837"; do
+        set -- $row
+        mkdir -p "$1"
+        cp "$HA_TEST_DATA/tokenizers/$1/"* "$HA_TEST_DATA/configs/$2/config.json" "$1/"
+        gunzip -f "$1"/*.gz 2>/dev/null
+        ha-attempt plan --model "$1" --json \
+            --data "$HA_TEST_DATA/hh-rlhf/harmless-base/test.jsonl.gz" >pairs.json 2>pairs.log
+        check "$1: mean lengths of real pairs" python3 - $3 $4 $5 $6 <<'PYTHON'
+import json, sys
+plan = json.load(open("pairs.json"))
+got = [plan["pair_tokens"][key] for key in ("prompt", "chosen", "rejected", "padded")]
+assert all(abs(a / float(b) - 1) < 0.03 for a, b in zip(got, sys.argv[1:])), got
+after = plan["lockstep"]["flops_per_pair_after"]
+assert 8.3 < after["trl"] / after["lockstep"] < 8.7, after
+PYTHON
+    done
     check "a dry run shows the plan" hactl submit --dry-run "$HA_ROOT/deploy/demo/grid.toml" \
         --gpu-memory 80GiB
     equal "for the GPU that is named" "$(grep -c 'GPU of 80GiB' check.out)" 1

@@ -12,7 +12,9 @@
 #include "common/conf/blocks.h"
 #include "common/conf/json.h"
 #include "worker/attempt/commands.h"
+#include "worker/attempt/pair_files.h"
 #include "worker/attempt/plan_view.h"
+#include "worker/dpo/count.h"
 
 /* Bytes of the folder's *.safetensors; 0 where there are none: config.json is enough for a plan. */
 static int64_t stored_bytes(const char *dir)
@@ -113,6 +115,35 @@ static int check_template(const struct ha_engine_options *engine, struct ha_erro
     return r;
 }
 
+/* The mean pair of --data, as it would be trained on. */
+static int count_lengths(const struct ha_call *call, struct ha_dpo_lengths *ret_lengths,
+                         struct ha_error *err)
+{
+    const struct ha_sweep_train *train = &call->settings->train;
+    struct ha_pair_files files = {.what = "training pairs",
+                                  .settings = call->settings,
+                                  .samples = call->settings->data.train_samples};
+    struct ha_tokenizer *tokenizer;
+    struct ha_pair_set *set = NULL;
+    struct ha_chat chat;
+    bool has_chat = false;
+    int r = ha_tokenizer_load(call->engine.model_dir, &tokenizer, err);
+
+    if (r < 0)
+        return r;
+    r = ha_engine_open_chat(&call->engine, tokenizer, &chat, &has_chat, err);
+    files.paths = ha_arguments_values(call->arguments, "data", &files.n_paths);
+    files.chat = has_chat ? &chat : NULL;
+    if (r == 0)
+        r = ha_pair_files_load(&files, tokenizer, &set, err);
+    if (r == 0)
+        r = ha_dpo_mean_lengths(set, train->batch_size, train->gradient_accumulation,
+                                (uint64_t)train->order_seed, ret_lengths, err);
+    ha_pair_set_destroy(set);
+    ha_tokenizer_destroy(tokenizer);
+    return r;
+}
+
 /* "NAME" or "NAME=LAYERS"; a name may have "=" in it, layers never. */
 static int read_strategy(const char *text, struct ha_plan_strategy *strategy, char **ret_name,
                          struct ha_error *err)
@@ -164,6 +195,7 @@ static int run(const struct ha_call *call, struct ha_error *err)
                                            .settings = call->settings,
                                            .device = {.threads = call->engine.threads},
                                            .stored_bytes = stored_bytes(call->engine.model_dir)};
+    struct ha_dpo_lengths lengths;
     struct asked asked = {0};
     bool with_gpu;
     int r = ha_model_config_load(call->engine.model_dir, &config, err);
@@ -177,6 +209,10 @@ static int run(const struct ha_call *call, struct ha_error *err)
     if (r == 0)
         r = read_memory(call->arguments, "gpu-memory", &gpu.memory_bytes, err);
     with_gpu = gpu.memory_bytes > 0;
+    if (r == 0 && ha_arguments_given(call->arguments, "data")) {
+        r = count_lengths(call, &lengths, err);
+        request.lengths = &lengths;
+    }
     request.strategies = asked.n > 0 ? asked.strategies : NULL;
     request.n_strategies = asked.n;
     if (r == 0)
@@ -203,6 +239,8 @@ static const struct ha_option options[] = {
     {"gpu-memory", "SIZE", "plan for a GPU with so much memory too (24GiB)"},
     {"strategy", "NAME=LAYERS",
      "plan this one (18-27, 0-3,7, auto:8, or a built-in's NAME alone), not the four; repeatable"},
+    {"data", "FILE",
+     "count FLOPs for the mean of these pairs, not of hh-rlhf; needs the tokenizer; repeatable"},
     {"set", "KEY=VALUE", "train.lora_rank=16, train.max_length=2048, ...; repeatable"},
     {"threads", "N", "CPU threads (default: one per core)"},
     {"template", "NAME",

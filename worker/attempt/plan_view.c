@@ -227,7 +227,9 @@ int ha_plan_view_make(const struct ha_plan_view_request *request, struct ha_plan
     struct ha_plan_view view = {.config = request->config,
                                 .device = request->device,
                                 .max_length = request->settings->train.max_length,
-                                .lengths = ha_dpo_hh_lengths(request->config),
+                                .lengths = request->lengths ? *request->lengths
+                                                            : ha_dpo_hh_lengths(request->config),
+                                .of_hh = !request->lengths,
                                 .n_strategies = request->n_strategies};
     struct making making = {
         .view = &view, .settings = request->settings, .strategies = request->strategies};
@@ -356,12 +358,15 @@ static void print_notes(const struct ha_plan_view *view)
                mapped);
     else
         printf("Weights (%s) are read where the files are mapped: page cache, no copy.\n", mapped);
-    printf("Activations are for the largest pack: two answers of train.max_length = %lld that "
-           "share nothing, or\ntrain.tokens_per_microbatch = %lld.  TFLOP for a pair of %g prompt "
-           "and %g + %g answer tokens (hh-rlhf's mean;\n%g with padding), for lockstep the sum of "
-           "the strategies, from 4 on with one pass of the reference.\n",
-           (long long)view->max_length, (long long)view->tokens_per_microbatch, lengths->prompt,
-           lengths->chosen, lengths->rejected, lengths->padded);
+    printf(
+        "Activations are for the largest pack: two answers of train.max_length = %lld that "
+        "share nothing, or\ntrain.tokens_per_microbatch = %lld.  TFLOP for a pair of %.5g prompt "
+        "and %.5g + %.5g answer tokens (the mean of %s;\n%.5g with padding), for lockstep the sum "
+        "of "
+        "the strategies, from 4 on with one pass of the reference.\n",
+        (long long)view->max_length, (long long)view->tokens_per_microbatch, lengths->prompt,
+        lengths->chosen, lengths->rejected, view->of_hh ? "hh-rlhf" : "the pairs given",
+        lengths->padded);
     printf("Generation: %s of KV cache a token; %lld answers of %lld tokens at once take %s.\n",
            ha_memory_text(generation->kv_token_bytes, kv), (long long)generation->sequences,
            (long long)generation->sequence_tokens, ha_memory_text(generation->total_bytes, total));

@@ -41,6 +41,7 @@ struct ha_plan_view {
     struct ha_dpo_device device;
     int64_t max_length, tokens_per_microbatch;
     struct ha_dpo_lengths lengths;  /* of the pair that FLOPs are for */
+    bool of_hh;                     /* the mean pair of hh-rlhf */
     struct ha_plan_column *columns; /* (n_strategies + 1), the last is the lock-step */
     int64_t n_strategies;
     struct ha_plan_generation generation;
@@ -51,6 +52,7 @@ struct ha_plan_view_request {
     const struct ha_run_settings *settings;
     struct ha_dpo_device device;
     int64_t stored_bytes;                      /* of the weights as files; 0: not known */
+    const struct ha_dpo_lengths *lengths;      /* of the pair to count; NULL: the mean of hh-rlhf */
     const struct ha_plan_strategy *strategies; /* NULL: local, mid, global, full */
     int64_t n_strategies;                      /* at most HA_PLAN_STRATEGIES_MAX */
 };

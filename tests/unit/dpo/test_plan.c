@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/base/memory.h"
+#include "worker/dpo/count.h"
 #include "worker/dpo/flops.h"
 #include "worker/dpo/plan.h"
 
@@ -176,6 +177,24 @@ static void published_steps(void **state)
     }
     near(trl / 1e12, 262, 0.02);
     near(ours / 1e12, 29, 0.02);
+}
+
+/* Three pairs of 6, 10 and 3 tokens, whose longer sides have 5, 9 and 2. */
+static void mean_lengths(void **state)
+{
+    int64_t offset[] = {0, 3, 5, 6, 10, 15, 16, 17, 18, 19};
+    int32_t ids[19] = {0};
+    struct ha_pair_set set = {.n_pairs = 3, .ids = ids, .offset = offset};
+    struct ha_dpo_lengths lengths;
+
+    (void)state;
+    assert_ok(ha_dpo_mean_lengths(&set, 6, 4, 42, &lengths, &err));
+    assert_true(lengths.prompt == 8 / 3.0 && lengths.chosen == 8 / 3.0 && lengths.rejected == 1);
+    assert_true(lengths.padded == 6 * 9 / 3.0); /* one micro-batch: all as long as the longest */
+    assert_ok(ha_dpo_mean_lengths(&set, 1, 2, 42, &lengths, &err));
+    assert_true(lengths.padded == 2 * (5 + 9 + 2) / 3.0); /* each pair by itself */
+    set.n_pairs = 0;
+    assert_int_equal(ha_dpo_mean_lengths(&set, 1, 2, 42, &lengths, NULL), -EINVAL);
 }
 
 /* What a plan runs again is in the work after "activations kept", and all of it is the plain
@@ -486,17 +505,12 @@ static void token_budget(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(published_flops),
-        cmocka_unit_test(published_flops_alone),
-        cmocka_unit_test(published_steps),
-        cmocka_unit_test(run_again_counts),
-        cmocka_unit_test(flops_are_what_is_counted),
-        cmocka_unit_test(small_card),
-        cmocka_unit_test(lock_step),
-        cmocka_unit_test(dropout),
-        cmocka_unit_test(on_the_cpu),
-        cmocka_unit_test(refusals),
-        cmocka_unit_test(impossible_plans),
+        cmocka_unit_test(published_flops), cmocka_unit_test(published_flops_alone),
+        cmocka_unit_test(published_steps), cmocka_unit_test(run_again_counts),
+        cmocka_unit_test(mean_lengths),    cmocka_unit_test(flops_are_what_is_counted),
+        cmocka_unit_test(small_card),      cmocka_unit_test(lock_step),
+        cmocka_unit_test(dropout),         cmocka_unit_test(on_the_cpu),
+        cmocka_unit_test(refusals),        cmocka_unit_test(impossible_plans),
         cmocka_unit_test(token_budget),
     };
 
