@@ -3,14 +3,14 @@
 # "N passed, N failed" alone on a line.
 #
 #   sh tests/run.sh            everything
-#   sh tests/run.sh SUITE ...  some of: lint unit sanitize torture integration fuzz
+#   sh tests/run.sh SUITE ...  some of: lint unit sanitize threads torture integration fuzz
 #
 # HA_TEST_DATA names a folder of real data (hh-rlhf, tokenizers, configs);
 # tests that need it are skipped, with a message, where it is not set.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 root=$(pwd)
-suites=${*:-lint unit sanitize torture integration fuzz}
+suites=${*:-lint unit sanitize threads torture integration fuzz}
 passed=0
 failed=0
 
@@ -29,7 +29,9 @@ build() { # folder, meson options...
     if [ ! -f "$folder/build.ninja" ]; then
         meson setup "$folder" . "$@" >"$folder.log" 2>&1 || { cat "$folder.log"; return 1; }
     fi
-    ninja -C "$folder" >"$folder.log" 2>&1 || { tail -n 40 "$folder.log"; return 1; }
+    # targets: those that the caller needs; all of them without.
+    # shellcheck disable=SC2086
+    ninja -C "$folder" ${targets:-} >"$folder.log" 2>&1 || { tail -n 40 "$folder.log"; return 1; }
 }
 
 # Runs meson's tests in a build folder and prints a line for each.
@@ -76,6 +78,35 @@ for suite in $suites; do
                 meson_tests build/sanitize sanitize --no-suite large --no-suite torture --timeout-multiplier 6
         else
             fail "build with sanitizers"
+        fi
+        ;;
+    threads)
+        # What has threads of its own: the CPU's pool, sockets and their key check, the
+        # artifacts' thread, a worker's transfers, the evaluator client; then the programs at
+        # work.  (test_daemon forks with threads running, which the sanitizer cannot follow.)
+        threaded_targets='tests/unit/kernels/test_pool tests/unit/kernels/test_rows
+            tests/unit/kernels/test_optimizer tests/unit/net/test_net_loop
+            tests/unit/net/test_net_socket tests/unit/net/test_net_curve
+            tests/unit/server/test_server_files tests/unit/daemon/test_daemon_transfer
+            tests/unit/judge/test_client ha-coordinator ha-worker ha-attempt ha-judge-worker hactl
+            ha-evaluator'
+        rm -f build/threads.report.*
+        if targets=$threaded_targets build build/threads -Db_sanitize=thread -Db_lundef=false; then
+            export TSAN_OPTIONS="suppressions=$root/tests/threads.supp:second_deadlock_stack=1"
+            meson_tests build/threads threads --timeout-multiplier 4 kernels_pool kernels_rows \
+                kernels_optimizer 'net loop' 'net socket' 'net curve' server_files 'daemon transfer' client
+            TSAN_OPTIONS="$TSAN_OPTIONS:log_path=$root/build/threads.report" \
+                HA_BUILD=$root/build/threads sh tests/integration/grid.sh >build/threads.results 2>build/threads.run.log
+            if grep -q '^not ok ' build/threads.results || ls build/threads.report.* >/dev/null 2>&1; then
+                fail "threads: a grid"
+                grep '^not ok ' build/threads.results
+                cat build/threads.report.* 2>/dev/null | head -n 60
+            else
+                passed=$((passed + 1))
+            fi
+            unset TSAN_OPTIONS
+        else
+            fail "build with the thread sanitizer"
         fi
         ;;
     torture)
@@ -126,7 +157,7 @@ for suite in $suites; do
         fi
         ;;
     *)
-        echo "tests/run.sh: unknown suite $suite (lint, unit, sanitize, torture, integration, fuzz)" >&2
+        echo "tests/run.sh: unknown suite $suite (lint, unit, sanitize, threads, torture, integration, fuzz)" >&2
         exit 2
         ;;
     esac
