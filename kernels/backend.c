@@ -229,6 +229,16 @@ int ha_backend_sync(struct ha_backend *backend, struct ha_error *err)
     return backend->table->sync(backend, err);
 }
 
+int ha_backend_poll(struct ha_backend *backend, struct ha_error *err)
+{
+    return backend->table->poll ? backend->table->poll(backend, err) : 0;
+}
+
+void *ha_backend_stream(struct ha_backend *backend)
+{
+    return backend->table->stream ? backend->table->stream(backend) : NULL;
+}
+
 int ha_backend_export_choices(const struct ha_backend *backend, void **ret_blob, size_t *ret_bytes,
                               struct ha_error *err)
 {

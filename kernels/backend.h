@@ -83,6 +83,13 @@ int ha_backend_zero(struct ha_backend *backend, void *memory, size_t bytes, stru
  * call returns it. */
 int ha_backend_sync(struct ha_backend *backend, struct ha_error *err);
 
+/* 0 when all work of the stream is done, -EINPROGRESS while it is not: for work that may never
+ * end, as a collective may not whose peer is gone. */
+int ha_backend_poll(struct ha_backend *backend, struct ha_error *err);
+
+/* The stream itself (a cudaStream_t), for kernels/comm; NULL on the CPU. */
+void *ha_backend_stream(struct ha_backend *backend);
+
 /* What a backend chose for itself that bits depend on, as a blob that only it reads: a GPU's
  * algorithm for each shape of a product.  The blob of one run makes another multiply as it did;
  * it is kept with checkpoints, and on disk for later runs on devices of the same kind.  Empty

@@ -15,7 +15,7 @@
 #include "kernels/backend.h"
 
 /* Raised whenever backend.h, ops.h or this header changes what a module sees. */
-enum { HA_BACKEND_API_VERSION = 5 };
+enum { HA_BACKEND_API_VERSION = 6 };
 
 #define HA_BACKEND_CUDA_MODULE "ha-kernels-cuda.so"
 /* Names the module where it does not lie beside the program: for tests and packages. */
@@ -47,6 +47,9 @@ struct ha_backend_table {
                 struct ha_error *err);
     int (*zero)(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err);
     int (*sync)(struct ha_backend *backend, struct ha_error *err);
+    /* Both or none: NULL where calls return when their work is done. */
+    int (*poll)(struct ha_backend *backend, struct ha_error *err);
+    void *(*stream)(struct ha_backend *backend);
     /* All three or none: NULL where nothing is chosen. */
     int (*export_choices)(const struct ha_backend *backend, void **ret_blob, size_t *ret_bytes,
                           struct ha_error *err);

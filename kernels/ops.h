@@ -206,6 +206,10 @@ struct ha_ops {
     int (*sum_of_squares)(struct ha_backend *backend, double *sum /* device, += */, const float *x,
                           int64_t n, struct ha_error *err);
 
+    /* sum[i] += x[i], f32; they do not overlap. */
+    int (*add)(struct ha_backend *backend, float *sum, const float *x, int64_t n,
+               struct ha_error *err);
+
     /* One AdamW step with decoupled decay; eps is added after the bias-corrected root
      * (torch.optim.AdamW).  The gradient is multiplied by
      * min(1, max_grad_norm / (sqrt(*grad_square_sum) + 1e-6)) first. */

@@ -142,6 +142,7 @@ static const struct ha_ops ops = {
     .logits = ha_cpu_op_logits,
     .decode_attention = ha_cpu_op_decode_attention,
     .sum_of_squares = ha_cpu_op_sum_of_squares,
+    .add = ha_cpu_op_add,
     .adamw = ha_cpu_op_adamw,
 };
 

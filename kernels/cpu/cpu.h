@@ -144,6 +144,8 @@ int ha_cpu_op_logits(struct ha_backend *backend, float *logits, const void *hidd
 
 int ha_cpu_op_sum_of_squares(struct ha_backend *backend, double *sum, const float *x, int64_t n,
                              struct ha_error *err);
+int ha_cpu_op_add(struct ha_backend *backend, float *sum, const float *x, int64_t n,
+                  struct ha_error *err);
 int ha_cpu_op_adamw(struct ha_backend *backend, float *param, float *m, float *v, const float *grad,
                     int64_t n, const double *grad_square_sum, const struct ha_adamw *settings,
                     struct ha_error *err);

@@ -48,6 +48,33 @@ int ha_cpu_op_sum_of_squares(struct ha_backend *backend, double *sum, const floa
     return 0;
 }
 
+struct addition {
+    float *sum;
+    const float *x;
+    int64_t n;
+};
+
+static void add_tile(const void *context, int64_t tile, void *scratch)
+{
+    const struct addition *a = context;
+    int64_t at = tile * TILE, n = ha_cpu_min(TILE, a->n - at);
+
+    (void)scratch;
+    for (int64_t i = at; i < at + n; i++)
+        a->sum[i] += a->x[i];
+}
+
+int ha_cpu_op_add(struct ha_backend *backend, float *sum, const float *x, int64_t n,
+                  struct ha_error *err)
+{
+    struct ha_cpu *cpu = ha_cpu_of(backend);
+
+    (void)err;
+    ha_cpu_for_tiles(cpu, ha_cpu_ceil_div(n, TILE), HA_CPU_ELEMENT_WORK * (double)n, add_tile,
+                     &(struct addition){sum, x, n});
+    return 0;
+}
+
 /* A NaN norm gives a NaN factor: a diverged cell must show. */
 static double clip_factor(const double *square_sum, double limit)
 {

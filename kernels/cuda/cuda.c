@@ -36,6 +36,11 @@ static void time_choices(struct ha_backend *backend, bool on)
     ha_cuda_of(backend)->time_products = on;
 }
 
+static void *stream_of(struct ha_backend *backend)
+{
+    return ha_cuda_of(backend)->stream;
+}
+
 static const struct ha_backend_table table = {
     .name = "cuda",
     .close = close_device,
@@ -49,6 +54,8 @@ static const struct ha_backend_table table = {
     .copy = ha_cuda_copy,
     .zero = ha_cuda_zero,
     .sync = ha_cuda_sync,
+    .poll = ha_cuda_poll,
+    .stream = stream_of,
     .export_choices = export_choices,
     .import_choices = import_choices,
     .time_choices = time_choices,
@@ -72,6 +79,7 @@ static const struct ha_ops ops = {
     .logits = ha_cuda_op_logits,
     .decode_attention = ha_cuda_op_decode_attention,
     .sum_of_squares = ha_cuda_op_sum_of_squares,
+    .add = ha_cuda_op_add,
     .adamw = ha_cuda_op_adamw,
 };
 

@@ -157,6 +157,7 @@ int ha_cuda_download(struct ha_backend *backend, void *host, const void *memory,
 int ha_cuda_copy(struct ha_backend *backend, void *to, const void *from, size_t bytes,
                  struct ha_error *err);
 int ha_cuda_zero(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err);
+int ha_cuda_poll(struct ha_backend *backend, struct ha_error *err);
 int ha_cuda_sync(struct ha_backend *backend, struct ha_error *err);
 
 /* At least `bytes` of the device, 256-byte aligned, not zeroed; earlier contents are lost when it
@@ -228,6 +229,8 @@ int ha_cuda_op_logits(struct ha_backend *backend, float *logits, const void *hid
 
 int ha_cuda_op_sum_of_squares(struct ha_backend *backend, double *sum, const float *x, int64_t n,
                               struct ha_error *err);
+int ha_cuda_op_add(struct ha_backend *backend, float *sum, const float *x, int64_t n,
+                   struct ha_error *err);
 int ha_cuda_op_adamw(struct ha_backend *backend, float *param, float *m, float *v,
                      const float *grad, int64_t n, const double *grad_square_sum,
                      const struct ha_adamw *settings, struct ha_error *err);

@@ -75,6 +75,9 @@ int64_t ha_cuda_square_parts(int64_t n);
 int ha_cuda_launch_square_sum(struct CUstream_st *stream, double *sum, double *partial,
                               const float *x, int64_t n);
 
+/* sum += x. */
+int ha_cuda_launch_add(struct CUstream_st *stream, float *sum, const float *x, int64_t n);
+
 struct ha_cuda_adamw {
     double max_grad_norm; /* 0: no clipping */
     float decay;          /* 1 - lr * weight_decay */

@@ -424,6 +424,20 @@ int ha_cuda_sync(struct ha_backend *backend, struct ha_error *err)
     return rc < 0 ? rc : ha_cuda_take_fault(cuda, err);
 }
 
+int ha_cuda_poll(struct ha_backend *backend, struct ha_error *err)
+{
+    struct ha_cuda *cuda = ha_cuda_of(backend);
+    int rc = ha_cuda_enter(cuda, err), code;
+
+    if (rc < 0)
+        return rc;
+    code = (int)cudaStreamQuery(cuda->stream);
+    if (code == (int)cudaErrorNotReady)
+        return -EINPROGRESS;
+    rc = ha_cuda_check(cuda, code, "asking the device", err);
+    return rc < 0 ? rc : ha_cuda_take_fault(cuda, err);
+}
+
 /* ---- arguments ---- */
 
 /* Room for bytes in the ring, which may mean to wait until the device has read what lay there. */

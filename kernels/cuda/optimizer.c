@@ -23,6 +23,17 @@ int ha_cuda_op_sum_of_squares(struct ha_backend *backend, double *sum, const flo
                          "sum_of_squares", err);
 }
 
+int ha_cuda_op_add(struct ha_backend *backend, float *sum, const float *x, int64_t n,
+                   struct ha_error *err)
+{
+    struct ha_cuda *cuda = ha_cuda_of(backend);
+    int rc = ha_cuda_enter(cuda, err);
+
+    if (rc < 0 || n == 0)
+        return rc;
+    return ha_cuda_check(cuda, ha_cuda_launch_add(cuda->stream, sum, x, n), "add", err);
+}
+
 int ha_cuda_op_adamw(struct ha_backend *backend, float *param, float *m, float *v,
                      const float *grad, int64_t n, const double *grad_square_sum,
                      const struct ha_adamw *settings, struct ha_error *err)

@@ -82,6 +82,22 @@ __global__ void __launch_bounds__(BLOCK)
     }
 }
 
+template <int N>
+__global__ void __launch_bounds__(BLOCK) add_values(float *sum, const float *x, int64_t n)
+{
+    for (int64_t i = ((int64_t)blockIdx.x * BLOCK + threadIdx.x) * N; i < n;
+         i += (int64_t)gridDim.x * BLOCK * N) {
+        float a[N], b[N];
+
+        load(a, sum + i);
+        load(b, x + i);
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            a[k] += b[k];
+        store(sum + i, a);
+    }
+}
+
 } // namespace
 
 int64_t ha_cuda_square_parts(int64_t n)
@@ -109,5 +125,14 @@ int ha_cuda_launch_adamw(CUstream_st *stream, float *param, float *m, float *v, 
 
     HA_LAUNCH(kernel, blocks_for(vector ? n / VECTOR : n, BLOCK), BLOCK, 0, stream, param, m, v,
               grad, n, grad_square_sum, s);
+    return HA_LAUNCHED();
+}
+
+int ha_cuda_launch_add(CUstream_st *stream, float *sum, const float *x, int64_t n)
+{
+    bool vector = aligned(sum) && aligned(x) && whole(n);
+    auto kernel = vector ? add_values<VECTOR> : add_values<1>;
+
+    HA_LAUNCH(kernel, blocks_for(vector ? n / VECTOR : n, BLOCK), BLOCK, 0, stream, sum, x, n);
     return HA_LAUNCHED();
 }

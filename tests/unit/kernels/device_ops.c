@@ -591,6 +591,16 @@ static int sum_of_squares(struct ha_backend *backend, double *sum, const float *
         &call, real(&call)->sum_of_squares(backend, at(&call, n_sum), at(&call, n_x), n, err), err);
 }
 
+static int add(struct ha_backend *backend, float *sum, const float *x, int64_t n,
+               struct ha_error *err)
+{
+    struct call call = {.backend = backend};
+    int n_sum = take_vector(&call, sum, F32, n, true), n_x = take_vector(&call, x, F32, n, false);
+
+    send(&call);
+    return receive(&call, real(&call)->add(backend, at(&call, n_sum), at(&call, n_x), n, err), err);
+}
+
 static int adamw(struct ha_backend *backend, float *param, float *m, float *v, const float *grad,
                  int64_t n, const double *grad_square_sum, const struct ha_adamw *settings,
                  struct ha_error *err)
@@ -628,6 +638,7 @@ const struct ha_ops *device_ops(void)
         .logits = logits,
         .decode_attention = decode_attention,
         .sum_of_squares = sum_of_squares,
+        .add = add,
         .adamw = adamw,
     };
 

@@ -126,12 +126,44 @@ static void nan_norm_shows(void **state)
     variants_close(variants, n);
 }
 
+/* One addition an element, whatever the size and the threads. */
+static void adds_element_by_element(void **state)
+{
+    static const int64_t sizes[] = {1, 19, 4096, 40001};
+    struct variant variants[MAX_VARIANTS];
+    int count = variants_open(variants);
+    struct random random = {43};
+
+    (void)state;
+    for (size_t k = 0; k < 4; k++) {
+        int64_t n = sizes[k];
+        struct guarded a = guarded_new(n), b = guarded_new(n), want = guarded_new(n);
+
+        random_fill(&random, a.data, n, 1.0f);
+        random_fill(&random, b.data, n, 1e3f);
+        for (int64_t i = 0; i < n; i++)
+            want.data[i] = a.data[i] + b.data[i];
+        for (int v = 0; v < count; v++) {
+            struct guarded sum = guarded_copy(a);
+
+            assert_ok(variants[v].ops->add(variants[v].backend, sum.data, b.data, n, &err));
+            assert_same_bits(sum.data, want.data, n);
+            guarded_free(sum);
+        }
+        guarded_free(a);
+        guarded_free(b);
+        guarded_free(want);
+    }
+    variants_close(variants, count);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         both(follows_torch),
         both(zero_gradient_only_decays),
         both(nan_norm_shows),
+        both(adds_element_by_element),
     };
 
     return run_kernel_tests(tests);
