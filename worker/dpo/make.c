@@ -18,8 +18,14 @@ static int check_job(const struct ha_dpo_job *job, const struct ha_dpo_cell *cel
         job->tokens_per_microbatch < 1 || job->max_steps < 0 || job->eval_steps < 0 ||
         job->checkpoint_every_ms < 0 || job->checkpoint_steps < 0 || job->recomputed_layers < 0 ||
         job->memory_bytes < 0 || job->batch_size > INT32_MAX / job->gradient_accumulation ||
-        job->epochs > INT32_MAX)
+        job->epochs > INT32_MAX || job->ranks < 0 || job->ranks > HA_COMM_MAX_RANKS ||
+        job->rank < 0 || (job->ranks > 0 && job->rank >= job->ranks))
         return ha_error_set(err, EINVAL, "a setting of the training job is out of range");
+    if (job->ranks > job->gradient_accumulation)
+        return ha_error_set(err, EINVAL,
+                            "a gang of %d has more ranks than an optimizer step has micro-batches "
+                            "(train.gradient_accumulation = %lld): some would have nothing to do",
+                            job->ranks, (long long)job->gradient_accumulation);
     if (n_cells < 1)
         return ha_error_set(err, EINVAL, "a training job needs at least one cell");
     for (int64_t i = 0; i < n_cells; i++) {
@@ -89,6 +95,24 @@ static void hash_cell(struct ha_dpo_cell_work *cell)
     ha_sha256_hex(digest, cell->hash);
 }
 
+/* What a rank of a gang adds up beside its gradient. */
+static int make_partial(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell, size_t bytes,
+                        struct ha_error *err)
+{
+    int r = 0;
+
+    cell->partial = ha_calloc(trainer->n_levels, sizeof(*cell->partial));
+    if (!cell->partial)
+        return ha_error_set(err, ENOMEM, "no memory for a cell's gradients");
+    for (int i = 0; r == 0 && i < trainer->n_levels - 1; i++) {
+        void *memory = NULL;
+
+        r = ha_backend_alloc(trainer->backend, bytes, &memory, err);
+        cell->partial[i] = memory;
+    }
+    return r;
+}
+
 static int make_cell(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
                      const struct ha_dpo_cell *settings, struct ha_error *err)
 {
@@ -110,7 +134,7 @@ static int make_cell(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *ce
     cell->m = memory[1];
     cell->v = memory[2];
     cell->square_sum = memory[3];
-    return r;
+    return r < 0 ? r : make_partial(trainer, cell, bytes, err);
 }
 
 static struct ha_dpo_reference *unknown_references(int64_t n)
@@ -131,11 +155,13 @@ static int make_packs(struct ha_dpo_trainer *trainer, struct ha_error *err)
                           job->tokens_per_microbatch, job->share_prompt, err);
 
     trainer->train.shuffled = true;
+    trainer->train.by_micro = job->ranks > 0;
     trainer->train.order_seed = job->order_seed;
     if (r == 0 && job->eval && job->eval->n_pairs > 0)
         /* An evaluation is one window. */
         r = ha_dpo_packs_init(&trainer->eval, job->eval, job->batch_size, job->eval->n_pairs,
                               job->tokens_per_microbatch, job->share_prompt, err);
+    trainer->eval.by_micro = job->ranks > 0;
     if (r < 0)
         return r;
     trainer->train_reference = unknown_references(job->train->n_pairs);
@@ -205,12 +231,13 @@ static int hash_plan(struct ha_dpo_trainer *trainer, int64_t epochs, const char 
     char text[512];
     int n = snprintf(text, sizeof(text),
                      "plan 2: %s %lld layers %lld wide %lld vocabulary; %lld x %lld pairs, %lld "
-                     "epochs, seed %llu, %lld tokens, shared %d, bf16 logits %d; %s",
+                     "epochs, seed %llu, %lld tokens, shared %d, bf16 logits %d; %s%s",
                      ha_model_family_name(config->family), (long long)config->n_layers,
                      (long long)config->width, (long long)config->vocab, (long long)job->batch_size,
                      (long long)job->gradient_accumulation, (long long)epochs,
                      (unsigned long long)job->order_seed, (long long)job->tokens_per_microbatch,
-                     job->share_prompt, job->round_logits_bf16, adapter);
+                     job->share_prompt, job->round_logits_bf16, adapter,
+                     job->ranks > 0 ? "; sums of a gang" : "");
     int r;
 
     ha_sha256_init(&hash);
@@ -323,6 +350,8 @@ static struct ha_dpo_plan_request plan_request(const struct ha_dpo_trainer *trai
         .n_train = job->train->n_pairs,
         .n_eval = sets[1] ? sets[1]->n_pairs : 0,
         .n_window = job->batch_size * job->gradient_accumulation,
+        .n_gradients = trainer->n_levels,
+        .comm_bytes = job->comm_bytes,
     };
 
     if (request.n_window > request.n_train)
@@ -410,6 +439,8 @@ int ha_dpo_trainer_create(struct ha_model *model, const struct ha_dpo_job *job,
     trainer->steps.phase = HA_DPO_STEP;
     if (callbacks)
         trainer->callbacks = *callbacks;
+    trainer->n_levels =
+        job->ranks > 0 ? 1 + ha_dpo_share_most(job->gradient_accumulation, job->ranks) : 1;
     trainer->cells = ha_calloc(n_cells, sizeof(*trainer->cells));
     if (!trainer->cells)
         r = ha_error_set(err, ENOMEM, "no memory for a training job");
@@ -417,6 +448,8 @@ int ha_dpo_trainer_create(struct ha_model *model, const struct ha_dpo_job *job,
         trainer->n_cells = n_cells;
     for (int64_t i = 0; r == 0 && i < n_cells; i++)
         r = make_cell(trainer, &trainer->cells[i], &cells[i], err);
+    if (r == 0 && job->ranks > 0)
+        r = ha_dpo_gang_create(trainer, &trainer->gang, err);
     if (r == 0)
         r = make_packs(trainer, err);
     if (r == 0)
@@ -441,9 +474,15 @@ void ha_dpo_trainer_destroy(struct ha_dpo_trainer *trainer)
             if (memory[j])
                 ha_backend_free(trainer->backend, memory[j]);
         }
+        for (int j = 0; cell->partial && j < trainer->n_levels - 1; j++) {
+            if (cell->partial[j])
+                ha_backend_free(trainer->backend, cell->partial[j]);
+        }
+        free(cell->partial);
         free(cell->results);
         free(cell->outcome);
     }
+    ha_dpo_gang_destroy(trainer->gang);
     ha_dpo_borders_destroy(trainer);
     ha_pass_destroy(trainer->pass);
     ha_dpo_packs_clear(&trainer->train);

@@ -61,6 +61,11 @@ int ha_dpo_packs_set_epoch(struct ha_dpo_packs *packs, int64_t epoch, struct ha_
 
 int64_t ha_dpo_packs_fill(const struct ha_dpo_packs *packs, int64_t first, int64_t end)
 {
+    int64_t window = packs->batch.batch_size * packs->batch.accumulation;
+    int64_t next = first - first % window % packs->batch.batch_size + packs->batch.batch_size;
+
+    if (packs->by_micro && next < end)
+        end = next;
     return ha_pack_fill(packs->pairs, packs->order + first, end - first, packs->share_prompt,
                         packs->tokens_per_microbatch);
 }

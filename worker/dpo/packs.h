@@ -20,6 +20,7 @@ struct ha_dpo_packs {
     struct ha_batch batch;
     int64_t tokens_per_microbatch;
     bool share_prompt;
+    bool by_micro; /* no pack holds pairs of two micro-batches */
     bool shuffled; /* epochs in random order; else always 0, 1, ... */
     uint64_t order_seed;
 

@@ -218,7 +218,9 @@ static int fixed_parts(const struct job *job, struct ha_dpo_plan *plan, struct h
     part[HA_DPO_KERNELS] = kernel_bytes(job);
     part[HA_DPO_ADAPTERS] =
         value * (job->n_trainable + (request->reference_rank > 0 ? job->largest : 0));
-    part[HA_DPO_GRADIENTS] = value * job->n_trainable;
+    part[HA_DPO_GRADIENTS] =
+        value * job->n_trainable * (request->n_gradients > 0 ? request->n_gradients : 1) +
+        request->comm_bytes;
     part[HA_DPO_MOMENTS] = 2 * value * job->n_trainable;
     part[HA_DPO_CHECKPOINT] = 3 * value * job->largest;
     part[HA_DPO_DATA] = data_bytes(request);

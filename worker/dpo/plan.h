@@ -73,6 +73,9 @@ struct ha_dpo_plan_request {
     int64_t max_positions; /* tokens of the longest sequence */
     /* Data: pairs, held-out pairs, ids of both, pairs of an optimizer step. */
     int64_t n_train, n_eval, n_ids, n_window;
+    /* Of a rank of a gang: gradients that it adds up side by side (0: one), and what its
+     * communicator holds of the device. */
+    int64_t n_gradients, comm_bytes;
 };
 
 struct ha_dpo_plan {

@@ -51,20 +51,21 @@ static int evaluate_pack(struct evaluation *evaluation, int64_t first, const str
     return r;
 }
 
-static int evaluate_packs(struct evaluation *evaluation, struct ha_error *err)
+/* Of the pairs at positions [first, end). */
+static int evaluate_packs(struct evaluation *evaluation, int64_t first, int64_t end,
+                          struct ha_error *err)
 {
     struct ha_dpo_trainer *trainer = evaluation->trainer;
-    int64_t n = trainer->eval.batch.n_pairs, first = 0;
     struct ha_dpo_progress *progress = &evaluation->progress;
     struct ha_dpo_work work;
     int r = 0;
 
     ha_dpo_report(trainer, progress);
-    while (r == 0 && first < n) {
-        int64_t count = ha_dpo_packs_fill(&trainer->eval, first, n);
+    while (r == 0 && first < end) {
+        int64_t count = ha_dpo_packs_fill(&trainer->eval, first, end);
         struct ha_pack *pack = NULL;
 
-        if (ha_dpo_stopped(trainer))
+        if (ha_dpo_told_to_stop(trainer))
             return ha_error_set(err, EINTR, "stopped");
         r = ha_dpo_packs_make(&trainer->eval, first, count, &pack, err);
         if (r == 0)
@@ -80,6 +81,36 @@ static int evaluate_packs(struct evaluation *evaluation, struct ha_error *err)
         progress->flops = work.flops;
         ha_dpo_report(trainer, progress);
     }
+    return r;
+}
+
+/* A rank of a gang has its share of the pairs; then all know what all have found. */
+static int evaluate_share(struct evaluation *evaluation, struct ha_error *err)
+{
+    struct ha_dpo_trainer *trainer = evaluation->trainer;
+    struct ha_window window = ha_batch_window(&trainer->eval.batch, 0);
+    struct ha_error why = {0};
+    struct ha_dpo_exchange exchange = {.packs = &trainer->eval,
+                                       .n_pairs = window.n_pairs,
+                                       .references = trainer->eval_reference,
+                                       .why = &why};
+    struct ha_dpo_pair_result **results = ha_calloc(trainer->n_cells, sizeof(*results));
+    struct ha_dpo_range own;
+    int r;
+
+    if (!results)
+        return ha_error_set(err, ENOMEM, "no memory for an evaluation");
+    for (int64_t i = 0; i < trainer->n_cells; i++)
+        results[i] = results_of(evaluation, i);
+    exchange.results = results;
+    ha_dpo_gang_begin(trainer, window.n_micro);
+    own = ha_dpo_gang_pairs(trainer->gang, trainer->gang->rank, &trainer->eval, 0, window.n_pairs);
+    exchange.result = evaluate_packs(evaluation, own.first, own.end, &why);
+    r = ha_dpo_gang_exchange(trainer, &exchange, err);
+    free(results);
+    evaluation->progress.done = evaluation->progress.pairs = window.n_pairs;
+    if (r == 0)
+        ha_dpo_report(trainer, &evaluation->progress);
     return r;
 }
 
@@ -143,7 +174,8 @@ int ha_dpo_evaluate(struct ha_dpo_trainer *trainer, struct ha_error *err)
         return ha_error_set(err, ENOMEM, "no memory for an evaluation");
     r = ha_dpo_packs_set_epoch(&trainer->eval, 0, err);
     if (r == 0)
-        r = evaluate_packs(&evaluation, err);
+        r = trainer->gang ? evaluate_share(&evaluation, err)
+                          : evaluate_packs(&evaluation, 0, trainer->eval.batch.n_pairs, err);
     for (int64_t i = 0; r == 0 && i < trainer->n_cells; i++) {
         if (trainer->cells[i].takes_part)
             r = report_cell(&evaluation, i, err);

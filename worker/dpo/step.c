@@ -67,6 +67,19 @@ static int pack_losses(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *
     return r;
 }
 
+void ha_dpo_check_loss(const struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
+                       double value)
+{
+    if (!isfinite(value) && !cell->outcome)
+        ha_dpo_end_cell(cell, "the loss of step %lld is not finite (%g)",
+                        (long long)trainer->step + 1, value);
+}
+
+float *ha_dpo_gradient(const struct ha_dpo_cell_work *cell, int level)
+{
+    return level == 0 ? cell->gradient : cell->partial[level - 1];
+}
+
 static void pack_coefficients(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
                               const struct ha_window *window, int64_t first,
                               const struct ha_pack *pack)
@@ -76,9 +89,7 @@ static void pack_coefficients(struct ha_dpo_trainer *trainer, struct ha_dpo_cell
         double weight = micro_of(&trainer->train, window, first + i).weight;
 
         ha_dpo_pair_coefficients(&cell->settings.loss, loss, weight, pack, i, trainer->coefficient);
-        if (!isfinite(loss->value) && !cell->outcome)
-            ha_dpo_end_cell(cell, "the loss of step %lld is not finite (%g)",
-                            (long long)trainer->step + 1, loss->value);
+        ha_dpo_check_loss(trainer, cell, loss->value);
     }
 }
 
@@ -96,7 +107,7 @@ static int cell_gradients(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_wor
     if (cell->outcome)
         return 0;
     return ha_pass_backward(trainer->pass, cell->settings.adapter, trainer->coefficient,
-                            cell->gradient, err);
+                            ha_dpo_gradient(cell, trainer->level), err);
 }
 
 /* What a window's packs are run for. */
@@ -131,10 +142,9 @@ static bool takes_part(const struct ha_dpo_trainer *trainer, const struct ha_dpo
            (sweep == GRADIENTS || ha_dpo_loss_sorts(&cell->settings.loss));
 }
 
-static bool cuts_micro_batches(const struct ha_dpo_packs *packs, const struct ha_window *window)
+static bool cuts_micro_batches(const struct ha_dpo_packs *packs, const struct ha_window *window,
+                               int64_t first, int64_t end)
 {
-    int64_t first = window->first, end = window->first + window->n_pairs;
-
     while (first < end) {
         if ((first - window->first) % packs->batch.batch_size != 0)
             return true;
@@ -143,13 +153,14 @@ static bool cuts_micro_batches(const struct ha_dpo_packs *packs, const struct ha
     return false;
 }
 
-static bool needs_logps_first(const struct ha_dpo_trainer *trainer, const struct ha_window *window)
+static bool needs_logps_first(const struct ha_dpo_trainer *trainer, const struct ha_window *window,
+                              int64_t first, int64_t end)
 {
     bool any = false;
 
     for (int64_t i = 0; i < trainer->n_cells; i++)
         any = any || takes_part(trainer, &trainer->cells[i], LOGPS_ONLY);
-    return any && cuts_micro_batches(&trainer->train, window);
+    return any && cuts_micro_batches(&trainer->train, window, first, end);
 }
 
 /* One pack: what the cells share, then each of them. */
@@ -170,17 +181,17 @@ static int run_pack(struct ha_dpo_trainer *trainer, const struct ha_window *wind
     return r;
 }
 
+/* The packs of the pairs at positions [first, end), which are whole micro-batches. */
 static int run_packs(struct ha_dpo_trainer *trainer, const struct ha_window *window,
-                     enum sweep sweep, struct ha_error *err)
+                     enum sweep sweep, int64_t first, int64_t end, struct ha_error *err)
 {
-    int64_t first = window->first, end = window->first + window->n_pairs;
     int r = 0;
 
     while (r == 0 && first < end) {
         int64_t count = ha_dpo_packs_fill(&trainer->train, first, end);
         struct ha_pack *pack = NULL;
 
-        if (ha_dpo_stopped(trainer))
+        if (ha_dpo_told_to_stop(trainer))
             return ha_error_set(err, EINTR, "stopped");
         r = ha_dpo_packs_make(&trainer->train, first, count, &pack, err);
         if (r == 0)
@@ -191,18 +202,67 @@ static int run_packs(struct ha_dpo_trainer *trainer, const struct ha_window *win
     return r;
 }
 
-int ha_dpo_window(struct ha_dpo_trainer *trainer, const struct ha_window *window,
-                  struct ha_error *err)
+/* The gradients of these pairs, into the zeroed gradients of the level in work. */
+static int run_pairs(struct ha_dpo_trainer *trainer, const struct ha_window *window, int64_t first,
+                     int64_t end, struct ha_error *err)
 {
     int r = 0;
 
-    for (int64_t i = 0; r == 0 && i < trainer->n_cells; i++)
-        r = ha_backend_zero(
-            trainer->backend, trainer->cells[i].gradient,
-            (size_t)ha_adapter_n_params(trainer->cells[i].settings.adapter) * sizeof(float), err);
-    if (r == 0 && needs_logps_first(trainer, window))
-        r = run_packs(trainer, window, LOGPS_ONLY, err);
-    return r < 0 ? r : run_packs(trainer, window, GRADIENTS, err);
+    for (int64_t i = 0; r == 0 && i < trainer->n_cells; i++) {
+        const struct ha_dpo_cell_work *cell = &trainer->cells[i];
+
+        r = ha_backend_zero(trainer->backend, ha_dpo_gradient(cell, trainer->level),
+                            (size_t)ha_adapter_n_params(cell->settings.adapter) * sizeof(float),
+                            err);
+    }
+    if (r == 0 && needs_logps_first(trainer, window, first, end))
+        r = run_packs(trainer, window, LOGPS_ONLY, first, end, err);
+    return r < 0 ? r : run_packs(trainer, window, GRADIENTS, first, end, err);
+}
+
+/* gradient of this level += that of the next, for every cell. */
+static int add_next_level(struct ha_dpo_trainer *trainer, struct ha_error *err)
+{
+    const struct ha_ops *ops = ha_backend_ops(trainer->backend);
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < trainer->n_cells; i++) {
+        const struct ha_dpo_cell_work *cell = &trainer->cells[i];
+
+        if (ha_dpo_cell_active(trainer, cell))
+            r = ops->add(trainer->backend, ha_dpo_gradient(cell, trainer->level),
+                         ha_dpo_gradient(cell, trainer->level + 1),
+                         ha_adapter_n_params(cell->settings.adapter), err);
+    }
+    return r;
+}
+
+/* The micro-batches of a range, added up as share.h says. */
+static int run_range(struct ha_dpo_trainer *trainer, const struct ha_window *window,
+                     struct ha_dpo_range range, struct ha_error *err)
+{
+    int64_t size = trainer->train.batch.batch_size, middle = ha_dpo_share_middle(range);
+    int64_t first = window->first + range.first * size, end = window->first + range.end * size;
+    int r;
+
+    if (range.end - range.first < 2)
+        return run_pairs(
+            trainer, window, first,
+            end < window->first + window->n_pairs ? end : window->first + window->n_pairs, err);
+    r = run_range(trainer, window, (struct ha_dpo_range){range.first, middle}, err);
+    trainer->level++;
+    if (r == 0)
+        r = run_range(trainer, window, (struct ha_dpo_range){middle, range.end}, err);
+    trainer->level--;
+    return r < 0 ? r : add_next_level(trainer, err);
+}
+
+int ha_dpo_window(struct ha_dpo_trainer *trainer, const struct ha_window *window,
+                  struct ha_error *err)
+{
+    if (trainer->gang)
+        return ha_dpo_gang_window(trainer, window, run_range, err);
+    return run_pairs(trainer, window, window->first, window->first + window->n_pairs, err);
 }
 
 /* Clip and apply; *ret_norm is the gradient's norm before clipping. */

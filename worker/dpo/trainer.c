@@ -36,9 +36,14 @@ void ha_dpo_cell_defaults(struct ha_dpo_cell *cell)
     ha_dpo_loss_defaults(&cell->loss);
 }
 
-bool ha_dpo_stopped(const struct ha_dpo_trainer *trainer)
+bool ha_dpo_told_to_stop(const struct ha_dpo_trainer *trainer)
 {
     return trainer->stop && *trainer->stop;
+}
+
+bool ha_dpo_stopped(const struct ha_dpo_trainer *trainer)
+{
+    return trainer->gang ? trainer->gang->stop : ha_dpo_told_to_stop(trainer);
 }
 
 int64_t ha_dpo_steps_per_epoch(const struct ha_dpo_trainer *trainer)

@@ -9,6 +9,7 @@
  *     ha_dpo_trainer_create
  *     ha_dpo_trainer_load_references to take those of an earlier job (optional)
  *     ha_dpo_trainer_load            per cell, to resume (optional)
+ *     ha_dpo_trainer_join            in a gang
  *     ha_dpo_trainer_run             steps, evaluation
  *     ha_dpo_trainer_measure_alone   (optional)
  *     ha_dpo_trainer_outcome, _stats per cell
@@ -30,6 +31,10 @@
  * Metrics are named and averaged as TRL 1.9 logs them with logging_steps = 1;
  * evaluation adds "eval_" in front.  Sums of log-probs and losses are double.
  *
+ * Several processes may be the ranks of a gang: each has a trainer of the same job, they share
+ * the work of a step, and all come to the same adapters.  Every rank calls the same functions;
+ * one of them has the callbacks that keep something.
+ *
  * Resumed from a checkpoint, training gives the adapter bytes that it would
  * have given without the interruption. */
 #ifndef HA_WORKER_DPO_TRAINER_H
@@ -47,6 +52,7 @@
 #include "worker/dpo/reference.h"
 #include "worker/model/model.h"
 
+struct ha_comm;
 struct ha_error;
 struct ha_dpo_trainer;
 
@@ -68,8 +74,14 @@ struct ha_dpo_job {
     /* Memory that the job may use in all (plan.h); as many layers as it asks for are run again
      * in the backward pass, which changes no result.  0: no limit. */
     int64_t memory_bytes;
-    const char *memory_limit;    /* where it comes from, for people: "train.memory_limit" */
-    int threads;                 /* of the CPU backend, for the plan; 0: one per core */
+    const char *memory_limit; /* where it comes from, for people: "train.memory_limit" */
+    int threads;              /* of the CPU backend, for the plan; 0: one per core */
+    /* This is rank `rank` of a gang of `ranks`, which share the micro-batches of each window
+     * (share.h); ha_dpo_trainer_join is called before the run.  0 ranks: alone, with packs that
+     * may hold pairs of several micro-batches and one sum in their order.  So a gang of 1 has the
+     * bits of a gang of any size, and those of a job alone only within rounding. */
+    int rank, ranks;
+    int64_t comm_bytes;          /* of the device, of the gang's communicator, for the plan */
     int64_t recomputed_layers;   /* run again at least, for tests */
     int64_t max_steps;           /* end after so many optimizer steps; 0: after the epochs.  Does
                                     not change the schedule */
@@ -157,6 +169,10 @@ int ha_dpo_trainer_create(struct ha_model *model, const struct ha_dpo_job *job,
                           const volatile sig_atomic_t *stop, struct ha_dpo_trainer **ret_trainer,
                           struct ha_error *err);
 void ha_dpo_trainer_destroy(struct ha_dpo_trainer *trainer);
+
+/* Of a gang: compare the ranks' plans, devices and states, and take the communicator, which
+ * must outlive the trainer, for the run.  -ESTALE where they differ (the text says how). */
+int ha_dpo_trainer_join(struct ha_dpo_trainer *trainer, struct ha_comm *comm, struct ha_error *err);
 
 /* Train to the end.  Returns 0 when every cell has ended (see outcome), -EINTR
  * after a stop (checkpoints were asked for), or another negative errno. */

@@ -3,6 +3,7 @@
  * make.c      create, destroy
  * trainer.c   run
  * step.c      one optimizer step of all cells
+ * gang.c      what the ranks of a gang exchange in it
  * lockstep.c  the pass that cells share
  * alone.c     what a step of each cell takes by itself
  * micro.c     losses of a logical micro-batch
@@ -18,6 +19,7 @@
 #include <stdint.h>
 
 #include "common/base/hash.h"
+#include "worker/dpo/gang.h"
 #include "worker/dpo/lockstep.h"
 #include "worker/dpo/metrics.h"
 #include "worker/dpo/packs.h"
@@ -41,6 +43,7 @@ struct ha_dpo_cell_work {
     struct ha_dpo_cell settings;
     char hash[HA_SHA256_HEX_BYTES];     /* of settings and adapter */
     float *gradient, *m, *v;            /* device (n_params of the adapter) */
+    float **partial;                    /* (levels - 1) device: further sums of a gang's rank */
     double *square_sum;                 /* device: of the gradient */
     struct ha_dpo_pair_result *results; /* (pairs of a window) */
     char *outcome;                      /* why it ended early, or NULL */
@@ -76,12 +79,27 @@ struct ha_dpo_trainer {
     struct ha_dpo_reference *eval_reference;  /* (eval pairs) */
     bool references_told;
 
+    struct ha_dpo_gang *gang; /* NULL: not one rank of several */
+    int n_levels;             /* gradients that a cell adds up side by side; 1 but in a gang */
+    int level;                /* which of them is in work; 0: gradient, then partial */
+
     int64_t step;                 /* optimizer steps done by every cell that goes on */
     struct ha_dpo_progress steps; /* what they have done in this process */
     int64_t checkpoint_ms;        /* boot time of the last checkpoint */
 };
 
+/* Time to end, as all ranks of a gang see it. */
 bool ha_dpo_stopped(const struct ha_dpo_trainer *trainer);
+
+/* This process was told to stop. */
+bool ha_dpo_told_to_stop(const struct ha_dpo_trainer *trainer);
+
+/* The cell's gradient of a level. */
+float *ha_dpo_gradient(const struct ha_dpo_cell_work *cell, int level);
+
+/* Ends the cell if this loss of a pair is not finite. */
+void ha_dpo_check_loss(const struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
+                       double value);
 
 /* Optimizer steps of one epoch, and of the schedule. */
 int64_t ha_dpo_steps_per_epoch(const struct ha_dpo_trainer *trainer);
