@@ -14,6 +14,12 @@
  * and never change afterwards; their paths are relative to the folder.  Texts hold no zero byte:
  * U+FFFD stands for one.
  *
+ * A train job with ranks > 1 is a gang of so many of these processes, in the same folder, each
+ * with --rank R.  They use the devices 0, 1, ... of the backend.  A rank prepares, says that it is
+ * ready, and then reads one line from its standard input: the id that rank 0 has made, in
+ * hexadecimal.  Rank 0 writes all files and all lines but "gang", "phase", "progress" and "error".
+ * SIGTERM to one rank stops all, after a checkpoint; SIGUSR1 = give up at once.
+ *
  * Lines (type, then fields):
  *
  *   "phase"     phase ("load", "step", "evaluate", "measure", "probe", "generate")
@@ -36,6 +42,8 @@
  *               digest of everything its numbers depend on (worker/dpo/reference.h).  A
  *               later train job of the same model and data takes it as "reference"
  *   "cell"      cell, done (bool), reason, permanent (bool), summary {...}
+ *   "gang"      state, and with it of a rank of a gang: "ready" (prepared; of rank 0: id, the
+ *               communicator's, in hexadecimal), "failed" (started, finished: collectives so far)
  *   "error"     text: why the process is about to end with an error code
  *
  * job.json:
@@ -49,6 +57,9 @@
  *                                                         the cells have in common
  *    "threads":  n,                                       0: one per core
  *    "backend":  "auto" | "cpu" | "cuda",
+ *    "ranks":    n,                                       train: of a gang; 1: none.  "threads"
+ *                                                         are those of a rank
+ *    "gang_wait_ms": n,                                   that a rank waits for the others
  *    "time_alone_steps": n,                               train, several cells: steps to measure
  *                                                         of each by itself; 0: none
  *    "digests":  file or null,                            cache of files' digests
@@ -86,6 +97,8 @@
  *   load_seconds           of this attempt: model, data, tokenisation
  *   wall_seconds           of this attempt, from its start to the cell's end
  *   cells_in_job           that shared the passes
+ *   ranks                  processes of the gang that trained; 1: alone.  FLOPs, bytes and tokens
+ *                          are of all of them, a step's seconds those of its slowest
  *   pairs_trained          pairs of all steps, each epoch anew
  *   tokens                 tokens of this cell's own passes
  *   flops                  done for the cell, its part of shared passes included

@@ -98,8 +98,8 @@ static const struct ha_setting worker_rows[] = {
     {"backend", HA_SETTING_CHOICE, AT(backend), .choices = "auto|cpu|cuda", .otherwise = "auto",
      OURS, .help = "auto: cuda where there is one"},
     {"labels", HA_SETTING_LIST, AT(labels), OURS, .help = "that resources.labels may ask for"},
-    {"gpus", HA_SETTING_INT, AT(gpus), BETWEEN(0, 1), .otherwise = "0", OURS,
-     .help = "that one attempt has; resources.gpus asks for it"},
+    {"gpus", HA_SETTING_INT, AT(gpus), BETWEEN(0, 64), .otherwise = "0", OURS,
+     .help = "that one attempt has; resources.gpus asks for them, a process trains on each"},
     {"gpu_memory", HA_SETTING_TEXT, AT(gpu_memory), .memory = true, OURS,
      .help = "of each GPU; resources.min_gpu_memory asks for it"},
     {"key_file", HA_SETTING_TEXT, AT(key_file), OURS,
@@ -358,6 +358,12 @@ int ha_worker_config_load(const char *path, const char *const *overrides, int64_
         r = fill_host_name(&config.name, err);
     if (r == 0)
         r = fill_endpoints(path, "coordinator", config.coordinator, &config.files, err);
+    if (r == 0 && config.gpus > 1 && config.slots > 1)
+        r = ha_error_set(err, EINVAL,
+                         "%s: gpus = %lld with slots = %lld: attempts would meet on the same GPUs; "
+                         "start a worker for each slot, each with its CUDA_VISIBLE_DEVICES",
+                         path ? path : "the settings", (long long)config.gpus,
+                         (long long)config.slots);
     ha_toml_destroy(root);
     if (r == 0)
         *ret_config = config;

@@ -192,6 +192,13 @@ static int make_variant(const struct ha_sweep *sweep, int64_t strategy, const in
         }
     if (r == 0 && variant->trains)
         r = ha_loss_rules_check(&variant->train, err);
+    if (r == 0 && variant->trains && sweep->resources.gpus > 1 &&
+        sweep->resources.gpus > variant->train.gradient_accumulation)
+        r = ha_error_set(
+            err, EINVAL,
+            "resources.gpus = %lld: an optimizer step has train.gradient_accumulation = %lld "
+            "micro-batches for them to share; ask for no more GPUs than that",
+            (long long)sweep->resources.gpus, (long long)variant->train.gradient_accumulation);
     return r < 0 ? r : make_suffix(sweep, variant, err);
 }
 

@@ -228,6 +228,8 @@ static int fill(const struct ha_spec *spec, struct ha_json *root, struct ha_erro
     if (r == 0)
         r = ha_json_set(root, "backend", ha_json_new_string("auto"));
     if (r == 0)
+        r = ha_json_set(root, "ranks", ha_json_new_int(spec->ranks > 1 ? spec->ranks : 1));
+    if (r == 0)
         r = ha_json_set(root, "time_alone_steps", ha_json_new_int(spec->time_alone_steps));
     if (r == 0)
         r = ha_json_set(root, "reference", text_or_null(spec->reference));

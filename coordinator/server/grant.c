@@ -76,6 +76,7 @@ static int read_sweep(void *context, const struct ha_sweep_row *row)
     struct maker *m = context;
 
     m->spec.sweep = ha_scratch_text(m->arena, row->name);
+    m->spec.ranks = m->kind == HA_STAGE_TRAIN ? row->need.gpus : 1;
     m->spec.time_alone_steps = row->time_alone_steps;
     m->time_limit_s = row->time_limit_s;
     return m->spec.sweep ? 0 : -ENOMEM;

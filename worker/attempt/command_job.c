@@ -11,6 +11,7 @@
 #include "common/base/memory.h"
 #include "worker/attempt/commands.h"
 #include "worker/attempt/contract_reporter.h"
+#include "worker/attempt/gang.h"
 #include "worker/attempt/generation.h"
 #include "worker/attempt/job_spec.h"
 #include "worker/attempt/outcome.h"
@@ -26,8 +27,20 @@ static struct ha_engine_options engine_of(const struct ha_job_spec *spec)
                                       .prompt_template = spec->prompt_template};
 }
 
-static int train(const struct ha_job_spec *spec, const struct ha_reporter *reporter,
-                 struct ha_error *err)
+static struct ha_gang gang_of(const struct ha_job_spec *spec, struct ha_gang_daemon *meeting)
+{
+    return (struct ha_gang){.rank = meeting->rank,
+                            .ranks = spec->ranks,
+                            .join_ms = spec->gang_wait_ms,
+                            .step_ms = spec->gang_wait_ms,
+                            .abort = &ha_attempt_abort,
+                            .meet = ha_gang_daemon_meet,
+                            .failed = ha_gang_daemon_failed,
+                            .context = meeting};
+}
+
+static int train(const struct ha_job_spec *spec, const struct ha_gang *gang,
+                 const struct ha_reporter *reporter, struct ha_error *err)
 {
     struct ha_training_cell *cells = ha_calloc(spec->n_cells, sizeof(*cells));
     char **folders = ha_calloc(2 * spec->n_cells, sizeof(*folders));
@@ -42,9 +55,11 @@ static int train(const struct ha_job_spec *spec, const struct ha_reporter *repor
                                    .reference = spec->reference,
                                    .time_alone_steps = spec->time_alone_steps,
                                    .reference_out = "out/reference.safetensors",
-                                   .digests = spec->digests};
+                                   .digests = spec->digests,
+                                   .gang = spec->ranks > 1 ? gang : NULL};
     int r = cells && folders ? 0 : ha_error_set(err, ENOMEM, "out of memory");
 
+    training.engine.device = gang->rank;
     for (int64_t i = 0; r == 0 && i < spec->n_cells; i++) {
         const struct ha_job_cell *cell = &spec->cells[i];
 
@@ -109,12 +124,12 @@ static int probe(const struct ha_job_spec *spec, const struct ha_reporter *repor
     return ha_probing_run(&probing, reporter, &ha_attempt_stop, err);
 }
 
-static int run_job(const struct ha_job_spec *spec, const struct ha_reporter *reporter,
-                   struct ha_error *err)
+static int run_job(const struct ha_job_spec *spec, const struct ha_gang *gang,
+                   const struct ha_reporter *reporter, struct ha_error *err)
 {
     switch (spec->kind) {
     case HA_JOB_TRAIN:
-        return train(spec, reporter, err);
+        return train(spec, gang, reporter, err);
     case HA_JOB_PROBE:
         return probe(spec, reporter, err);
     case HA_JOB_GENERATE:
@@ -129,9 +144,13 @@ static int run(const struct ha_call *call, struct ha_error *err)
     struct ha_contract_reporter context;
     struct ha_reporter reporter;
     struct ha_job_spec *spec;
-    int64_t fd;
+    struct ha_gang_daemon meeting = {.reporter = &context, .abort = &ha_attempt_abort};
+    struct ha_gang gang;
+    int64_t fd, rank = 0;
     int r = ha_arguments_int(call->arguments, "contract-fd", 0, STDOUT_FILENO, &fd, err);
 
+    if (r == 0)
+        r = ha_arguments_int(call->arguments, "rank", 0, 0, &rank, err);
     if (r < 0)
         return r;
     if (fd > INT_MAX || fcntl((int)fd, F_GETFD) < 0)
@@ -143,7 +162,11 @@ static int run(const struct ha_call *call, struct ha_error *err)
     reporter = ha_contract_reporter(&context);
     r = ha_job_spec_load(HA_ATTEMPT_SPEC_FILE, &spec, err);
     if (r == 0) {
-        r = run_job(spec, &reporter, err);
+        meeting.rank = rank < spec->ranks ? (int)rank : 0;
+        gang = gang_of(spec, &meeting);
+        r = rank < spec->ranks ? run_job(spec, &gang, &reporter, err)
+                               : ha_error_set(err, EINVAL, "--rank %lld: the job has %d ranks",
+                                              (long long)rank, spec->ranks);
         ha_job_spec_destroy(spec);
     }
     if (r == 0)
@@ -159,6 +182,7 @@ static int run(const struct ha_call *call, struct ha_error *err)
 
 static const struct ha_option options[] = {
     {"dir", "FOLDER", "the attempt's folder, with job.json and inputs/ (default: here)"},
+    {"rank", "R", "of the gang that the job asks for (default: 0)"},
     {"contract-fd", "N", "where the lines for the daemon go (default: standard output)"},
 };
 

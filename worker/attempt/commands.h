@@ -42,4 +42,7 @@ extern const struct ha_subcommand ha_subcommand_tokenize, ha_subcommand_rows, ha
 /* Set by SIGTERM and SIGINT: stop after a checkpoint. */
 extern volatile sig_atomic_t ha_attempt_stop;
 
+/* Set by SIGUSR1: a rank of a gang gives up at once, without a checkpoint. */
+extern volatile sig_atomic_t ha_attempt_abort;
+
 #endif

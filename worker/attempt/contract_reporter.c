@@ -1,6 +1,7 @@
 #include "worker/attempt/contract_reporter.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include "common/base/fault.h"
 #include "common/conf/json.h"
 #include "common/io/file.h"
+#include "kernels/collective.h"
 
 /* Write one line and end the object; NULL: memory was short. */
 static int put(struct ha_contract_reporter *context, struct ha_json *line, struct ha_error *err)
@@ -206,6 +208,32 @@ struct ha_reporter ha_contract_reporter(struct ha_contract_reporter *context)
                                 .norm = norm,
                                 .artifact = artifact,
                                 .cell = cell};
+}
+
+int ha_contract_gang_ready(struct ha_contract_reporter *context, const struct ha_comm_id *id,
+                           struct ha_error *err)
+{
+    char hex[2 * HA_COMM_ID_BYTES + 1] = "";
+    struct ha_json *line = line_of("gang");
+    int r = ha_json_set(line, "state", ha_json_new_string("ready"));
+
+    for (int i = 0; id && i < HA_COMM_ID_BYTES; i++)
+        (void)snprintf(hex + (size_t)2 * i, 3, "%02x", id->bytes[i]);
+    if (r == 0 && id)
+        r = ha_json_set(line, "id", ha_json_new_string(hex));
+    return finish(context, line, r, err);
+}
+
+int ha_contract_gang_failed(struct ha_contract_reporter *context, int64_t started, int64_t finished)
+{
+    struct ha_json *line = line_of("gang");
+    int r = ha_json_set(line, "state", ha_json_new_string("failed"));
+
+    if (r == 0)
+        r = ha_json_set(line, "started", ha_json_new_int(started));
+    if (r == 0)
+        r = ha_json_set(line, "finished", ha_json_new_int(finished));
+    return finish(context, line, r, NULL);
 }
 
 int ha_contract_error(struct ha_contract_reporter *context, const char *text)

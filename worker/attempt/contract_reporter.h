@@ -12,6 +12,16 @@ struct ha_contract_reporter {
  * attempt. */
 struct ha_reporter ha_contract_reporter(struct ha_contract_reporter *context);
 
+struct ha_comm_id;
+
+/* The "gang" line of a rank that is ready; id is rank 0's, NULL for the others. */
+int ha_contract_gang_ready(struct ha_contract_reporter *context, const struct ha_comm_id *id,
+                           struct ha_error *err);
+
+/* The one of a rank whose gang has failed: how far it had come. */
+int ha_contract_gang_failed(struct ha_contract_reporter *context, int64_t started,
+                            int64_t finished);
+
 /* The "error" line: why the process is about to end with an error code. */
 int ha_contract_error(struct ha_contract_reporter *context, const char *text);
 

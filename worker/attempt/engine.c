@@ -31,7 +31,8 @@ const struct ha_chat *ha_engine_chat(const struct ha_engine *engine)
 int ha_engine_open(const struct ha_engine_options *options, struct ha_engine *ret_engine,
                    struct ha_error *err)
 {
-    struct ha_backend_options backend = {.name = options->backend, .threads = options->threads};
+    struct ha_backend_options backend = {
+        .name = options->backend, .threads = options->threads, .device = options->device};
     struct ha_engine engine = {0};
     int r = ha_backend_open(&backend, &engine.backend, err);
 

@@ -14,6 +14,7 @@ struct ha_engine_options {
     const char *model_dir;
     const char *backend;         /* "auto", "cpu", "cuda" */
     int threads;                 /* 0: one per core */
+    int device;                  /* index of the GPU */
     const char *prompt_template; /* "hh" (also NULL), "chat", or a format of chat.h */
 };
 

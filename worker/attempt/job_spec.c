@@ -8,6 +8,7 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "common/conf/json.h"
+#include "kernels/collective.h"
 
 enum { LIMIT_BYTES = 64 << 20, MAX_LAYERS = 1024, MAX_THREADS = 4096 };
 
@@ -142,13 +143,18 @@ static int read_cells(struct ha_job_spec *spec, struct ha_error *err)
 
 static int read_machine(struct ha_job_spec *spec, struct ha_error *err)
 {
-    int64_t threads = ha_json_int(ha_json_get(spec->document, "threads"), 0);
+    int64_t threads = ha_json_int(ha_json_get(spec->document, "threads"), 0), ranks;
 
     if (threads < 0 || threads > MAX_THREADS)
         return ha_error_set(err, EINVAL, "job.json: threads must be 0 to %d", MAX_THREADS);
     spec->time_alone_steps = ha_json_int(ha_json_get(spec->document, "time_alone_steps"), 0);
     if (spec->time_alone_steps < 0)
         return ha_error_set(err, EINVAL, "job.json: time_alone_steps is negative");
+    ranks = ha_json_int(ha_json_get(spec->document, "ranks"), 1);
+    spec->gang_wait_ms = ha_json_int(ha_json_get(spec->document, "gang_wait_ms"), 0);
+    if (ranks < 1 || ranks > HA_COMM_MAX_RANKS || spec->gang_wait_ms < 0)
+        return ha_error_set(err, EINVAL, "job.json: ranks must be 1 to %d", HA_COMM_MAX_RANKS);
+    spec->ranks = (int)ranks;
     spec->threads = (int)threads;
     spec->backend = ha_json_string(ha_json_get(spec->document, "backend"), "auto");
     spec->digests = optional_text(spec->document, "digests");

@@ -30,6 +30,8 @@ struct ha_job_spec {
     const char **train, **eval;
     int64_t n_train, n_eval;
     int threads;
+    int ranks;            /* of the gang that trains; 1: no gang */
+    int64_t gang_wait_ms; /* that a rank waits for the others; 0: no limit */
     int64_t time_alone_steps;
     const char *backend;
     const char *digests, *reference; /* or NULL */

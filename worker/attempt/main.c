@@ -19,12 +19,18 @@ static const struct ha_subcommand *const commands[] = {
 
 enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
-volatile sig_atomic_t ha_attempt_stop;
+volatile sig_atomic_t ha_attempt_stop, ha_attempt_abort;
 
 static void on_stop(int number)
 {
     (void)number;
     ha_attempt_stop = 1;
+}
+
+static void on_abort(int number)
+{
+    (void)number;
+    ha_attempt_abort = 1;
 }
 
 static void print_usage(FILE *out)
@@ -50,9 +56,11 @@ static int read_call(const struct ha_arguments *arguments, struct ha_call *ret_c
                      struct ha_run_settings **ret_settings, struct ha_error *err)
 {
     const char *const *overrides;
-    int64_t n, threads;
+    int64_t n, threads, device = 0;
     int r = ha_arguments_int(arguments, "threads", 0, 0, &threads, err);
 
+    if (r == 0)
+        r = ha_arguments_int(arguments, "device", 0, 0, &device, err);
     overrides = ha_arguments_values(arguments, "set", &n);
     if (r == 0)
         r = ha_run_settings_create(overrides, n, ret_settings, err);
@@ -64,6 +72,7 @@ static int read_call(const struct ha_arguments *arguments, struct ha_call *ret_c
         .engine = {.model_dir = ha_arguments_value(arguments, "model", NULL),
                    .backend = ha_arguments_value(arguments, "backend", "auto"),
                    .threads = threads > INT_MAX ? INT_MAX : (int)threads,
+                   .device = device > INT_MAX ? INT_MAX : (int)device,
                    .prompt_template = ha_arguments_value(arguments, "template", "hh")},
     };
     return 0;
@@ -77,12 +86,13 @@ static void complain(const struct ha_error *err)
 static int run_command(const struct ha_subcommand *subcommand, const struct ha_call *call,
                        struct ha_error *err)
 {
-    struct sigaction action = {.sa_handler = on_stop};
+    struct sigaction action = {.sa_handler = on_stop}, abort_action = {.sa_handler = on_abort};
     int r;
 
     if (subcommand->stops) {
         (void)sigaction(SIGTERM, &action, NULL);
         (void)sigaction(SIGINT, &action, NULL);
+        (void)sigaction(SIGUSR1, &abort_action, NULL);
     }
     r = subcommand->run(call, err);
     if (fflush(stdout) == EOF && r >= 0)

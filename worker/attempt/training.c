@@ -38,6 +38,7 @@ struct work {
     int64_t (*kept)[2];         /* per cell: steps of its last two checkpoints, 0: none */
     struct ha_json **last_eval; /* per cell: {"eval_loss": ...} of the newest evaluation */
     struct ha_dpo_trainer *trainer;
+    struct ha_comm *comm; /* of a gang */
     volatile sig_atomic_t *stop;
     enum ha_dpo_phase phase;
     bool phase_known;
@@ -53,6 +54,12 @@ struct work {
 static const struct ha_run_settings *settings_of(const struct work *work)
 {
     return work->training->cells[0].settings;
+}
+
+/* Alone, or the rank of a gang that keeps what there is to keep. */
+static bool keeps(const struct ha_training *training)
+{
+    return !training->gang || training->gang->rank == 0;
 }
 
 static int out_of_memory(struct ha_error *err)
@@ -200,6 +207,14 @@ static struct ha_dpo_job job_of(const struct work *work)
         strcmp(ha_engine_precision(&work->engine, train->precision), "bf16") == 0;
     job.eval_steps = train->eval_steps;
     job.checkpoint_every_ms = train->checkpoint_every_s * 1000;
+    if (work->training->gang) {
+        const struct ha_gang *gang = work->training->gang;
+
+        job.rank = gang->rank;
+        job.ranks = gang->ranks;
+        job.comm_bytes =
+            ha_comm_device_bytes(ha_gang_collective(gang, work->engine.backend), gang->ranks);
+    }
     return job;
 }
 
@@ -237,6 +252,8 @@ static void on_metrics(void *user, int64_t cell, int64_t step, const struct ha_d
     struct work *work = user;
     struct ha_error err = {0};
 
+    if (!keeps(work->training))
+        return;
     if (n > MAX_METRICS)
         n = MAX_METRICS;
     for (int64_t i = 0; i < n; i++)
@@ -341,8 +358,11 @@ static void log_plan(const struct ha_dpo_plan *plan)
 
 static int make_trainer(struct work *work, struct ha_error *err)
 {
-    struct ha_dpo_callbacks callbacks = {
-        .user = work, .metrics = on_metrics, .progress = on_progress, .checkpoint = on_checkpoint};
+    struct ha_dpo_callbacks callbacks = {.user = work,
+                                         .metrics = on_metrics,
+                                         .progress = on_progress,
+                                         .checkpoint =
+                                             keeps(work->training) ? on_checkpoint : NULL};
     struct ha_dpo_job job = job_of(work);
     int r = read_memory(work, &job, err);
 
@@ -389,6 +409,9 @@ static int resume(struct work *work, struct ha_error *err)
 
     for (int64_t i = 0; r == 0 && i < work->training->n_cells; i++)
         r = resume_cell(work, i, err);
+    if (r == 0 && work->training->gang)
+        r = ha_gang_join(work->training->gang, work->engine.backend, work->trainer, work->stop,
+                         &work->comm, err);
     return r;
 }
 
@@ -400,6 +423,7 @@ static struct ha_json *summary_of(const struct work *work, int64_t cell)
         .cell = cell,
         .n_params = ha_adapter_n_params(work->adapters[cell]),
         .n_cells = work->training->n_cells,
+        .ranks = work->training->gang ? work->training->gang->ranks : 1,
         .load_seconds = (double)(work->loaded_ns - work->start_ns) / 1e9,
         .wall_seconds = (double)(ha_clock_work_ns() - work->start_ns) / 1e9,
         .precision = ha_engine_precision(&work->engine, train->precision),
@@ -455,7 +479,7 @@ static int make_folders(const struct ha_training *training, struct ha_error *err
 {
     int r = 0;
 
-    for (int64_t i = 0; r == 0 && i < 2 * training->n_cells; i++) {
+    for (int64_t i = 0; r == 0 && keeps(training) && i < 2 * training->n_cells; i++) {
         const struct ha_training_cell *cell = &training->cells[i / 2];
         const char *dir = i % 2 == 0 ? cell->out_dir : cell->checkpoint_dir;
 
@@ -541,6 +565,7 @@ static int prepare(struct work *work, struct ha_error *err)
 
 static void clear(struct work *work)
 {
+    ha_comm_destroy(work->comm);
     ha_dpo_trainer_destroy(work->trainer);
     for (int64_t i = 0; i < work->training->n_cells; i++) {
         if (work->adapters)
@@ -570,12 +595,14 @@ int ha_training_run(const struct ha_training *training, const struct ha_reporter
         r = ha_dpo_trainer_run(work.trainer, err);
     if (r == 0)
         r = ha_dpo_trainer_measure_alone(work.trainer, training->time_alone_steps, err);
+    if (r < 0 && r != -EINTR && work.comm)
+        ha_gang_fail(training->gang, work.comm, err);
     ha_memory_sample(&work.peak_bytes);
     if (work.report_result < 0) {
         r = work.report_result;
         *err = work.report_error;
     }
-    if (r == 0)
+    if (r == 0 && keeps(training))
         r = report_cells(&work, err);
     clear(&work);
     return r;

@@ -10,6 +10,7 @@
 
 #include "common/conf/run_settings.h"
 #include "worker/attempt/engine.h"
+#include "worker/attempt/gang.h"
 #include "worker/attempt/reporter.h"
 
 struct ha_training_cell {
@@ -42,7 +43,9 @@ struct ha_training {
     const char *reference;   /* file of reference log-probs to take; NULL: none */
     const char *reference_out; /* gets them where none were taken; NULL: they are not kept */
     int64_t time_alone_steps;  /* of each cell of several, measured by itself at the end; 0: none */
-    const char *digests;       /* cache of files' digests (common/io/digest.h) or NULL */
+    const struct ha_gang *gang; /* this process is one rank of several (gang.h): all are given the
+                                   same job; what there is to keep, rank 0 keeps.  NULL: alone */
+    const char *digests;        /* cache of files' digests (common/io/digest.h) or NULL */
 };
 
 /* Train to the end.  Returns 0 when every cell was reported, -EINTR when stopped: checkpoints were

@@ -18,6 +18,7 @@ static int put_counts(const struct ha_training_record *record, const struct ha_d
         {"trainable_parameters", record->n_params},
         {"steps", stats->steps},
         {"cells_in_job", record->n_cells},
+        {"ranks", record->ranks},
         {"pairs_trained", stats->pairs},
         {"tokens", stats->tokens},
         {"memory_planned", plan->total_bytes},

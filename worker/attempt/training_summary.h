@@ -12,6 +12,7 @@ struct ha_training_record {
     const struct ha_dpo_trainer *trainer;
     int64_t cell; /* its index in the trainer */
     int64_t n_params, n_cells;
+    int64_t ranks; /* of the gang; 1 alone */
     double load_seconds, wall_seconds;
     int64_t peak_bytes; /* of the process's own memory */
     const char *precision, *backend;

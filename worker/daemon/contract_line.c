@@ -10,6 +10,8 @@
 #include "common/base/memory.h"
 #include "common/conf/json.h"
 
+enum { MAX_ID_CHARS = 1024 };
+
 static const char *text_of(const struct ha_json *json, const char *key)
 {
     return ha_json_string(ha_json_get(json, key), "");
@@ -193,13 +195,23 @@ static int parse_error(struct contract_line *line, struct ha_error *err)
     return 0;
 }
 
+static int parse_gang(struct contract_line *line, struct ha_error *err)
+{
+    line->kind = CONTRACT_GANG;
+    line->text = text_of(line->json, "state");
+    line->gang_id = text_of(line->json, "id");
+    line->gang_started = count_of(line->json, "started");
+    return line->gang_started >= 0 && strlen(line->gang_id) <= MAX_ID_CHARS ? 0
+                                                                            : wrong("gang", err);
+}
+
 static const struct {
     const char *type;
     int (*parse)(struct contract_line *line, struct ha_error *err);
 } types[] = {
     {"phase", parse_phase},   {"progress", parse_progress}, {"metric", parse_metric},
     {"answer", parse_answer}, {"artifact", parse_artifact}, {"cell", parse_cell},
-    {"error", parse_error},   {"probe", parse_norm},
+    {"error", parse_error},   {"probe", parse_norm},        {"gang", parse_gang},
 };
 
 /* Refused here, where the attempt can be stopped for it, and not when a report is to be sent: it

@@ -17,13 +17,17 @@ enum contract_kind {
     CONTRACT_EVENTS, /* metrics, an answer, a norm of a probe, the end of a cell */
     CONTRACT_ARTIFACT,
     CONTRACT_ERROR,
+    CONTRACT_GANG,
     CONTRACT_OTHER /* of a newer attempt */
 };
 
 /* Texts belong to the line. */
 struct contract_line {
     enum contract_kind kind;
-    const char *text; /* of a phase: its name; of an artifact: its path; of an error */
+    /* Of a phase: its name; of an artifact: its path; of an error; of a gang: its state. */
+    const char *text;
+    const char *gang_id;  /* "" but from rank 0 that is ready */
+    int64_t gang_started; /* collectives */
     struct attempt_progress progress;
     struct ha_wire_attempt_event *events;
     int64_t n_events;

@@ -270,6 +270,7 @@ static void on_line(void *context, struct work *work, const struct contract_line
         session_attempt_artifact(daemon->session, id, &line->artifact, line->text, now);
         break;
     case CONTRACT_ERROR: /* kept by work.c for the end */
+    case CONTRACT_GANG:  /* crew.c's */
     case CONTRACT_OTHER:
         break;
     }
@@ -278,14 +279,18 @@ static void on_line(void *context, struct work *work, const struct contract_line
 static void on_start(void *context, const struct attempt_id *id, const struct ha_wire_grant *grant)
 {
     struct daemon *daemon = context;
+    const struct ha_worker_config *config = daemon->options.config;
     const struct work_options options = {.loop = daemon->loop,
                                          .folders = daemon->folders,
                                          .program = daemon->options.program,
-                                         .backend = daemon->options.config->backend,
+                                         .backend = config->backend,
                                          .threads = daemon->threads,
-                                         .grace_ms = daemon->options.config->stop_grace_s * 1000,
+                                         .grace_ms = config->stop_grace_s * 1000,
                                          .log_bytes = daemon->log_bytes,
-                                         .log_files = daemon->options.config->log_files,
+                                         .log_files = config->log_files,
+                                         /* Both before the attempt as a whole counts as stalled. */
+                                         .prepare_ms = config->stall_load_s * 1000 / 4 * 3,
+                                         .gang_wait_ms = config->stall_step_s * 1000 / 2,
                                          .fetch = on_fetch,
                                          .find_model = on_find_model,
                                          .line = on_line,

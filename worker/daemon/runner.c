@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "common/base/path.h"
+#include "common/io/file.h"
 #include "common/net/loop.h"
 #include "common/proc/spawn.h"
 #include "worker/daemon/contract_line.h"
@@ -50,6 +52,21 @@ void runner_stop(struct runner *runner)
     runner->stopping = true;
     ha_child_signal(&runner->child, SIGTERM);
     ha_loop_timer_set_after(runner->kill_timer, runner->options.grace_ms);
+}
+
+void runner_signal(struct runner *runner, int signal)
+{
+    ha_child_signal(&runner->child, signal);
+}
+
+/* What is told is shorter than a pipe's room. */
+int runner_tell(struct runner *runner, const char *line)
+{
+    char *text = ha_format("%s\n", line);
+    int r = text ? ha_file_write_all(runner->child.input_fd, text, strlen(text)) : -ENOMEM;
+
+    free(text);
+    return r;
 }
 
 static void break_contract(struct runner *runner, const char *reason)
@@ -181,24 +198,41 @@ void runner_check(struct runner *runner)
     runner->options.ended(runner->options.context, status);
 }
 
+static char *log_path(const struct runner *runner)
+{
+    if (runner->options.rank == 0)
+        return ha_path_join(runner->options.folder, RUNNER_LOG);
+    return ha_format("%s/attempt-%d.log", runner->options.folder, runner->options.rank);
+}
+
 static int start(struct runner *runner, struct ha_error *err)
 {
-    char *log = ha_path_join(runner->options.folder, RUNNER_LOG);
-    const char *arguments[] = {
-        "ha-attempt",     "job", "--dir", runner->options.folder, "--contract-fd",
-        contract_fd_text, NULL};
+    bool gang = runner->options.ranks > 1;
+    char rank[16], *log = log_path(runner);
+    const char *arguments[] = {"ha-attempt",
+                               "job",
+                               "--dir",
+                               runner->options.folder,
+                               "--contract-fd",
+                               contract_fd_text,
+                               gang ? "--rank" : NULL,
+                               rank,
+                               NULL};
     const struct ha_spawn_options options = {.program = runner->options.program,
                                              .arguments = arguments,
                                              .dir = runner->options.folder,
                                              .output_pipe = true,
                                              .error_to_pipe = true,
                                              .contract_pipe = true,
+                                             .input_pipe = gang,
                                              .own_group = true,
                                              .death_signal = SIGKILL};
-    int r = log ? log_file_open(log, runner->options.log_bytes, runner->options.log_files,
-                                &runner->log, err)
-                : ha_error_set(err, ENOMEM, "out of memory");
+    int r;
 
+    (void)snprintf(rank, sizeof(rank), "%d", runner->options.rank);
+    r = log ? log_file_open(log, runner->options.log_bytes, runner->options.log_files, &runner->log,
+                            err)
+            : ha_error_set(err, ENOMEM, "out of memory");
     free(log);
     if (r == 0)
         r = ha_child_spawn(&options, &runner->child, err);

@@ -19,6 +19,7 @@ struct runner_options {
     const char *folder;           /* of the attempt; holds job.json; its log is RUNNER_LOG there */
     int64_t grace_ms;             /* between SIGTERM and SIGKILL */
     int64_t log_bytes, log_files; /* of its log (log_file.h) */
+    int rank, ranks; /* of a gang; 1 (or 0): alone.  Ranks but 0 have "attempt-RANK.log" */
     void (*line)(void *context, const struct contract_line *line);
     /* It sent something that is no line of the contract; it is being stopped. */
     void (*broken)(void *context, const char *reason);
@@ -36,6 +37,11 @@ void runner_destroy(struct runner *runner);
 
 /* SIGTERM now, SIGKILL after the grace time. */
 void runner_stop(struct runner *runner);
+
+void runner_signal(struct runner *runner, int signal);
+
+/* Write a line to a rank's standard input. */
+int runner_tell(struct runner *runner, const char *line);
 
 /* SIGCHLD came: look whether it was this one. */
 void runner_check(struct runner *runner);

@@ -15,10 +15,15 @@
 #include "common/proc/spawn.h"
 #include "worker/contract.h"
 #include "worker/daemon/contract_line.h"
+#include "worker/daemon/crew.h"
 #include "worker/daemon/folders.h"
-#include "worker/daemon/runner.h"
 
 static const char inputs_folder[] = "inputs/";
+
+enum {
+    MAX_RANKS = 256,
+    ABORT_MS = 20 * 1000, /* at most, for what is left of a gang to end by itself */
+};
 
 enum stage { FETCHING, RUNNING, ENDED };
 
@@ -35,7 +40,8 @@ struct work {
     char *folder, *model;
     int64_t n_missing; /* inputs that are not there yet */
     bool *have;        /* per input */
-    struct runner *runner;
+    struct crew *crew;
+    int64_t ranks;
     struct upload_path *uploads;
     int64_t n_uploads, upload_capacity;
     char *error; /* what the attempt said before it ended with an error code */
@@ -97,8 +103,8 @@ static void on_ended(void *context, int status)
     work->end.exit_code = code;
     end(work, outcome, both ? both : words);
     free(both);
-    runner_destroy(work->runner);
-    work->runner = NULL;
+    crew_destroy(work->crew);
+    work->crew = NULL;
 }
 
 /* ---- running --------------------------------------------------------------------------------- */
@@ -130,6 +136,7 @@ static int write_spec(struct work *work, struct ha_error *err)
     const char *text = grant_of(work)->spec_json;
     char *path = ha_path_join(work->folder, HA_ATTEMPT_SPEC_FILE), *out = NULL;
     struct ha_json *spec = NULL, *model;
+    int64_t threads;
     int r = path ? ha_json_parse(text, strlen(text), "the job's spec", &spec, err)
                  : ha_error_set(err, ENOMEM, "out of memory");
 
@@ -140,8 +147,16 @@ static int write_spec(struct work *work, struct ha_error *err)
         r = ha_error_set(err, EINVAL, "the job's spec has no model");
         goto out;
     }
+    work->ranks = ha_json_int(ha_json_get(spec, "ranks"), 1);
+    if (work->ranks < 1 || work->ranks > MAX_RANKS) {
+        r = ha_error_set(err, EINVAL, "the job's spec has ranks = %lld", (long long)work->ranks);
+        goto out;
+    }
+    /* The ranks share what one attempt has. */
+    threads = work->options.threads / work->ranks;
     if (ha_json_set(model, "path", ha_json_new_string(work->model)) < 0 ||
-        ha_json_set(spec, "threads", ha_json_new_int(work->options.threads)) < 0 ||
+        ha_json_set(spec, "threads", ha_json_new_int(threads > 0 ? threads : 1)) < 0 ||
+        ha_json_set(spec, "gang_wait_ms", ha_json_new_int(work->options.gang_wait_ms)) < 0 ||
         ha_json_set(spec, "backend", ha_json_new_string(work->options.backend)) < 0 ||
         ha_json_set(spec, "digests", ha_json_new_string(folders_digests(work->options.folders))) <
             0 ||
@@ -156,18 +171,27 @@ out:
     return r;
 }
 
+static int start_crew(struct work *work, struct crew_options *options, struct ha_error *err)
+{
+    options->ranks = (int)work->ranks;
+    return crew_create(options, &work->crew, err);
+}
+
 static void start_if_ready(struct work *work)
 {
-    const struct runner_options options = {.loop = work->options.loop,
-                                           .program = work->options.program,
-                                           .folder = work->folder,
-                                           .grace_ms = work->options.grace_ms,
-                                           .log_bytes = work->options.log_bytes,
-                                           .log_files = work->options.log_files,
-                                           .line = on_line,
-                                           .broken = on_broken,
-                                           .ended = on_ended,
-                                           .context = work};
+    int64_t grace_ms = work->options.grace_ms;
+    struct crew_options options = {.runner = {.loop = work->options.loop,
+                                              .program = work->options.program,
+                                              .folder = work->folder,
+                                              .grace_ms = grace_ms,
+                                              .log_bytes = work->options.log_bytes,
+                                              .log_files = work->options.log_files,
+                                              .line = on_line,
+                                              .broken = on_broken,
+                                              .ended = on_ended,
+                                              .context = work},
+                                   .prepare_ms = work->options.prepare_ms,
+                                   .abort_ms = grace_ms < ABORT_MS ? grace_ms : ABORT_MS};
     struct ha_error err = {0};
     int r;
 
@@ -175,7 +199,7 @@ static void start_if_ready(struct work *work)
         return;
     r = write_spec(work, &err);
     if (r == 0)
-        r = runner_create(&options, &work->runner, &err);
+        r = start_crew(work, &options, &err);
     if (r < 0)
         end(work, r == -EINVAL ? ATTEMPT_REFUSED : ATTEMPT_FAILED, ha_error_text(&err));
     else
@@ -184,16 +208,16 @@ static void start_if_ready(struct work *work)
 
 void work_stop(struct work *work)
 {
-    if (work->runner)
-        runner_stop(work->runner);
+    if (work->crew)
+        crew_stop(work->crew);
     else
         end(work, ATTEMPT_STOPPED, "before its process was started");
 }
 
 void work_check_child(struct work *work)
 {
-    if (work->runner)
-        runner_check(work->runner);
+    if (work->crew)
+        crew_check(work->crew);
 }
 
 /* ---- fetching ----------------------------------------------------------------------------------
@@ -308,7 +332,7 @@ void work_destroy(struct work *work)
 {
     if (!work)
         return;
-    runner_destroy(work->runner);
+    crew_destroy(work->crew);
     for (int64_t i = 0; i < work->n_uploads; i++)
         free(work->uploads[i].path);
     free(work->uploads);

@@ -26,6 +26,8 @@ struct work_options {
     const char *backend; /* "auto", "cpu", "cuda" */
     int64_t threads, grace_ms;
     int64_t log_bytes, log_files; /* of an attempt's log (log_file.h) */
+    int64_t prepare_ms;           /* until all ranks of a gang must be ready */
+    int64_t gang_wait_ms;         /* that a rank waits for the others */
     /* Fetch this content into the cache; answered by work_fetched. */
     void (*fetch)(void *context, struct work *work, const char *sha256, int64_t size);
     /* Find the model; answered by work_model_found. */

@@ -74,6 +74,7 @@ static void the_form_of_the_contract(void **state)
     spec.skip = skip;
     spec.skip_count = 3;
     spec.time_alone_steps = 2;
+    spec.ranks = 4;
     assert_int_equal(ha_spec_json(&spec, &text, NULL), 0);
     assert_string_equal(
         text, "{\"kind\":\"train\",\"sweep\":\"demo\",\"job\":12,"
@@ -81,7 +82,7 @@ static void the_form_of_the_contract(void **state)
               "\"template\":\"hh\"},\"data\":{\"train\":[\"inputs/data/train-0.jsonl\"],"
               "\"eval\":[\"inputs/data/eval-0.jsonl\",\"inputs/data/eval-1.jsonl\"]},"
               "\"threads\":0,\"backend\":\"auto\","
-              "\"time_alone_steps\":2,\"reference\":null,"
+              "\"ranks\":4,\"time_alone_steps\":2,\"reference\":null,"
               "\"skip_answers\":{\"3\":[[0,0],[7,1]],\"4\":[[2,0]]},"
               "\"settings\":{\"train\":{\"beta\":0.5}},"
               "\"cells\":[{\"settings\":{},\"layers\":[2,3,5],\"id\":3,\"name\":\"tiny/mid\","

@@ -1,0 +1,223 @@
+#!/bin/sh
+# Gangs: 1, 2 and 4 ranks give the adapter the same bytes, at unequal speeds, after one of them was
+# killed, and as jobs of a coordinator of which a rank is killed or stopped in every phase: the
+# gang is tried again whole, from its checkpoint.
+. "$(dirname "$0")/lib.sh"
+
+cat >settings.txt <<TEXT
+train.learning_rate=1e-3 train.precision=fp32 train.batch_size=3 train.gradient_accumulation=4
+train.checkpoint_every=1s data.train_samples=24 data.eval_samples=2
+TEXT
+
+cat >by_hand.py <<'PYTHON'
+import filecmp, json, math, pathlib, re, signal, subprocess, sys, time
+
+root, WHOLE_SECONDS = sys.argv[1], 3
+settings = [part for setting in open("settings.txt").read().split() for part in ("--set", setting)]
+demo = f"{root}/deploy/demo"
+
+def start(name, rank, ranks, *more):
+    log = open(f"{name}-{rank}.log", "a")
+    return subprocess.Popen(
+        ["ha-attempt", "train", "--model", f"{demo}/models/qwen2.5-demo", "--strategy", "mid",
+         "--data", f"{demo}/data/train.jsonl", "--eval", f"{demo}/data/eval.jsonl", "--backend", "cpu",
+         "--threads", "1", "--out", name, "--ranks", str(ranks), "--rank", str(rank),
+         "--comm", f"{name}.id", "--gang-minutes", "1", *settings, *more], stderr=log)
+
+def gang(name, ranks, *more):
+    return [start(name, rank, ranks, *more) for rank in range(ranks)]
+
+def end(processes):
+    codes = [process.wait(60) for process in processes]
+    assert codes == [0] * len(codes), codes
+
+def same(name):
+    assert filecmp.cmp(f"{name}/adapter_model.safetensors", "one/adapter_model.safetensors",
+                       shallow=False), f"{name} differs"
+
+def checkpoints(name):
+    return sorted(int(re.fullmatch(r"checkpoint-(\d+)\.safetensors", path.name)[1])
+                  for path in pathlib.Path(name).glob("checkpoint-*.safetensors"))
+
+# As many epochs as take some seconds here.
+end(gang("speed", 1, "--set", "train.epochs=4"))
+summary = json.loads(re.search(r"done: (\{.*)", open("speed-0.log").read())[1])
+epochs = min(200, max(6, math.ceil(4 * WHOLE_SECONDS / summary["seconds"])))
+open("epochs.txt", "w").write(str(epochs))
+settings += ["--set", f"train.epochs={epochs}"]
+end(gang("one", 1))
+
+# The second of two is slower by far.
+two = gang("two", 2)
+while two[0].poll() is None:
+    two[1].send_signal(signal.SIGSTOP)
+    time.sleep(0.02)
+    two[1].send_signal(signal.SIGCONT)
+    time.sleep(0.02)
+end(two)
+same("two")
+
+# The first rank keeps its checkpoints in time; the third is killed; all of them go on.
+four = gang("four", 4)
+while not checkpoints("four"):
+    assert four[0].poll() is None, "it ended before a checkpoint"
+    time.sleep(0.02)
+four[2].kill()
+codes = [process.wait(20) for process in four]
+assert codes[0] == codes[1] == codes[3] == 1 and codes[2] == -9, codes
+said = open("four-0.log").read()
+assert "rank 2" in said and "collective" in said, said
+last = checkpoints("four")[-1]
+end(gang("four", 4, "--resume", f"four/checkpoint-{last}.safetensors"))
+assert f"goes on after step {last} of" in open("four-3.log").read()
+same("four")
+
+# One is asked to stop: all do, with a checkpoint, and a gang of another size goes on.
+four = gang("stopped", 4)
+while "rank 3 of a gang" not in open("stopped-3.log").read():
+    time.sleep(0.02)
+time.sleep(0.3)
+four[3].terminate()
+codes = [process.wait(30) for process in four]
+assert codes == [75] * 4, codes
+last = checkpoints("stopped")[-1]
+end(gang("stopped", 2, "--resume", f"stopped/checkpoint-{last}.safetensors"))
+same("stopped")
+PYTHON
+check "1, 2 and 4 ranks by hand give one adapter" python3 by_hand.py "$HA_ROOT"
+
+EPOCHS=$(cat epochs.txt)
+echo "train.epochs=$EPOCHS" >>settings.txt
+
+# ---- as jobs ----------------------------------------------------------------------------------
+
+ha-attempt train --model "$HA_ROOT/deploy/demo/models/qwen2.5-demo" --strategy mid --out x --ranks 5 --rank 0 \
+    --comm x.id --data "$HA_ROOT/deploy/demo/data/train.jsonl" 2>refused.txt
+grep -q "more ranks than an optimizer step has micro-batches" refused.txt &&
+    ok "more ranks than micro-batches are refused" || not_ok "more ranks than micro-batches: $(tail -n 1 refused.txt)"
+
+start_coordinator || not_ok "the coordinator starts: $(tail -n 1 "$HA_TMP/coordinator.log")"
+cat >grid.toml <<TOML
+[sweep]
+name = "grid"
+[[model]]
+path = "$HA_ROOT/deploy/demo/models/qwen2.5-demo"
+[strategies]
+use = ["local", "mid", "global", "full", "two"]
+[[strategy]]
+name = "two"
+layers = "0-1"
+[data]
+train = ["$HA_ROOT/deploy/demo/data/train.jsonl"]
+eval = ["$HA_ROOT/deploy/demo/data/eval.jsonl"]
+train_samples = 24
+eval_samples = 2
+[train]
+learning_rate = 1e-3
+precision = "fp32"
+epochs = $EPOCHS
+batch_size = 3
+gradient_accumulation = 4
+checkpoint_every = 1
+[generate]
+max_new_tokens = 4
+[resources]
+gpus = 2
+[schedule]
+fuse = "never"
+TOML
+sed 's/gpus = 2/gpus = 5/' grid.toml >large.toml
+hactl_here submit large.toml --name large >large.txt 2>&1 && not_ok "more GPUs than micro-batches were taken" ||
+    { grep -q "resources.gpus = 5.*gradient_accumulation = 4" large.txt && ok "more GPUs than micro-batches are refused" ||
+        not_ok "more GPUs than micro-batches: $(tail -n 1 large.txt)"; }
+check "a sweep of gangs is submitted" hactl_here submit grid.toml
+hactl_here why grid >why.txt 2>&1
+background w1 ha-worker --connect "$CONTROL" --files "$FILES" --name w1 --work-dir "$HA_TMP/w1" --slots 1 --threads 2 \
+    --backend cpu --model-root / --insecure-loopback --set gpus=2 --set stall_step=8s --set stall_load=14s --set stop_grace=3s
+WORKER=$HA_PID
+
+# Of each job the first attempt is disturbed, each in another way.
+cat >disturb.py <<'PYTHON'
+import json, os, pathlib, signal, subprocess, sys, time
+
+worker, control = int(sys.argv[1]), sys.argv[2]
+
+def ranks():
+    """{folder: {rank: pid}} of the attempts that run."""
+    found = {}
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            words = (path / "cmdline").read_text().split("\0")
+        except (OSError, IndexError, ValueError):
+            continue
+        if parent == worker and "--rank" in words:
+            folder = words[words.index("--dir") + 1]
+            found.setdefault(folder, {})[int(words[words.index("--rank") + 1])] = int(path.name)
+    return found
+
+def joined(folder):
+    try:
+        return "rank 0 of a gang" in open(f"{folder}/attempt.log").read()
+    except OSError:
+        return False
+
+def has_checkpoint(folder):
+    return any(pathlib.Path(folder).glob("out/*/checkpoint/checkpoint-*"))
+
+NOW, STEPS = lambda folder: True, has_checkpoint
+plan = [("killed while it prepares", NOW, 1, signal.SIGKILL),
+        ("rank 1 killed in a step", STEPS, 1, signal.SIGKILL),
+        ("rank 0 killed in a step", STEPS, 0, signal.SIGKILL),
+        ("stopped in a step", joined, 1, signal.SIGSTOP),
+        ("stopped while it prepares", NOW, 1, signal.SIGSTOP)]
+seen, done = {}, []
+
+def trained():
+    out = subprocess.run(["hactl", "status", "grid", "--json", "--connect", control, "--insecure-loopback"],
+                         capture_output=True, text=True).stdout
+    stages = [s for c in json.loads(out)["cells"] for s in c["stages"] if s["stage"] == "train"]
+    assert not [s for s in stages if s["state"] == "failed"], stages
+    return len([s for s in stages if s["state"] == "done"])
+
+begin, looked = time.time(), 0
+while True:
+    for folder, pids in ranks().items():
+        job = pathlib.Path(folder).name.split("-")[0]
+        if job not in seen and plan:
+            seen[job] = (folder, plan.pop(0))
+        if job in seen and seen[job] and seen[job][0] == folder and len(pids) == 2:
+            what, due, rank, number = seen[job][1]
+            if due(folder):
+                os.kill(pids[rank], number)
+                done.append(what)
+                print(f"{time.time() - begin:.1f} s: job {job}: {what}", flush=True)
+                seen[job] = None
+    if time.time() - looked > 1:
+        looked = time.time()
+        if trained() == 5:
+            break
+    assert time.time() - begin < 150, f"only {done} in {time.time() - begin:.0f} s"
+    time.sleep(0.02)
+assert len(done) == 5, f"an attempt was too fast to be disturbed: {done}"
+PYTHON
+check "every gang ends its training, however its first attempt was disturbed" python3 disturb.py "$WORKER" "$CONTROL"
+cat "$HA_TMP/check.out" >&2
+kill -TERM "$WORKER"
+wait "$WORKER" 2>/dev/null
+stop_coordinator
+equal "five attempts failed, and no more" "$(query "SELECT count(*) FROM attempt WHERE outcome = 'failed'")" 5
+query "SELECT reason FROM attempt WHERE outcome = 'failed'" >reasons.txt
+check "the rank that was killed is named" test "$(grep -c 'rank [01] of 2 (killed by signal 9' reasons.txt)" = 3
+check "the rank that stood still is named" grep -q "no sign of rank 1" reasons.txt
+check "the rank that was not ready is named" grep -q "not ready within 10 s: rank 1" reasons.txt
+cat reasons.txt >&2
+for strategy in local mid global full 0-1; do
+    # shellcheck disable=SC2046
+    ha-attempt train --model "$HA_ROOT/deploy/demo/models/qwen2.5-demo" --strategy $strategy --backend cpu --threads 2 \
+        --data "$HA_ROOT/deploy/demo/data/train.jsonl" --eval "$HA_ROOT/deploy/demo/data/eval.jsonl" \
+        --out "hand/$strategy" --ranks 1 --rank 0 --comm "hand-$strategy.id" \
+        $(for setting in $(cat settings.txt); do echo "--set $setting"; done) 2>>hand.log
+    equal "$strategy has the bytes of an undisturbed gang" \
+        "$(query "SELECT count(*) FROM artifact WHERE sha256 = '$(sha256sum "hand/$strategy/adapter_model.safetensors" | cut -d' ' -f1)'")" 1
+done
