@@ -131,9 +131,38 @@ static int value_text(const struct ha_sweep *sweep, const struct ha_sweep_axis *
     return r == 0 && !*ret_text ? no_memory(err) : r;
 }
 
+static int compare_texts(const void *a, const void *b)
+{
+    const char *const *x = *(const char *const *const *)a;
+    const char *const *y = *(const char *const *const *)b;
+    int r = strcmp(*x, *y);
+
+    return r != 0 ? r : x < y ? -1 : x > y;
+}
+
+/* The first value that was there before, or NULL; an axis may have many.  -ENOMEM. */
+static int find_twice(const struct ha_text_list *list, const char **ret_text)
+{
+    char *const **sorted = ha_calloc(list->count, sizeof(*sorted));
+    int64_t first = list->count;
+
+    if (!sorted)
+        return -ENOMEM;
+    for (int64_t i = 0; i < list->count; i++)
+        sorted[i] = &list->items[i];
+    qsort(sorted, (size_t)list->count, sizeof(*sorted), compare_texts);
+    for (int64_t i = 1; i < list->count; i++)
+        if (strcmp(*sorted[i - 1], *sorted[i]) == 0 && sorted[i] - list->items < first)
+            first = sorted[i] - list->items;
+    free(sorted);
+    *ret_text = first < list->count ? list->items[first] : NULL;
+    return 0;
+}
+
 static int read_values(const struct ha_sweep *sweep, struct ha_sweep_axis *axis,
                        const struct ha_toml *node, struct ha_error *err)
 {
+    const char *twice = NULL;
     int r = 0;
 
     if (!ha_toml_is(node, HA_TOML_ARRAY) || ha_toml_size(node) == 0)
@@ -144,12 +173,13 @@ static int read_values(const struct ha_sweep *sweep, struct ha_sweep_axis *axis,
         r = value_text(sweep, axis, ha_toml_at(node, i), &text, err);
         if (r < 0)
             return ha_error_prefix(err, "vary.%s", axis->key);
-        if (ha_text_list_has(&axis->values, text))
-            r = ha_error_set(err, EINVAL, "vary.%s has %.60s twice", axis->key, text);
-        else
-            r = ha_text_list_append(&axis->values, text, err);
+        r = ha_text_list_append(&axis->values, text, err);
         free(text);
     }
+    if (r == 0 && find_twice(&axis->values, &twice) < 0)
+        r = no_memory(err);
+    if (r == 0 && twice)
+        r = ha_error_set(err, EINVAL, "vary.%s has %.60s twice", axis->key, twice);
     return r;
 }
 

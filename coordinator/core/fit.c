@@ -44,6 +44,15 @@ bool ha_fit(const struct ha_fit *need, const struct ha_fit *offer)
             !missing_label(need, offer, &length));
 }
 
+bool ha_fit_equal(const struct ha_fit *a, const struct ha_fit *b)
+{
+    if (a == b || !a || !b)
+        return a == b;
+    return a->cpus == b->cpus && a->memory_bytes == b->memory_bytes && a->gpus == b->gpus &&
+           a->gpu_memory_bytes == b->gpu_memory_bytes &&
+           strcmp(a->labels ? a->labels : "", b->labels ? b->labels : "") == 0;
+}
+
 static int lack_bytes(int64_t need, int64_t offer, const char *what, struct ha_buffer *out)
 {
     return ha_buffer_printf(out, "offers %.1f of %.1f GiB of %s", (double)offer / 0x1p30,

@@ -18,6 +18,9 @@ struct ha_fit {
 /* need NULL or all zero: every worker fits. */
 bool ha_fit(const struct ha_fit *need, const struct ha_fit *offer);
 
+/* The same need; NULL is none. */
+bool ha_fit_equal(const struct ha_fit *a, const struct ha_fit *b);
+
 /* Append the first thing that is lacking: "has no label a100", "offers 2 of 8 cpus".
  * Nothing when it fits.  Returns 0 or -ENOMEM. */
 int ha_fit_lack(const struct ha_fit *need, const struct ha_fit *offer, struct ha_buffer *out);

@@ -111,15 +111,17 @@ static double weight_of(const struct division *d, int64_t set, const struct ha_f
 static void divide(struct division *d, int64_t wanted, bool by_speed)
 {
     const struct ha_fuse_group *group = d->group;
+    int64_t empty = 0; /* sets before this one have cells, when cells go to the lightest */
 
     d->n_sets = wanted;
     memset(d->sets, 0, (size_t)group->count * sizeof *d->sets);
     for (int64_t i = 0; i < group->count; i++) {
         const struct ha_fuse_need *cell = &group->cells[d->heavy[i]];
+        bool alone = !by_speed && empty < wanted; /* nothing is lighter than an empty set */
+        int64_t best = alone ? empty++ : -1;
         double least = 0;
-        int64_t best = -1;
 
-        for (int64_t s = 0; s < d->n_sets; s++) {
+        for (int64_t s = 0; !alone && s < d->n_sets; s++) {
             double weight = weight_of(d, s, cell, by_speed);
 
             if (!fits(group, &d->sets[s], cell) || (best >= 0 && weight >= least))
@@ -153,16 +155,19 @@ static double last_end(const struct ha_fuse_group *group, const double *loads, c
                        int64_t sets, double *free_at, int64_t devices, int64_t *device_of)
 {
     double end = 0;
+    bool even;
 
     if (devices > sets)
         devices = sets;
+    even = !group->speeds || group->speeds[devices - 1] >= group->speeds[0];
     for (int64_t i = 0; i < devices; i++)
         free_at[i] = 0;
     for (int64_t i = 0; i < sets; i++) {
-        double load = loads[heavy[i]], soonest = 0;
-        int64_t device = -1;
+        bool idle = even && i < devices; /* the next one; nothing is sooner */
+        double load = loads[heavy[i]], soonest = idle ? load / speed_of(group, i) : 0;
+        int64_t device = idle ? i : -1;
 
-        for (int64_t k = 0; k < devices; k++) {
+        for (int64_t k = 0; !idle && k < devices; k++) {
             double done = free_at[k] + load / speed_of(group, k);
 
             if (device >= 0 && done >= soonest)

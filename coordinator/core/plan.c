@@ -1,13 +1,19 @@
 #include "coordinator/core/plan.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "common/base/memory.h"
+#include "coordinator/core/plan_inside.h"
 #include "coordinator/core/speed.h"
 
-/* A worker counts as faster than another from here on; less may be chance. */
+/* Workers count as equally fast within this factor, which may be chance, of the fastest; then those
+ * within this factor of the fastest of the others, and so on. */
 static const double FASTER = 1.1;
+
+/* Below this part of the finish, two groups end at the same time. */
+static const double SAME = 1e-9;
 
 bool ha_plan_may_start(const struct ha_plan_job *job, int64_t now_ms)
 {
@@ -18,15 +24,6 @@ bool ha_plan_may_start(const struct ha_plan_job *job, int64_t now_ms)
 bool ha_plan_takes_work(const struct ha_plan_worker *worker)
 {
     return worker->connected && worker->liveness == HA_ALIVE && !worker->draining;
-}
-
-static bool is_warm(const struct ha_plan_worker *worker, int64_t model)
-{
-    for (int i = 0; i < HA_PLAN_WARM; i++) {
-        if (worker->warm[i] == model && model != 0)
-            return true;
-    }
-    return false;
 }
 
 int64_t ha_plan_free_devices(const struct ha_plan_worker *worker)
@@ -50,54 +47,15 @@ int ha_plan_order(const struct ha_plan_job *a, const struct ha_plan_job *b)
 
 /* ---- groups ------------------------------------------------------------------------- */
 
-/* A place where a job may run now. */
-struct given {
-    int64_t worker; /* index */
-    int64_t order;  /* of the group's, in which they were taken */
-    bool idle;      /* it is an idle device of the worker's, not only a slot */
-};
+/* A power of two, at least twice the jobs. */
+static int64_t table_size(int64_t jobs)
+{
+    int64_t size = 16;
 
-/* Jobs that may become one, or one job by itself. */
-struct group {
-    const struct ha_plan_job *first;
-    int64_t begin, count; /* in maker.members */
-    int64_t devices;      /* given to it: that many of maker.given */
-    int64_t sets;         /* that they are divided into */
-    double finish;
-    int64_t next_devices; /* the least that make it end sooner; 0: none do */
-    int64_t kind;         /* in maker.kinds */
-    int64_t share;        /* in maker.shares */
-    bool asked;           /* it had its turn at a first place */
-};
-
-/* Jobs that need the same of a worker. */
-struct kind {
-    const struct ha_fit *fit;
-    bool *fits;             /* per worker that takes work */
-    int64_t slots, devices; /* that are free */
-    int64_t memory_bytes;   /* the least of the workers with free slots; 0: not known */
-};
-
-struct maker {
-    const struct ha_plan_snapshot *snapshot;
-    int64_t *used, *idle; /* per worker: slots and devices; this plan takes some too */
-    double *speeds;       /* (2, workers): at training, at answering; NULL: nothing is known */
-    struct group *groups; /* in order: priority, groups that grow last, first job */
-    int64_t n_groups;
-    const struct ha_plan_job **members; /* group by group */
-    struct ha_fuse_need *needs;         /* beside members */
-    int64_t *set_of, *trial;            /* beside members */
-    struct given *given;  /* beside members: devices of the group, the fastest first */
-    double *given_speeds; /* beside given */
-    struct kind *kinds;
-    int64_t n_kinds;
-    bool *fits;                   /* of all kinds */
-    struct ha_plan_share *shares; /* with what this plan gives */
-    int64_t n_shares;
-    int64_t slots; /* that are free */
-    struct ha_plan_assignment *out;
-    int64_t count, limit;
-};
+    while (size < 2 * jobs)
+        size *= 2;
+    return size;
+}
 
 static int make_room(struct maker *m)
 {
@@ -106,6 +64,7 @@ static int make_room(struct maker *m)
     m->used = ha_calloc(m->snapshot->worker_count, sizeof *m->used);
     m->idle = ha_calloc(m->snapshot->worker_count, sizeof *m->idle);
     m->speeds = ha_calloc(2 * m->snapshot->worker_count, sizeof *m->speeds);
+    m->levels = ha_calloc(2 * m->snapshot->worker_count, sizeof *m->levels);
     m->given = ha_calloc(jobs, sizeof *m->given);
     m->given_speeds = ha_calloc(jobs, sizeof *m->given_speeds);
     m->groups = ha_calloc(jobs, sizeof *m->groups);
@@ -115,8 +74,11 @@ static int make_room(struct maker *m)
     m->trial = ha_calloc(jobs, sizeof *m->trial);
     m->kinds = ha_calloc(jobs, sizeof *m->kinds);
     m->shares = ha_calloc(jobs, sizeof *m->shares);
-    return m->used && m->idle && m->speeds && m->given && m->given_speeds && m->groups &&
-                   m->members && m->needs && m->set_of && m->trial && m->kinds && m->shares
+    m->wants = ha_calloc(jobs, sizeof *m->wants);
+    m->table = ha_calloc(table_size(jobs), sizeof *m->table);
+    return m->used && m->idle && m->speeds && m->levels && m->given && m->given_speeds &&
+                   m->groups && m->members && m->needs && m->set_of && m->trial && m->kinds &&
+                   m->shares && m->wants && m->table
                ? 0
                : -ENOMEM;
 }
@@ -126,6 +88,7 @@ static void clear(struct maker *m)
     free(m->used);
     free(m->idle);
     free(m->speeds);
+    free(m->levels);
     free(m->given);
     free(m->given_speeds);
     free(m->groups);
@@ -136,6 +99,23 @@ static void clear(struct maker *m)
     free(m->kinds);
     free(m->fits);
     free(m->shares);
+    for (int64_t i = 0; i < m->n_wants; i++)
+        free(m->wants[i].ranks);
+    free(m->wants);
+    free(m->table);
+}
+
+static void read_levels(const double *speeds, int64_t count, uint8_t *levels)
+{
+    double fastest = 0;
+
+    for (int64_t w = 0; w < count; w++)
+        fastest = speeds[w] > fastest ? speeds[w] : fastest;
+    for (int64_t w = 0; w < count; w++) {
+        double level = speeds[w] < fastest ? log(fastest / speeds[w]) / log(FASTER) : 0;
+
+        levels[w] = (uint8_t)(level < HA_PLAN_SLOWEST ? level : HA_PLAN_SLOWEST);
+    }
 }
 
 /* What the workers do, in FLOP/s where anything is known of any of them, else 1 each. */
@@ -153,6 +133,8 @@ static void read_speeds(struct maker *m)
     for (int64_t i = 0; i < 2 * n; i++)
         if (!known[i / n])
             m->speeds[i] = known[i < n] ? m->speeds[(i + n) % (2 * n)] : 1;
+    for (int kind = 0; kind < 2; kind++)
+        read_levels(m->speeds + kind * n, n, m->levels + kind * n);
 }
 
 static double speed_at(const struct maker *m, int64_t worker, enum ha_stage_kind kind)
@@ -182,8 +164,9 @@ static void count_kind(struct maker *m, struct kind *kind)
     for (int64_t w = 0; w < m->snapshot->worker_count; w++) {
         const struct ha_plan_worker *worker = &m->snapshot->workers[w];
 
-        kind->fits[w] = ha_plan_takes_work(worker) && ha_fit(kind->fit, &worker->offer);
-        if (!kind->fits[w] || worker->slots <= m->used[w])
+        kind->fits[w] = worker->slots > m->used[w] && ha_plan_takes_work(worker) &&
+                        ha_fit(kind->fit, &worker->offer);
+        if (!kind->fits[w])
             continue;
         kind->slots += worker->slots - m->used[w];
         kind->devices += m->idle[w];
@@ -199,7 +182,7 @@ static int64_t kind_of(struct maker *m, const struct ha_fit *fit)
 {
     int64_t k = 0;
 
-    while (k < m->n_kinds && m->kinds[k].fit != fit)
+    while (k < m->n_kinds && !ha_fit_equal(m->kinds[k].fit, fit))
         k++;
     if (k == m->n_kinds)
         m->kinds[m->n_kinds++].fit = fit;
@@ -215,20 +198,43 @@ static int64_t share_of(struct maker *m, int64_t sweep)
         i++;
     if (i < m->n_shares)
         return i;
-    m->shares[m->n_shares].sweep = sweep;
+    m->shares[m->n_shares] = (struct share){.sweep = sweep, .first = -1};
     for (int64_t k = 0; k < s->share_count; k++)
         if (s->shares[k].sweep == sweep)
             m->shares[i].used = s->shares[k].used;
     return m->n_shares++;
 }
 
+static int64_t want_of(struct maker *m, int64_t kind, const struct ha_plan_job *job)
+{
+    bool answers = job->kind == HA_STAGE_GENERATE;
+    int64_t i = 0;
+
+    while (i < m->n_wants && (m->wants[i].kind != kind || m->wants[i].model != job->model ||
+                              m->wants[i].answers != answers))
+        i++;
+    if (i == m->n_wants)
+        m->wants[m->n_wants++] =
+            (struct want){.kind = kind, .model = job->model, .answers = answers};
+    return i;
+}
+
+/* Neighbours are mostly of one sweep. */
 static int find_kinds(struct maker *m)
 {
     int64_t workers = m->snapshot->worker_count;
 
     for (int64_t g = 0; g < m->n_groups; g++) {
-        m->groups[g].kind = kind_of(m, m->groups[g].first->fit);
-        m->groups[g].share = share_of(m, m->groups[g].first->sweep);
+        struct group *group = &m->groups[g];
+        const struct group *last = g > 0 ? group - 1 : NULL;
+        const struct ha_plan_job *job = group->first;
+        bool same = last && last->first->sweep == job->sweep && last->first->fit == job->fit;
+
+        group->kind = same ? last->kind : kind_of(m, job->fit);
+        group->share = same ? last->share : share_of(m, job->sweep);
+        group->want = same && last->first->model == job->model && last->first->kind == job->kind
+                          ? last->want
+                          : want_of(m, group->kind, job);
     }
     m->fits = ha_calloc(m->n_kinds * workers + 1, sizeof *m->fits);
     if (!m->fits)
@@ -254,16 +260,31 @@ static bool before(const struct group *a, const struct group *b)
     return !a->first->grows && b->first->grows;
 }
 
-static void sort_groups(struct maker *m)
+static int compare_groups(const void *a, const void *b)
 {
-    for (int64_t i = 1; i < m->n_groups; i++) {
-        struct group group = m->groups[i];
-        int64_t at = i;
+    const struct group *x = a, *y = b;
 
-        for (; at > 0 && before(&group, &m->groups[at - 1]); at--)
-            m->groups[at] = m->groups[at - 1];
-        m->groups[at] = group;
+    if (before(x, y) || before(y, x))
+        return before(x, y) ? -1 : 1;
+    return x->begin < y->begin ? -1 : x->begin > y->begin;
+}
+
+/* The job's group: found by its number and priority, or begun. */
+static int64_t group_of(struct maker *m, const struct ha_plan_job *job)
+{
+    uint64_t mask = (uint64_t)table_size(m->snapshot->job_count) - 1;
+    uint64_t at =
+        ((uint64_t)job->group ^ (uint64_t)job->priority << 32) * 0x9e3779b97f4a7c15u >> 20;
+
+    while (job->group != 0 && m->table[at & mask] != 0) {
+        if (same_group(&m->groups[m->table[at & mask] - 1], job))
+            return m->table[at & mask] - 1;
+        at++;
     }
+    m->groups[m->n_groups] = (struct group){.first = job};
+    if (job->group != 0)
+        m->table[at & mask] = m->n_groups + 1;
+    return m->n_groups++;
 }
 
 static void find_groups(struct maker *m, int64_t now_ms)
@@ -273,18 +294,10 @@ static void find_groups(struct maker *m, int64_t now_ms)
 
     for (int64_t j = 0; j < s->job_count; j++) {
         const struct ha_plan_job *job = &s->jobs[j];
-        int64_t g = 0;
 
-        m->set_of[j] = -1; /* no group */
-        if (!ha_plan_may_start(job, now_ms))
-            continue;
-        while (job->group != 0 && g < m->n_groups && !same_group(&m->groups[g], job))
-            g++;
-        g = job->group != 0 ? g : m->n_groups;
-        if (g == m->n_groups)
-            m->groups[m->n_groups++] = (struct group){.first = job};
-        m->set_of[j] = g;
-        m->groups[g].count++;
+        m->set_of[j] = ha_plan_may_start(job, now_ms) ? group_of(m, job) : -1;
+        if (m->set_of[j] >= 0)
+            m->groups[m->set_of[j]].count++;
     }
     for (int64_t g = 0; g < m->n_groups; g++) {
         m->groups[g].begin = begin;
@@ -299,27 +312,11 @@ static void find_groups(struct maker *m, int64_t now_ms)
         m->members[group->begin + group->count] = &s->jobs[j];
         m->needs[group->begin + group->count++] = s->jobs[j].need;
     }
-    sort_groups(m);
+    if (m->n_groups > 0)
+        qsort(m->groups, (size_t)m->n_groups, sizeof *m->groups, compare_groups);
 }
 
 /* ---- places --------------------------------------------------------------------------- */
-
-/* Is worker a the better place of two with free slots?  An idle device beats one that works
- * already, then a faster one a slower, one that has the model, one with more free slots. */
-static bool better_place(const struct maker *m, const struct ha_plan_job *job, int64_t a, int64_t b)
-{
-    const struct ha_plan_worker *workers = m->snapshot->workers;
-    double fast = speed_at(m, a, job->kind), slow = speed_at(m, b, job->kind);
-    bool warm = is_warm(&workers[a], job->model), other = is_warm(&workers[b], job->model);
-
-    if ((m->idle[a] > 0) != (m->idle[b] > 0))
-        return m->idle[a] > 0;
-    if (fast > slow * FASTER || slow > fast * FASTER)
-        return fast > slow;
-    if (warm != other)
-        return warm;
-    return workers[a].slots - m->used[a] > workers[b].slots - m->used[b];
-}
 
 /* One place of a worker more (1) or less (-1) is taken for a group. */
 static void count_place(struct maker *m, const struct group *group, int64_t w, bool idle,
@@ -337,19 +334,18 @@ static void count_place(struct maker *m, const struct group *group, int64_t w, b
     }
 }
 
-/* Gives the group one more place; there is a free slot of its kind. */
-static void take_place(struct maker *m, struct group *group)
+/* Gives the group one more place; there is a free slot of its kind.  -ENOMEM. */
+static int take_place(struct maker *m, struct group *group)
 {
     struct given *given = &m->given[group->begin];
     double *speeds = &m->given_speeds[group->begin], speed;
-    int64_t best = -1, at = group->devices++;
+    struct want *want = &m->wants[group->want];
+    int64_t best, at;
 
-    for (int64_t w = 0; w < m->snapshot->worker_count; w++) {
-        if (!m->kinds[group->kind].fits[w] || m->snapshot->workers[w].slots <= m->used[w])
-            continue;
-        if (best < 0 || better_place(m, group->first, w, best))
-            best = w;
-    }
+    if (!want->ranks && ha_plan_places_make(m, want) < 0)
+        return -ENOMEM;
+    best = ha_plan_place_best(m, want);
+    at = group->devices++;
     speed = speed_at(m, best, group->first->kind);
     for (; at > 0 && speeds[at - 1] < speed; at--) {
         given[at] = given[at - 1];
@@ -358,6 +354,7 @@ static void take_place(struct maker *m, struct group *group)
     given[at] = (struct given){best, group->devices, m->idle[best] > 0};
     speeds[at] = speed;
     count_place(m, group, best, given[at].idle, 1);
+    return 0;
 }
 
 /* Gives the place back that was taken last. */
@@ -370,6 +367,7 @@ static void return_place(struct maker *m, struct group *group)
     while (given[at].order != group->devices)
         at++;
     count_place(m, group, given[at].worker, given[at].idle, -1);
+    ha_plan_place_back(m, &m->wants[group->want], given[at].worker);
     group->devices--;
     for (; at < group->devices; at++) {
         given[at] = given[at + 1];
@@ -400,22 +398,43 @@ static int divide(struct maker *m, struct group *group, int64_t *set_of, double 
     return 0;
 }
 
-/* The least number of devices with which the group ends sooner than now, out of
- * so many more. */
-static int look_ahead(struct maker *m, struct group *group, int64_t more)
+/* What would its finish be with so many? */
+static int try_devices(struct maker *m, struct group *group, int64_t devices, double *ret_finish)
 {
-    int64_t sets = group->sets, devices = group->devices;
     int r = 0;
 
-    group->next_devices = 0;
-    while (r == 0 && group->next_devices == 0 && group->devices < devices + more &&
-           group->devices < group->count) {
-        double finish;
+    while (r == 0 && group->devices < devices)
+        r = take_place(m, group);
+    while (group->devices > devices)
+        return_place(m, group);
+    return r < 0 ? r : divide(m, group, m->trial, ret_finish);
+}
 
-        take_place(m, group);
-        r = divide(m, group, m->trial, &finish);
-        if (r == 0 && finish < group->finish * (1 - 1e-9))
-            group->next_devices = group->devices;
+/* The least number of devices with which the group ends sooner than now, and by the target if it
+ * can, else as soon as it can, out of so many more.  More devices do not make it end later. */
+static int look_ahead(struct maker *m, struct group *group, int64_t more, double target)
+{
+    int64_t sets = group->sets, devices = group->devices, low = devices, high = devices + more;
+    double sooner = group->finish * (1 - SAME), goal = 0;
+    int r;
+
+    if (high > group->count)
+        high = group->count;
+    group->next_devices = 0;
+    r = try_devices(m, group, high, &goal);
+    if (r == 0 && goal < sooner) {
+        group->next_devices = high;
+        goal = (goal > target ? goal : target) * (1 + SAME);
+    }
+    while (r == 0 && group->next_devices > 0 && high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        double finish = 0;
+
+        r = try_devices(m, group, middle, &finish);
+        if (finish < sooner && finish <= goal)
+            group->next_devices = high = middle;
+        else
+            low = middle;
     }
     while (group->devices > devices)
         return_place(m, group);
@@ -425,54 +444,85 @@ static int look_ahead(struct maker *m, struct group *group, int64_t more)
 
 static int settle(struct maker *m, struct group *group, int64_t devices)
 {
-    while (group->devices < devices)
-        take_place(m, group);
-    return divide(m, group, &m->set_of[group->begin], &group->finish);
+    int r = 0;
+
+    while (r == 0 && group->devices < devices)
+        r = take_place(m, group);
+    return r < 0 ? r : divide(m, group, &m->set_of[group->begin], &group->finish);
+}
+
+static int64_t idle_for(const struct maker *m, const struct group *group)
+{
+    const struct kind *kind = &m->kinds[group->kind];
+
+    return kind->devices < kind->slots ? kind->devices : kind->slots;
+}
+
+/* The group that ends last of those that may end sooner with more devices; *ret_target: when the
+ * one after it ends, or 0 when there are devices for every cell of all of them. */
+static struct group *last_group(struct maker *m, int64_t begin, int64_t end, double *ret_target)
+{
+    struct group *last = NULL;
+    int64_t wanted = 0;
+
+    *ret_target = 0;
+    for (int64_t g = begin; g < end; g++) {
+        struct group *group = &m->groups[g];
+        bool may = group->devices > 0 && group->devices < group->count && !group->stuck;
+
+        wanted += may ? group->count - group->devices : 0;
+        if (may && (!last || group->finish > last->finish)) {
+            *ret_target = last ? last->finish : *ret_target;
+            last = group;
+        } else if (group->devices > 0 && group->finish > *ret_target) {
+            *ret_target = group->finish;
+        }
+    }
+    if (last && wanted <= idle_for(m, last))
+        *ret_target = 0;
+    return last;
 }
 
 /* Idle devices to the group that ends last, while that helps. */
 static int give_more(struct maker *m, int64_t begin, int64_t end)
 {
-    for (;;) {
-        struct group *last = NULL;
-        int r = 0;
+    struct group *last;
+    double target;
+    int r = 0;
 
-        for (int64_t g = begin; r == 0 && g < end; g++) {
-            struct group *group = &m->groups[g];
-            const struct kind *kind = &m->kinds[group->kind];
-            int64_t more = kind->devices < kind->slots ? kind->devices : kind->slots;
+    while (r == 0 && (last = last_group(m, begin, end, &target))) {
+        int64_t more = idle_for(m, last);
 
-            if (group->devices == 0 || group->count == 1 || more <= 0)
-                continue;
-            r = look_ahead(m, group, more);
-            if (group->next_devices > 0 && (!last || group->finish > last->finish))
-                last = group;
-        }
-        if (r < 0 || !last)
-            return r;
-        r = settle(m, last, last->next_devices);
-        if (r < 0)
-            return r;
+        last->next_devices = 0;
+        if (more > 0)
+            r = look_ahead(m, last, more, target);
+        last->stuck = last->next_devices == 0;
+        if (r == 0 && !last->stuck)
+            r = settle(m, last, last->next_devices);
     }
+    return r;
 }
 
-/* The next group that may have a first place: of the sweep with the smallest share. */
-static struct group *next_group(struct maker *m, int64_t begin, int64_t end)
+/* The next group that may have a first place: of the sweep with the smallest share.  Groups of a
+ * sweep are of one kind, and here all of them grow or none does. */
+static struct group *next_group(struct maker *m)
 {
-    struct group *next = NULL;
+    struct share *next = NULL;
 
-    for (int64_t g = begin; g < end; g++) {
-        struct group *group = &m->groups[g];
-        const struct kind *kind = &m->kinds[group->kind];
+    for (int64_t i = 0; i < m->n_shares; i++) {
+        struct share *share = &m->shares[i];
+        const struct group *group = share->first < 0 ? NULL : &m->groups[share->first];
+        const struct kind *kind = group ? &m->kinds[group->kind] : NULL;
 
-        if (group->asked || kind->slots <= 0)
+        if (!group || kind->slots <= 0)
             continue;
         if (group->first->grows && kind->devices == 0)
             continue; /* company costs no time while its device is busy */
-        if (!next || m->shares[group->share].used < m->shares[next->share].used)
-            next = group;
+        if (!next || share->used < next->used ||
+            (share->used == next->used && share->first < next->first))
+            next = share;
     }
-    return next;
+    return next ? &m->groups[next->first] : NULL;
 }
 
 /* Groups [begin, end) come in the same breath. */
@@ -480,12 +530,18 @@ static int give(struct maker *m, int64_t begin, int64_t end)
 {
     struct group *group;
 
-    while (m->slots > 0 && (group = next_group(m, begin, end))) {
+    for (int64_t i = 0; i < m->n_shares; i++)
+        m->shares[i].first = -1;
+    for (int64_t g = end; g-- > begin;) {
+        m->groups[g].next = m->shares[m->groups[g].share].first;
+        m->shares[m->groups[g].share].first = g;
+    }
+    while (m->slots > 0 && (group = next_group(m))) {
         int r = settle(m, group, 1);
 
         if (r < 0)
             return r;
-        group->asked = true;
+        m->shares[group->share].first = group->next;
     }
     return give_more(m, begin, end);
 }

@@ -33,7 +33,7 @@ struct ha_preempt_stop {
     int64_t job;    /* that waits */
 };
 
-/* Fill stops[limit]; returns how many.  *ret_wait_ms: until an attempt that is too
+/* Fill stops[limit]; returns how many, or -ENOMEM.  *ret_wait_ms: until an attempt that is too
  * young now may be stopped; 0: none is. */
 int64_t ha_preempt_choose(struct ha_preempt *preempt, struct ha_preempt_stop *stops, int64_t limit,
                           int64_t *ret_wait_ms);

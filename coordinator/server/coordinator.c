@@ -15,7 +15,7 @@
 #include "coordinator/store/store.h"
 #include "coordinator/store/sweep.h"
 
-enum { REPLY_BYTES = 32 << 20, PRUNE_MS = 3600000, SLICE_US = 2000, REST_MS = 1000 };
+enum { REPLY_BYTES = 32 << 20, PRUNE_MS = 3600000, SLICE_US = 2000, REST_MS = 1000, TICK_MS = 250 };
 
 /* ---- life ------------------------------------------------------------------------ */
 
@@ -78,6 +78,7 @@ int ha_coordinator_create(const struct ha_coordinator_options *options,
     c->boot_ms = c->turn_ended_ms = boot_ms;
     c->wall_ms = c->pruned_ms = wall_ms;
     c->changed = c->cancelled = true;
+    c->settled = -1;
     c->version = ha_strdup(options->version);
     c->files_endpoint = ha_strdup(options->files_endpoint);
     r = c->version && c->files_endpoint ? ha_members_load(c, err)
@@ -293,18 +294,26 @@ static int settle(struct ha_coordinator *c, struct ha_error *err)
     struct ha_by by = {.now_ms = c->wall_ms, .actor = "coordinator"};
     int r = stop_failing(c, &by, err);
 
-    return r < 0 ? r : ha_store_sweep_settle(c->store, &by, NULL, NULL, err);
+    if (r >= 0)
+        r = ha_store_sweep_settle(c->store, &by, NULL, NULL, err);
+    if (r >= 0)
+        c->settled = ha_store_changes(c->store);
+    return r;
 }
 
 static int tick(struct ha_coordinator *c, struct ha_error *err)
 {
+    c->ticked_ms = c->boot_ms;
     return ha_server_tick(c, false, err);
+}
+
+static bool prune_is_due(const struct ha_coordinator *c)
+{
+    return c->wall_ms - c->pruned_ms >= PRUNE_MS || c->wall_ms < c->pruned_ms;
 }
 
 static int prune(struct ha_coordinator *c, struct ha_error *err)
 {
-    if (c->wall_ms - c->pruned_ms < PRUNE_MS && c->wall_ms >= c->pruned_ms)
-        return 0;
     c->pruned_ms = c->wall_ms;
     ha_callers_prune(c);
     return ha_store_request_prune(c->store, c->wall_ms, err);
@@ -312,16 +321,17 @@ static int prune(struct ha_coordinator *c, struct ha_error *err)
 
 static int own_work(struct ha_coordinator *c, bool input_pending, struct ha_error *err)
 {
-    int r;
+    int r = 0;
 
     if (c->boot_ms < c->rest_until_ms)
         return 0;
-    r = input_pending ? 0 : by_itself(c, tick, err);
-    if (r == 0)
+    if (!input_pending && c->boot_ms - c->ticked_ms >= TICK_MS)
+        r = by_itself(c, tick, err);
+    if (r == 0 && prune_is_due(c))
         r = by_itself(c, prune, err);
     if (r == 0 && c->chores)
         r = by_itself(c, ha_chores_work, err);
-    if (r == 0 && (c->changed || c->asked_count > 0))
+    if (r == 0 && ha_store_changes(c->store) != c->settled)
         r = by_itself(c, settle, err);
     if (r == 0 && c->cancelled)
         r = by_itself(c, ha_server_revoke, err);
@@ -344,6 +354,7 @@ static void not_stored(struct ha_coordinator *c, const struct ha_error *why)
     for (int64_t i = 0; i < c->asked_count; i++)
         ha_server_hold_error(c, c->asked[i].peer, c->asked[i].request_id, &err);
     c->changed = c->cancelled = true;
+    c->settled = -1;
     /* Requests that only read still work while the disk is full. */
     c->rest_until_ms = c->boot_ms + REST_MS;
     if (why->code == ENOSPC)

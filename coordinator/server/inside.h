@@ -89,6 +89,9 @@ struct ha_coordinator {
     bool cancelled;     /* cells were cancelled: attempts have to be revoked, or to go on without */
     int64_t plan_at_ms; /* wall clock: a job's wait is over then; 0: none */
     int64_t pruned_ms;
+    int64_t ticked_ms;     /* boot time */
+    int64_t room_at_ms;    /* boot time: before, nobody is asked to make room */
+    int64_t settled;       /* ha_store_changes when every sweep had the state that its counts say */
     int64_t rest_until_ms; /* boot time: after a turn that could not be stored, no own work */
     char *disk_low;
 
@@ -258,8 +261,8 @@ struct ha_hold;
 /* "ann since 2026-01-31 12:00:00 UTC (reason)", in the arena; NULL when memory is short. */
 const char *ha_server_holder(struct ha_arena *arena, const struct ha_hold *hold);
 
-/* Workers as the plan sees them: an array in the arena. */
-int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena,
+/* Workers as the plan sees them, all or those with a free slot: an array in the arena. */
+int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena, bool all,
                            struct ha_plan_snapshot *ret_snapshot, struct ha_error *err);
 
 /* Fill in what the sweeps of the snapshot's jobs need, and the slots they have. */
@@ -268,7 +271,8 @@ int ha_server_plan_sweeps(struct ha_coordinator *c, struct ha_arena *arena,
                           struct ha_error *err);
 
 /* Tell attempts of low priority to stop for jobs of higher priority that the plan
- * found no place for.  *ret_wait_ms: until there may be more to stop; 0: never. */
+ * found no place for.  It looks at all that runs, so it sets c->room_at_ms.  *ret_wait_ms: until
+ * there may be more to stop; 0: never. */
 int ha_server_make_room(struct ha_coordinator *c, struct ha_arena *arena,
                         const struct ha_plan_snapshot *before, int64_t *ret_wait_ms,
                         struct ha_error *err);

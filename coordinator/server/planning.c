@@ -10,7 +10,12 @@
 #include "coordinator/store/attempt.h"
 #include "coordinator/store/job.h"
 
-enum { PLAN_BYTES = 64 << 20, PLAN_JOBS = 512 };
+enum {
+    PLAN_BYTES = 64 << 20,
+    PLAN_JOBS = 512,             /* that are weighed */
+    PLAN_LEASES = HA_FUSE_CELLS, /* cells that are leased in one turn */
+    PLAN_WAITING = 64            /* jobs that may ask others to make room */
+};
 
 int64_t ha_server_model_number(const char *digest)
 {
@@ -34,7 +39,7 @@ static int count_used(struct ha_coordinator *c, struct ha_member *m, struct ha_e
     return m->used >= 0 ? 0 : ha_store_attempt_count(c->store, m->id, &m->used, err);
 }
 
-int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena,
+int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena, bool all,
                            struct ha_plan_snapshot *ret_snapshot, struct ha_error *err)
 {
     struct ha_plan_worker *workers =
@@ -52,6 +57,8 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena,
         r = count_used(c, m, err);
         if (r < 0)
             return r;
+        if (!all && m->used >= m->slots)
+            continue;
         workers[count] = (struct ha_plan_worker){
             .id = m->id,
             .name = m->name,
@@ -76,7 +83,9 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena,
 }
 
 struct gather {
+    struct ha_coordinator *c;
     struct ha_arena *arena;
+    bool shares;    /* sharing was read */
     double sharing; /* measured: shared over cost of answering; negative: not known */
     struct ha_plan_job *jobs;
     int64_t count;
@@ -91,6 +100,24 @@ static int64_t group_of(struct ha_arena *arena, const struct ha_job_row *row)
         return 0;
     text = ha_scratch_format(arena, "%" PRId64 " %s", row->sweep, row->fuse_key);
     return text ? ha_server_model_number(text) : 0;
+}
+
+/* What the workers' records say of answering in company. */
+static int read_sharing(struct gather *g)
+{
+    const struct ha_coordinator *c = g->c;
+    const struct ha_speed **speeds;
+
+    if (g->shares)
+        return 0;
+    speeds = ha_arena_alloc(g->arena, (size_t)(c->member_count + 1) * sizeof *speeds);
+    if (!speeds)
+        return -ENOMEM;
+    for (int64_t i = 0; i < c->member_count; i++)
+        speeds[i] = &c->members[i]->speed;
+    g->sharing = ha_speed_sharing(speeds, c->member_count);
+    g->shares = true;
+    return 0;
 }
 
 static int gather_job(void *context, const struct ha_job_row *row)
@@ -116,22 +143,12 @@ static int gather_job(void *context, const struct ha_job_row *row)
         .model = ha_server_model_number(row->model_digest),
         .reason = "",
     };
-    if (row->kind == HA_STAGE_GENERATE && g->sharing >= 0)
-        job->need.shared = job->need.cost * g->sharing;
-    return 0;
-}
-
-/* What the workers' records say of answering in company. */
-static int read_sharing(struct ha_coordinator *c, struct gather *g)
-{
-    const struct ha_speed **speeds =
-        ha_arena_alloc(g->arena, (size_t)(c->member_count + 1) * sizeof *speeds);
-
-    if (!speeds)
+    if (row->kind != HA_STAGE_GENERATE || group == 0)
+        return 0;
+    if (read_sharing(g) < 0)
         return -ENOMEM;
-    for (int64_t i = 0; i < c->member_count; i++)
-        speeds[i] = &c->members[i]->speed;
-    g->sharing = ha_speed_sharing(speeds, c->member_count);
+    if (g->sharing >= 0)
+        job->need.shared = job->need.cost * g->sharing;
     return 0;
 }
 
@@ -206,43 +223,94 @@ static void mark_leased(struct ha_plan_job *jobs, int64_t count, int64_t job)
     }
 }
 
-static int plan(struct ha_coordinator *c, struct ha_arena *arena, bool *ret_more,
-                int64_t *ret_wait_ms, struct ha_error *err)
+static int64_t free_slots(const struct ha_plan_snapshot *snapshot)
 {
-    struct ha_plan_assignment assignments[PLAN_JOBS];
-    struct ha_plan_snapshot snapshot;
-    struct gather gather = {.arena = arena};
-    int64_t count;
-    int r = ha_server_plan_workers(c, arena, &snapshot, err);
+    int64_t slots = 0;
 
-    if (r == 0)
-        r = read_sharing(c, &gather);
-    if (r == 0)
-        r = ha_store_job_each_ready(c->store, c->wall_ms, 2 * HA_RETRY_MAX_MS, PLAN_JOBS,
-                                    gather_job, &gather, err);
-    if (r < 0)
-        return r == -ENOMEM ? ha_error_set(err, ENOMEM, "no memory for a plan") : r;
-    *ret_more = r > 0;
-    r = 0;
-    snapshot.jobs = gather.jobs;
-    snapshot.job_count = gather.count;
-    r = ha_server_plan_sweeps(c, arena, gather.jobs, &snapshot, err);
-    if (r < 0)
-        return r;
-    count = ha_plan_make(&snapshot, c->wall_ms, assignments, PLAN_JOBS);
-    if (count < 0)
-        return ha_error_set(err, ENOMEM, "no memory for a plan");
+    for (int64_t w = 0; w < snapshot->worker_count; w++)
+        if (ha_plan_takes_work(&snapshot->workers[w]))
+            slots += snapshot->workers[w].slots - snapshot->workers[w].used;
+    return slots;
+}
+
+/* Does something wait that is more urgent than something that runs? */
+static int urgent(struct ha_coordinator *c, struct ha_error *err)
+{
+    int64_t highest = 0, lowest = 0;
+    int r =
+        c->options.preempt_ms > 0 ? ha_store_attempt_lowest_priority(c->store, &lowest, err) : 0;
+
+    if (r > 0)
+        r = ha_store_job_highest_ready(c->store, &highest, err);
+    return r <= 0 ? r : lowest < highest;
+}
+
+static int lease_all(struct ha_coordinator *c, struct ha_arena *arena,
+                     const struct ha_plan_snapshot *snapshot,
+                     const struct ha_plan_assignment *assignments, int64_t count,
+                     struct ha_error *err)
+{
+    int r = 0;
+
     for (int64_t i = 0, parts; r == 0 && i < count; i += parts) {
         for (parts = 1; i + parts < count && assignments[i + parts].into == assignments[i].job;)
             parts++;
-        r = lease(c, arena, &assignments[i], parts, model_of(&snapshot, assignments[i].job), err);
+        r = lease(c, arena, &assignments[i], parts, model_of(snapshot, assignments[i].job), err);
     }
+    return r;
+}
+
+/* What waits and could be leased, and those that may ask others to make room: no more than there
+ * are slots of jobs that stay by themselves, and enough to fill every slot with of others. */
+static int gather_jobs(struct ha_coordinator *c, struct gather *gather, int64_t slots, bool room,
+                       struct ha_plan_snapshot *snapshot, struct ha_error *err)
+{
+    int64_t leases = slots < PLAN_LEASES ? slots : PLAN_LEASES, more = room ? PLAN_WAITING : 0;
+    int64_t jobs = leases * HA_FUSE_CELLS + more;
+    int r = ha_store_job_each_ready(c->store, c->wall_ms, 2 * HA_RETRY_MAX_MS,
+                                    jobs < PLAN_JOBS ? jobs : PLAN_JOBS, leases + more, gather_job,
+                                    gather, err);
+
+    if (r < 0)
+        return r == -ENOMEM ? ha_error_set(err, ENOMEM, "no memory for a plan") : r;
+    snapshot->jobs = gather->jobs;
+    snapshot->job_count = gather->count;
+    return ha_server_plan_sweeps(c, gather->arena, gather->jobs, snapshot, err);
+}
+
+static int plan(struct ha_coordinator *c, struct ha_arena *arena, bool *ret_more,
+                int64_t *ret_wait_ms, struct ha_error *err)
+{
+    struct ha_plan_assignment assignments[PLAN_LEASES];
+    struct ha_plan_snapshot snapshot;
+    struct gather gather = {.c = c, .arena = arena};
+    int64_t slots = 0, count = 0;
+    int room, r = ha_server_plan_workers(c, arena, false, &snapshot, err);
+
+    if (r == 0)
+        slots = free_slots(&snapshot);
+    room = r < 0 ? r : urgent(c, err);
+    if (room < 0)
+        return room;
+    if (room > 0 && c->boot_ms < c->room_at_ms) {
+        *ret_wait_ms = c->room_at_ms - c->boot_ms;
+        room = 0;
+    }
+    if (slots == 0 && room == 0)
+        return 0;
+    r = gather_jobs(c, &gather, slots, room > 0, &snapshot, err);
+    if (r < 0)
+        return r;
+    if (slots > 0)
+        count = ha_plan_make(&snapshot, c->wall_ms, assignments, PLAN_LEASES);
+    if (count < 0)
+        return ha_error_set(err, ENOMEM, "no memory for a plan");
+    r = lease_all(c, arena, &snapshot, assignments, count, err);
     for (int64_t i = 0; i < count; i++)
         mark_leased(gather.jobs, gather.count, assignments[i].job);
-    if (r == 0)
+    if (r == 0 && room > 0)
         r = ha_server_make_room(c, arena, &snapshot, ret_wait_ms, err);
-    /* Then there may be more to give. */
-    *ret_more = count > 0 && (*ret_more || count == PLAN_JOBS);
+    *ret_more = count > 0; /* then there may be more to give */
     return r;
 }
 

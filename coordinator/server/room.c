@@ -8,7 +8,7 @@
 #include "coordinator/store/attempt.h"
 #include "coordinator/store/sweep.h"
 
-enum { STOPS = 64 }; /* in one plan */
+enum { STOPS = 64 /* in one plan */, ROOM_MS = 1000 /* between two looks at all that runs */ };
 
 /* ---- needs and shares ------------------------------------------------------------------- */
 
@@ -136,7 +136,8 @@ int ha_server_make_room(struct ha_coordinator *c, struct ha_arena *arena,
     r = ha_store_attempt_lowest_priority(c->store, &lowest, err);
     if (r <= 0 || lowest >= priority)
         return r < 0 ? r : 0;
-    r = ha_server_plan_workers(c, arena, &now, err);
+    c->room_at_ms = c->boot_ms + ROOM_MS;
+    r = ha_server_plan_workers(c, arena, true, &now, err);
     if (r == 0)
         r = ha_store_attempt_each_running(c->store, list_running, &list, err);
     if (r < 0)
@@ -149,6 +150,8 @@ int ha_server_make_room(struct ha_coordinator *c, struct ha_arena *arena,
                                   .min_run_ms = c->options.preempt_ms,
                                   .now_ms = c->wall_ms};
     count = ha_preempt_choose(&preempt, stops, STOPS, ret_wait_ms);
+    if (count < 0)
+        return ha_error_set(err, ENOMEM, "no memory for a plan");
     for (int64_t i = 0; r == 0 && i < count; i++)
         r = stop(c, &list.rows[stops[i].victim], stops[i].job, err);
     return r;

@@ -365,7 +365,7 @@ static int fill(struct page *p, int64_t sweep, int64_t cell, struct ha_error *er
     if (r == 0)
         r = add_money(p, sweep, err);
     if (r == 0)
-        r = ha_server_plan_workers(p->q->c, p->arena, &p->workers, err);
+        r = ha_server_plan_workers(p->q->c, p->arena, true, &p->workers, err);
     if (r < 0)
         return r;
     count_members(p);

@@ -130,20 +130,25 @@ int ha_store_job_get(struct ha_store *store, int64_t job, ha_job_fn fn, void *co
 /* Sweeps with something ready, high priority first. */
 enum { SWEEPS = 256, SWEEP_JOBS = 16 };
 
-static int list_sweeps(struct ha_store *store, int64_t sweeps[SWEEPS], int64_t *ret_count,
+struct listed {
+    int64_t sweep;
+    bool apart; /* its jobs never become one */
+};
+
+static int list_sweeps(struct ha_store *store, struct listed sweeps[SWEEPS], int64_t *ret_count,
                        struct ha_error *err)
 {
     struct ha_rows rows;
     int64_t count = 0;
     int r = ha_rows_open(store, &rows, err,
-                         "SELECT w.id FROM sweep w WHERE w.state = 'running'"
+                         "SELECT w.id, w.fuse = 'never' FROM sweep w WHERE w.state = 'running'"
                          " AND (w.expanding = 0 OR w.fuse = 'never') AND EXISTS"
                          " (SELECT 1 FROM job j INDEXED BY job_ready WHERE j.sweep = w.id"
                          "  AND j.state = 'ready') ORDER BY w.priority DESC, w.id LIMIT ?",
                          "i", (int64_t)SWEEPS);
 
     while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {
-        sweeps[count++] = ha_rows_int(&rows, 0);
+        sweeps[count++] = (struct listed){ha_rows_int(&rows, 0), ha_rows_int(&rows, 1) != 0};
         r = 0;
     }
     *ret_count = count;
@@ -194,9 +199,11 @@ static int each_of_sweep(struct ha_store *store, int64_t sweep, int64_t now_ms, 
 }
 
 int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_wait_ms,
-                            int64_t limit, ha_job_fn fn, void *context, struct ha_error *err)
+                            int64_t limit, int64_t apart, ha_job_fn fn, void *context,
+                            struct ha_error *err)
 {
-    int64_t sweeps[SWEEPS], count;
+    struct listed sweeps[SWEEPS];
+    int64_t count;
     bool more = false;
     int r = list_sweeps(store, sweeps, &count, err);
 
@@ -204,10 +211,23 @@ int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_
         struct counted counted = {.fn = fn, .context = context};
         int64_t part = limit / count > SWEEP_JOBS ? limit / count : SWEEP_JOBS;
 
-        r = each_of_sweep(store, sweeps[i], now_ms, max_wait_ms, part, count_job, &counted, err);
+        if (sweeps[i].apart && part > apart)
+            part = apart;
+        r = each_of_sweep(store, sweeps[i].sweep, now_ms, max_wait_ms, part, count_job, &counted,
+                          err);
         more = more || counted.count == part;
     }
     return r < 0 ? r : more;
+}
+
+int ha_store_job_highest_ready(struct ha_store *store, int64_t *ret_priority, struct ha_error *err)
+{
+    return ha_db_int(store, ret_priority, err,
+                     "SELECT w.priority FROM sweep w WHERE w.state = 'running'"
+                     " AND (w.expanding = 0 OR w.fuse = 'never') AND EXISTS"
+                     " (SELECT 1 FROM job j INDEXED BY job_ready WHERE j.sweep = w.id"
+                     "  AND j.state = 'ready') ORDER BY w.priority DESC LIMIT 1",
+                     "");
 }
 
 int ha_store_job_next_wait(struct ha_store *store, int64_t now_ms, int64_t *ret_ms,

@@ -51,9 +51,14 @@ int ha_store_job_get(struct ha_store *store, int64_t job, ha_job_fn fn, void *co
  * sweep, high priority first, about limit in all and the same number of each.  A
  * time further away than max_wait_ms is not believed (clocks jump).  Nothing of a
  * sweep that is still being expanded, unless it forms no jobs of several cells:
- * not all that belongs together is known then.  1: a sweep may have more. */
+ * not all that belongs together is known then.  At most `apart` of a sweep whose jobs
+ * never become one.  1: a sweep may have more. */
 int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_wait_ms,
-                            int64_t limit, ha_job_fn fn, void *context, struct ha_error *err);
+                            int64_t limit, int64_t apart, ha_job_fn fn, void *context,
+                            struct ha_error *err);
+
+/* The highest priority of a sweep with such jobs, held or not: 1, or 0 when there is none. */
+int ha_store_job_highest_ready(struct ha_store *store, int64_t *ret_priority, struct ha_error *err);
 
 /* When the next ready job's wait is over: 1, or 0 when none waits. */
 int ha_store_job_next_wait(struct ha_store *store, int64_t now_ms, int64_t *ret_ms,

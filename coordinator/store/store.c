@@ -300,6 +300,11 @@ void ha_store_undo(struct ha_store *store)
         store->broken = true;
 }
 
+int64_t ha_store_changes(const struct ha_store *store)
+{
+    return sqlite3_total_changes64(store->db);
+}
+
 /* SQLite itself rolls back the whole transaction for some errors; then the
  * connection is in autocommit mode although a turn runs. */
 bool ha_store_broken(const struct ha_store *store)

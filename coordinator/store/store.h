@@ -49,6 +49,9 @@ int ha_store_mark(struct ha_store *store, struct ha_error *err);
 int ha_store_keep(struct ha_store *store, struct ha_error *err);
 void ha_store_undo(struct ha_store *store);
 
+/* Rises with every row that is changed: equal values say that nothing was. */
+int64_t ha_store_changes(const struct ha_store *store);
+
 bool ha_store_broken(const struct ha_store *store);
 bool ha_store_fatal(const struct ha_store *store);
 

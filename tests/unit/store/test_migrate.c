@@ -112,7 +112,7 @@ static void every_schema_leads_to_the_newest(void **state)
             fail_msg("schema %d: %s", version, err.text);
         assert_int_equal(ha_store_check(store, NULL), 0);
         assert_int_equal(ha_store_generation(store), 5);
-        assert_int_equal(ha_store_job_each_ready(store, 1000, 0, 9, keep_row, &row, &err), 0);
+        assert_int_equal(ha_store_job_each_ready(store, 1000, 0, 9, 9, keep_row, &row, &err), 0);
         assert_int_equal(row.id, 1);
         assert_int_equal(row.turn, 26);
         assert_false(row.grows);

@@ -1,0 +1,90 @@
+/* plan_inside.h - what the files of a plan share (plan.h) */
+#ifndef HA_COORDINATOR_CORE_PLAN_INSIDE_H
+#define HA_COORDINATOR_CORE_PLAN_INSIDE_H
+
+#include "coordinator/core/plan.h"
+
+enum { HA_PLAN_SLOWEST = 127 }; /* of maker.levels */
+
+/* A place where a job may run now. */
+struct given {
+    int64_t worker; /* index */
+    int64_t order;  /* of the group's, in which they were taken */
+    bool idle;      /* it is an idle device of the worker's, not only a slot */
+};
+
+/* Jobs that may become one, or one job by itself. */
+struct group {
+    const struct ha_plan_job *first;
+    int64_t begin, count; /* in maker.members */
+    int64_t devices;      /* given to it: that many of maker.given */
+    int64_t sets;         /* that they are divided into */
+    double finish;
+    int64_t next_devices; /* the least that make it end sooner; 0: none do */
+    int64_t kind;         /* in maker.kinds */
+    int64_t share;        /* in maker.shares */
+    int64_t want;         /* in maker.wants */
+    int64_t next;         /* group of its share that has not had its turn; -1: none */
+    bool stuck;           /* no device more makes it end sooner */
+};
+
+/* Slots of a sweep, with what this plan gives; its groups that have not had their turn at a first
+ * place. */
+struct share {
+    int64_t sweep, used;
+    int64_t first; /* group; -1: none */
+};
+
+/* Groups for which the same place is best.  ranks is a heap of workers, the best on top, made when
+ * it is needed first.  Taking places makes ranks worse only: one that is out of date is seen when
+ * it comes to the top, and put where it belongs.  A place that is given back is put in anew. */
+struct want {
+    int64_t kind, model;
+    bool answers; /* else training */
+    uint64_t *ranks;
+    int64_t count, capacity;
+};
+
+/* Jobs that need the same of a worker. */
+struct kind {
+    const struct ha_fit *fit;
+    bool *fits;             /* per worker that takes work and had a free slot */
+    int64_t slots, devices; /* that are free */
+    int64_t memory_bytes;   /* the least of the workers with free slots; 0: not known */
+};
+
+struct maker {
+    const struct ha_plan_snapshot *snapshot;
+    int64_t *used, *idle; /* per worker: slots and devices; this plan takes some too */
+    double *speeds;       /* (2, workers): at training, at answering; NULL: nothing is known */
+    uint8_t *levels;      /* beside speeds: 0 the fastest, FASTER between two */
+    struct group *groups; /* in order: priority, groups that grow last, first job */
+    int64_t n_groups;
+    const struct ha_plan_job **members; /* group by group */
+    struct ha_fuse_need *needs;         /* beside members */
+    int64_t *set_of, *trial;            /* beside members */
+    struct given *given;  /* beside members: devices of the group, the fastest first */
+    double *given_speeds; /* beside given */
+    struct kind *kinds;
+    int64_t n_kinds;
+    bool *fits; /* of all kinds */
+    struct share *shares;
+    int64_t n_shares;
+    struct want *wants;
+    int64_t n_wants;
+    int64_t *table; /* of find_groups */
+    int64_t slots;  /* that are free */
+    struct ha_plan_assignment *out;
+    int64_t count, limit;
+};
+
+/* Rank the workers with free slots, for this want.  -ENOMEM. */
+int ha_plan_places_make(const struct maker *m, struct want *want);
+
+/* The best place; there is one, and ranks were made. */
+int64_t ha_plan_place_best(const struct maker *m, struct want *want);
+
+/* A place of the worker is free again. */
+void ha_plan_place_back(const struct maker *m, struct want *want, int64_t worker);
+
+#endif

@@ -1,0 +1,506 @@
+/* attempts.c - what happens to attempts and workers (world.h) */
+#include <stddef.h>
+
+#include "tests/sim/world.h"
+
+enum {
+    GRACE_MS = 20000,
+    FREEZE_MS = 120000,
+    AGAIN_MS = 3600000 /* at most, to the next failure */
+};
+
+/* Is this the newest attempt of its job, and not over? */
+static bool newest(const struct sim *s, int32_t job, int32_t worker, int32_t number)
+{
+    const struct sim_job *j = &s->jobs[job];
+
+    return j->attempts == number && j->worker == worker && j->attempt != HA_ATTEMPT_STATE_ENDED &&
+           !ha_job_final((enum ha_job_state)j->state);
+}
+
+/* ---- grants --------------------------------------------------------------------------------- */
+
+static double work_of(const struct sim *s, int32_t job)
+{
+    double work = s->jobs[job].need.shared;
+
+    for (int32_t cell = job; cell >= 0; cell = s->jobs[cell].next)
+        work += s->jobs[cell].need.cost;
+    return work;
+}
+
+/* A place for one more; those of attempts that are over are free. */
+static struct sim_run *free_run(struct sim *s, int32_t w)
+{
+    struct sim_worker *worker = &s->workers[w];
+
+    for (int i = 0; i < SIM_RUNS_MAX; i++) {
+        struct sim_run *run = &worker->runs[i];
+
+        if (run->number == 0 || !newest(s, run->job, w, run->number))
+            return run;
+    }
+    sim_fail(s, "worker %s runs more than it has slots", worker->name);
+    return NULL;
+}
+
+void sim_join(struct sim *s, int32_t whole, int32_t part)
+{
+    struct sim_job *p = &s->jobs[part];
+    int32_t at = whole;
+
+    if (p->state != HA_JOB_READY || p->attempts > 0 || p->whole >= 0 || p->next >= 0)
+        sim_fail(s, "job %d joins %d, but was leased or joined before", part, whole);
+    while (s->jobs[at].next >= 0)
+        at = s->jobs[at].next;
+    s->jobs[at].next = part;
+    sim_hide(s, part);
+    p->whole = whole;
+    s->counts.joined++;
+}
+
+void sim_grant(struct sim *s, int32_t job, int32_t w)
+{
+    struct sim_job *j = &s->jobs[job];
+    struct sim_worker *worker = &s->workers[w];
+    double speed = worker->train_speed > 0 ? worker->train_speed : 5e13;
+    int64_t run_ms = (int64_t)(work_of(s, job) / speed * 1000) + 1;
+
+    sim_set_state(s, job, HA_JOB_LEASED);
+    j->attempts++;
+    j->attempt = HA_ATTEMPT_STATE_LEASED;
+    j->stop = HA_STOP_NONE;
+    j->worker = w;
+    j->charged = false;
+    j->started_ms = s->now_ms;
+    *free_run(s, w) = (struct sim_run){job, j->attempts};
+    worker->used++;
+    sim_touch(s, w);
+    s->sweeps[j->sweep].used++;
+    for (int i = HA_PLAN_WARM - 1; i > 0; i--)
+        worker->warm[i] = worker->warm[i - 1];
+    worker->warm[0] = j->model + 1;
+    s->counts.granted++;
+    sim_at(s, s->now_ms + 50 + (int64_t)sim_random(s, 500), SIM_RUNS, w, job, j->attempts);
+    sim_at(s, s->now_ms + 600 + run_ms, SIM_ENDS, w, job, j->attempts);
+}
+
+void sim_stop(struct sim *s, int32_t job, enum ha_stop stop)
+{
+    struct sim_job *j = &s->jobs[job];
+
+    if (j->stop != HA_STOP_NONE)
+        return;
+    j->stop = (uint8_t)stop;
+    s->counts.stopped++;
+    sim_at(s, s->now_ms + 500 + (int64_t)sim_random(s, GRACE_MS), SIM_STOPS, j->worker, job,
+           j->attempts);
+}
+
+/* ---- ends -------------------------------------------------------------------------------------
+ */
+
+static void release(struct sim *s, struct sim_job *j)
+{
+    s->workers[j->worker].used--;
+    sim_touch(s, j->worker);
+    s->sweeps[j->sweep].used--;
+    s->changed = true;
+}
+
+static void follow(struct sim *s, int32_t job, bool done)
+{
+    int32_t child = s->jobs[job].child;
+
+    if (child < 0)
+        return;
+    s->jobs[child].whole = -1;
+    sim_set_state(s, child, done ? HA_JOB_READY : HA_JOB_FAILED);
+}
+
+/* Every cell of the job is final. */
+static void finish(struct sim *s, int32_t job, bool done)
+{
+    int32_t cell = job;
+
+    while (cell >= 0) {
+        struct sim_job *j = &s->jobs[cell];
+        int32_t next = j->next;
+
+        if (done && ++j->results != 1)
+            sim_fail(s, "job %d has %d results", cell, j->results);
+        sim_set_state(s, cell, done ? HA_JOB_DONE : HA_JOB_FAILED);
+        if (done)
+            s->counts.done++;
+        else
+            s->counts.failed++;
+        follow(s, cell, done);
+        cell = next;
+    }
+}
+
+/* Every cell gets a job of its own. */
+static void split(struct sim *s, int32_t job, int64_t not_before_ms)
+{
+    int32_t cell = job;
+
+    s->counts.split++;
+    while (cell >= 0) {
+        struct sim_job *j = &s->jobs[cell];
+        int32_t next = j->next;
+
+        j->next = j->whole = j->worker = -1;
+        j->alone = true;
+        j->crashes = j->losses = 0;
+        j->not_before_ms = not_before_ms;
+        if (cell == job)
+            sim_set_state(s, cell, HA_JOB_READY);
+        else
+            sim_mark_ready(s, cell);
+        cell = next;
+    }
+}
+
+static bool splits(const struct sim_job *j, const struct ha_retry_decision *d)
+{
+    return j->next >= 0 && d->verdict != HA_RETRY_HOLD &&
+           (d->verdict == HA_RETRY_FAIL ||
+            (d->counts.crashes > j->crashes && d->counts.crashes >= HA_RETRY_SPLIT));
+}
+
+void sim_end(struct sim *s, int32_t job, enum ha_outcome outcome, bool progress, bool back)
+{
+    struct sim_job *j = &s->jobs[job];
+    const struct sim_sweep *sweep = &s->sweeps[j->sweep];
+    bool started = j->attempt == HA_ATTEMPT_STATE_RUNNING, apart;
+    struct ha_retry_decision d;
+
+    if (j->attempt == HA_ATTEMPT_STATE_LOST) {
+        j->attempt = HA_ATTEMPT_STATE_ENDED;
+        return;
+    }
+    d = ha_retry_decide(&sweep->policy, (struct ha_retry_counts){j->crashes, j->losses}, outcome,
+                        (enum ha_stop)j->stop, started, progress, (uint64_t)job);
+    apart = splits(j, &d);
+    release(s, j);
+    j->attempt = back && d.verdict != HA_RETRY_FAIL && !apart ? HA_ATTEMPT_STATE_LOST
+                                                              : HA_ATTEMPT_STATE_ENDED;
+    j->charged = d.counts.crashes > j->crashes;
+    j->not_before_ms = d.delay_ms > 0 ? s->now_ms + d.delay_ms : 0;
+    if (apart) {
+        split(s, job, j->not_before_ms);
+        return;
+    }
+    j->crashes = (int32_t)d.counts.crashes;
+    j->losses = (int32_t)d.counts.losses;
+    if (d.verdict == HA_RETRY_FAIL) {
+        finish(s, job, false);
+        return;
+    }
+    sim_set_state(s, job, d.verdict == HA_RETRY_HOLD ? HA_JOB_HELD : HA_JOB_READY);
+    if (d.verdict == HA_RETRY_HOLD)
+        sim_at(s, s->now_ms + 600000 + (int64_t)sim_random(s, 600000), SIM_PERSON, -1, job,
+               j->attempts);
+}
+
+/* The newest attempt was lost, and its worker is here again with it. */
+static void take_back(struct sim *s, int32_t job)
+{
+    struct sim_job *j = &s->jobs[job];
+
+    sim_set_state(s, job, HA_JOB_RUNNING);
+    j->attempt = HA_ATTEMPT_STATE_RUNNING;
+    j->losses = 0;
+    j->crashes -= j->charged && j->crashes > 0;
+    j->charged = false;
+    j->not_before_ms = 0;
+    s->workers[j->worker].used++;
+    sim_touch(s, j->worker);
+    s->sweeps[j->sweep].used++;
+    s->counts.returned++;
+}
+
+/* ---- words of workers
+ * ---------------------------------------------------------------------------- */
+
+/* Can the worker say this now?  What it cannot, it says when it is back. */
+static bool heard(struct sim *s, const struct sim_event *e)
+{
+    struct sim_worker *worker = &s->workers[e->worker];
+
+    if (worker->instance != e->instance || worker->dead)
+        return false; /* went with its process */
+    if (worker->cut || !worker->connected) {
+        sim_at(s, (worker->cut ? worker->back_ms : s->now_ms) + 100 + (int64_t)sim_random(s, 3000),
+               (enum sim_kind)e->kind, e->worker, e->subject, e->number);
+        return false;
+    }
+    if (newest(s, e->subject, e->worker, e->number))
+        return true;
+    s->counts.stale++; /* refused: the epoch is over */
+    return false;
+}
+
+static void on_runs(struct sim *s, const struct sim_event *e)
+{
+    struct sim_job *j = &s->jobs[e->subject];
+
+    if (!heard(s, e) || j->attempt != HA_ATTEMPT_STATE_LEASED)
+        return;
+    j->attempt = HA_ATTEMPT_STATE_RUNNING;
+    sim_set_state(s, e->subject, HA_JOB_RUNNING);
+    s->changed = true;
+}
+
+static void on_ends(struct sim *s, const struct sim_event *e)
+{
+    struct sim_job *j = &s->jobs[e->subject];
+
+    if (!heard(s, e))
+        return;
+    if (j->attempt == HA_ATTEMPT_STATE_LOST)
+        take_back(s, e->subject);
+    if (j->attempt == HA_ATTEMPT_STATE_LEASED)
+        on_runs(s, e);
+    if (sim_chance(s, 30000)) {
+        s->counts.crashed++;
+        sim_end(s, e->subject, HA_OUTCOME_FAILED, sim_chance(s, 500000), false);
+    } else if (sim_chance(s, 2000)) {
+        sim_end(s, e->subject, HA_OUTCOME_REFUSED, false, false);
+    } else {
+        release(s, j);
+        j->attempt = HA_ATTEMPT_STATE_ENDED;
+        finish(s, e->subject, true);
+    }
+}
+
+static void on_stops(struct sim *s, const struct sim_event *e)
+{
+    if (!heard(s, e))
+        return;
+    if (s->jobs[e->subject].attempt == HA_ATTEMPT_STATE_LOST)
+        take_back(s, e->subject);
+    sim_end(s, e->subject, HA_OUTCOME_STOPPED, sim_chance(s, 900000), false);
+}
+
+/* ---- workers
+ * --------------------------------------------------------------------------------------- */
+
+static void lose_all(struct sim *s, int32_t w, bool back)
+{
+    struct sim_worker *worker = &s->workers[w];
+
+    for (int i = 0; i < SIM_RUNS_MAX; i++) {
+        struct sim_run *run = &worker->runs[i];
+
+        if (run->number == 0 || !newest(s, run->job, w, run->number))
+            continue;
+        s->counts.lost++;
+        sim_end(s, run->job, HA_OUTCOME_LOST, sim_chance(s, 300000), back);
+        sim_check_job(s, run->job);
+    }
+    s->changed = true;
+}
+
+static void on_starts(struct sim *s, int32_t w)
+{
+    struct sim_worker *worker = &s->workers[w];
+
+    lose_all(s, w, false);
+    for (int i = 0; i < SIM_RUNS_MAX; i++)
+        worker->runs[i] = (struct sim_run){0};
+    worker->instance++;
+    worker->dead = worker->lost = false;
+    worker->connected = true;
+    sim_touch(s, w);
+    sim_at(s, s->now_ms + (int64_t)sim_random(s, AGAIN_MS), SIM_DIES, w, 0, 0);
+}
+
+static void on_back(struct sim *s, int32_t w)
+{
+    struct sim_worker *worker = &s->workers[w];
+
+    worker->cut = worker->lost = false;
+    sim_touch(s, w);
+    for (int i = 0; i < SIM_RUNS_MAX; i++) {
+        struct sim_run *run = &worker->runs[i];
+
+        if (run->number == 0 || !newest(s, run->job, w, run->number) ||
+            s->jobs[run->job].attempt != HA_ATTEMPT_STATE_LOST)
+            continue;
+        take_back(s, run->job);
+        sim_check_job(s, run->job);
+    }
+    s->changed = true;
+    sim_at(s, s->now_ms + (int64_t)sim_random(s, AGAIN_MS), SIM_CUT, w, 0, 0);
+}
+
+/* Network and process fail one at a time. */
+static void fail_worker(struct sim *s, int32_t w, bool dies)
+{
+    struct sim_worker *worker = &s->workers[w];
+    int64_t for_ms = 1000 + (int64_t)sim_random(s, sim_chance(s, 500000) ? 40000 : 400000);
+
+    if (worker->dead || worker->cut) {
+        sim_at(s, worker->back_ms + 1000, dies ? SIM_DIES : SIM_CUT, w, 0, 0);
+        return;
+    }
+    worker->dead = dies;
+    worker->cut = !dies;
+    worker->heard_ms = s->now_ms;
+    worker->back_ms = s->now_ms + for_ms;
+    sim_at(s, worker->back_ms, dies ? SIM_STARTS : SIM_BACK, w, 0, 0);
+}
+
+static void drain(struct sim *s, int32_t w, bool on)
+{
+    struct sim_worker *worker = &s->workers[w];
+
+    worker->draining = on;
+    s->changed = true;
+    for (int i = 0; on && i < SIM_RUNS_MAX; i++) {
+        const struct sim_run *run = &worker->runs[i];
+
+        if (run->number != 0 && newest(s, run->job, w, run->number))
+            sim_stop(s, run->job, HA_STOP_DRAIN);
+    }
+    if (on)
+        sim_at(s, s->now_ms + 600000, SIM_UNDRAIN, w, 0, 0);
+}
+
+void sim_tick(struct sim *s)
+{
+    for (int32_t w = 0; w < s->options.workers; w++) {
+        struct sim_worker *worker = &s->workers[w];
+
+        if (!worker->dead && !worker->cut) {
+            s->changed = s->changed || !worker->connected;
+            if (!worker->connected) {
+                worker->connected = true; /* hello again, after a restart */
+                sim_touch(s, w);
+            }
+            continue;
+        }
+        if (!worker->lost && ha_lease_liveness(&s->rules, worker->heard_ms, s->now_ms) == HA_LOST) {
+            worker->lost = true;
+            sim_touch(s, w);
+            lose_all(s, w, true);
+            sim_check_worker(s, w);
+        }
+    }
+    sim_at(s, s->now_ms + s->rules.heartbeat_ms / 2, SIM_TICK, -1, 0, 0);
+}
+
+/* ---- people, and the coordinator itself
+ * ------------------------------------------------------------- */
+
+static void submit(struct sim *s, int32_t number)
+{
+    struct sim_sweep *sweep = &s->sweeps[number];
+
+    sweep->there = true;
+    sweep->expanding = sweep->fuse != HA_FUSE_NEVER;
+    for (int32_t j = sweep->first; j < sweep->first + sweep->count; j++)
+        if (s->jobs[j].kind == HA_STAGE_TRAIN)
+            sim_set_state(s, j, HA_JOB_READY);
+    sim_at(s, s->now_ms + 2000, SIM_EXPANDED, -1, number, 0);
+}
+
+static void pause_one(struct sim *s)
+{
+    int32_t number = (int32_t)sim_random(s, (uint64_t)s->options.sweeps);
+    struct sim_sweep *sweep = &s->sweeps[number];
+
+    sweep->paused = true;
+    for (int32_t j = sweep->first; j < sweep->first + sweep->count; j++)
+        if (s->jobs[j].state == HA_JOB_RUNNING && s->jobs[j].whole < 0)
+            sim_stop(s, j, HA_STOP_PAUSE);
+    sim_at(s, s->now_ms + 120000, SIM_RESUME, -1, number, 0);
+    sim_at(s, s->now_ms + 300000 + (int64_t)sim_random(s, 600000), SIM_PAUSE, -1, 0, 0);
+}
+
+/* Memory is lost, the store is not: every lease begins a full period. */
+static void restart(struct sim *s)
+{
+    for (int32_t w = 0; w < s->options.workers; w++) {
+        s->workers[w].connected = false;
+        sim_touch(s, w);
+        s->workers[w].heard_ms = s->now_ms;
+    }
+    s->counts.restarts++;
+    sim_at(s, s->now_ms + 1200000 + (int64_t)sim_random(s, 1200000), SIM_RESTART, -1, 0, 0);
+}
+
+static void person(struct sim *s, const struct sim_event *e)
+{
+    struct sim_job *j = &s->jobs[e->subject];
+
+    if (j->state != HA_JOB_HELD)
+        return;
+    j->crashes = j->losses = 0;
+    j->not_before_ms = 0;
+    sim_set_state(s, e->subject, HA_JOB_READY);
+    s->counts.person++;
+}
+
+void sim_handle(struct sim *s, const struct sim_event *e)
+{
+    switch ((enum sim_kind)e->kind) {
+    case SIM_SUBMIT:
+        submit(s, e->subject);
+        return;
+    case SIM_EXPANDED:
+        s->sweeps[e->subject].expanding = false;
+        s->changed = true;
+        return;
+    case SIM_RUNS:
+        on_runs(s, e);
+        return;
+    case SIM_ENDS:
+        on_ends(s, e);
+        return;
+    case SIM_STOPS:
+        on_stops(s, e);
+        return;
+    case SIM_DUE:
+        sim_mark_ready(s, e->subject);
+        return;
+    case SIM_PERSON:
+        person(s, e);
+        return;
+    case SIM_DIES:
+        fail_worker(s, e->worker, true);
+        return;
+    case SIM_CUT:
+        fail_worker(s, e->worker, false);
+        return;
+    case SIM_STARTS:
+        on_starts(s, e->worker);
+        return;
+    case SIM_BACK:
+        on_back(s, e->worker);
+        return;
+    case SIM_DRAIN:
+        drain(s, e->worker, true);
+        return;
+    case SIM_UNDRAIN:
+        drain(s, e->worker, false);
+        return;
+    case SIM_PAUSE:
+        pause_one(s);
+        return;
+    case SIM_RESUME:
+        s->sweeps[e->subject].paused = false;
+        s->changed = true;
+        return;
+    case SIM_FREEZE:
+        s->frozen_until_ms = s->now_ms + FREEZE_MS;
+        return;
+    case SIM_RESTART:
+        restart(s);
+        return;
+    case SIM_TICK:
+        sim_tick(s);
+        return;
+    }
+}

@@ -1,0 +1,248 @@
+/* turn.c - from the world to a plan and back, as the server's planning.c does it (world.h) */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/memory.h"
+#include "tests/sim/world.h"
+
+enum { SWEEP_JOBS = 16, CROWD = 32 /* one plan in so many sees what must get nothing, too */ };
+
+/* What a plan reads, and what belongs to it. */
+struct snapshot {
+    struct ha_plan_snapshot plan;
+    struct ha_plan_job *jobs;
+    struct ha_plan_share *shares;
+    int64_t capacity;
+};
+
+static struct snapshot memory; /* kept from plan to plan */
+
+/* ---- the snapshot --------------------------------------------------------------------------- */
+
+static void add_worker(struct sim *s, int32_t w)
+{
+    const struct sim_worker *from = &s->workers[w];
+    struct ha_plan_worker *to = &s->plan_workers[memory.plan.worker_count++];
+    int64_t silent_ms = from->dead || from->cut ? s->now_ms - from->heard_ms : 0;
+
+    *to = (struct ha_plan_worker){
+        .id = w + 1,
+        .name = from->name,
+        .liveness = ha_lease_liveness(&s->rules, s->now_ms - silent_ms, s->now_ms),
+        .silent_ms = silent_ms,
+        .connected = from->connected && !from->dead,
+        .draining = from->draining,
+        .slots = from->slots,
+        .used = from->used,
+        .devices = from->devices,
+        .memory_bytes = from->memory_bytes,
+        .train_speed = from->train_speed,
+        .generate_speed = from->generate_speed,
+        .offer = from->offer,
+    };
+    memcpy(to->warm, from->warm, sizeof to->warm);
+}
+
+/* Those with a free slot; in a crowd all that are not lost. */
+static void add_workers(struct sim *s, bool crowd)
+{
+    memory.plan.workers = s->plan_workers;
+    memory.plan.worker_count = 0;
+    for (int32_t w = 0; crowd && w < s->options.workers; w++)
+        if (!s->workers[w].lost)
+            add_worker(s, w);
+    for (int32_t word = 0; !crowd && word <= s->options.workers / 64; word++)
+        for (uint64_t bits = s->free[word]; bits; bits &= bits - 1)
+            add_worker(s, word * 64 + __builtin_ctzll(bits));
+}
+
+static void add_job(struct sim *s, int32_t job)
+{
+    const struct sim_job *j = &s->jobs[job];
+    const struct sim_sweep *sweep = &s->sweeps[j->sweep];
+    bool fuses = sweep->fuse != HA_FUSE_NEVER && j->attempts == 0 && !j->alone;
+
+    memory.jobs[memory.plan.job_count++] = (struct ha_plan_job){
+        .id = job + 1,
+        .state = (enum ha_job_state)j->state,
+        .kind = (enum ha_stage_kind)j->kind,
+        .priority = sweep->priority,
+        .turn = 8 * j->model + (j->kind == HA_STAGE_TRAIN ? 2 : 4),
+        .sweep = j->sweep + 1,
+        .fit = sweep->fit,
+        .expanding = sweep->expanding,
+        .group = fuses ? ((int64_t)j->sweep * SIM_MODELS + j->model) * 2 + 1 + j->kind % 2 : 0,
+        .fuse = sweep->fuse,
+        .grows = fuses && j->kind == HA_STAGE_GENERATE && sweep->open_train[j->model] > 0,
+        .need = j->need,
+        .model = j->model + 1,
+        .not_before_ms = j->not_before_ms,
+        .held = sweep->paused ? "somebody" : NULL,
+        .reason = "",
+    };
+}
+
+static bool has_ready(const struct sim *s, const struct sim_sweep *sweep, bool crowd)
+{
+    int32_t first = sim_next_ready(s, sweep->first);
+
+    return sweep->there && (crowd || (!sweep->paused && !sweep->expanding)) && first >= 0 &&
+           first < sweep->first + sweep->count;
+}
+
+static void add_sweep(struct sim *s, int32_t number, int64_t limit)
+{
+    const struct sim_sweep *sweep = &s->sweeps[number];
+    int32_t job = sim_next_ready(s, sweep->first);
+
+    memory.shares[memory.plan.share_count++] =
+        (struct ha_plan_share){.sweep = number + 1, .used = sweep->used};
+    for (int64_t i = 0; i < limit && job >= 0 && job < sweep->first + sweep->count; i++) {
+        add_job(s, job);
+        job = sim_next_ready(s, job + 1);
+    }
+}
+
+static void make_snapshot(struct sim *s, bool crowd)
+{
+    int64_t live = 0, part;
+
+    memory.plan = (struct ha_plan_snapshot){0};
+    for (int32_t i = 0; i < s->options.sweeps; i++)
+        live += has_ready(s, &s->sweeps[i], crowd);
+    part = live > 0 && SIM_SNAPSHOT / live > SWEEP_JOBS ? SIM_SNAPSHOT / live : SWEEP_JOBS;
+    if (live * part > memory.capacity || !memory.shares) {
+        memory.capacity = live * part + SIM_SNAPSHOT;
+        memory.jobs = ha_realloc(memory.jobs, memory.capacity, sizeof *memory.jobs);
+        memory.shares = ha_realloc(memory.shares, s->options.sweeps, sizeof *memory.shares);
+        if (!memory.jobs || !memory.shares)
+            sim_fail(s, "no memory for a plan");
+    }
+    for (int64_t priority = 2; priority >= 0; priority--)
+        for (int32_t i = 0; i < s->options.sweeps; i++)
+            if (s->sweeps[i].priority == priority && has_ready(s, &s->sweeps[i], crowd))
+                add_sweep(s, i, part);
+    memory.plan.jobs = memory.jobs;
+    memory.plan.shares = memory.shares;
+    if (memory.plan.job_count > 0)
+        add_workers(s, crowd);
+}
+
+/* ---- preemption --------------------------------------------------------------------------------
+ */
+
+static int64_t list_running(struct sim *s, struct ha_preempt_running *running)
+{
+    int64_t count = 0;
+
+    for (int32_t w = 0; w < s->options.workers; w++) {
+        for (int i = 0; i < SIM_RUNS_MAX; i++) {
+            const struct sim_run *run = &s->workers[w].runs[i];
+            const struct sim_job *j = &s->jobs[run->job];
+
+            if (run->number == 0 || j->worker != w || j->attempts != run->number ||
+                (j->state != HA_JOB_LEASED && j->state != HA_JOB_RUNNING))
+                continue;
+            running[count++] = (struct ha_preempt_running){
+                .job = run->job + 1,
+                .worker = w + 1,
+                .priority = s->sweeps[j->sweep].priority,
+                .ran_ms = s->now_ms - j->started_ms,
+                .stopping = j->stop != HA_STOP_NONE,
+            };
+        }
+    }
+    return count;
+}
+
+static bool urgent_waits(const struct sim *s)
+{
+    for (int64_t j = 0; j < memory.plan.job_count; j++)
+        if (memory.jobs[j].priority > 0 && ha_plan_may_start(&memory.jobs[j], s->now_ms))
+            return true;
+    return false;
+}
+
+/* The plan gave nothing more: may somebody make room? */
+static void make_room(struct sim *s)
+{
+    struct ha_preempt_stop stops[64];
+    struct ha_preempt_running *running;
+    struct ha_preempt p;
+    int64_t count, wait_ms;
+
+    if (s->now_ms < s->room_at_ms || !urgent_waits(s))
+        return;
+    running = ha_calloc(s->options.workers * SIM_RUNS_MAX, sizeof *running);
+    if (!running)
+        sim_fail(s, "no memory for a plan");
+    add_workers(s, true);
+    p = (struct ha_preempt){.snapshot = &memory.plan,
+                            .running = running,
+                            .running_count = list_running(s, running),
+                            .min_run_ms = SIM_MIN_RUN_MS,
+                            .now_ms = s->now_ms};
+    count = ha_preempt_choose(&p, stops, 64, &wait_ms);
+    for (int64_t i = 0; i < count; i++) {
+        const struct ha_preempt_running *r = &running[stops[i].victim];
+
+        sim_check_stop(s, r, &memory.plan, stops[i].job);
+        sim_stop(s, (int32_t)r->job - 1, HA_STOP_PREEMPT);
+    }
+    s->room_at_ms = s->now_ms + 1000;
+    free(running);
+}
+
+/* ---- plans
+ * --------------------------------------------------------------------------------------- */
+
+static void count_time(struct sim *s, int64_t ns)
+{
+    void *array = s->counts.plan_times;
+
+    if (ha_grow(&array, &s->counts.plan_capacity, s->counts.plans + 1, sizeof(int64_t)) < 0)
+        sim_fail(s, "no memory for times");
+    s->counts.plan_times = array;
+    s->counts.plan_times[s->counts.plans++] = ns;
+}
+
+static int64_t plan_once(struct sim *s, struct ha_plan_assignment *out)
+{
+    bool crowd = s->counts.plans % CROWD == 0;
+    int64_t count, begin_ns;
+
+    make_snapshot(s, crowd);
+    if (memory.plan.worker_count == 0 || memory.plan.job_count == 0)
+        return 0;
+    begin_ns = ha_clock_work_ns();
+    count = ha_plan_make(&memory.plan, s->now_ms, out, SIM_ASSIGNMENTS);
+    count_time(s, ha_clock_work_ns() - begin_ns);
+    s->counts.steps++;
+    if (count < 0)
+        sim_fail(s, "no memory for a plan");
+    sim_check_plan(s, &memory.plan, out, count);
+    return count;
+}
+
+void sim_plan(struct sim *s)
+{
+    struct ha_plan_assignment out[SIM_ASSIGNMENTS];
+    int64_t count;
+
+    while ((count = plan_once(s, out)) > 0) {
+        for (int64_t i = 0; i < count; i++)
+            if (out[i].into != out[i].job)
+                sim_join(s, (int32_t)out[i].into - 1, (int32_t)out[i].job - 1);
+        for (int64_t i = 0; i < count; i++) {
+            if (out[i].into != out[i].job)
+                continue;
+            sim_grant(s, (int32_t)out[i].job - 1, (int32_t)out[i].worker - 1);
+            sim_check_job(s, (int32_t)out[i].job - 1);
+            sim_check_worker(s, (int32_t)out[i].worker - 1);
+        }
+    }
+    sim_check_idle(s, &memory.plan);
+    make_room(s);
+    s->changed = false;
+}
