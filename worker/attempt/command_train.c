@@ -99,10 +99,8 @@ static int train(const struct ha_call *call, const struct ha_layers *layers,
 
     training.train = ha_arguments_values(arguments, "data", &training.n_train);
     training.eval = ha_arguments_values(arguments, "eval", &training.n_eval);
-    if (gang->ranks > 0) {
+    if (gang->ranks > 0)
         training.gang = gang;
-        training.reference_out = gang->rank == 0 ? reference : NULL;
-    }
     return ha_training_run(&training, &reporter, &ha_attempt_stop, err);
 }
 

@@ -340,8 +340,9 @@ static int on_references(void *user, struct ha_dpo_trainer *trainer, struct ha_e
 {
     const struct work *work = user;
 
-    return work->taken.taken ? 0
-                             : ha_reference_report(work->training, trainer, work->reporter, err);
+    if (work->taken.taken || !keeps(work->training))
+        return 0;
+    return ha_reference_report(work->training, trainer, work->reporter, err);
 }
 
 /* ---- the run -------------------------------------------------------------------- */

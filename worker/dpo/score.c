@@ -100,10 +100,14 @@ static int evaluate_share(struct evaluation *evaluation, struct ha_error *err)
 
     if (!results)
         return ha_error_set(err, ENOMEM, "no memory for an evaluation");
-    for (int64_t i = 0; i < trainer->n_cells; i++)
-        results[i] = results_of(evaluation, i);
-    exchange.results = results;
     ha_dpo_gang_begin(trainer, window.n_micro);
+    for (int64_t i = 0; i < trainer->n_cells; i++) {
+        if (evaluation->results)
+            results[i] = results_of(evaluation, i);
+        else
+            trainer->gang->takes_part[i] = false; /* references alone */
+    }
+    exchange.results = results;
     own = ha_dpo_gang_pairs(trainer->gang, trainer->gang->rank, &trainer->eval, 0, window.n_pairs);
     exchange.result = evaluate_packs(evaluation, own.first, own.end, &why);
     r = ha_dpo_gang_exchange(trainer, &exchange, err);
@@ -112,6 +116,17 @@ static int evaluate_share(struct evaluation *evaluation, struct ha_error *err)
     if (r == 0)
         ha_dpo_report(trainer, &evaluation->progress);
     return r;
+}
+
+static int evaluate_all(struct evaluation *evaluation, struct ha_error *err)
+{
+    struct ha_dpo_trainer *trainer = evaluation->trainer;
+    int r = ha_dpo_packs_set_epoch(&trainer->eval, 0, err);
+
+    if (r < 0)
+        return r;
+    return trainer->gang ? evaluate_share(evaluation, err)
+                         : evaluate_packs(evaluation, 0, trainer->eval.batch.n_pairs, err);
 }
 
 static int report_cell(struct evaluation *evaluation, int64_t cell_index, struct ha_error *err)
@@ -151,13 +166,11 @@ static struct evaluation begin(struct ha_dpo_trainer *trainer)
 int ha_dpo_make_eval_references(struct ha_dpo_trainer *trainer, struct ha_error *err)
 {
     struct evaluation evaluation;
-    int r;
 
     if (ha_dpo_trainer_has_references(trainer) || !ha_dpo_any_cell(trainer))
         return 0;
     evaluation = begin(trainer);
-    r = ha_dpo_packs_set_epoch(&trainer->eval, 0, err);
-    return r < 0 ? r : evaluate_packs(&evaluation, err);
+    return evaluate_all(&evaluation, err);
 }
 
 int ha_dpo_evaluate(struct ha_dpo_trainer *trainer, struct ha_error *err)
@@ -172,10 +185,7 @@ int ha_dpo_evaluate(struct ha_dpo_trainer *trainer, struct ha_error *err)
         ha_calloc(trainer->n_cells * trainer->eval.batch.n_pairs, sizeof(*evaluation.results));
     if (!evaluation.results)
         return ha_error_set(err, ENOMEM, "no memory for an evaluation");
-    r = ha_dpo_packs_set_epoch(&trainer->eval, 0, err);
-    if (r == 0)
-        r = trainer->gang ? evaluate_share(&evaluation, err)
-                          : evaluate_packs(&evaluation, 0, trainer->eval.batch.n_pairs, err);
+    r = evaluate_all(&evaluation, err);
     for (int64_t i = 0; r == 0 && i < trainer->n_cells; i++) {
         if (trainer->cells[i].takes_part)
             r = report_cell(&evaluation, i, err);

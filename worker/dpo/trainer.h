@@ -32,8 +32,8 @@
  * evaluation adds "eval_" in front.  Sums of log-probs and losses are double.
  *
  * Several processes may be the ranks of a gang: each has a trainer of the same job, they share
- * the work of a step, and all come to the same adapters.  Every rank calls the same functions;
- * one of them has the callbacks that keep something.
+ * the work of a step, and all come to the same adapters.  Every rank calls the same functions and
+ * has the same callbacks, as what is computed depends on them, but for checkpoint.
  *
  * Resumed from a checkpoint, training gives the adapter bytes that it would
  * have given without the interruption. */
