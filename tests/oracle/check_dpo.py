@@ -47,7 +47,7 @@ class Run:
         self.log, self.adapter = log, adapter
 
 
-def adapter_settings(model, strategy, dropout=0.05):
+def adapter_settings(model, strategy, dropout):
     count = model.config.num_hidden_layers
     layers = list(range(count)) if strategy == "full" else block_layers(count, strategy)
     return LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=dropout, bias="none",
@@ -65,11 +65,11 @@ def shifted(collate):
     return collate_shifted
 
 
-def oracle_run(family, strategy, dtype, start, pairs=PAIRS, shift_mask=False, masks=None,
-               data=DATA / "train.jsonl", **changes):
+def oracle_run(family, strategy, dtype, start, pairs=PAIRS, shift_mask=False, dropout=0.05,
+               masks=None, data=DATA / "train.jsonl", **changes):
     """TRL's run; in fp32 it draws the adapter and writes it to `start`, in fp64 it reads that.
 
-    masks (masks.Masks): what is dropped of the adapters' inputs."""
+    masks (masks.Masks): take the place of PEFT's own, where disable_dropout is false."""
     rows = Dataset.from_list(read_lines(data))
     rows = rows.shuffle(seed=SEED).select(range(pairs))
     model = load_model(MODELS / family, dtype)
@@ -86,8 +86,7 @@ def oracle_run(family, strategy, dtype, start, pairs=PAIRS, shift_mask=False, ma
         torch.manual_seed(SEED)
         trainer = PlainTrainer(model=model, args=config, train_dataset=rows,
                                processing_class=load_tokenizer(MODELS / family),
-                               peft_config=adapter_settings(
-                                   model, strategy, *([masks.share] if masks else [])))
+                               peft_config=adapter_settings(model, strategy, dropout))
         trainer.remove_callback(PrinterCallback)
         if shift_mask:
             trainer.data_collator = shifted(trainer.data_collator)

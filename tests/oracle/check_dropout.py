@@ -2,24 +2,32 @@
 
 PEFT's lora_dropout modules get the engine's masks, computed by masks.py from their definition: then
 every figure and the adapter's change agree within the limits of check_dpo.py. TRL by itself drops a
-prompt once for each answer, the engine alike for both; masks.py drops as the engine does.
+prompt once for each answer, the engine alike for both; masks.py drops as the engine does. With PEFT's
+own masks an answer's log-probs have the same mean and spread over many draws.
 """
 
 import json
+import math
+import shutil
+import statistics
 
 import torch
 from datasets import disable_caching
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from check_dpo import above, all_errors, judge, oracle_run, our_run
-from common import DATA, FAMILIES, Check, Failure, read_lines, scratch_folder, write_lines
+from common import DATA, FAMILIES, ROOT, Check, Failure, read_lines, scratch_folder, write_lines
 from masks import Masks
+from oracle.cases import BLOCK_OF_FAMILY
 
 PAIRS, EPOCHS, SHARE, SEED = 19, 2, 0.1, 2**32 + 5      # five steps in each epoch
 STRATEGIES = {"llama-2-demo": "local", "llama-3.1-demo": "full", "qwen2.5-demo": "global",
               "qwen3-demo": "mid"}
 SETTINGS = {"train.epochs": EPOCHS, "train.disable_dropout": "false", "train.lora_dropout": SHARE,
             "train.dropout_seed": SEED}
+# Draws of the masks over the same four pairs: an epoch each, nothing learnt.
+DRAWS, DRAWN_PAIRS, DRAWN_SHARE = 150, 4, 0.3
+SPREAD_FAMILY = "qwen3-demo"
 
 
 def given(**changes):
@@ -44,8 +52,8 @@ def compare(check, rows, family, scratch):
 
     def oracle(dtype, **faults):
         return oracle_run(family, strategy, dtype, start, PAIRS, data=data,
-                          masks=Masks(SHARE, SEED, **faults), num_train_epochs=EPOCHS,
-                          disable_dropout=False)
+                          dropout=SHARE, masks=Masks(SHARE, SEED, **faults),
+                          num_train_epochs=EPOCHS, disable_dropout=False)
 
     def ours(**changes):
         return our_run(check, family, strategy, start, scratch, *given(**changes), pairs=PAIRS,
@@ -80,18 +88,62 @@ def compare(check, rows, family, scratch):
                 raise Failure("the comparison does not tell it apart")
 
 
+def drawn(run):
+    """Per side the answers' log-probs of each draw."""
+    return {side: [entry[f"logps/{side}"] for entry in run.log] for side in ("chosen", "rejected")}
+
+
+def apart(a, b):
+    """How far two samples are apart in mean and in spread: 1 is four standard errors."""
+    mean = abs(statistics.fmean(a) - statistics.fmean(b))
+    error = math.sqrt((statistics.variance(a) + statistics.variance(b)) / DRAWS)
+    spread = abs(math.log(statistics.stdev(a) / statistics.stdev(b)))
+    return max(mean / error, spread / math.sqrt(1 / DRAWS)) / 4
+
+
+def compare_draws(check, row, scratch):
+    golden = ROOT / "tests" / "golden" / SPREAD_FAMILY / "adapter-random"
+    block, start, data = BLOCK_OF_FAMILY[SPREAD_FAMILY], scratch / "drawn", scratch / "unique.jsonl"
+    shutil.copytree(golden, start)
+    tensors = load_file(start / "adapter_model.safetensors")
+    save_file({name: tensor * (10 if ".lora_B." in name else 1)
+               for name, tensor in tensors.items()}, start / "adapter_model.safetensors")
+    config = json.loads((start / "adapter_config.json").read_text())
+
+    def ours(share):
+        (start / "adapter_config.json").write_text(json.dumps({**config, "lora_dropout": share}))
+        return drawn(our_run(check, SPREAD_FAMILY, block, start, scratch,
+                             *given(epochs=DRAWS, lora_dropout=share, learning_rate=0),
+                             pairs=DRAWN_PAIRS, data=data))
+
+    theirs = drawn(oracle_run(SPREAD_FAMILY, block, torch.float64, start, DRAWN_PAIRS, data=data,
+                              dropout=DRAWN_SHARE, num_train_epochs=DRAWS, learning_rate=0.0,
+                              disable_dropout=False))
+    mine, less = ours(DRAWN_SHARE), ours(DRAWN_SHARE / 2)
+    for side, sums in mine.items():
+        with row.case(f"{SPREAD_FAMILY}: {side}"):
+            if len(sums) != DRAWS or len(theirs[side]) != DRAWS:
+                raise Failure(f"{len(sums)} and {len(theirs[side])} draws")
+            if apart(less[side], theirs[side]) <= 1:
+                raise Failure("half the share is not told apart")
+            row.error(apart(sums, theirs[side]))
+
+
 def main():
     check = Check(__doc__.split("\n")[0])
     disable_caching()
     rows = {"figures": check.row("dropout, largest share of a figure's limit", 1.0),
             "step 0": check.row("dropout, rewards at step 0", 0.0),
             "config": check.row("dropout, lora_dropout in adapter_config.json"),
-            "faults": check.row("dropout, planted faults that are caught")}
+            "faults": check.row("dropout, planted faults that are caught"),
+            "draws": check.row("dropout, mean and spread over PEFT's own masks, in 4 errors", 1.0)}
     with scratch_folder() as scratch:
         write_data(scratch / "unique.jsonl")
         for family in FAMILIES:
             if check.wanted(f"{family} {STRATEGIES[family]}"):
                 compare(check, rows, family, scratch)
+        if check.wanted("draws"):
+            compare_draws(check, rows["draws"], scratch)
     check.finish()
 
 

@@ -110,8 +110,8 @@ int ha_dpo_plan_check(const struct ha_dpo_plan *plan, const char *limit, struct 
 int64_t ha_dpo_program_bytes(const struct ha_model_config *config, int threads);
 
 /* train.tokens_per_microbatch for "automatic": the most of 1024, 2048, ... 16384
- * with which one cell that trains every layer at rank 16 keeps all activations
- * within device->memory_bytes, at least 1024; 4096 where there is no limit.  A
+ * with which one cell that trains every layer at rank 16 without dropout keeps all
+ * activations within device->memory_bytes, at least 1024; 4096 where there is no limit.  A
  * function of model and settings: it is the same whatever cells share a job. */
 int ha_dpo_plan_tokens(const struct ha_model_config *config, const struct ha_dpo_device *device,
                        int64_t max_length, int64_t *ret_tokens, struct ha_error *err);
