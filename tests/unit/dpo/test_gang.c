@@ -135,6 +135,7 @@ static void no_metrics(void *user, int64_t cell, int64_t step, const struct ha_d
 static void set_up_gang(struct fixture *fixture)
 {
     set_up(fixture, 1);
+    fixture->dropout = 0.1; /* of all cells but the last */
     fixture->job.batch_size = BATCH;
     fixture->job.gradient_accumulation = ACCUMULATION;
     fixture->job.epochs = 2;
