@@ -19,7 +19,7 @@ static struct ha_grid *grid;
 
 static struct ha_plan_shapes shapes_of(const char *text, int64_t model)
 {
-    struct ha_plan_shapes shapes;
+    struct ha_plan_shapes shapes = {0};
     struct ha_error err = {0};
 
     if (ha_sweep_parse(text, strlen(text), "grid.toml", "/", NULL, 0, &sweep, &err) < 0 ||

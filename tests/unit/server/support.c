@@ -184,7 +184,7 @@ uint64_t bench_post(struct bench *b, uint64_t peer, enum ha_net_role role,
                     const struct ha_wire_message *message)
 {
     struct ha_origin origin = {.peer = peer, .key = "local", .role = role};
-    struct ha_wire_message copy = *message, *decoded;
+    struct ha_wire_message copy = *message, *decoded = NULL;
     struct ha_error err = {0};
     struct ha_buffer bytes;
 
