@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
@@ -33,7 +34,13 @@
 #include "coordinator/store/store.h"
 #include "proto/wire.h"
 
-enum { OVERRIDES = 32, MESSAGES_PER_TURN = 64, RESERVE_BYTES = 16 << 20, LOOK_MS = 5000 };
+enum {
+    OVERRIDES = 32,
+    MESSAGES_PER_TURN = 64,
+    RESERVE_BYTES = 16 << 20,
+    LOOK_MS = 5000,
+    SPARE_DESCRIPTORS = 256
+};
 
 struct program {
     struct ha_coordinator_config config;
@@ -567,6 +574,24 @@ static void notify(const char *state)
     close(fd);
 }
 
+/* Every connection is a descriptor, and a peer may have one to either socket. */
+static void raise_descriptors(const struct program *p)
+{
+    rlim_t least = (rlim_t)p->config.max_connections + SPARE_DESCRIPTORS;
+    rlim_t need = least + (rlim_t)p->config.max_connections;
+    struct rlimit limit;
+
+    if ((!is_tcp(p->config.listen) && !is_tcp(p->config.files_listen)) ||
+        getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= need)
+        return;
+    limit.rlim_cur = limit.rlim_max < need ? limit.rlim_max : need;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur < least)
+        ha_log_warning("%lld descriptors are allowed, max_connections = %lld needs %lld; raise "
+                       "LimitNOFILE (ulimit -n), or lower max_connections",
+                       (long long)limit.rlim_cur, (long long)p->config.max_connections,
+                       (long long)least);
+}
+
 /* Lock, database, then sockets: a second bind on an ipc path would steal it. */
 static int start(struct program *p, const struct ha_arguments *arguments, struct ha_error *err)
 {
@@ -575,6 +600,7 @@ static int start(struct program *p, const struct ha_arguments *arguments, struct
 
     (void)snprintf(p->libraries, sizeof p->libraries, "SQLite %s, libzmq %s", ha_store_library(),
                    ha_net_library());
+    raise_descriptors(p);
     if (r == 0)
         r = open_store(p, err);
     if (r == 0)
@@ -672,15 +698,6 @@ static int check(struct program *p)
 /* ---- restore -----------------------------------------------------------------------------------
  */
 
-/* On a terminal only. */
-static void on_restore(void *context, const char *what, int64_t done, int64_t total)
-{
-    (void)context;
-    if (isatty(STDERR_FILENO))
-        fprintf(stderr, "\r%s %lld of %lld artifacts%s", what, (long long)done, (long long)total,
-                done == total ? "\n" : "");
-}
-
 static int restore(struct program *p, const struct ha_arguments *arguments)
 {
     struct ha_restore_options order = {
@@ -688,22 +705,12 @@ static int restore(struct program *p, const struct ha_arguments *arguments)
         .database = p->config.database,
         .artifacts = p->config.artifacts,
         .discard_newer = ha_arguments_given(arguments, "discard-newer"),
-        .progress = on_restore,
     };
-    struct ha_restore_report report;
     struct ha_error err = {0};
     int r = lock_folder(p, &err);
 
     if (r == 0)
-        r = ha_restore(&order, &report, &err);
-    if (r == 0)
-        printf("%s: %lld sweeps, %lld artifacts (%lld MiB, %lld of them new here); %lld attempts "
-               "that ran when the backup was taken begin anew\n",
-               p->config.database, (long long)report.sweeps, (long long)report.artifacts,
-               (long long)(report.bytes >> 20), (long long)report.placed,
-               (long long)report.attempts);
-    if (r == 0 && report.replaced[0])
-        printf("what was there before is %s%s\n", p->config.database, report.replaced);
+        r = ha_restore_and_tell(&order, &err);
     stop(p);
     if (r < 0)
         ha_log_error("%s", ha_error_text(&err));

@@ -29,6 +29,7 @@ static const struct ha_option options[] = {
     {"embedded", NULL, "take api_key_env and api_key_file from grids"},
     {"watch-fd", "N", "end when this pipe closes"},
     {"log-format", "FORMAT", "text or json"},
+    {"log-level", "LEVEL", "debug, info, warning or error"},
     {"check", NULL, "check the settings, print them with their sources, and end"},
     {"version", NULL, "print the version and end"},
 };
@@ -47,9 +48,9 @@ static const struct ha_command command = {
 static const struct {
     const char *option, *key;
 } short_forms[] = {
-    {"connect", "coordinator"},     {"spool", "spool"},  {"name", "name"},
-    {"concurrency", "concurrency"}, {"key", "key_file"}, {"server-key", "server_key_file"},
-    {"log-format", "log_format"}};
+    {"connect", "coordinator"},     {"spool", "spool"},        {"name", "name"},
+    {"concurrency", "concurrency"}, {"key", "key_file"},       {"server-key", "server_key_file"},
+    {"log-format", "log_format"},   {"log-level", "log_level"}};
 
 static int load_config(const struct ha_arguments *arguments, struct ha_judge_config *ret_config,
                        struct ha_error *err)

@@ -73,7 +73,7 @@ static const struct ha_setting coordinator_rows[] = {
     {"max_sweep_size", HA_SETTING_TEXT, AT(max_sweep_size), .memory = true, .otherwise = "none",
      OURS, .help = "a sweep's data files, adapters, checkpoints and logs together; 100GiB"},
     {"max_connections", HA_SETTING_INT, AT(max_connections), BETWEEN(16, 1000000),
-     .otherwise = "20000", OURS, .help = "peers of one socket; messages of further ones are dropped"},
+     .otherwise = "15000", OURS, .help = "peers of one socket; messages of further ones are dropped"},
     {"max_requests_per_second", HA_SETTING_INT, AT(max_requests_per_second), BETWEEN(0, 1000000),
      .otherwise = "20000", OURS, .help = "of one connection; further ones are dropped; 0: any"},
     LOG_ROWS,

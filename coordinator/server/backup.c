@@ -7,6 +7,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
@@ -16,7 +18,7 @@
 #include "coordinator/store/artifact.h"
 #include "coordinator/store/backup.h"
 
-enum { KEY_BYTES = 80, FORGOTTEN_MS = 600000, QUIET_SLICES = 4 };
+enum { KEY_BYTES = 80, FORGOTTEN_MS = 600000, QUIET_SLICES = 4, SPARE_BYTES = 64 << 20 };
 
 enum state { COPYING, HASHING, READY, FAILED };
 
@@ -135,12 +137,35 @@ void ha_coordinator_snapshot(struct ha_coordinator *c, int64_t number, const cha
     }
 }
 
+/* The copy shall not take the room that results need. */
+static int check_room(const struct ha_coordinator *c, struct ha_error *err)
+{
+    struct statvfs fs;
+    struct stat st;
+    int64_t free_bytes;
+
+    if (!c->options.database || stat(c->options.database, &st) < 0 ||
+        statvfs(c->options.artifacts, &fs) < 0)
+        return 0;
+    free_bytes = (int64_t)fs.f_bavail * (int64_t)fs.f_frsize;
+    if (free_bytes >= st.st_size + SPARE_BYTES)
+        return 0;
+    return ha_error_set(err, ENOSPC,
+                        "a copy of the database needs %" PRId64 " MiB in %s, and %" PRId64
+                        " MiB are free; free some",
+                        ((int64_t)st.st_size + SPARE_BYTES) >> 20, c->options.artifacts,
+                        free_bytes >> 20);
+}
+
 static int begin(struct ha_request *q, const char *key, struct ha_error *err)
 {
     struct ha_coordinator *c = q->c;
-    struct ha_backup *b = ha_calloc(1, sizeof *b);
-    int r;
+    struct ha_backup *b;
+    int r = check_room(c, err);
 
+    if (r < 0)
+        return r;
+    b = ha_calloc(1, sizeof *b);
     if (!b)
         return ha_error_set(err, ENOMEM, "no memory for a backup");
     ha_utf8_copy(b->key, sizeof b->key, key);

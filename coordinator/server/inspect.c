@@ -4,8 +4,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/error.h"
+#include "coordinator/server/restore.h"
 #include "coordinator/store/artifact.h"
 #include "coordinator/store/backup.h"
 #include "coordinator/store/store.h"
@@ -39,4 +41,33 @@ int ha_inspect(const char *path, struct ha_error *err)
     if (fflush(stdout) == EOF)
         return ha_error_set(err, errno, "standard output: %s", strerror(errno));
     return r;
+}
+
+/* On a terminal only. */
+static void on_progress(void *context, const char *what, int64_t done, int64_t total)
+{
+    (void)context;
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r%s %" PRId64 " of %" PRId64 " artifacts%s", what, done, total,
+                done == total ? "\n" : "");
+}
+
+int ha_restore_and_tell(const struct ha_restore_options *options, struct ha_error *err)
+{
+    struct ha_restore_options told = *options;
+    struct ha_restore_report report;
+    int r;
+
+    told.progress = on_progress;
+    r = ha_restore(&told, &report, err);
+    if (r < 0)
+        return r;
+    printf("%s: %" PRId64 " sweeps, %" PRId64 " artifacts (%" PRId64 " MiB, %" PRId64
+           " of them new here); %" PRId64 " attempts that ran when the backup was taken begin "
+           "anew\n",
+           told.database, report.sweeps, report.artifacts, report.bytes >> 20, report.placed,
+           report.attempts);
+    if (report.replaced[0])
+        printf("what was there before is %s%s\n", told.database, report.replaced);
+    return 0;
 }

@@ -35,6 +35,8 @@ static const struct ha_option options[] = {
     {"server-key", "FILE", "the coordinator's public key"},
     {"insecure-loopback", NULL, "tcp:// without keys, on this machine only"},
     {"set", "KEY=VALUE", "any key of worker.toml (may be repeated)"},
+    {"log-format", "FORMAT", "text or json"},
+    {"log-level", "LEVEL", "debug, info, warning or error"},
     {"watch-fd", "N", "end when this descriptor does: for programs that start a worker"},
     {"check", NULL, "check the settings, print them and end"},
     {"version", NULL, "print the version and end"},
@@ -64,6 +66,8 @@ static const struct {
     {"backend", "backend", false},
     {"key", "key_file", true},
     {"server-key", "server_key_file", true},
+    {"log-format", "log_format", false},
+    {"log-level", "log_level", false},
 };
 
 struct overrides {
