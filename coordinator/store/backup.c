@@ -196,7 +196,9 @@ static int first_row_must_be(struct ha_store *store, const char *sql, const char
 
     if (r == 0)
         r = ha_rows_next(&rows, err);
-    if (r == 1 && (!want || strcmp(ha_rows_text(&rows, 0), want) != 0)) {
+    if (r == 1 && ha_db_verdict_code(ha_rows_text(&rows, 0)) != SQLITE_OK) {
+        r = ha_db_error(store, ha_db_verdict_code(ha_rows_text(&rows, 0)), "check", err);
+    } else if (r == 1 && (!want || strcmp(ha_rows_text(&rows, 0), want) != 0)) {
         ha_error_set(err, EBADMSG, "%s: the database is damaged (%s%s); restore a backup",
                      store->path, want ? "" : "a row refers to none in table of ",
                      ha_rows_text(&rows, 0));

@@ -71,6 +71,10 @@ double ha_rows_real(const struct ha_rows *rows, int column);
 const char *ha_rows_text(const struct ha_rows *rows, int column);
 const void *ha_rows_blob(const struct ha_rows *rows, int column, size_t *ret_bytes);
 
+/* Of a line that PRAGMA quick_check or integrity_check yields: what kept it from reading a page is
+ * no damage.  SQLITE_OK where the line names nothing of the sort. */
+int ha_db_verdict_code(const char *verdict);
+
 /* A generation that no store has. */
 int64_t ha_store_random_generation(void);
 

@@ -194,9 +194,8 @@ void ha_store_close(struct ha_store *store)
     free(store);
 }
 
-/* What kept the check from reading a page is no damage: "... error code=7", an SQLite result code.
- * SQLITE_OK where the verdict names none. */
-static int code_of_verdict(const char *verdict)
+/* "... error code=7", an SQLite result code. */
+int ha_db_verdict_code(const char *verdict)
 {
     static const char words[] = "error code=";
     const char *at = strstr(verdict, words);
@@ -214,7 +213,7 @@ int ha_store_check(struct ha_store *store, struct ha_error *err)
         r = ha_rows_next(&rows, err);
     if (r > 0) {
         const char *verdict = ha_rows_text(&rows, 0);
-        int code = code_of_verdict(verdict);
+        int code = ha_db_verdict_code(verdict);
 
         r = 0;
         if (code != SQLITE_OK)

@@ -52,6 +52,23 @@ printf x >>"$(ls -S run/artifacts/??/* | tail -n 1)"
 check "doctor finds a damaged artifact" sh -c "! hactl doctor --artifacts all --connect $CONTROL --insecure-loopback"
 equal "and says what mends it" "$(grep -c 'backup' check.out)" 1
 
+hactl keys init --keys keys >/dev/null
+hactl keys add node --role worker --keys keys >/dev/null
+check "doctor finds keys in order" doctor --quick --keys keys
+equal "and tells their roles" "$(found ok '1 worker')" 1
+chmod 644 keys/node.key
+check "doctor finds a key that others may read" sh -c "! hactl doctor --quick --keys keys --connect $CONTROL --insecure-loopback"
+equal "and says what mends it" "$(grep -c 'chmod 600' check.out)" 1
+mkdir -p orphan left/7-8-9
+printf '#!/bin/sh\nfor i in 1 2 3 4 5 6 7 8 9; do sleep 1; done\n' >orphan/ha-attempt
+chmod 755 orphan/ha-attempt
+(orphan/ha-attempt job --dir x --contract-fd 3 >/dev/null 2>&1 & echo $! >orphan.pid)
+HA_PIDS="$HA_PIDS $(cat orphan.pid)"
+doctor --quick --work-dir left
+equal "doctor finds an attempt that lost its worker" "$(found problem "process $(cat orphan.pid) ")" 1
+equal "and the folder of one" "$(found note left/7-8-9)" 1
+kill "$(cat orphan.pid)"
+
 printf 'nobody needs this' >stray
 STRAY=$(sha256sum stray | cut -d' ' -f1)
 PLACE=run/artifacts/$(echo "$STRAY" | cut -c1-2)

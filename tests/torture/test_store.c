@@ -12,7 +12,9 @@
 #include "coordinator/store/answer.h"
 #include "coordinator/store/artifact.h"
 #include "coordinator/store/attempt.h"
+#include "coordinator/store/backup.h"
 #include "coordinator/store/cell.h"
+#include "coordinator/store/gc.h"
 #include "coordinator/store/job.h"
 #include "coordinator/store/metric.h"
 #include "coordinator/store/request.h"
@@ -320,6 +322,64 @@ static int whole_file(struct ha_error *err)
     return r;
 }
 
+/* A copy of it: made, read through, looked into. */
+static int copy(struct ha_error *err)
+{
+    struct ha_store_copy *making = NULL;
+    struct ha_store *read = NULL;
+    struct ha_store_facts facts;
+    int r;
+
+    need_store();
+    r = ha_store_copy_begin(store, torture_path("copy.db"), &making, err);
+    while (r == 0)
+        r = ha_store_copy_step(making, 0, err);
+    ha_store_copy_end(making);
+    if (r > 0)
+        r = ha_store_open_copy(torture_path("copy.db"), &read, err);
+    if (r == 0)
+        r = ha_store_check_whole(read, err);
+    if (r == 0)
+        r = ha_store_facts(read, &facts, err);
+    if (read)
+        ha_store_close(read);
+    return r;
+}
+
+static int no_orphan(void *context, const char *sha256)
+{
+    (void)context;
+    (void)sha256;
+    return 0;
+}
+
+/* Everything that may be removed is found and dropped; the turn is then taken back. */
+static int collect(struct ha_error *err)
+{
+    int64_t found = 0;
+    int r;
+
+    need_store();
+    r = ha_store_begin(store, err);
+    if (r == 0)
+        r = ha_store_artifact_add(store, name_of('g'), 3, 1, err);
+    for (int kind = 0; r >= 0 && kind < HA_GC_KINDS; kind++) {
+        struct ha_gc_thing thing = {.key = ""};
+
+        while ((r = ha_store_gc_next(store, (enum ha_gc_kind)kind, thing.key, INT64_MAX, &thing,
+                                     err)) == 1) {
+            r = ha_store_gc_drop(store, (enum ha_gc_kind)kind, &thing, no_orphan, NULL, err);
+            if (r < 0)
+                break;
+            found++;
+        }
+    }
+    if (r >= 0)
+        TORTURE_CHECK(found > 0);
+    ha_store_rollback(store);
+    return r < 0 ? r : 0;
+}
+
 int main(void)
 {
     static const struct torture_scenario scenarios[] = {
@@ -328,6 +388,8 @@ int main(void)
         {"store: the check", whole_file, NULL},
         {"store: opening again", open_again, store_is_sound},
         {"store: making a new one", open_new, NULL},
+        {"store: a copy", copy, store_goes_on},
+        {"store: what nothing needs", collect, store_goes_on},
     };
     int r = torture_run(scenarios, sizeof(scenarios) / sizeof(scenarios[0]), POINTS);
 

@@ -385,6 +385,45 @@ static void a_higher_priority_gets_the_place(void **state)
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+static void clocks_are_compared(void **state)
+{
+    struct bench *b = *state;
+    struct ha_wire_message request = {.kind = HA_WIRE_WORKERS_REQUEST}, *reply;
+    struct ha_wire_message beat = {.kind = HA_WIRE_HEARTBEAT};
+
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    bench_hello_judge(b, JUDGE, "j1", "i1");
+    beat.body.heartbeat.wall_ms = b->wall_ms + 7000;
+    ha_wire_message_destroy(bench_call(b, WORKER, &beat, HA_WIRE_HEARTBEAT_REPLY));
+    beat.body.heartbeat.wall_ms = 0; /* of an older version */
+    ha_wire_message_destroy(bench_call(b, JUDGE, &beat, HA_WIRE_HEARTBEAT_REPLY));
+    reply = bench_call(b, CLIENT, &request, HA_WIRE_WORKERS_REPLY);
+    assert_int_equal(reply->body.workers_reply.n_workers, 2);
+    assert_true(reply->body.workers_reply.workers[0].clock_known);
+    assert_int_equal(reply->body.workers_reply.workers[0].clock_ms, 7000);
+    assert_false(reply->body.workers_reply.workers[1].clock_known);
+    ha_wire_message_destroy(reply);
+}
+
+static void health_is_told(void **state)
+{
+    struct bench *b = *state;
+    struct ha_wire_message request = {.kind = HA_WIRE_HEALTH_REQUEST}, *reply;
+
+    bench_artifact(b, TRAIN_DIGEST);
+    ha_coordinator_set_refused(b->c, 3);
+    ha_coordinator_set_disk_low(b->c, "the disk is nearly full");
+    reply = bench_call(b, CLIENT, &request, HA_WIRE_HEALTH_REPLY);
+    assert_string_equal(reply->body.health_reply.version, "test");
+    assert_int_equal(reply->body.health_reply.artifact_count, 1);
+    assert_int_equal(reply->body.health_reply.refused, 3);
+    assert_int_equal(reply->body.health_reply.now_ms, b->wall_ms);
+    assert_true(reply->body.health_reply.schema >= 6);
+    assert_true(reply->body.health_reply.artifacts_free > 0);
+    assert_string_equal(reply->body.health_reply.disk_low, "the disk is nearly full");
+    ha_wire_message_destroy(reply);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -398,6 +437,8 @@ int main(void)
         CASE(a_job_waits_for_a_worker_that_fits),
         CASE(a_time_limit_counts_only_without_progress),
         CASE(a_higher_priority_gets_the_place),
+        CASE(clocks_are_compared),
+        CASE(health_is_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
