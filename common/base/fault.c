@@ -5,16 +5,20 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { ORDERS = 16, PLACES = 128, TEXT_BYTES = 512 };
+enum { ORDERS = 48, PLACES = 128, TEXT_BYTES = 512 };
+
+enum deed { KILL, HANG, WAIT };
 
 struct order {
-    char name[64], file[256];
+    char name[64], arm[256], file[256];
     long left;
+    enum deed deed;
 };
 
 static struct {
@@ -27,11 +31,11 @@ static struct {
     int n_seen;
 } faults = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* NAME[:N][@FILE] */
-static void add_order(const char *text, size_t size)
+/* NAME[:N][?ARM][@FILE] */
+static void add_order(const char *text, size_t size, enum deed deed)
 {
     struct order *order = &faults.orders[faults.n_orders];
-    char copy[TEXT_BYTES], *file, *count;
+    char copy[TEXT_BYTES], *file, *arm, *count;
 
     if (size == 0 || size >= sizeof(copy) || faults.n_orders == ORDERS)
         return;
@@ -40,25 +44,26 @@ static void add_order(const char *text, size_t size)
     file = strchr(copy, '@');
     if (file)
         *file++ = '\0';
+    arm = strchr(copy, '?');
+    if (arm)
+        *arm++ = '\0';
     count = strchr(copy, ':');
     if (count)
         *count++ = '\0';
     (void)snprintf(order->name, sizeof(order->name), "%s", copy);
     (void)snprintf(order->file, sizeof(order->file), "%s", file ? file : "");
+    (void)snprintf(order->arm, sizeof(order->arm), "%s", arm ? arm : "");
     order->left = count ? strtol(count, NULL, 10) : 1;
+    order->deed = deed;
     faults.n_orders++;
 }
 
-static void read_environment(void)
+static void add_orders(const char *text, enum deed deed)
 {
-    const char *text = getenv("HA_CRASH");
-
-    faults.ready = 1;
-    faults.trace = getenv("HA_CRASH_TRACE");
     while (text && *text) {
         size_t size = strcspn(text, ",");
 
-        add_order(text, size);
+        add_order(text, size, deed);
         text += size + (text[size] == ',');
     }
 }
@@ -89,11 +94,14 @@ static void trace(const char *name)
     append_line(faults.trace, name);
 }
 
-/* May this order still kill? */
-static int claim(const struct order *order)
+/* Is it time for this order? */
+static int is_due(struct order *order, const char *name)
 {
     int fd;
 
+    if (strcmp(order->name, name) != 0 || order->left <= 0 ||
+        (order->arm[0] && access(order->arm, F_OK) < 0) || --order->left > 0)
+        return 0;
     if (!order->file[0])
         return 1;
     fd = open(order->file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -105,15 +113,32 @@ static int claim(const struct order *order)
 
 void ha_fault_point(const char *name)
 {
+    bool hangs = false;
+    long wait_ms = 0;
+
     pthread_mutex_lock(&faults.lock);
-    if (!faults.ready)
-        read_environment();
+    if (!faults.ready) {
+        faults.ready = 1;
+        faults.trace = getenv("HA_CRASH_TRACE");
+        add_orders(getenv("HA_CRASH"), KILL);
+        add_orders(getenv("HA_HANG"), HANG);
+        add_orders(getenv("HA_SLOW"), WAIT);
+    }
     trace(name);
     for (int i = 0; i < faults.n_orders; i++) {
         struct order *order = &faults.orders[i];
 
-        if (strcmp(order->name, name) == 0 && order->left > 0 && --order->left == 0 && claim(order))
+        if (order->deed == WAIT && strcmp(order->name, name) == 0)
+            wait_ms = order->left;
+        if (order->deed == WAIT || !is_due(order, name))
+            continue;
+        if (order->deed == KILL)
             kill(getpid(), SIGKILL);
+        hangs = true;
     }
     pthread_mutex_unlock(&faults.lock);
+    while (hangs)
+        pause();
+    if (wait_ms > 0)
+        usleep((useconds_t)wait_ms * 1000);
 }

@@ -3,11 +3,14 @@
  * HA_CRASH_POINT("name") marks a place at a durable boundary.  In builds with
  * -Dfaults=true the variable
  *
- *     HA_CRASH=NAME[:N][@FILE][,...]
+ *     HA_CRASH=NAME[:N][?ARM][@FILE][,...]
  *
- * kills the process (SIGKILL) when it comes to NAME for the N-th time (1); with
- * FILE only if that file could be made, so that a program that is started anew
- * with the same environment goes on.  HA_CRASH_TRACE=FILE: every point that is
+ * kills the process (SIGKILL) when it comes to NAME for the N-th time (1).  With
+ * ARM only the times count at which that file is there; with FILE it happens only
+ * if that file could be made, so that a program that is started anew with the same
+ * environment goes on.  HA_HANG has the same form: the thread stays there for ever.
+ * HA_SLOW=NAME:MS: it stays there for so many milliseconds, every time.
+ * HA_CRASH_TRACE=FILE: every point that is
  * come to for the first time is appended to FILE, a line each.  All other
  * builds have nothing there.
  *

@@ -12,7 +12,7 @@
 #include "common/base/memory.h"
 #include "common/net/loop.h"
 
-enum { RULES = 32, DEFAULT_MS = 200, RULE_BYTES = 96 };
+enum { RULES = 160, DEFAULT_MS = 200, RULE_BYTES = 96 };
 
 enum fault { DROP, DUP, DELAY, REORDER, FAULTS };
 

@@ -7,6 +7,7 @@
 #include "common/base/buffer.h"
 #include "common/base/clock.h"
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/base/memory_use.h"
@@ -200,6 +201,7 @@ static int report_answer(struct work *work, struct making *making,
                   ha_engine_chat(&work->engine) != NULL, &begin, &size);
     reported.text = reported.raw + begin;
     reported.text_bytes = size;
+    HA_CRASH_POINT("attempt.answer");
     return work->reporter->answer(work->reporter->context, &reported, err);
 }
 

@@ -258,6 +258,7 @@ static void on_metrics(void *user, int64_t cell, int64_t step, const struct ha_d
         n = MAX_METRICS;
     for (int64_t i = 0; i < n; i++)
         list[i] = (struct ha_reported_metric){metrics[i].name, metrics[i].value};
+    HA_CRASH_POINT("attempt.step");
     if (n > 0 && strncmp(metrics[0].name, "eval_", 5) == 0)
         remember_eval(work, cell, metrics, n);
     keep_result(work,
