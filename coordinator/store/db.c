@@ -48,6 +48,11 @@ int ha_db_error(struct ha_store *store, int code, const char *what, struct ha_er
         store->fatal = true;
     if (number == ENOSPC)
         return ha_error_set(err, number, "%s: the disk is full (%s)", store->path, what);
+    if (number == EBADMSG)
+        return ha_error_set(err, number,
+                            "%s: the database is damaged (%s: %s); restore a backup, or begin anew "
+                            "with another folder",
+                            store->path, what, sqlite3_errmsg(store->db));
     return ha_error_set(err, number, "%s: %s: %s", store->path, what, sqlite3_errmsg(store->db));
 }
 
