@@ -267,6 +267,7 @@ static void on_line(void *context, struct work *work, const struct contract_line
             session_attempt_event(daemon->session, id, &line->events[i], now);
         break;
     case CONTRACT_ARTIFACT:
+        HA_CRASH_POINT("worker.artifact_told");
         session_attempt_artifact(daemon->session, id, &line->artifact, line->text, now);
         break;
     case CONTRACT_ERROR: /* kept by work.c for the end */
@@ -411,10 +412,14 @@ static void on_transfer_done(void *context, const struct transfer_result *result
         struct errand *next = done->next;
         struct work *work = find_work(daemon, &done->id);
 
-        if (done->is_upload)
+        if (done->is_upload) {
             upload_done(daemon, done, result);
-        else if (work)
+        } else if (work) {
+            if (result->code < 0)
+                ha_log_warning("job %" PRIu64 ": an input cannot be had: %s", done->id.job,
+                               result->text);
             work_fetched(work, done->sha256, result->code < 0 ? result->text : NULL);
+        }
         free(done);
         done = next;
     }
@@ -445,6 +450,7 @@ static void on_turn_end(void *context)
     struct daemon *daemon = context;
     struct entry *entry = daemon->works;
 
+    HA_CRASH_POINT("worker.turn");
     while (entry) {
         struct entry *next = entry->next;
         struct attempt_id id = *work_id(entry->work);

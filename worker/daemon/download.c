@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/base/error.h"
 #include "common/base/memory.h"
@@ -75,6 +76,18 @@ static void pump(struct download *download, int64_t now_ms)
     }
 }
 
+/* Is the file there already, byte by byte?  A cache may be damaged too. */
+static bool is_there(const struct download *download)
+{
+    char hex[HA_SHA256_HEX_BYTES];
+    struct stat st;
+    int64_t size;
+
+    return stat(download->path, &st) == 0 && st.st_size == download->size &&
+           ha_file_sha256(download->path, hex, &size, NULL) == 0 &&
+           strcmp(hex, download->sha256) == 0;
+}
+
 int download_create(const struct mover_link *link, const char *sha256, int64_t size,
                     const char *path, int64_t now_ms, struct download **ret_download,
                     struct ha_error *err)
@@ -91,12 +104,17 @@ int download_create(const struct mover_link *link, const char *sha256, int64_t s
     download->size = size;
     memcpy(download->sha256, sha256, HA_SHA256_HEX_BYTES);
     download->path = ha_strdup(path);
-    r = download->path ? begin(download, err) : ha_error_set(err, ENOMEM, "out of memory");
+    r = download->path ? 0 : ha_error_set(err, ENOMEM, "out of memory");
+    if (r == 0 && is_there(download))
+        download->state = 1;
+    else if (r == 0)
+        r = begin(download, err);
     if (r < 0) {
         download_destroy(download);
         return r;
     }
-    pump(download, now_ms);
+    if (download->state == 0)
+        pump(download, now_ms);
     *ret_download = download;
     return 0;
 }

@@ -46,7 +46,8 @@ int64_t upload_size(const struct upload *upload);
 
 struct download;
 
-/* Fetch size bytes with this digest into path. */
+/* Fetch size bytes with this digest into path.  A file that is there already is
+ * hashed, which takes a while, and replaced if it is another one. */
 int download_create(const struct mover_link *link, const char *sha256, int64_t size,
                     const char *path, int64_t now_ms, struct download **ret_download,
                     struct ha_error *err);

@@ -223,7 +223,14 @@ void work_check_child(struct work *work)
 /* ---- fetching ----------------------------------------------------------------------------------
  */
 
-/* Give an input its place in the attempt's folder, if it is in the cache. */
+/* Work goes on without it, only slower: the attempt starts anew. */
+static bool is_optional(const struct ha_wire_input *input)
+{
+    return strcmp(input->path, "inputs/reference") == 0 ||
+           strncmp(input->path, "inputs/checkpoint/", strlen("inputs/checkpoint/")) == 0;
+}
+
+/* Give an input its place in the attempt's folder, from the cache. */
 static int place_input(struct work *work, const struct ha_wire_input *input, struct ha_error *err)
 {
     char *path = ha_path_join(work->folder, input->path);
@@ -237,23 +244,14 @@ static int place_input(struct work *work, const struct ha_wire_input *input, str
 static void fetch_input(struct work *work, int64_t i)
 {
     const struct ha_wire_input *input = &grant_of(work)->inputs[i];
-    struct ha_error err = {0};
-    int r;
 
     if (strncmp(input->path, inputs_folder, strlen(inputs_folder)) != 0 ||
         input->sha256[0] == '\0') {
         end(work, ATTEMPT_REFUSED, "the job names an input that is not below inputs/");
         return;
     }
-    r = place_input(work, input, &err);
-    if (r == 0) {
-        work->have[i] = true;
-        work->n_missing--;
-    } else if (r == -ENOENT) {
-        work->options.fetch(work->options.context, work, input->sha256, input->size);
-    } else {
-        end(work, ATTEMPT_FAILED, ha_error_text(&err));
-    }
+    /* Also when the cache has it: whoever fetches sees that it is not damaged. */
+    work->options.fetch(work->options.context, work, input->sha256, input->size);
 }
 
 void work_fetched(struct work *work, const char *sha256, const char *text)
@@ -261,14 +259,16 @@ void work_fetched(struct work *work, const char *sha256, const char *text)
     const struct ha_wire_grant *grant = grant_of(work);
     struct ha_error err = {0};
 
-    if (text) {
-        end(work, ATTEMPT_FAILED, text);
-        return;
-    }
     for (int64_t i = 0; i < grant->n_inputs && work->stage == FETCHING; i++) {
-        if (work->have[i] || strcmp(grant->inputs[i].sha256, sha256) != 0)
+        const struct ha_wire_input *input = &grant->inputs[i];
+
+        if (work->have[i] || strcmp(input->sha256, sha256) != 0)
             continue;
-        if (place_input(work, &grant->inputs[i], &err) < 0) {
+        if (text && !is_optional(input)) {
+            end(work, ATTEMPT_FAILED, text);
+            return;
+        }
+        if (!text && place_input(work, input, &err) < 0) {
             end(work, ATTEMPT_FAILED, ha_error_text(&err));
             return;
         }

@@ -309,6 +309,37 @@ static void downloads_over_any_network(void **state)
     }
 }
 
+static void looks_at_what_is_there(void **state)
+{
+    char damaged[SIZE];
+    struct download *download;
+    char *bytes;
+    size_t size;
+    int64_t now = 0;
+
+    (void)state;
+    memcpy(store.bytes, content, SIZE);
+    assert_int_equal(ha_file_write(other, content, SIZE, 0600, NULL), 0);
+    assert_int_equal(download_create(&link_to_store, sha256, SIZE, other, 0, &download, NULL), 0);
+    assert_int_equal(download_state(download, &(const char *){0}), 1);
+    assert_int_equal(store.n_queue, 0);
+    download_destroy(download);
+
+    memcpy(damaged, content, SIZE);
+    damaged[SIZE / 2] ^= 1;
+    assert_int_equal(ha_file_write(other, damaged, SIZE, 0600, NULL), 0);
+    assert_int_equal(download_create(&link_to_store, sha256, SIZE, other, 0, &download, NULL), 0);
+    assert_int_equal(run_download(download, &now), 1);
+    assert_int_equal(ha_file_read(other, SIZE, &bytes, &size, NULL), 0);
+    assert_memory_equal(bytes, content, SIZE);
+    free(bytes);
+    download_destroy(download);
+    assert_int_equal(unlink(other), 0);
+    while (store.n_queue > 0)
+        ha_wire_message_destroy(store.queue[--store.n_queue]);
+    memset(store.bytes, 0, SIZE);
+}
+
 static void refuses_another_content(void **state)
 {
     struct download *download;
@@ -375,6 +406,7 @@ int main(void)
         TEST(uploads_an_empty_file),
         TEST(tells_that_a_file_cannot_be_read),
         TEST(downloads_over_any_network),
+        TEST(looks_at_what_is_there),
         TEST(refuses_another_content),
         TEST(tells_what_the_store_says),
         cmocka_unit_test_setup_teardown(gives_up_what_is_never_stored, set_up, tear_down),
