@@ -13,6 +13,7 @@
 #include "common/base/error.h"
 #include "common/base/fault.h"
 #include "common/base/hash.h"
+#include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/base/path.h"
 #include "common/io/file.h"
@@ -224,6 +225,22 @@ static int64_t complete_size(const struct ha_disk *disk, const char *sha256)
     return size;
 }
 
+/* A file that lost its bytes after it was stored must not keep them from coming
+ * again.  True when it was removed. */
+static bool drop_damaged(struct ha_disk *disk, const char *sha256)
+{
+    char *path = final_path(disk, sha256), hex[HA_SHA256_HEX_BYTES];
+    int64_t size;
+    bool damaged = path && ha_file_sha256(path, hex, &size, NULL) == 0 && strcmp(hex, sha256) != 0;
+
+    if (damaged) {
+        ha_log_warning("artifact %s was damaged on the disk; it is taken anew", sha256);
+        unlink(path);
+    }
+    free(path);
+    return damaged;
+}
+
 int ha_disk_state(struct ha_disk *disk, const char *sha256, int64_t size, int64_t *ret_have,
                   struct ha_error *err)
 {
@@ -231,6 +248,8 @@ int ha_disk_state(struct ha_disk *disk, const char *sha256, int64_t size, int64_
     struct upload *upload;
     int r;
 
+    if (complete >= 0 && complete != size && drop_damaged(disk, sha256))
+        complete = -1;
     if (complete >= 0 && complete != size)
         return ha_error_set(err, EINVAL, "artifact %s has %lld bytes, not %lld", sha256,
                             (long long)complete, (long long)size);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/base/hash.h"
 #include "common/base/path.h"
@@ -147,6 +148,21 @@ static void sizes_are_checked(void **state)
     assert_int_equal(ha_disk_state(disk, sha256, 13, &have, NULL), -EINVAL);
 }
 
+static void a_file_that_was_cut_is_taken_anew(void **state)
+{
+    static const char text[] = "hello, world";
+    char hex[HA_SHA256_HEX_BYTES], path[256];
+    const char *sha256 = hash_of(text, hex);
+
+    (void)state;
+    assert_int_equal(write_part(sha256, text, 0, 12), 12);
+    snprintf(path, sizeof path, "%s/%.2s/%s", artifacts, sha256, sha256);
+    assert_int_equal(truncate(path, 5), 0);
+    assert_int_equal(state_of(sha256, 12), 0);
+    assert_int_equal(write_part(sha256, text, 0, 12), 12);
+    assert_int_equal(state_of(sha256, 12), 12);
+}
+
 static void an_empty_file(void **state)
 {
     char hex[HA_SHA256_HEX_BYTES];
@@ -198,10 +214,15 @@ static void the_reserve_comes_and_goes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(an_upload_in_pieces),         CASE(an_upload_goes_on_after_a_restart),
-        CASE(the_last_step_is_done_again), CASE(wrong_bytes_are_thrown_away),
-        CASE(sizes_are_checked),           CASE(an_empty_file),
-        CASE(many_uploads_at_once),        CASE(the_reserve_comes_and_goes),
+        CASE(an_upload_in_pieces),
+        CASE(an_upload_goes_on_after_a_restart),
+        CASE(the_last_step_is_done_again),
+        CASE(wrong_bytes_are_thrown_away),
+        CASE(a_file_that_was_cut_is_taken_anew),
+        CASE(sizes_are_checked),
+        CASE(an_empty_file),
+        CASE(many_uploads_at_once),
+        CASE(the_reserve_comes_and_goes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
