@@ -123,6 +123,7 @@ static void beat(struct ha_judge_session *session, int64_t now_ms)
 static void forget_connection(struct ha_judge_session *session, int64_t now_ms)
 {
     session->known = false;
+    session->grant_lost = true;
     session->next_beat_ms = now_ms;
     for (int kind = 0; kind < ASKS; kind++)
         session->asks[kind].request_id = 0;
@@ -142,6 +143,17 @@ void session_pump(struct ha_judge_session *session, int64_t now_ms)
     }
 }
 
+/* A request ended without the answer that it is for. */
+static void ask_lost(struct ha_judge_session *session, enum request_kind kind)
+{
+    if (kind == ASK_ITEMS)
+        session->grant_lost = true;
+    else if (kind == ASK_BEGIN)
+        items_begin_lost(session);
+    else
+        delivery_lost(session, kind);
+}
+
 static void repeat_unanswered(struct ha_judge_session *session, int64_t now_ms)
 {
     for (int kind = 0; kind < ASKS; kind++) {
@@ -152,10 +164,7 @@ static void repeat_unanswered(struct ha_judge_session *session, int64_t now_ms)
         if (ask->request_id == 0 || now_ms < ask->sent_ms + ANSWER_MS)
             continue;
         ask->request_id = 0;
-        if (kind == ASK_BEGIN)
-            items_begin_lost(session);
-        else if (kind != ASK_ITEMS)
-            delivery_lost(session, (enum request_kind)kind);
+        ask_lost(session, (enum request_kind)kind);
     }
 }
 
@@ -262,10 +271,7 @@ static void take_error(struct ha_judge_session *session, const struct ha_wire_me
             continue;
         ask->request_id = 0;
         ask->not_before_ms = now_ms + ERROR_MS;
-        if (kind == ASK_BEGIN)
-            items_begin_lost(session);
-        else if (kind != ASK_ITEMS)
-            delivery_lost(session, (enum request_kind)kind);
+        ask_lost(session, (enum request_kind)kind);
     }
 }
 
@@ -293,7 +299,7 @@ void ha_judge_session_receive(struct ha_judge_session *session,
         take_error(session, message, now_ms);
         break;
     case HA_WIRE_ITEMS_GRANT:
-        if (answers(session, ASK_ITEMS, message) || message->request_id == 0)
+        if (answers(session, ASK_ITEMS, message))
             items_take_grant(session, &message->body.items_grant, now_ms);
         break;
     case HA_WIRE_ITEMS_BEGIN_REPLY:

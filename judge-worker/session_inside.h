@@ -65,6 +65,7 @@ struct ha_judge_session {
     int64_t heartbeat_ms, next_beat_ms, heard_ms;
     int64_t next_poll_ms, poll_wait_ms; /* for items */
     int64_t next_send_ms;               /* when a limit lets the next item go */
+    bool grant_lost;                    /* a request for items was not answered */
     int64_t unkept_until_ms;            /* the spool could not be written: nothing is sent before */
     char last_note[256];
 

@@ -142,20 +142,44 @@ static int64_t room(const struct ha_judge_session *session, int64_t now_ms)
     return limit > active ? limit - active : 0;
 }
 
+/* Everything that was leased to us and is not over for us.  False without memory. */
+static bool list_held(const struct ha_judge_session *session, struct ha_wire_items_request *request)
+{
+    int64_t room = session->n_items + session->n_deliveries;
+    struct ha_wire_item_ref *held = ha_calloc(room, sizeof *held);
+    int64_t n = 0;
+
+    if (!held)
+        return false;
+    for (const struct item *item = session->items; item; item = item->next)
+        held[n++] = (struct ha_wire_item_ref){.item = item->id, .epoch = item->epoch};
+    for (const struct delivery *at = session->deliveries; at; at = at->next)
+        held[n++] = (struct ha_wire_item_ref){.item = at->record.item,
+                                              .epoch = {at->record.generation, at->record.number}};
+    request->lists_held = true;
+    request->held = held;
+    request->n_held = n;
+    return true;
+}
+
 void items_request(struct ha_judge_session *session, int64_t now_ms)
 {
-    int64_t free = room(session, now_ms);
+    int64_t places = room(session, now_ms);
     struct ha_wire_message message = {.kind = HA_WIRE_ITEMS_REQUEST};
 
     if (now_ms < session->next_poll_ms || !session_may_ask(session, ASK_ITEMS, now_ms))
         return;
     /* A request for every single place would be as many requests as items. */
-    if (free == 0 || (session->n_items > 0 && free < session->options.concurrency / 8)) {
+    if (places == 0 || (session->n_items > 0 && places < session->options.concurrency / 8)) {
         session->next_poll_ms = now_ms + POLL_MAX_MS;
         return;
     }
-    message.body.items_request.max_items = (uint32_t)(free < GRANT_ITEMS ? free : GRANT_ITEMS);
+    message.body.items_request.max_items = (uint32_t)(places < GRANT_ITEMS ? places : GRANT_ITEMS);
+    if (session->grant_lost && !list_held(session, &message.body.items_request))
+        return;                  /* the next tick tries again */
+    session->grant_lost = false; /* until this one is lost, too */
     session_ask(session, ASK_ITEMS, &message, now_ms);
+    free(message.body.items_request.held);
 }
 
 /* A place has become free. */

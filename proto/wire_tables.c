@@ -206,8 +206,16 @@ static const struct wire_field revoke_fields[] = {
 };
 TYPE(revoke);
 
+static const struct wire_field item_ref_fields[] = {
+    PLAIN(item_ref, item, ANY),
+    SUB(item_ref, epoch, epoch),
+};
+TYPE(item_ref);
+
 static const struct wire_field items_request_fields[] = {
     PLAIN(items_request, max_items, ANY),
+    PLAIN(items_request, lists_held, ANY),
+    SUBS(items_request, held, item_ref),
 };
 TYPE(items_request);
 
@@ -237,12 +245,6 @@ static const struct wire_field items_grant_fields[] = {
     SUBS(items_grant, items, item),
 };
 TYPE(items_grant);
-
-static const struct wire_field item_ref_fields[] = {
-    PLAIN(item_ref, item, ANY),
-    SUB(item_ref, epoch, epoch),
-};
-TYPE(item_ref);
 
 static const struct wire_field items_begin_fields[] = {
     SUBS(items_begin, items, item_ref),

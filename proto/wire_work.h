@@ -227,8 +227,19 @@ struct ha_wire_revoke {
     const char *reason;
 };
 
+struct ha_wire_item_ref {
+    uint64_t item;
+    struct ha_wire_epoch epoch;
+};
+
+/* Counts once, in the order of request ids: an older or repeated one gets nothing. */
 struct ha_wire_items_request {
     uint32_t max_items; /* free places; 0 is legal (asks for nothing) */
+    /* a grant may have been lost: what is leased to this judge worker and not in held is free
+     * again */
+    bool lists_held;
+    struct ha_wire_item_ref *held;
+    int64_t n_held;
 };
 
 struct ha_wire_judge_spec {
@@ -257,11 +268,6 @@ struct ha_wire_items_grant {
     int64_t n_judges;
     struct ha_wire_item *items;
     int64_t n_items;
-};
-
-struct ha_wire_item_ref {
-    uint64_t item;
-    struct ha_wire_epoch epoch;
 };
 
 /* "I am about to send": recorded with its money reservation before the call. */

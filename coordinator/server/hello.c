@@ -140,10 +140,11 @@ static char *join_labels(const struct ha_wire_hello *hello)
 static int remember(struct ha_request *q, struct ha_member *m, int64_t id, struct ha_error *err)
 {
     const struct ha_wire_hello *hello = &q->message->body.hello;
+    bool same = m && strcmp(m->instance, hello->instance) == 0;
     struct ha_caller *caller;
     char *labels;
 
-    if (m && strcmp(m->instance, hello->instance) != 0 && ha_member_void(m) < 0)
+    if (m && !same && ha_member_void(m) < 0)
         return ha_error_set(err, ENOMEM, "no memory for another worker");
     if (!m)
         m = ha_member_add(q->c, id, hello->role == HA_WIRE_ROLE_JUDGE);
@@ -158,6 +159,8 @@ static int remember(struct ha_request *q, struct ha_member *m, int64_t id, struc
         return ha_error_set(err, ENOMEM, "no memory for another worker");
     caller->role = hello->role;
     caller->member = m;
+    if (!same)
+        m->items_request = 0;
     m->peer = q->origin->peer;
     m->heard_ms = q->c->boot_ms;
     m->seen_wall_ms = q->c->wall_ms;

@@ -54,6 +54,7 @@ struct ha_member {
     struct ha_speed speed; /* from what it has finished */
     struct ha_progress *running;
     int64_t running_count;
+    uint64_t items_request; /* of a judge worker: the last request for items that counted */
 };
 
 /* A connection that said hello. */

@@ -150,13 +150,23 @@ static int lease_of_judge(struct grant *g, int64_t judge, struct ha_error *err)
 
 int ha_handle_items_request(struct ha_request *q, struct ha_error *err)
 {
-    struct grant g = {.q = q, .wanted = q->message->body.items_request.max_items};
+    const struct ha_wire_items_request *request = &q->message->body.items_request;
+    struct grant g = {.q = q, .wanted = request->max_items};
+    struct ha_member *m = q->caller->member;
     int r = 0;
 
     q->reply.kind = HA_WIRE_ITEMS_GRANT;
+    /* Nobody waits for the answer of an older one: what it got would be lost. */
+    if (q->message->request_id <= m->items_request)
+        return 0;
+    if (request->lists_held)
+        r = ha_judging_reconcile(q->c, &q->by, m, request->held, request->n_held, err);
+    if (r < 0)
+        return r;
+    m->items_request = q->message->request_id;
     if (g.wanted > ITEMS_LIMIT)
         g.wanted = ITEMS_LIMIT;
-    if (q->caller->member->draining || q->caller->member->drained || g.wanted == 0)
+    if (m->draining || m->drained || g.wanted == 0)
         return 0;
     r = ha_store_item_each_judge(q->c->store, add_judge, &g, err);
     if (r < 0)
@@ -236,6 +246,8 @@ static int begin_one(struct ha_request *q, const struct ha_wire_item_ref *ref, d
         return reply_waits(q, &item, err);
     /* A request that is repeated finds its call begun already. */
     r = ha_store_call_open(q->c->store, item.id, item.epoch, &call, err);
+    if (r == 1 && call == 0)
+        return refuse(q, ref->item, "its call was made already", err);
     if (r == 0) {
         r = ha_store_hold_of_result(q->c->store, item.result, NULL, NULL, err);
         if (r != 0)

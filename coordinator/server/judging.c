@@ -1,7 +1,10 @@
 #include "coordinator/server/judging.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "common/base/memory.h"
 #include "coordinator/core/retry.h"
 #include "coordinator/store/call.h"
 #include "coordinator/store/item.h"
@@ -77,5 +80,63 @@ int ha_judging_lose(struct ha_coordinator *c, const struct ha_by *by, struct ha_
         if (r < 0)
             break;
     }
+    return r;
+}
+
+/* ---- what a judge worker holds ----------------------------------------------------------- */
+
+static int compare_refs(const void *left, const void *right)
+{
+    const struct ha_wire_item_ref *a = left, *b = right;
+
+    return a->item < b->item ? -1 : a->item > b->item;
+}
+
+static bool is_held(const struct ha_wire_item_ref *held, int64_t n, const struct ha_epoch *epoch,
+                    int64_t item)
+{
+    int64_t low = 0, high = n;
+
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+
+        if ((int64_t)held[middle].item < item)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (; low < n && (int64_t)held[low].item == item; low++) {
+        if ((int64_t)held[low].epoch.generation == epoch->generation &&
+            (int64_t)held[low].epoch.number == epoch->number)
+            return true;
+    }
+    return false;
+}
+
+int ha_judging_reconcile(struct ha_coordinator *c, const struct ha_by *by, struct ha_member *m,
+                         const struct ha_wire_item_ref *held, int64_t n_held, struct ha_error *err)
+{
+    struct ha_wire_item_ref *sorted = ha_calloc(n_held, sizeof *sorted);
+    struct ha_item_row item;
+    int64_t id = 0;
+    int r;
+
+    if (!sorted)
+        return ha_error_set(err, ENOMEM, "no memory for a list of items");
+    if (n_held > 0) {
+        memcpy(sorted, held, (size_t)n_held * sizeof *sorted);
+        qsort(sorted, (size_t)n_held, sizeof *sorted, compare_refs);
+    }
+    while ((r = ha_store_item_next_leased(c->store, m->id, id, &id, err)) == 1) {
+        struct ha_epoch epoch = {.generation = ha_store_generation(c->store)};
+
+        r = ha_store_item_get(c->store, id, &item, err);
+        epoch.number = r == 1 ? item.epoch : 0;
+        if (r == 1 && !is_held(sorted, n_held, &epoch, id))
+            r = lose_item(c, by, &item, "its judge worker does not have it", err);
+        if (r < 0)
+            break;
+    }
+    free(sorted);
     return r;
 }

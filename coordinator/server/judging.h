@@ -21,4 +21,8 @@ int ha_judging_send_failed(struct ha_coordinator *c, const struct ha_by *by,
 bool ha_judging_holds(const struct ha_coordinator *c, const struct ha_member *m,
                       const struct ha_item_row *item, const struct ha_wire_epoch *epoch);
 
+/* Take back what is leased to this judge worker and is not among these. */
+int ha_judging_reconcile(struct ha_coordinator *c, const struct ha_by *by, struct ha_member *m,
+                         const struct ha_wire_item_ref *held, int64_t n_held, struct ha_error *err);
+
 #endif

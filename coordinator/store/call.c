@@ -206,7 +206,8 @@ int ha_store_call_open(struct ha_store *store, int64_t item, int64_t epoch, int6
                        struct ha_error *err)
 {
     return ha_db_int(store, ret_call, err,
-                     "SELECT id FROM judge_call WHERE item = ? AND epoch = ? AND state = 'begun'",
+                     "SELECT CASE state WHEN 'begun' THEN id ELSE 0 END FROM judge_call"
+                     " WHERE item = ? AND epoch = ? ORDER BY id DESC LIMIT 1",
                      "ii", item, epoch);
 }
 

@@ -38,7 +38,8 @@ enum ha_call_taken {
 int ha_store_call_reply(struct ha_store *store, const struct ha_call_reply *reply, int64_t now_ms,
                         enum ha_call_taken *ret_taken, struct ha_error *err);
 
-/* The call of this lease that was begun and has no reply: 1 or 0. */
+/* The call of this lease: 1, and *ret_call is 0 when it is over already; 0: none was
+ * begun.  A lease has one call. */
 int ha_store_call_open(struct ha_store *store, int64_t item, int64_t epoch, int64_t *ret_call,
                        struct ha_error *err);
 

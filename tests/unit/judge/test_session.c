@@ -509,6 +509,31 @@ static void repeats_what_was_not_answered(void **state)
     end_world(&w);
 }
 
+static void lists_what_it_has_after_a_lost_grant(void **state)
+{
+    struct ha_wire_message *request;
+    struct world w;
+
+    (void)state;
+    begin_world(&w);
+    welcome(&w);
+    grant_ids(&w, 1, 2);
+    for (int i = 0; i < 5; i++) { /* the next request has no answer */
+        pass(&w, 3000);
+        answer(&w, 0, (struct ha_wire_message){.kind = HA_WIRE_HEARTBEAT_REPLY});
+    }
+    request = take(&w, HA_WIRE_ITEMS_REQUEST);
+    assert_false(request->body.items_request.lists_held);
+    ha_wire_message_destroy(request);
+    request = take(&w, HA_WIRE_ITEMS_REQUEST);
+    assert_true(request->body.items_request.lists_held);
+    assert_int_equal(request->body.items_request.n_held, 2);
+    assert_int_equal(request->body.items_request.held[1].item, 2);
+    assert_int_equal(request->body.items_request.held[1].epoch.number, 102);
+    ha_wire_message_destroy(request);
+    end_world(&w);
+}
+
 static void sends_nothing_while_the_coordinator_is_away(void **state)
 {
     struct world w;
@@ -758,6 +783,7 @@ int main(void)
         cmocka_unit_test(asks_again_with_the_fault),
         cmocka_unit_test(drops_what_may_not_be_sent),
         cmocka_unit_test(repeats_what_was_not_answered),
+        cmocka_unit_test(lists_what_it_has_after_a_lost_grant),
         cmocka_unit_test(sends_nothing_while_the_coordinator_is_away),
         cmocka_unit_test(says_hello_again_when_told_so),
         cmocka_unit_test(offers_the_spool_again),

@@ -160,6 +160,69 @@ static void a_repeated_begin_is_one_call(void **state)
     assert_int_equal(again.call, item.call);
 }
 
+/* Says what it has of `items`; how many it gets. */
+static int64_t ask_holding(struct bench *b, const struct fake_item *items, int64_t n)
+{
+    struct ha_wire_item_ref held[8];
+    struct ha_wire_message ask = {
+        .kind = HA_WIRE_ITEMS_REQUEST,
+        .body.items_request = {.max_items = 10, .lists_held = true, .held = held, .n_held = n}};
+    struct ha_wire_message *grant;
+    int64_t count;
+
+    for (int64_t i = 0; i < n; i++)
+        held[i] = (struct ha_wire_item_ref){.item = items[i].item, .epoch = items[i].epoch};
+    grant = bench_call(b, JUDGE, &ask, HA_WIRE_ITEMS_GRANT);
+    count = grant->body.items_grant.n_items;
+    ha_wire_message_destroy(grant);
+    return count;
+}
+
+static void what_a_lost_grant_held_is_free_again(void **state)
+{
+    struct bench *b = *state;
+    struct fake_item items[6];
+
+    answer_all(b);
+    assert_int_equal(bench_items(b, JUDGE, items, 6), 6);
+    assert_true(bench_begin(b, JUDGE, &items[5], 0));
+    assert_int_equal(ask_holding(b, items, 4), 2);     /* the call of one may be paid: a send */
+    assert_false(bench_begin(b, JUDGE, &items[4], 0)); /* of the older lease */
+    assert_true(bench_begin(b, JUDGE, &items[3], 0));
+}
+
+static void an_older_request_gets_nothing(void **state)
+{
+    struct bench *b = *state;
+    struct fake_item item;
+    struct ha_wire_message late = {.kind = HA_WIRE_ITEMS_REQUEST,
+                                   .body.items_request = {.max_items = 10, .lists_held = true}};
+    struct ha_wire_message *grant;
+    uint64_t next;
+
+    answer_all(b);
+    assert_int_equal(bench_items(b, JUDGE, &item, 1), 1);
+    next = b->next_request;
+    b->next_request = 0;
+    grant = bench_call(b, JUDGE, &late, HA_WIRE_ITEMS_GRANT);
+    b->next_request = next;
+    assert_int_equal(grant->body.items_grant.n_items, 0);
+    ha_wire_message_destroy(grant);
+    assert_true(bench_begin(b, JUDGE, &item, 0));
+}
+
+static void a_late_begin_makes_no_second_call(void **state)
+{
+    struct bench *b = *state;
+    struct fake_item item;
+
+    answer_all(b);
+    assert_int_equal(bench_items(b, JUDGE, &item, 1), 1);
+    assert_true(bench_begin(b, JUDGE, &item, 0));
+    bench_raw(b, JUDGE, &item, 0);
+    assert_false(bench_begin(b, JUDGE, &item, 0));
+}
+
 static void a_repeated_outcome_scores_once(void **state)
 {
     struct bench *b = *state;
@@ -398,6 +461,9 @@ int main(void)
         CASE(items_of_a_prompt_come_together),
         CASE(samples_are_items_of_their_own),
         CASE(a_repeated_begin_is_one_call),
+        CASE(what_a_lost_grant_held_is_free_again),
+        CASE(an_older_request_gets_nothing),
+        CASE(a_late_begin_makes_no_second_call),
         CASE(a_repeated_outcome_scores_once),
         CASE(scores_need_their_reply),
         CASE(fifteen_scores_are_none),
