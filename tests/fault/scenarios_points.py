@@ -1,0 +1,66 @@
+"""Every crash point of the code is come to, and nothing is lost by it."""
+import re
+
+from frame import ROOT, expect, scenario
+
+# Come to elsewhere (4: migrations), or only with logs of 1,000 pages.
+ELSEWHERE = {"coordinator.in_migration", "coordinator.after_migration",
+             "coordinator.before_wal_checkpoint", "coordinator.after_wal_checkpoint"}
+
+
+def points():
+    found = set()
+    for folder in ("common", "coordinator", "worker", "judge-worker"):
+        for path in (ROOT / folder).rglob("*.c"):
+            found |= set(re.findall(r'HA_CRASH_POINT\("([a-z_.]+)"\)', path.read_text()))
+    return sorted(found - ELSEWHERE)
+
+
+def crash_at_each(test, program, names):
+    c = test.cluster(strategies=["base", "mid"], step_ms=120, retry="max_attempts = 100")
+    claims = c.dir / "claims"
+    claims.mkdir()
+    # The coordinator writes one such file, at its start.
+    orders = ",".join(f"{name}:{test.random.randrange(1, 4) if name[0] != 'f' else 1}"
+                      f"@{claims}/{name}" for name in names)
+    env = {"HA_CRASH": orders}
+    mine = {key: env if key == program else None for key in ("coordinator", "worker", "judge")}
+    c.start_evaluator()
+    c.start_coordinator()
+    c.submit()
+    c.coordinator.kill()  # it is started by the supervisor, as the others are
+    deaths = c.supervise({
+        "coordinator": lambda: c.start_coordinator(env=mine["coordinator"]),
+        "w1": lambda: c.start_worker(env=mine["worker"]),
+        "j1": lambda: c.start_judge(env=mine["judge"])}, 200)
+    test.verify(c)
+    reached = {path.name for path in claims.iterdir()}
+    test.note(f"{len(reached)} of {len(names)} points, {deaths} deaths")
+    expect(len(reached) >= len(names) - 1, f"not come to: {sorted(set(names) - reached)}")
+
+
+def add(program, prefixes, what):
+    @scenario(f"points-{program}", f"{what} killed at each of its crash points")
+    def run(test):
+        crash_at_each(test, program,
+                      [n for n in points() if n.startswith(prefixes) and n != "worker.turn"])
+    return run
+
+
+add("coordinator", ("coordinator.", "file."), "the coordinator")
+add("worker", ("worker.", "attempt.", "file."), "worker and attempt")
+add("judge", ("judge.",), "the judge worker")
+
+
+@scenario("all", "every program is killed at once, twice")
+def all_at_once(test):
+    c = test.cluster(step_ms=60)
+    worker, judge = c.start_all()
+    for _ in range(2):
+        c.wait_training(steps=test.random.randrange(1, 12))
+        for process in (c.coordinator, worker, judge):
+            process.kill()
+        c.start_coordinator()
+        worker, judge = c.start_worker(), c.start_judge()
+    c.wait_done()
+    test.verify(c)

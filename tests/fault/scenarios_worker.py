@@ -1,0 +1,315 @@
+"""Workers and attempts are killed, stopped, stuck: 8 to 10, 15, 17, 20, 23, 24, 30, 32."""
+import os
+import signal
+import time
+
+import checker
+from frame import Orders, expect, reference, scenario, until
+
+
+def attempts_of(c, kind="train"):
+    return c.query("SELECT a.number, a.state, a.outcome, a.reason FROM attempt a JOIN job j ON"
+                   " j.id = a.job WHERE j.kind = ? ORDER BY a.job, a.number", kind)
+
+
+def gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        return file.read().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+@scenario(8, "worker killed in the middle of a job")
+def worker_killed(test):
+    c = test.cluster(step_ms=100)
+    worker, _ = c.start_all()
+    c.wait_training(steps=test.random.randrange(1, 40))
+    children = worker.children()
+    expect(children, "an attempt runs")
+    worker.kill()
+    until(5, lambda: all(gone(pid) for pid in children), "the attempt dies with its worker")
+    c.start_worker()
+    c.wait_done()
+    test.verify(c)
+    rows = attempts_of(c)
+    expect([r[0] for r in rows] == [1, 2], f"one attempt more: {rows}")
+
+
+@scenario("8b", "attempt killed in the middle of a job")
+def attempt_killed(test):
+    c = test.cluster(step_ms=100)
+    worker, _ = c.start_all()
+    c.wait_training(steps=test.random.randrange(1, 40))
+    for pid in worker.children():
+        os.kill(pid, signal.SIGKILL)
+    c.wait_done()
+    test.verify(c)
+    rows = attempts_of(c)
+    expect([r[0] for r in rows] == [1, 2] and rows[0][2] == "failed" and "SIGKILL" in rows[0][3],
+           f"a crash with its reason: {rows}")
+
+
+@scenario(9, "worker stopped for longer than its lease, its job is run elsewhere, it goes on")
+def zombie(test):
+    c = test.cluster(step_ms=250)
+    worker, _ = c.start_all()
+    c.wait_training()
+    worker.kill(signal.SIGSTOP)
+    c.start_worker("w2")
+    until(30, lambda: any(e["subject"] == "worker w1" and e["to"] == "lost" for e in c.events()),
+          "the stopped worker is lost")
+    until(30, lambda: any(s["stage"] == "train" and s["worker"] == "w2" for s in c.stages()),
+          "its job is run by the other")
+    worker.kill(signal.SIGCONT)
+    until(30, lambda: worker.said("its lease is over") or worker.said("does not list this attempt"),
+          "the zombie is told")
+    c.wait_done()
+    test.verify(c)
+    rows = attempts_of(c)
+    expect(len(rows) == 2 and rows[0][2] == "lost" and rows[1][2] == "done", f"attempts: {rows}")
+
+
+@scenario(10, "the main loop of a worker hangs while its network thread lives")
+def hangs(test):
+    c = test.cluster(step_ms=250)
+    c.start_evaluator()
+    c.start_coordinator()
+    c.submit()
+    c.start_judge()
+    arm = c.dir / "arm"
+    worker = c.start_worker(env={"HA_HANG": f"worker.turn?{arm}"})
+    c.wait_training()
+    arm.touch()
+    seen = set()
+
+    def lost():
+        done = c.hactl("workers", check=False, timeout=20)
+        for state in ("late", "lost"):
+            if f" {state}" in done.stdout:
+                seen.add(state)
+        return "lost" in seen
+    until(30, lost, "a worker that hangs is lost")
+    expect("late" in seen, "it was late before")
+    c.start_worker("w2")
+    c.wait_done()
+    worker.kill()
+    test.verify(c)
+
+
+@scenario("15a", "a second worker of the same name on the same machine takes over")
+def same_name(test):
+    c = test.cluster(step_ms=200)
+    first, _ = c.start_all()
+    c.wait_training()
+    second = c.start_worker("w1", work_dir=c.dir / "second", log="w1-second")
+    until(30, lambda: first.said("took the name"), "the first is told why")
+    until(30, lambda: not first.children(), "the first stops its attempt")
+    c.wait_done()
+    expect(second.alive(), "the second is alive")
+    test.verify(c)
+
+
+@scenario("15b", "a second worker of the same name on another machine is refused")
+def same_name_elsewhere(test):
+    if os.geteuid() != 0:
+        return "needs root, for a namespace with another host name"
+    c = test.cluster(step_ms=100)
+    first, _ = c.start_all()
+    c.wait_training()
+    build = first.child.args[0].rsplit("/", 1)[0]
+    second = c.start("second", "/usr/bin/unshare", "--uts", "sh", "-c",
+                     "hostname elsewhere && exec \"$@\"", "sh", f"{build}/ha-worker", "--connect",
+                     c.control, "--files", c.files, "--name", "w1", "--work-dir", c.dir / "second",
+                     "--slots", 1, "--threads", 1, "--backend", "cpu", "--model-root", "/",
+                     "--insecure-loopback")
+    until(30, lambda: second.said("is held by a program on"), "the second is refused by name")
+    c.wait_done()
+    expect(not second.children(), "the refused one runs nothing")
+    test.verify(c)
+    expect(len(attempts_of(c)) == 1, "the first was not disturbed")
+    return None
+
+
+@scenario(17, "a job that ends every worker it touches")
+def poison(test):
+    c = test.cluster(strategies=["base", "mid"], step_ms=250, checkpoint=1,
+                     schedule='fuse = "never"')
+    c.start_evaluator()
+    c.start_coordinator()
+    c.submit()
+    c.start_judge()
+    # Only the training has checkpoints; its worker dies before it tells of any.
+    env = {"HA_CRASH": "worker.artifact_told"}
+    worker = c.start_worker(env=env)
+    losses = 0
+
+    def over():
+        nonlocal worker, losses
+        if not worker.alive():
+            losses += 1
+            worker = c.start_worker(env=env)
+        state = [(s["state"], s["reason"]) for s in c.stages() if s["stage"] == "train"]
+        return state if state and ("failed" in state[0][0] or "set aside" in state[0][1]
+                                   or "used up" in state[0][1]) else None
+    state = until(120, over, "the job is set aside")
+    test.note(f"{losses} workers lost; {state[0]}")
+    expect(losses <= 6, f"{losses} workers were lost to one job")
+    until(60, lambda: any(s["stage"] == "generate" and s["state"] == "done" for s in c.stages()),
+          "other jobs go on")
+    test.verify(c, finished=False)
+
+
+@scenario(20, "an attempt is killed by the kernel for its memory")
+def memory_killer(test):
+    c = test.cluster(step_ms=100)
+    worker, _ = c.start_all()
+    c.wait_training()
+    for pid in worker.children():  # what the killer does, without one
+        os.kill(pid, signal.SIGKILL)
+    c.wait_done()
+    test.verify(c)
+    rows = attempts_of(c)
+    expect("SIGKILL" in rows[0][3], f"the reason names the signal: {rows}")
+    return "part: the signal and the retry; that the kernel did it for memory is not told apart"
+
+
+@scenario(23, "an attempt that hears no SIGTERM is killed, and its slot waits for that")
+def deaf(test):
+    c = test.cluster(step_ms=2000)
+    c.start_evaluator()
+    c.start_coordinator()
+    c.submit()
+    worker = c.start_worker(grace="2s")
+    c.wait_training()
+    child = worker.children()[0]
+    os.kill(child, signal.SIGSTOP)
+    c.hactl("cancel", "grid")
+    began = time.monotonic()
+    c.submit(name="next", strategies=["base"], eval=2)
+    until(30, lambda: gone(child), "it is killed")
+    took = time.monotonic() - began
+    expect(took >= 1.5, f"it had only {took:.1f} s of its 2 s")
+    c.start_judge()
+    expect(c.hactl("wait", "next", "--timeout", 60, check=False).returncode == 0,
+           "the slot works again")
+    test.verify(c, finished=False)
+
+
+@scenario("24a", "an attempt is killed while it writes its checkpoint")
+def half_checkpoint(test):
+    for point in ("file.before_sync", "file.before_rename", "attempt.checkpoint_written"):
+        c = test.cluster(step_ms=120)
+        c.start_evaluator()
+        c.start_coordinator()
+        c.submit()
+        c.start_judge()
+        # The worker writes files as well: it is started again when it was the one.
+        env = {"HA_CRASH": f"{point}:{test.random.randrange(1, 3)}@{c.dir}/once"}
+        c.supervise({"w1": lambda: c.start_worker(env=env)})
+        test.verify(c)
+        expect((c.dir / "once").exists(), f"{point} was not reached")
+        c.close()
+
+
+@scenario("24b", "the disk of checkpoints is full, then has room")
+def checkpoint_disk_full(test):
+    c = test.cluster(step_ms=120)
+    orders = Orders(c.dir / "orders")
+    c.start_evaluator()
+    c.start_coordinator()
+    c.submit()
+    c.start_judge()
+    c.start_worker(env=orders.env)
+    c.wait_training()
+    orders.set(f"enospc write {c.dir}/w1/\n")
+    time.sleep(2.5)
+    orders.set()
+    c.wait_done()
+    test.verify(c)
+
+
+def damage(folder):
+    """Other bytes in the middle of every file there."""
+    hurt = 0
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_size > 0:
+            os.chmod(path, 0o600)
+            with open(path, "r+b") as file:
+                file.seek(path.stat().st_size // 2)
+                file.write(b"\xff\x00\xff\x00")
+            hurt += 1
+    expect(hurt, f"there is nothing to damage in {folder}")
+
+
+@scenario("24c", "what a worker keeps of inputs is damaged")
+def damaged_cache(test):
+    c = test.cluster(step_ms=250)
+    worker, _ = c.start_all()
+    c.wait_training()
+    time.sleep(2)
+    worker.kill()
+    damage(c.dir / "w1" / "cache")
+    c.start_worker()
+    c.wait_done()
+    test.verify(c)
+
+
+@scenario("24d", "the checkpoint in the store is damaged: the training starts anew")
+def damaged_artifact(test):
+    c = test.cluster(step_ms=250)
+    worker, _ = c.start_all()
+    c.wait_training(steps=8)
+    worker.kill()
+    c.stop_coordinator()
+    last = c.query("SELECT sha256 FROM product WHERE kind = 'checkpoint' ORDER BY id DESC")
+    expect(last, "there is a checkpoint")
+    for (sha256,) in last:
+        path = next((c.run / "artifacts").rglob(sha256))
+        os.chmod(path, 0o600)
+        with open(path, "r+b") as file:
+            file.truncate(path.stat().st_size // 2)
+    c.start_coordinator()
+    c.start_worker(work_dir=c.dir / "elsewhere")
+    c.wait_done()
+    c.stop_coordinator()
+    mine = [sha256[:12] for (sha256,) in last]
+    found = [x for x in checker.check(c.run).all() if not any(sha in x for sha in mine)]
+    expect(not found, f"{found}")
+    expect(checker.tables(c.run) == reference(), "the adapters of an undisturbed run")
+
+
+@scenario(30, "the log of an attempt, and of a worker, cannot be written")
+def log_full(test):
+    c = test.cluster(step_ms=60)
+    orders = Orders(c.dir / "orders")
+    c.start_evaluator()
+    c.start_coordinator()
+    c.submit()
+    c.start_judge()
+    orders.set(f"enospc write {c.dir}/w1.log\n"
+               + "".join(f"enospc write {c.dir}/w1/{job}-\n" for job in ()))
+    c.start_worker(env=orders.env)
+    c.wait_training()
+    c.wait_done()
+    test.verify(c)
+    expect(all(r[0] == 1 for r in attempts_of(c)), "nothing was run again")
+
+
+@scenario(32, "one slow heartbeat under load kills nothing")
+def slow_probe(test):
+    c = test.cluster(step_ms=120)
+    worker, judge = c.start_all()
+    c.wait_training()
+    for _ in range(3):
+        victim = test.random.choice((worker, judge, c.coordinator))
+        victim.kill(signal.SIGSTOP)
+        time.sleep(test.random.uniform(1.3, 2.2))  # late, not lost
+        victim.kill(signal.SIGCONT)
+        time.sleep(0.6)
+    c.wait_done()
+    test.verify(c)
+    lost = c.query("SELECT subject, reason FROM event WHERE after = 'lost'")
+    expect(not lost, f"lost: {lost}")
+    expect(len(attempts_of(c)) == 1, "nothing was run again")
