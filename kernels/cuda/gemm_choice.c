@@ -283,6 +283,7 @@ int ha_cuda_choices_import(struct ha_cuda_choices *choices, const char *kind, co
                            size_t bytes, struct ha_error *err)
 {
     struct ha_cuda_choices both = {0};
+    struct ha_cuda_product before = {0};
     size_t at = 0;
     int64_t n = 0;
     int rc = check_blob(blob, bytes, kind, &at, &n, err);
@@ -292,11 +293,14 @@ int ha_cuda_choices_import(struct ha_cuda_choices *choices, const char *kind, co
     for (int64_t i = 0; rc == 0 && i < n; i++) {
         struct ha_cuda_choice choice;
 
-        if (get_entry((const uint8_t *)blob + at + (size_t)i * ENTRY_BYTES, &choice))
+        /* In another order every entry would move all others. */
+        if (get_entry((const uint8_t *)blob + at + (size_t)i * ENTRY_BYTES, &choice) &&
+            compare(&before, &choice.product) < 0)
             rc = ha_cuda_choices_put(&both, &choice, err);
         else
             rc = ha_error_set(err, EINVAL, "choices of products: entry %" PRId64 " makes no sense",
                               i);
+        before = choice.product;
     }
     if (rc < 0) {
         ha_cuda_choices_clear(&both);

@@ -221,6 +221,10 @@ static void bad_blobs_are_refused(void **state)
         assert_int_equal(ha_cuda_choices_import(&table, "a kind", blob, bytes, NULL), -EINVAL);
         blob[i] ^= 0x80;
     }
+    blob[ENTRIES_AT] = 3; /* rows of the first entry: not in ascending order */
+    sign(blob, bytes);
+    assert_int_equal(ha_cuda_choices_import(&table, "a kind", blob, bytes, NULL), -EINVAL);
+    blob[ENTRIES_AT] = 1;
     blob[ENTRIES_AT + 24 + 4] = 3; /* an alignment that is no power of two */
     sign(blob, bytes);
     assert_int_equal(ha_cuda_choices_import(&table, "a kind", blob, bytes, NULL), -EINVAL);
