@@ -1,7 +1,7 @@
 /* Seeds that only the project's own code can write: frames of every kind, a
- * checkpoint and a file of references.
+ * checkpoint and a file of references, a blob of algorithms.
  *
- *     fuzz-seeds FOLDER      writes FOLDER/wire/... and FOLDER/checkpoint/...
+ *     fuzz-seeds FOLDER      writes FOLDER/wire/..., FOLDER/checkpoint/..., FOLDER/choices/...
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +11,7 @@
 #include "common/base/error.h"
 #include "common/base/path.h"
 #include "common/io/file.h"
+#include "kernels/cuda/gemm_choice.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/small_trainer.h"
 #include "tests/unit/wire/random_message.h"
@@ -76,6 +77,38 @@ static void make_states(const char *folder)
     put_state(folder, "references-mended", path, (char)0x80);
 }
 
+static void make_choices(const char *folder)
+{
+    struct ha_cuda_choices choices = {0};
+    struct ha_buffer seed;
+    size_t bytes;
+    void *blob;
+
+    for (int i = 0; i < 3; i++) {
+        struct ha_cuda_choice choice = {.product = {.rows = 16,
+                                                    .cols = 8 << i,
+                                                    .depth = 4,
+                                                    .align_a = 16,
+                                                    .align_b = 8,
+                                                    .align_c = 16},
+                                        .algorithm = {1, 2, 3},
+                                        .timed = i == 1};
+
+        FUZZ_CHECK(ha_cuda_choices_put(&choices, &choice, NULL) == 0);
+    }
+    FUZZ_CHECK(
+        ha_cuda_choices_export(&choices, "H100 sm_90, cuBLASLt 120000", &blob, &bytes, NULL) == 0);
+    for (int mend = 0; mend < 2; mend++) {
+        ha_buffer_init(&seed, 0);
+        FUZZ_CHECK(ha_buffer_append(&seed, mend ? "\x80" : "\0", 1) == 0);
+        FUZZ_CHECK(ha_buffer_append(&seed, blob, bytes) == 0);
+        put(folder, "choices", mend ? "mended" : "plain", seed.data, seed.size);
+        ha_buffer_clear(&seed);
+    }
+    free(blob);
+    ha_cuda_choices_clear(&choices);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
@@ -84,5 +117,6 @@ int main(int argc, char **argv)
     }
     make_frames(argv[1]);
     make_states(argv[1]);
+    make_choices(argv[1]);
     return 0;
 }
