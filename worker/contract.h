@@ -116,6 +116,9 @@
  *                          attempt's start (kernels/peak.h); 0: not known
  *   utilisation            flops_per_second over that
  *
+ * A probe's has pairs_probed, tokens, seconds, probe_seconds, flops, activation_bytes,
+ * memory_planned, memory_peak, recomputed_layers, precision and backend.
+ *
  * summary of a generated cell; work is that of this attempt, without the answers that
  * were stored already:
  *

@@ -19,7 +19,7 @@ job() {
  "data": {"train": ["inputs/train.jsonl"], "eval": ["inputs/eval.jsonl"]},
  "settings": {"data": {"train_samples": 10, "eval_samples": ${SAMPLES:-6}},
               "train": {"batch_size": 5, "gradient_accumulation": 2, "checkpoint_every": 600, $4},
-              "generate": {"max_new_tokens": 24}},
+              "probe": {"pairs": 8}, "generate": {"max_new_tokens": 24}},
  "cells": [$5], "skip_answers": {}}
 JSON
     (exec ha-attempt job --dir "$1" --contract-fd 3 3>"$1.lines" 2>"$1.log")
@@ -95,6 +95,23 @@ equal "dropout in less memory: layers are run again" "$(near_plan dropless | gre
 equal "with the same adapter" "$(adapters dropless)" "$(adapters drop)"
 equal "which is not that without dropout" \
     "$([ "$(adapters drop)" != "$(adapters m20-one)" ] && echo another)" another
+
+# A probe, with all it wants and with less.
+job probe probe "$HA_TMP/m20" '"lora_rank": 16' "$(cell 1 '')"
+equal "a probe runs" $? 0
+equal "probe: measured is planned" "$(near_plan probe)" None
+job refused probe "$HA_TMP/m20" '"memory_limit": "1MiB"' "$(cell 1 '')"
+equal "one that does not fit is refused for good" $? 78
+grep -q 'the probe needs .* may be used (train.memory_limit); lower train.max_length' refused.log
+equal "which is said in one line too" "$?$(grep -c '"probe"' refused.lines)" 01
+least=$(sed -n 's/.*the probe needs \([0-9.]*\) MiB.*/\1/p' refused.log | head -n 1)
+job close probe "$HA_TMP/m20" "\"memory_limit\": \"$((${least%.*} + 2))MiB\"" "$(cell 1 '')"
+equal "the least memory that is said to do does for a probe" $? 0
+equal "close: measured is planned" "$(near_plan close)" None
+norms_of() {
+    grep '"type":"probe"' "$1.lines" | sha256sum
+}
+equal "with the same norms" "$(norms_of close)" "$(norms_of probe)"
 
 # Answers of three variants, whose caches take most of it; and with room for two at a time.
 cp -r m20-four/out/2/adapter inputs/a2

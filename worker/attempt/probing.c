@@ -1,6 +1,7 @@
 #include "worker/attempt/probing.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 
 #include "common/base/clock.h"
@@ -25,6 +26,7 @@ struct work {
     struct ha_pair_set *pairs;
     struct ha_dpo_probe_result *result;
     int64_t start_ms;
+    int64_t peak_bytes; /* of this process's own memory, of samples */
 };
 
 static int load(struct work *work, struct ha_error *err)
@@ -42,33 +44,26 @@ static int load(struct work *work, struct ha_error *err)
     if (r < 0)
         return r;
     files.chat = ha_engine_chat(&work->engine);
-    return ha_pair_files_load(&files, work->engine.tokenizer, &work->pairs, err);
+    r = ha_pair_files_load(&files, work->engine.tokenizer, &work->pairs, err);
+    /* The texts are not needed any more; what the heap keeps of them would be wasted. */
+    ha_memory_sample(&work->peak_bytes);
+    (void)malloc_trim(0);
+    return r;
 }
 
 static int on_progress(void *user, int64_t done, int64_t total, int64_t tokens, int64_t elapsed_ns,
                        struct ha_error *err)
 {
-    const struct work *work = user;
+    struct work *work = user;
     double seconds = (double)elapsed_ns / 1e9;
     struct ha_reported_progress progress = {.step = done, .steps = total};
 
+    ha_memory_sample(&work->peak_bytes);
     if (seconds > 0) {
         progress.tokens_per_second = (double)tokens / seconds;
         progress.pairs_per_second = (double)done / seconds;
     }
     return work->reporter->progress(work->reporter->context, &progress, err);
-}
-
-/* What train.memory_limit leaves for activations; 0: no limit. */
-static int activation_memory(const struct work *work, int64_t *ret_bytes, struct ha_error *err)
-{
-    bool gpu = strcmp(ha_backend_name(work->engine.backend), "cpu") != 0;
-    int64_t limit = 0, held = ha_backend_allocated_bytes(work->engine.backend);
-    int r = ha_memory_limit(work->probing->settings, gpu, &limit, err);
-
-    if (r == 0)
-        *ret_bytes = limit > held ? limit - held : limit > 0;
-    return r;
 }
 
 static int run(struct work *work, const volatile sig_atomic_t *stop, struct ha_error *err)
@@ -79,12 +74,17 @@ static int run(struct work *work, const volatile sig_atomic_t *stop, struct ha_e
     struct ha_dpo_probe_settings settings = {.pairs = work->probing->settings->probe.pairs,
                                              .share_prompt = true,
                                              .round_logits_bf16 = strcmp(precision, "bf16") == 0,
+                                             .threads = work->probing->engine.threads,
+                                             .memory_limit =
+                                                 ha_memory_limit_text(work->probing->settings),
                                              .ranges = ranges,
                                              .n_ranges = N_BLOCKS};
     int r = ha_loss_settings_read(train, &settings.loss, err);
 
     if (r == 0)
-        r = activation_memory(work, &settings.memory_bytes, err);
+        r = ha_memory_limit(work->probing->settings,
+                            strcmp(ha_backend_name(work->engine.backend), "cpu") != 0,
+                            &settings.memory_bytes, err);
     for (int i = 0; r == 0 && i < N_BLOCKS; i++) {
         int64_t end;
 
@@ -153,6 +153,8 @@ static struct ha_json *summary_of(const struct work *work)
             0 ||
         ha_json_set(json, "flops", ha_json_new_real(result->flops)) < 0 ||
         ha_json_set(json, "activation_bytes", ha_json_new_int(result->pass_bytes)) < 0 ||
+        ha_json_set(json, "memory_planned", ha_json_new_int(result->planned_bytes)) < 0 ||
+        ha_json_set(json, "memory_peak", ha_json_new_int(work->peak_bytes)) < 0 ||
         ha_json_set(json, "recomputed_layers", ha_json_new_int(result->recomputed_layers)) < 0 ||
         ha_pair_files_summary(work->pairs, json) < 0 ||
         ha_json_set(json, "precision",

@@ -88,11 +88,11 @@ static int read_adapters(struct job *job, struct ha_error *err)
 {
     const struct ha_dpo_plan_request *request = job->request;
 
-    if (request->n_adapters < 1 || request->n_adapters > HA_DPO_MAX_CELLS)
+    if (request->n_adapters < 0 || request->n_adapters > HA_DPO_MAX_CELLS)
         return ha_error_set(err, EINVAL, "%lld cells in one job; 1 to %d are possible",
                             (long long)request->n_adapters, (int)HA_DPO_MAX_CELLS);
     job->max_rank = request->reference_rank;
-    job->lowest_layer = request->config->n_layers;
+    job->lowest_layer = request->n_adapters > 0 ? request->config->n_layers : 0;
     for (int64_t i = 0; i < request->n_adapters; i++) {
         const struct ha_adapter_settings *adapter = &request->adapters[i];
         int64_t n = 0;
@@ -176,7 +176,8 @@ static int64_t kernel_bytes(const struct job *job)
 static int64_t data_bytes(const struct ha_dpo_plan_request *request)
 {
     int64_t pairs = request->n_train + request->n_eval;
-    int64_t results = request->n_window * request->n_adapters + request->n_eval;
+    /* Of every cell: an evaluation keeps all of them until its last pack. */
+    int64_t results = (request->n_window + request->n_eval) * request->n_adapters;
 
     return 4 * request->n_ids +
            pairs * (PAIR_BYTES +
@@ -220,7 +221,7 @@ static int fixed_parts(const struct job *job, struct ha_dpo_plan *plan, struct h
         value * (job->n_trainable + (request->reference_rank > 0 ? job->largest : 0));
     part[HA_DPO_GRADIENTS] =
         value * job->n_trainable * (request->n_gradients > 0 ? request->n_gradients : 1) +
-        request->comm_bytes;
+        request->comm_bytes + request->probe_bytes;
     part[HA_DPO_MOMENTS] = 2 * value * job->n_trainable;
     part[HA_DPO_CHECKPOINT] = 3 * value * job->largest;
     part[HA_DPO_DATA] = data_bytes(request);
@@ -271,7 +272,8 @@ static int with_recompute(const struct job *job, int64_t recomputed, struct ha_d
 static int check_sizes(const struct ha_dpo_plan_request *request, struct ha_error *err)
 {
     const int64_t sizes[] = {request->max_tokens, request->max_rows, request->max_positions,
-                             request->n_train,    request->n_eval,   request->n_window};
+                             request->n_train,    request->n_eval,   request->n_window,
+                             request->probe_bytes};
 
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         if (sizes[i] < 0 || sizes[i] > INT32_MAX)

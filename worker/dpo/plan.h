@@ -63,8 +63,9 @@ bool ha_dpo_part_of_host(enum ha_dpo_part part);
 struct ha_dpo_plan_request {
     const struct ha_model_config *config;
     struct ha_dpo_device device;
-    const struct ha_adapter_settings *adapters; /* (n_adapters) of the job's cells; at least one */
-    int64_t n_adapters;
+    const struct ha_adapter_settings *adapters; /* (n_adapters) of the job's cells */
+    int64_t n_adapters;     /* 0: a probe, which passes through all layers and trains nothing */
+    int64_t probe_bytes;    /* of its gradient's tile and sums: in HA_DPO_GRADIENTS */
     bool dropout;           /* of the inputs of any of them */
     int64_t reference_rank; /* of a reference adapter like the first one; 0: none */
     int64_t stored_bytes;   /* of the weights as they lie in files; 0: 2 bytes a parameter */

@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "common/base/memory_use.h"
+#include "worker/dpo/plan.h"
 #include "worker/dpo/work.h"
 
 /* Values of dW that are held at once, at least one row. */
@@ -204,31 +206,57 @@ static int make_result(struct probe *probe, struct ha_error *err)
     return 0;
 }
 
+static int64_t tile_values(const struct probe *probe)
+{
+    int64_t values = 0;
+
+    for (int module = 0; module < N_WEIGHTS; module++) {
+        int64_t in = probe->geometry.in[module], out = probe->geometry.out[module];
+        int64_t rows = tile_rows(in) < out ? tile_rows(in) : out;
+
+        values = rows * in > values ? rows * in : values;
+    }
+    return values;
+}
+
 /* Sets as few layers to run again as the memory asks for. */
 static int fit_pass(struct probe *probe, struct ha_pass_limits *limits, struct ha_error *err)
 {
-    enum ha_dtype act = ha_backend_activation_dtype(probe->backend);
-    int64_t most = probe->settings->memory_bytes, bytes = 0;
+    const struct ha_dpo_probe_settings *settings = probe->settings;
+    const struct ha_pair_set *set = probe->set;
+    struct ha_dpo_plan_request request = {
+        .config = ha_model_config(probe->model),
+        .device = {.gpu = strcmp(ha_backend_name(probe->backend), "cpu") != 0,
+                   .threads = settings->threads,
+                   .memory_bytes = settings->memory_bytes},
+        .probe_bytes =
+            tile_values(probe) * (int64_t)sizeof(float) + 2 * (int64_t)square_bytes(probe),
+        .max_tokens = limits->max_tokens,
+        .max_rows = limits->max_rows,
+        .max_positions = set->longest,
+        .n_train = set->n_pairs,
+        .n_ids = set->offset[3 * set->n_pairs],
+    };
     char need[HA_MEMORY_TEXT_BYTES], have[HA_MEMORY_TEXT_BYTES];
+    struct ha_dpo_plan plan;
+    int r = ha_dpo_plan_make(&request, &plan, err);
 
-    for (limits->recomputed_layers = 0; limits->recomputed_layers < probe->geometry.n_layers;
-         limits->recomputed_layers++) {
-        int r = ha_pass_plan_bytes(ha_model_config(probe->model), act, limits, &bytes, err);
-
-        if (r < 0)
-            return r;
-        if (most == 0 || bytes <= most) {
-            probe->result->pass_bytes = bytes;
-            probe->result->recomputed_layers = limits->recomputed_layers;
-            return 0;
-        }
-    }
-    return ha_error_set(err, ENOMEM,
-                        "a pair of %lld tokens needs %s for activations and there are %s; a "
-                        "smaller train.max_length needs less, a larger train.memory_limit gives "
-                        "more",
-                        (long long)limits->max_tokens, ha_memory_text(bytes, need),
-                        ha_memory_text(most, have));
+    if (r < 0)
+        return r;
+    if (!plan.fits)
+        return ha_error_set(
+            err, EFBIG,
+            "the probe needs %s with every layer run again, for a pair of %lld tokens, and %s may "
+            "be used (%s); lower train.max_length, or raise the limit",
+            ha_memory_text(plan.total_bytes, need), (long long)limits->max_tokens,
+            ha_memory_text(plan.memory_bytes, have),
+            settings->memory_limit ? settings->memory_limit : "the limit");
+    limits->recomputed_layers = plan.recomputed_layers;
+    probe->result->recomputed_layers = plan.recomputed_layers;
+    probe->result->planned_bytes = plan.total_bytes;
+    return ha_pass_plan_bytes(ha_model_config(probe->model),
+                              ha_backend_activation_dtype(probe->backend), limits,
+                              &probe->result->pass_bytes, err);
 }
 
 /* One pair a pack: a pack's size is its longest pair's. */
@@ -260,16 +288,9 @@ static int make_pass(struct probe *probe, struct ha_error *err)
 
 static int make_buffers(struct probe *probe, struct ha_error *err)
 {
-    int64_t values = 0;
-    int r;
+    int r = ha_backend_alloc(probe->backend, (size_t)tile_values(probe) * sizeof(float),
+                             &probe->tile, err);
 
-    for (int module = 0; module < N_WEIGHTS; module++) {
-        int64_t in = probe->geometry.in[module], out = probe->geometry.out[module];
-        int64_t rows = tile_rows(in) < out ? tile_rows(in) : out;
-
-        values = rows * in > values ? rows * in : values;
-    }
-    r = ha_backend_alloc(probe->backend, (size_t)values * sizeof(float), &probe->tile, err);
     if (r == 0)
         r = ha_backend_alloc(probe->backend, square_bytes(probe), &probe->square_sums, err);
     if (r < 0)
@@ -289,8 +310,8 @@ static int prepare(struct probe *probe, struct ha_error *err)
     if (r == 0)
         r = ha_dpo_packs_set_epoch(&probe->packs, 0, err);
     if (r == 0)
-        r = make_buffers(probe, err);
-    return r < 0 ? r : make_pass(probe, err);
+        r = make_pass(probe, err);
+    return r < 0 ? r : make_buffers(probe, err);
 }
 
 static int run_pairs(struct probe *probe, ha_dpo_probe_progress progress, void *user,

@@ -50,8 +50,11 @@ struct ha_dpo_probe_settings {
     int64_t pairs; /* the first of the set; all where it has fewer; >= 1 */
     bool share_prompt;
     bool round_logits_bf16; /* train.precision = "bf16" */
-    int64_t memory_bytes; /* for activations and scratch: where the longest pair needs more, layers
-                             are run again in the backward pass; 0: no limit */
+    /* What it may use in all, as plan.h adds it up: where the longest pair needs more, layers are
+     * run again in the backward pass. */
+    int threads;              /* of the CPU backend, for the plan; 0: one per core */
+    int64_t memory_bytes;     /* 0: no limit */
+    const char *memory_limit; /* where it comes from, for people; NULL: "the limit" */
     struct ha_dpo_loss_settings loss;
     const struct ha_dpo_probe_range *ranges; /* asked for beside the single layers; may be none */
     int64_t n_ranges;
@@ -69,6 +72,7 @@ struct ha_dpo_probe_result {
     int64_t n_pairs;                  /* that were taken */
     int64_t n_tokens;                 /* of their packs */
     int64_t pass_bytes;               /* activations and scratch */
+    int64_t planned_bytes;            /* of all (plan.h) */
     int64_t recomputed_layers;        /* run again in the backward pass */
     int64_t elapsed_ns;
     double flops;
@@ -79,9 +83,9 @@ typedef int (*ha_dpo_probe_progress)(void *user, int64_t done, int64_t total, in
                                      int64_t elapsed_ns, struct ha_error *err);
 
 /* progress and stop may be NULL; *stop is looked at between pairs.  Returns 0, -EINTR when stopped
- * (nothing is kept: a probe takes minutes), -EINVAL for settings out of range, -ENOMEM where
- * memory_bytes do not do, -ERANGE (naming the pair's row) where a loss or a gradient is not finite,
- * or another negative errno. */
+ * (nothing is kept: a probe takes minutes), -EINVAL for settings out of range, -EFBIG where
+ * memory_bytes do not do (before anything is computed), -ERANGE (naming the pair's row) where a
+ * loss or a gradient is not finite, or another negative errno. */
 int ha_dpo_probe(struct ha_model *model, const struct ha_pair_set *pairs,
                  const struct ha_dpo_probe_settings *settings, ha_dpo_probe_progress progress,
                  void *user, const volatile sig_atomic_t *stop,

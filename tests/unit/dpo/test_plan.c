@@ -11,6 +11,7 @@
 #include "common/base/memory.h"
 #include "worker/dpo/count.h"
 #include "worker/dpo/flops.h"
+#include "worker/dpo/metrics.h"
 #include "worker/dpo/plan.h"
 
 #define GIB ((int64_t)1 << 30)
@@ -322,6 +323,55 @@ static struct ha_dpo_plan plan_of(int model, const struct ha_adapter_settings *a
     return plan;
 }
 
+/* A probe goes through all layers, and has a tile instead of what is trained. */
+static void probes(void **state)
+{
+    struct ha_dpo_plan_request request = {.config = &configs[LLAMA_31],
+                                          .device = {.gpu = true, .memory_bytes = 24 * GIB},
+                                          .probe_bytes = 16 << 20,
+                                          .n_train = 256,
+                                          .n_ids = 256 * 400};
+    struct ha_dpo_plan plan;
+
+    (void)state;
+    ha_dpo_plan_worst_pack(2048, 1, &request);
+    assert_ok(ha_dpo_plan_make(&request, &plan, &err));
+    assert_true(plan.fits);
+    assert_int_equal(plan.n_trainable, 0);
+    assert_int_equal(plan.lowest_layer, 0);
+    assert_int_equal(plan.part[HA_DPO_GRADIENTS], 16 << 20);
+    assert_int_equal(plan.part[HA_DPO_ADAPTERS] + plan.part[HA_DPO_MOMENTS] +
+                         plan.part[HA_DPO_CHECKPOINT] + plan.part[HA_DPO_BORDERS],
+                     0);
+    near((double)plan.part[HA_DPO_WEIGHTS], 2 * 8.03e9, 0.01);
+    request.device.memory_bytes = 1;
+    assert_ok(ha_dpo_plan_make(&request, &plan, &err));
+    assert_false(plan.fits);
+    assert_int_equal(plan.recomputed_layers, 31);
+}
+
+/* Every cell keeps what it found of every held-out pair until the evaluation's end. */
+static void evaluations_are_counted(void **state)
+{
+    struct ha_adapter_settings full = layers(0, 32), cells[4] = {full, full, full, full};
+    struct ha_dpo_plan_request request = {.config = &configs[LLAMA_31],
+                                          .adapters = cells,
+                                          .n_adapters = 1,
+                                          .n_train = 10,
+                                          .n_window = 5};
+    struct ha_dpo_plan plan[4];
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        request.n_adapters = i % 2 ? 4 : 1;
+        request.n_eval = i / 2 ? 1000 : 0;
+        assert_ok(ha_dpo_plan_make(&request, &plan[i], &err));
+    }
+    assert_int_equal((plan[3].part[HA_DPO_DATA] - plan[1].part[HA_DPO_DATA]) -
+                         (plan[2].part[HA_DPO_DATA] - plan[0].part[HA_DPO_DATA]),
+                     3 * 1000 * (int64_t)sizeof(struct ha_dpo_pair_result));
+}
+
 static int64_t sum_of(const struct ha_dpo_plan *plan, bool host)
 {
     int64_t sum = 0;
@@ -465,9 +515,12 @@ static void impossible_plans(void **state)
     assert_int_equal(ha_dpo_plan_make(&request, &plan, NULL), -EINVAL);
     layer = 3;
     assert_int_equal(ha_dpo_plan_make(&request, &plan, NULL), 0);
-    request.n_adapters = 0;
+    request.n_adapters = -1;
     assert_int_equal(ha_dpo_plan_make(&request, &plan, NULL), -EINVAL);
     request.n_adapters = 1;
+    request.probe_bytes = -1;
+    assert_int_equal(ha_dpo_plan_make(&request, &plan, NULL), -EINVAL);
+    request.probe_bytes = 0;
     request.max_tokens = INT64_MAX;
     assert_int_equal(ha_dpo_plan_make(&request, &plan, NULL), -EINVAL);
     request.max_tokens = request.max_rows = request.n_train = INT32_MAX;
@@ -511,6 +564,7 @@ int main(void)
         cmocka_unit_test(small_card),      cmocka_unit_test(lock_step),
         cmocka_unit_test(dropout),         cmocka_unit_test(on_the_cpu),
         cmocka_unit_test(refusals),        cmocka_unit_test(impossible_plans),
+        cmocka_unit_test(probes),          cmocka_unit_test(evaluations_are_counted),
         cmocka_unit_test(token_budget),
     };
 

@@ -341,18 +341,19 @@ static void memory_is_kept_to(void **state)
     wide = probe(&fixture);
     assert_int_equal(wide->recomputed_layers, 0);
     for (int64_t layers = 1; layers < 4; layers++) {
-        fixture.settings.memory_bytes = (narrow ? narrow : wide)->pass_bytes - 1;
+        fixture.settings.memory_bytes = (narrow ? narrow : wide)->planned_bytes - 1;
         ha_dpo_probe_result_destroy(narrow);
         narrow = probe(&fixture);
         assert_int_equal(narrow->recomputed_layers, layers);
-        assert_true(narrow->pass_bytes <= fixture.settings.memory_bytes);
+        assert_true(narrow->planned_bytes <= fixture.settings.memory_bytes);
+        assert_true(narrow->pass_bytes < wide->pass_bytes);
         compare(narrow, wide, 0);
     }
-    fixture.settings.memory_bytes = narrow->pass_bytes - 1;
+    fixture.settings.memory_bytes = narrow->planned_bytes - 1;
     assert_int_equal(ha_dpo_probe(fixture.small.model, &fixture.set, &fixture.settings, NULL, NULL,
                                   NULL, &none, &err),
-                     -ENOMEM);
-    assert_non_null(strstr(ha_error_text(&err), "train.max_length"));
+                     -EFBIG);
+    assert_non_null(strstr(ha_error_text(&err), "may be used (the limit); lower train.max_length"));
     assert_null(none);
     ha_dpo_probe_result_destroy(narrow);
     ha_dpo_probe_result_destroy(wide);
