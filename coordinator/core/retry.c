@@ -30,6 +30,7 @@ bool ha_outcome_parse(const char *name, enum ha_outcome *ret_outcome)
 static const char *const stop_names[HA_STOPS] = {
     [HA_STOP_NONE] = "",       [HA_STOP_CELL] = "cell",       [HA_STOP_PAUSE] = "pause",
     [HA_STOP_DRAIN] = "drain", [HA_STOP_PREEMPT] = "preempt", [HA_STOP_LIMIT] = "time_limit",
+    [HA_STOP_GAP] = "gap",
 };
 
 const char *ha_stop_name(enum ha_stop stop)

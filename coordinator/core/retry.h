@@ -2,8 +2,8 @@
  *
  * A crash counts against max_attempts.  A loss (the worker went silent, or
  * came back as another process) counts only when the attempt left no newer
- * checkpoint, and so does a stop for a drained worker, a sweep of higher priority
- * or a time limit; an attempt that a person stopped never counts.  Losses in a
+ * checkpoint, and so does a stop for a drained worker, a sweep of higher priority,
+ * a time limit or a gap in its reports; an attempt that a person stopped never counts.  Losses in a
  * row, with no newer checkpoint between them, quarantine the job.  An error that cannot heal fails
  * it at once.  The wait before the next attempt doubles, with a jitter that depends only on the job
  * and the count, so that a run can be repeated. */
@@ -40,6 +40,7 @@ enum ha_stop {
     HA_STOP_DRAIN,   /* its worker is drained */
     HA_STOP_PREEMPT, /* a sweep of higher priority needs its place */
     HA_STOP_LIMIT,   /* its own time limit; never stored, the attempt's end says so */
+    HA_STOP_GAP,     /* reports of it that were taken are gone from the store; never stored */
     HA_STOPS
 };
 

@@ -406,6 +406,25 @@ static int take(struct report *p, struct ha_error *err)
     return 0;
 }
 
+/* The worker goes on behind a report that it was told is durable and that is not here: the
+ * database lost commits, to damage of its log or because it is an older copy.  What was told cannot
+ * be told again, so the job goes on without the attempt, from what the store has of it. */
+static int close_gap(struct report *p, struct ha_error *err)
+{
+    struct ha_attempt_row row = p->row;
+    struct ha_error text;
+    char why[HA_ERROR_TEXT_BYTES];
+
+    ha_error_set(&text, EIO,
+                 "its worker sent report %" PRIu64 ", but the database has only the first %" PRId64
+                 ": it lost what it took (a damaged log, or an older copy)",
+                 p->q->message->body.report.sequence, row.sequence);
+    ha_utf8_copy(why, sizeof why, text.text);
+    row.stop = HA_STOP_GAP;
+    p->q->caller->member->used = -1;
+    return ha_server_end_attempt(p->q->c, &p->q->by, &row, HA_OUTCOME_STOPPED, false, why, 0, err);
+}
+
 int ha_handle_report(struct ha_request *q, struct ha_error *err)
 {
     const struct ha_wire_report *report = &q->message->body.report;
@@ -429,8 +448,12 @@ int ha_handle_report(struct ha_request *q, struct ha_error *err)
         return 0; /* taken before: its reply was lost */
     reply->stale = r == 0 || !p.row.newest || p.row.state == HA_ATTEMPT_STATE_ENDED ||
                    p.row.worker != q->caller->member->id;
-    if (reply->stale || (int64_t)report->sequence != p.row.sequence + 1)
+    if (reply->stale)
         return 0;
+    if ((int64_t)report->sequence != p.row.sequence + 1) {
+        reply->stale = true;
+        return close_gap(&p, err);
+    }
     r = list_missing(&p, reply, err);
     if (r < 0 || reply->n_missing > 0)
         return r;

@@ -39,6 +39,8 @@ static void decisions(void **state)
         {{2, 0}, HA_OUTCOME_STOPPED, HA_STOP_PREEMPT, false, false, HA_RETRY_AGAIN, {2, 0}},
         {{2, 0}, HA_OUTCOME_STOPPED, HA_STOP_LIMIT, true, false, HA_RETRY_FAIL, {3, 0}},
         {{2, 0}, HA_OUTCOME_STOPPED, HA_STOP_LIMIT, true, true, HA_RETRY_AGAIN, {2, 0}},
+        {{0, 4}, HA_OUTCOME_STOPPED, HA_STOP_GAP, true, true, HA_RETRY_AGAIN, {0, 0}},
+        {{0, 0}, HA_OUTCOME_STOPPED, HA_STOP_GAP, true, false, HA_RETRY_AGAIN, {1, 0}},
     };
 
     (void)state;

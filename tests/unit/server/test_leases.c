@@ -79,9 +79,25 @@ static void reports_count_once(void **state)
     expect_report(b, WORKER, &job, 1, 1, false);
     expect_report(b, WORKER, &job, 1, 1, false); /* its reply was lost */
     assert_int_equal(answers(b), 1);
-    expect_report(b, WORKER, &job, 3, 1, false); /* one is missing between */
     expect_report(b, WORKER, &job, 2, 2, false); /* the same answer again */
     assert_int_equal(answers(b), 1);
+}
+
+/* The worker was told that report 2 is durable, and the store has lost it: nobody waits for it. */
+static void a_lost_report_ends_the_attempt(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b), again;
+
+    expect_report(b, WORKER, &job, 1, 1, false); /* an answer: progress */
+    expect_report(b, WORKER, &job, 3, 1, true);
+    assert_int_equal(answers(b), 1); /* what the store has stays */
+    assert_true(bench_granted(b, WORKER, &again));
+    assert_int_equal(again.job, job.job);
+    assert_int_equal(again.epoch.number, 2);
+    expect_report(b, WORKER, &job, 4, 1, true);
+    bench_do_job(b, WORKER, &again, 3);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "done", NULL);
 }
 
 static void other_epochs_are_stale(void **state)
@@ -476,6 +492,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(reports_count_once),
+        CASE(a_lost_report_ends_the_attempt),
         CASE(other_epochs_are_stale),
         CASE(a_report_waits_for_its_artifacts),
         CASE(training_without_an_adapter_is_no_success),
