@@ -23,6 +23,12 @@ static const struct wire_field epoch_fields[] = {
 };
 TYPE(epoch);
 
+static const struct wire_field job_ref_fields[] = {
+    PLAIN(job_ref, job, ANY),
+    SUB(job_ref, epoch, epoch),
+};
+TYPE(job_ref);
+
 static const struct wire_field hello_fields[] = {
     PLAIN(hello, role, ANY),
     PLAIN(hello, name, ANY),
@@ -39,6 +45,7 @@ static const struct wire_field hello_fields[] = {
     PLAIN(hello, host_memory_bytes, COUNT),
     PLAIN(hello, gpus, ANY),
     PLAIN(hello, gpu_memory_bytes, COUNT),
+    SUBS(hello, kept, job_ref),
 };
 TYPE(hello);
 
@@ -70,12 +77,6 @@ static const struct wire_field heartbeat_fields[] = {
     PLAIN(heartbeat, wall_ms, COUNT),
 };
 TYPE(heartbeat);
-
-static const struct wire_field job_ref_fields[] = {
-    PLAIN(job_ref, job, ANY),
-    SUB(job_ref, epoch, epoch),
-};
-TYPE(job_ref);
 
 static const struct wire_field heartbeat_reply_fields[] = {
     SUBS(heartbeat_reply, should_run, job_ref),

@@ -52,6 +52,10 @@ struct ha_wire_hello {
     int64_t host_memory_bytes;
     uint32_t gpus;
     int64_t gpu_memory_bytes; /* of each */
+    /* Attempts of an earlier process of this worker that have ended and whose last reports it
+     * kept: a new instance does not void them. */
+    struct ha_wire_job_ref *kept;
+    int64_t n_kept;
 };
 
 struct ha_wire_hello_reply {
@@ -162,7 +166,7 @@ struct ha_wire_attempt_end {
     const char *outcome; /* "done" | "stopped" (checkpointed) | "failed" | "refused" (permanent) */
     const char *reason;  /* in words: "killed by signal 9 (SIGKILL)" */
     int32_t exit_code;
-    const char *cause; /* of "stopped": "time_limit", else "" */
+    const char *cause; /* of "stopped": "time_limit", "lost" (its daemon died), else "" */
 };
 
 /* Of a probe: the mean over pairs of the norm of the loss's gradient with respect to frozen weights

@@ -51,6 +51,9 @@ static int check_fields(const struct ha_wire_hello *hello, struct ha_error *err)
     if (!hello->instance[0] || !hello->machine[0])
         return ha_error_set(err, EINVAL, "worker %s said hello without instance or machine",
                             hello->name);
+    if (hello->n_kept > RUNNING_LIMIT)
+        return ha_error_set(err, EINVAL, "worker %s kept %" PRId64 " attempts", hello->name,
+                            hello->n_kept);
     if (hello->role == HA_WIRE_ROLE_WORKER && (hello->slots == 0 || hello->slots > SLOTS_LIMIT))
         return ha_error_set(err, EINVAL, "worker %s offers %u slots; 1 to %d are possible",
                             hello->name, hello->slots, SLOTS_LIMIT);
@@ -78,7 +81,7 @@ static int take_name(struct ha_request *q, struct ha_member *m, struct ha_error 
                             "name",
                             hello->name, m->host);
     case HA_HELLO_VOIDS:
-        return ha_member_lose(q->c, &q->by, m, false, "its worker was started anew", err);
+        return ha_member_replace(q->c, &q->by, m, hello, err);
     default:
         return 0;
     }

@@ -207,6 +207,11 @@ int ha_server_tick(struct ha_coordinator *c, bool input_pending, struct ha_error
 int ha_member_lose(struct ha_coordinator *c, const struct ha_by *by, struct ha_member *m, bool back,
                    const char *why, struct ha_error *err);
 
+/* A new process of its name said hello: the same for what its process held, except for attempts
+ * that ended with it and whose last reports the new one has. */
+int ha_member_replace(struct ha_coordinator *c, const struct ha_by *by, struct ha_member *m,
+                      const struct ha_wire_hello *hello, struct ha_error *err);
+
 struct ha_attempt_row;
 
 /* An attempt ended: retry, hold, or fail its job. */

@@ -9,8 +9,23 @@
 #include "coordinator/store/attempt.h"
 #include "coordinator/store/worker.h"
 
+/* Does the new process of a worker still have what this attempt told last? */
+static bool is_kept(const struct ha_wire_hello *hello, const struct ha_attempt_row *row)
+{
+    for (int64_t i = 0; hello && i < hello->n_kept; i++) {
+        const struct ha_wire_job_ref *kept = &hello->kept[i];
+
+        if ((int64_t)kept->job == row->job &&
+            (int64_t)kept->epoch.generation == row->epoch.generation &&
+            (int64_t)kept->epoch.number == row->epoch.number)
+            return true;
+    }
+    return false;
+}
+
 static int lose_attempts(struct ha_coordinator *c, const struct ha_by *by, struct ha_member *m,
-                         bool back, const char *why, struct ha_error *err)
+                         const struct ha_wire_hello *hello, bool back, const char *why,
+                         struct ha_error *err)
 {
     struct ha_attempt_row row;
     int64_t job = 0;
@@ -19,6 +34,8 @@ static int lose_attempts(struct ha_coordinator *c, const struct ha_by *by, struc
     /* A process that is gone can give nothing back, so its lost attempts end too. */
     while ((r = ha_store_attempt_next(c->store, m->id, job, !back, &row, err)) == 1) {
         job = row.job;
+        if (is_kept(hello, &row))
+            continue;
         r = ha_server_end_attempt(c, by, &row, HA_OUTCOME_LOST, back, why, 0, err);
         if (r < 0)
             break;
@@ -29,8 +46,20 @@ static int lose_attempts(struct ha_coordinator *c, const struct ha_by *by, struc
 int ha_member_lose(struct ha_coordinator *c, const struct ha_by *by, struct ha_member *m, bool back,
                    const char *why, struct ha_error *err)
 {
-    int r =
-        m->judge ? ha_judging_lose(c, by, m, why, err) : lose_attempts(c, by, m, back, why, err);
+    int r = m->judge ? ha_judging_lose(c, by, m, why, err)
+                     : lose_attempts(c, by, m, NULL, back, why, err);
+
+    m->used = -1;
+    c->changed = true;
+    return r;
+}
+
+int ha_member_replace(struct ha_coordinator *c, const struct ha_by *by, struct ha_member *m,
+                      const struct ha_wire_hello *hello, struct ha_error *err)
+{
+    static const char why[] = "its worker was started anew";
+    int r = m->judge ? ha_judging_lose(c, by, m, why, err)
+                     : lose_attempts(c, by, m, hello, false, why, err);
 
     m->used = -1;
     c->changed = true;

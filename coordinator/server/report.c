@@ -335,6 +335,8 @@ static int take_end(struct report *p, const struct ha_wire_attempt_end *end, str
     ha_utf8_copy(reason, sizeof reason, end->reason);
     if (outcome == HA_OUTCOME_STOPPED && strcmp(end->cause, "time_limit") == 0)
         now.stop = HA_STOP_LIMIT;
+    if (outcome == HA_OUTCOME_STOPPED && strcmp(end->cause, "lost") == 0)
+        outcome = HA_OUTCOME_LOST;
     return ha_server_end_attempt(p->q->c, &p->q->by, &now, outcome, false, reason, end->exit_code,
                                  err);
 }

@@ -76,6 +76,43 @@ def long_cut(test):
     expect([r[0] for r in runs(c)] == [1], f"what it trained is taken: {runs(c)}")
 
 
+@scenario("8c", "a daemon killed between an attempt's end and its acknowledgement: nothing is "
+                "computed again")
+def results_survive(test):
+    c, pair, worker = behind_proxy(test, step_ms=100)
+    set_mode(pair, "hold")
+    until(60, lambda: not worker.children(), "it trains to the end")
+    time.sleep(0.5)
+    worker.kill()
+    set_mode(pair, "pass")
+    again = c.start_worker(control=pair[0].endpoint, files=pair[1].endpoint)
+    c.start_judge()
+    c.wait_done()
+    test.verify(c)
+    expect(again.said("results that are not delivered"), "the new daemon says what it has")
+    expect([r[0] for r in runs(c)] == [1], f"what it trained is taken: {runs(c)}")
+
+
+@scenario("8d", "a daemon killed with results, whose lease was given away: they are dropped")
+def results_too_late(test):
+    c, pair, worker = behind_proxy(test, step_ms=120)
+    set_mode(pair, "hold")
+    c.start_worker("w2")
+    until(60, lambda: any(s["stage"] == "train" and s["worker"] == "w2" for s in c.stages()),
+          "another takes the job")
+    until(60, lambda: not worker.children(), "the first trains to the end")
+    time.sleep(0.5)
+    worker.kill()
+    set_mode(pair, "pass")
+    again = c.start_worker(control=pair[0].endpoint, files=pair[1].endpoint)
+    until(60, lambda: again.said("of it is dropped"), "the new daemon says that it drops them")
+    c.start_judge()
+    c.wait_done()
+    test.verify(c)
+    rows = runs(c)
+    expect(len(rows) == 2 and rows[0][2] == "lost" and rows[1][3] == "w2", f"attempts: {rows}")
+
+
 @scenario("11c", "cut off for longer than a lease, which was given away: it stops")
 def cut_and_replaced(test):
     c, pair, worker = behind_proxy(test, step_ms=300)

@@ -27,6 +27,7 @@
 #include "worker/daemon/contract_line.h"
 #include "worker/daemon/folders.h"
 #include "worker/daemon/model_thread.h"
+#include "worker/daemon/recover.h"
 #include "worker/daemon/session.h"
 #include "worker/daemon/transfer.h"
 #include "worker/daemon/work.h"
@@ -99,6 +100,17 @@ static struct work *find_work(const struct daemon *daemon, const struct attempt_
 
 /* ---- effects of the session: the wire -------------------------------------------------------- */
 
+/* What a report tells is on our disk before it leaves. */
+static void sync_kept(const struct daemon *daemon, const struct ha_wire_report *report)
+{
+    const struct attempt_id id = {.job = report->job, .epoch = report->epoch};
+    struct work *work = find_work(daemon, &id);
+
+    if (work)
+        work_sync_kept(work);
+    HA_CRASH_POINT("worker.before_report");
+}
+
 static void on_send(void *context, const struct ha_wire_message *message)
 {
     struct daemon *daemon = context;
@@ -108,7 +120,7 @@ static void on_send(void *context, const struct ha_wire_message *message)
     int r;
 
     if (message->kind == HA_WIRE_REPORT)
-        HA_CRASH_POINT("worker.before_report");
+        sync_kept(daemon, &message->body.report);
     if (message->kind == HA_WIRE_HEARTBEAT)
         stamped.body.heartbeat.wall_ms = ha_clock_wall_ms();
     ha_buffer_init(&frame, 0);
@@ -277,37 +289,54 @@ static void on_line(void *context, struct work *work, const struct contract_line
     }
 }
 
+static struct work_options work_options(struct daemon *daemon)
+{
+    const struct ha_worker_config *config = daemon->options.config;
+
+    return (struct work_options){.loop = daemon->loop,
+                                 .folders = daemon->folders,
+                                 .program = daemon->options.program,
+                                 .backend = config->backend,
+                                 .threads = daemon->threads,
+                                 .grace_ms = config->stop_grace_s * 1000,
+                                 .log_bytes = daemon->log_bytes,
+                                 .log_files = config->log_files,
+                                 /* Both before the attempt as a whole counts as stalled. */
+                                 .prepare_ms = config->stall_load_s * 1000 / 4 * 3,
+                                 .gang_wait_ms = config->stall_step_s * 1000 / 2,
+                                 .fetch = on_fetch,
+                                 .find_model = on_find_model,
+                                 .line = on_line,
+                                 .context = daemon};
+}
+
+/* Takes the work, also when it fails. */
+static int add_work(void *context, struct work *work)
+{
+    struct daemon *daemon = context;
+    struct entry *entry = ha_calloc(1, sizeof(*entry));
+
+    if (!entry || !work) {
+        free(entry);
+        work_destroy(work);
+        return -ENOMEM;
+    }
+    entry->work = work;
+    entry->next = daemon->works;
+    daemon->works = entry;
+    return 0;
+}
+
 static void on_start(void *context, const struct attempt_id *id, const struct ha_wire_grant *grant)
 {
     struct daemon *daemon = context;
-    const struct ha_worker_config *config = daemon->options.config;
-    const struct work_options options = {.loop = daemon->loop,
-                                         .folders = daemon->folders,
-                                         .program = daemon->options.program,
-                                         .backend = config->backend,
-                                         .threads = daemon->threads,
-                                         .grace_ms = config->stop_grace_s * 1000,
-                                         .log_bytes = daemon->log_bytes,
-                                         .log_files = config->log_files,
-                                         /* Both before the attempt as a whole counts as stalled. */
-                                         .prepare_ms = config->stall_load_s * 1000 / 4 * 3,
-                                         .gang_wait_ms = config->stall_step_s * 1000 / 2,
-                                         .fetch = on_fetch,
-                                         .find_model = on_find_model,
-                                         .line = on_line,
-                                         .context = daemon};
-    struct entry *entry = ha_calloc(1, sizeof(*entry));
+    const struct work_options options = work_options(daemon);
 
     HA_CRASH_POINT("worker.before_start");
-    if (entry)
-        entry->work = work_create(&options, id, grant);
-    if (!entry || !entry->work) {
-        free(entry);
+    if (add_work(daemon, work_create(&options, id, grant)) < 0) {
         give_up(daemon, ENOMEM, "out of memory");
         return;
     }
-    entry->next = daemon->works;
-    daemon->works = entry;
     ha_log_info("job %" PRIu64 " (%s of sweep %s) begins", id->job, grant->kind, grant->sweep);
 }
 
@@ -337,6 +366,23 @@ static void on_upload(void *context, const struct attempt_id *id, int64_t number
     free(file);
 }
 
+static void on_keep(void *context, const struct attempt_id *id,
+                    const struct ha_wire_attempt_event *event, const char *path)
+{
+    struct work *work = find_work(context, id);
+
+    if (work)
+        work_keep(work, event, path);
+}
+
+static void on_delivered(void *context, const struct attempt_id *id, int64_t number)
+{
+    struct work *work = find_work(context, id);
+
+    if (work)
+        work_delivered(work, number);
+}
+
 static void on_forget(void *context, const struct attempt_id *id, bool failed)
 {
     struct daemon *daemon = context;
@@ -348,6 +394,7 @@ static void on_forget(void *context, const struct attempt_id *id, bool failed)
             continue;
         HA_CRASH_POINT("worker.before_forget");
         *at = entry->next;
+        work_drop_kept(entry->work);
         if (work_folder(entry->work))
             folders_end_attempt(daemon->folders, work_folder(entry->work), failed);
         work_destroy(entry->work);
@@ -363,6 +410,8 @@ static const struct session_effects effects = {.send = on_send,
                                                .start = on_start,
                                                .stop = on_stop,
                                                .upload = on_upload,
+                                               .keep = on_keep,
+                                               .delivered = on_delivered,
                                                .forget = on_forget,
                                                .note = on_note};
 
@@ -654,6 +703,14 @@ static int open_loop(struct daemon *daemon, struct ha_error *err)
     return r;
 }
 
+static int recover(struct daemon *daemon, struct ha_error *err)
+{
+    const struct work_options options = work_options(daemon);
+
+    return recover_all(daemon->session, daemon->folders, &options, now_ms(daemon), add_work, daemon,
+                       err);
+}
+
 int daemon_create(const struct daemon_options *options, struct daemon **ret_daemon,
                   struct ha_error *err)
 {
@@ -681,6 +738,8 @@ int daemon_create(const struct daemon_options *options, struct daemon **ret_daem
                                  &daemon->models, err);
     if (r == 0)
         r = open_session(daemon, err);
+    if (r == 0)
+        r = recover(daemon, err);
     if (r < 0) {
         daemon_destroy(daemon);
         return r;

@@ -16,12 +16,15 @@
 #include "common/base/path.h"
 #include "common/io/file.h"
 #include "common/proc/spawn.h"
+#include "worker/daemon/journal.h"
 
 enum { KEPT = 5 };
 
 struct folders {
     struct ha_lock *lock;
     char *root, *cache, *digests;
+    char **left; /* of an earlier daemon, with a journal */
+    int64_t n_left, left_capacity;
     char *kept[KEPT]; /* folders of failed attempts, oldest first */
     int n_kept;
 };
@@ -40,6 +43,31 @@ static bool is_attempt_name(const char *name)
     return dashes == 2;
 }
 
+static bool has_journal(const char *path)
+{
+    char *journal = ha_path_join(path, JOURNAL_FILE);
+    struct stat st;
+    bool has = journal && stat(journal, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0;
+
+    free(journal);
+    return has;
+}
+
+/* Takes the path. */
+static int clean_attempt(struct folders *folders, char *path, struct ha_error *err)
+{
+    int r;
+
+    if (has_journal(path) && ha_grow((void **)&folders->left, &folders->left_capacity,
+                                     folders->n_left + 1, sizeof(*folders->left)) == 0) {
+        folders->left[folders->n_left++] = path;
+        return 0;
+    }
+    r = ha_path_remove_tree(path, err);
+    free(path);
+    return r;
+}
+
 static int clean_up(struct folders *folders, struct ha_error *err)
 {
     DIR *dir = opendir(folders->root);
@@ -53,8 +81,7 @@ static int clean_up(struct folders *folders, struct ha_error *err)
             is_attempt_name(entry->d_name) ? ha_path_join(folders->root, entry->d_name) : NULL;
 
         if (path)
-            r = ha_path_remove_tree(path, err);
-        free(path);
+            r = clean_attempt(folders, path, err);
     }
     closedir(dir);
     return r;
@@ -104,6 +131,9 @@ void folders_close(struct folders *folders)
     ha_lock_release(folders->lock);
     for (int i = 0; i < folders->n_kept; i++)
         free(folders->kept[i]);
+    while (folders->n_left > 0)
+        free(folders->left[--folders->n_left]);
+    free(folders->left);
     free(folders->root);
     free(folders->cache);
     free(folders->digests);
@@ -133,6 +163,21 @@ int folders_make_attempt(struct folders *folders, const struct attempt_id *id, c
     }
     *ret_path = path;
     return 0;
+}
+
+char *folders_take_left(struct folders *folders, struct attempt_id *ret_id)
+{
+    char *path;
+
+    while (folders->n_left > 0) {
+        path = folders->left[--folders->n_left];
+        if (sscanf(strrchr(path, '/') + 1, "%" SCNu64 "-%" SCNu64 "-%" SCNu64, &ret_id->job,
+                   &ret_id->epoch.generation, &ret_id->epoch.number) == 3)
+            return path;
+        (void)ha_path_remove_tree(path, NULL);
+        free(path);
+    }
+    return NULL;
 }
 
 void folders_end_attempt(struct folders *folders, const char *path, bool keep)

@@ -5,7 +5,8 @@
  *   cache/SHA256                inputs and uploaded artifacts, by content
  *   JOB-GENERATION-NUMBER/      an attempt: job.json, inputs/, attempt.log, its files
  *
- * Attempts of an earlier daemon are dead; their folders are removed at start. */
+ * Attempts of an earlier daemon are dead; their folders are removed at start, except for those with
+ * a journal of what they told and nobody took. */
 #ifndef HA_WORKER_DAEMON_FOLDERS_H
 #define HA_WORKER_DAEMON_FOLDERS_H
 
@@ -28,6 +29,10 @@ const char *folders_digests(const struct folders *folders);
 /* Make an attempt's folder anew.  The caller frees the path. */
 int folders_make_attempt(struct folders *folders, const struct attempt_id *id, char **ret_path,
                          struct ha_error *err);
+
+/* The folder of an earlier daemon's attempt that has a journal: each is given once.  The caller
+ * frees; NULL: no more. */
+char *folders_take_left(struct folders *folders, struct attempt_id *ret_id);
 
 /* Remove an attempt's folder; one that is kept goes when five newer ones are. */
 void folders_end_attempt(struct folders *folders, const char *path, bool keep);

@@ -11,6 +11,7 @@ struct report_entry {
     struct report_entry *next;
     struct ha_wire_message *message; /* a report of this one event: the copy */
     size_t bytes;                    /* of it on the wire */
+    int64_t number;                  /* among all that was added */
     int64_t artifact;                /* its number, or -1 */
     bool waiting;                    /* an artifact that is not uploaded */
     bool sent;                       /* part of the report on its way */
@@ -62,6 +63,11 @@ bool reports_is_empty(const struct reports *reports)
     return !reports->first;
 }
 
+int64_t reports_oldest(const struct reports *reports)
+{
+    return reports->first ? reports->first->number : reports->n_added;
+}
+
 /* A report of this one event, so that what is kept can be sent. */
 static int copy_event(const struct ha_wire_attempt_event *event,
                       struct ha_wire_message **ret_message, size_t *ret_bytes, struct ha_error *err)
@@ -87,6 +93,7 @@ static int add(struct reports *reports, const struct ha_wire_attempt_event *even
         free(entry);
         return r;
     }
+    entry->number = reports->n_added++;
     entry->artifact = artifact;
     entry->waiting = artifact >= 0;
     *reports->last = entry;

@@ -21,11 +21,15 @@ struct reports {
     uint64_t sequence; /* of the report on its way, or of the next one */
     bool on_its_way;
     int64_t n_artifacts; /* added so far; numbers them from 0 */
+    int64_t n_added;     /* the same for all events */
 };
 
 void reports_init(struct reports *reports);
 void reports_clear(struct reports *reports);
 bool reports_is_empty(const struct reports *reports);
+
+/* Events with lower numbers are durable or dropped. */
+int64_t reports_oldest(const struct reports *reports);
 
 /* Add a copy of an event that is not an artifact.  Returns 0, -EINVAL (the event
  * cannot be sent; the text names the field) or -ENOMEM. */

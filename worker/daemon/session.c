@@ -202,6 +202,12 @@ static void take_report_reply(struct session *session, const struct ha_wire_repo
         session_end_epoch(session, attempt, "its lease is over");
         return;
     }
+    if (attempt->asks) {
+        attempt->asks = false;
+        attempt->reports.sequence = reply->sequence + 1;
+        session_send_reports(session, attempt, now_ms);
+        return;
+    }
     for (int64_t i = 0; i < reply->n_missing; i++) {
         while (reports_artifact_missing(&attempt->reports, reply->missing[i], &number)) {
             attempt->blocked = attempt->reports.on_its_way;
@@ -210,10 +216,12 @@ static void take_report_reply(struct session *session, const struct ha_wire_repo
     }
     if (!reports_acknowledge(&attempt->reports, reply->sequence, &ended))
         return;
-    if (ended)
+    if (ended) {
         session_forget(session, attempt);
-    else
-        session_send_reports(session, attempt, now_ms);
+        return;
+    }
+    session->effects.delivered(session->context, &attempt->id, reports_oldest(&attempt->reports));
+    session_send_reports(session, attempt, now_ms);
 }
 
 static void take_revoke(struct session *session, const struct ha_wire_revoke *revoke,
@@ -229,6 +237,18 @@ static void take_revoke(struct session *session, const struct ha_wire_revoke *re
 }
 
 /* ---- the connection -------------------------------------------------------------------------- */
+
+/* NULL, also when memory is short: what is not listed is computed again. */
+static struct ha_wire_job_ref *list_recovered(const struct session *session, int64_t *ret_n)
+{
+    struct ha_wire_job_ref *refs = ha_calloc(session_count(session, ENDED), sizeof(*refs));
+
+    for (const struct attempt *a = session->attempts; refs && a; a = a->next) {
+        if (a->recovered && !a->over)
+            refs[(*ret_n)++] = (struct ha_wire_job_ref){.job = a->id.job, .epoch = a->id.epoch};
+    }
+    return refs;
+}
 
 static void send_hello(struct session *session, int64_t now_ms)
 {
@@ -255,10 +275,12 @@ static void send_hello(struct session *session, int64_t now_ms)
         message.body.hello.n_labels = options->labels->count;
     }
 
+    message.body.hello.kept = list_recovered(session, &message.body.hello.n_kept);
     session->known = false;
     session->unanswered++;
     session->hello_request = session_send(session, &message);
     session->next_beat_ms = now_ms + options->heartbeat_ms;
+    free(message.body.hello.kept);
 }
 
 static void send_heartbeat(struct session *session, int64_t now_ms)
@@ -302,9 +324,15 @@ void session_send_reports(struct session *session, struct attempt *attempt, int6
         .body.report = {.job = attempt->id.job, .epoch = attempt->id.epoch}};
 
     if (!session->known || attempt->over ||
-        (attempt->reports.on_its_way && !attempt->blocked &&
+        ((attempt->reports.on_its_way || attempt->asks) && !attempt->blocked &&
          now_ms < attempt->sent_ms + SESSION_RESEND_BEATS * session->options.heartbeat_ms))
         return;
+    if (attempt->asks) { /* an empty report changes nothing, and its answer tells the number */
+        message.body.report.sequence = 1;
+        attempt->sent_ms = now_ms;
+        session_send(session, &message);
+        return;
+    }
     events = ha_calloc(REPORT_EVENTS, sizeof(*events));
     if (events && reports_next(&attempt->reports, events, REPORT_EVENTS, REPORT_BYTES,
                                &message.body.report.n_events)) {
@@ -353,6 +381,7 @@ static void reject(struct session *session, struct attempt *attempt, const char 
     }
     attempt->rejected = true;
     reports_clear(&attempt->reports);
+    session->effects.delivered(session->context, &attempt->id, attempt->reports.n_added);
     attempt->end_queued = false;
     session_fail(session, attempt, text, now_ms);
 }
@@ -471,7 +500,7 @@ void session_tick(struct session *session, int64_t now_ms)
                            (long long)(limit / 1000), attempt->phase);
             session_fail(session, attempt, reason, now_ms);
         }
-        if (attempt->reports.on_its_way)
+        if (attempt->reports.on_its_way || attempt->asks)
             session_finish(session, attempt, now_ms);
     }
     if (now_ms < session->next_beat_ms)
@@ -501,7 +530,8 @@ int64_t session_next_ms(const struct session *session)
             next = at;
         if (limit > 0 && attempt->progress_ms + limit < next)
             next = attempt->progress_ms + limit;
-        if (session->known && attempt->reports.on_its_way && !attempt->blocked && resend < next)
+        if (session->known && (attempt->reports.on_its_way || attempt->asks) && !attempt->blocked &&
+            resend < next)
             next = resend;
     }
     return next;

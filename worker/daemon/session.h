@@ -12,9 +12,10 @@
  *
  * waiting: no slot is free yet.  running: between the start effect and
  * session_attempt_ended; fetching inputs counts.  ended: the process is gone,
- * reports and uploads are not.  An attempt whose epoch is over (the coordinator
- * says so, or does not list it any more) is stopped and forgotten without
- * further reports. */
+ * reports and uploads are not.  One of an earlier process (session_recover) begins there, and
+ * first asks which report the coordinator waits for.  An attempt whose epoch is over (the
+ * coordinator says so, or does not list it any more) is stopped and forgotten without further
+ * reports. */
 #ifndef HA_WORKER_DAEMON_SESSION_H
 #define HA_WORKER_DAEMON_SESSION_H
 
@@ -50,6 +51,12 @@ struct session_effects {
      * session_upload_failed with the same number.  path NULL: the file of this
      * number once more. */
     void (*upload)(void *context, const struct attempt_id *id, int64_t number, const char *path);
+    /* Write an event down, so that it outlives this process; path: the file of an artifact, or
+     * NULL.  They are numbered from 0 for each attempt.  What is sent was given here before. */
+    void (*keep)(void *context, const struct attempt_id *id,
+                 const struct ha_wire_attempt_event *event, const char *path);
+    /* Events with lower numbers are durable at the coordinator. */
+    void (*delivered)(void *context, const struct attempt_id *id, int64_t number);
     /* Nothing more will be asked about it; failed: its folder is worth keeping. */
     void (*forget)(void *context, const struct attempt_id *id, bool failed);
     /* A line for the operator. */
@@ -75,6 +82,19 @@ int session_create(const struct session_options *options, const struct session_e
                    void *context, int64_t now_ms, struct session **ret_session,
                    struct ha_error *err);
 void session_destroy(struct session *session);
+
+/* What an earlier process kept of an event. */
+struct session_kept {
+    const struct ha_wire_attempt_event *event;
+    const char *path; /* of an artifact */
+};
+
+/* An attempt that ended before this process began, with what was kept of it in order: it is told
+ * if its lease was not given away.  One whose end was not kept ended with the process.  Copies all;
+ * before the first session_tick. */
+int session_recover(struct session *session, const struct attempt_id *id,
+                    const struct session_kept *kept, int64_t n_kept, int64_t now_ms,
+                    struct ha_error *err);
 
 /* Do what is due; the next call is due at session_next_ms. */
 void session_tick(struct session *session, int64_t now_ms);

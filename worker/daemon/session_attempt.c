@@ -105,6 +105,83 @@ void session_add_attempt(struct session *session, const struct attempt_id *id,
         start_waiting(session, now_ms);
 }
 
+static const char *outcome_name(enum attempt_outcome outcome)
+{
+    static const char *const names[] = {[ATTEMPT_DONE] = "done",
+                                        [ATTEMPT_STOPPED] = "stopped",
+                                        [ATTEMPT_FAILED] = "failed",
+                                        [ATTEMPT_REFUSED] = "refused"};
+
+    return names[outcome];
+}
+
+/* What was kept of its end, instead of the one that was assumed. */
+static void recover_end(struct attempt *attempt, const struct ha_wire_attempt_end *end)
+{
+    attempt->outcome = ATTEMPT_FAILED;
+    for (int i = ATTEMPT_DONE; i <= ATTEMPT_REFUSED; i++) {
+        if (strcmp(end->outcome, outcome_name((enum attempt_outcome)i)) == 0)
+            attempt->outcome = (enum attempt_outcome)i;
+    }
+    attempt->exit_code = end->exit_code;
+    attempt->limited = strcmp(end->cause, "time_limit") == 0;
+    attempt->cut_short = false;
+    session_set_text(&attempt->end_reason, end->reason);
+}
+
+static int recover_event(struct attempt *attempt, const struct session_kept *kept,
+                         struct ha_error *err)
+{
+    const struct ha_wire_attempt_event *event = kept->event;
+    int64_t number;
+    int r;
+
+    if (event->kind == HA_WIRE_ATTEMPT_EVENT_END) {
+        recover_end(attempt, &event->event.end);
+        return 0;
+    }
+    if (event->kind != HA_WIRE_ATTEMPT_EVENT_ARTIFACT)
+        return reports_add(&attempt->reports, event, err);
+    r = reports_add_artifact(&attempt->reports, &event->event.artifact, &number, err);
+    if (r == 0 && strcmp(event->event.artifact.kind, "log") == 0)
+        attempt->log_number = number;
+    return r;
+}
+
+int session_recover(struct session *session, const struct attempt_id *id,
+                    const struct session_kept *kept, int64_t n_kept, int64_t now_ms,
+                    struct ha_error *err)
+{
+    struct attempt *attempt = ha_calloc(1, sizeof(*attempt));
+    int64_t number = 0;
+    int r = 0;
+
+    if (!attempt)
+        return ha_error_set(err, ENOMEM, "out of memory");
+    attempt->id = *id;
+    attempt->state = ENDED;
+    attempt->since = session->next_request;
+    attempt->recovered = attempt->asks = attempt->cut_short = true;
+    attempt->outcome = ATTEMPT_STOPPED;
+    attempt->log_number = -1;
+    reports_init(&attempt->reports);
+    session_set_text(&attempt->end_reason, "its worker's daemon died, and it with it");
+    for (int64_t i = 0; r == 0 && i < n_kept; i++)
+        r = recover_event(attempt, &kept[i], err);
+    if (r < 0) {
+        session_free_attempt(attempt);
+        return r;
+    }
+    *session->last = attempt;
+    session->last = &attempt->next;
+    for (int64_t i = 0; i < n_kept; i++) {
+        if (kept[i].event->kind == HA_WIRE_ATTEMPT_EVENT_ARTIFACT)
+            session->effects.upload(session->context, id, number++, kept[i].path);
+    }
+    session_finish(session, attempt, now_ms);
+    return 0;
+}
+
 void session_forget(struct session *session, struct attempt *attempt)
 {
     struct attempt **at = &session->attempts;
@@ -128,7 +205,9 @@ void session_end_epoch(struct session *session, struct attempt *attempt, const c
 {
     if (attempt->over)
         return;
-    session_note(session, "job %llu: %s", (unsigned long long)attempt->id.job, reason);
+    session_note(
+        session, "job %llu: %s%s", (unsigned long long)attempt->id.job, reason,
+        attempt->recovered ? "; what an earlier process of this worker had of it is dropped" : "");
     attempt->over = true;
     reports_clear(&attempt->reports);
     if (attempt->state != RUNNING) {
@@ -139,30 +218,28 @@ void session_end_epoch(struct session *session, struct attempt *attempt, const c
     }
 }
 
-static const char *outcome_name(enum attempt_outcome outcome)
+static struct ha_wire_attempt_event end_event(const struct attempt *attempt)
 {
-    static const char *const names[] = {[ATTEMPT_DONE] = "done",
-                                        [ATTEMPT_STOPPED] = "stopped",
-                                        [ATTEMPT_FAILED] = "failed",
-                                        [ATTEMPT_REFUSED] = "refused"};
+    bool stopped = !attempt->failure && attempt->outcome == ATTEMPT_STOPPED;
 
-    return names[outcome];
+    return (struct ha_wire_attempt_event){
+        .kind = HA_WIRE_ATTEMPT_EVENT_END,
+        .event.end = {.outcome = outcome_name(attempt->failure ? ATTEMPT_FAILED : attempt->outcome),
+                      .reason = attempt->failure ? attempt->failure : attempt->end_reason,
+                      .exit_code = attempt->exit_code,
+                      .cause = stopped && attempt->limited     ? "time_limit"
+                               : stopped && attempt->cut_short ? "lost"
+                                                               : ""}};
 }
 
 void session_finish(struct session *session, struct attempt *attempt, int64_t now_ms)
 {
-    struct ha_wire_attempt_event event = {.kind = HA_WIRE_ATTEMPT_EVENT_END};
-    struct ha_wire_attempt_end *end = &event.event.end;
+    struct ha_wire_attempt_event event;
     struct ha_error err = {0};
 
     if (attempt->state == ENDED && !attempt->end_queued &&
         !reports_artifact_waits(&attempt->reports)) {
-        end->outcome = outcome_name(attempt->failure ? ATTEMPT_FAILED : attempt->outcome);
-        end->reason = attempt->failure ? attempt->failure : attempt->end_reason;
-        end->exit_code = attempt->exit_code;
-        end->cause = attempt->limited && !attempt->failure && attempt->outcome == ATTEMPT_STOPPED
-                         ? "time_limit"
-                         : "";
+        event = end_event(attempt);
         if (reports_add(&attempt->reports, &event, &err) < 0) {
             session_note(session, "job %llu: its end cannot be reported yet: %s",
                          (unsigned long long)attempt->id.job, err.text);
@@ -217,12 +294,22 @@ void session_stop(struct session *session, struct attempt *attempt, const char *
         session_finish(session, attempt, now_ms);
 }
 
+static void keep_artifact(struct session *session, const struct attempt *attempt,
+                          const struct ha_wire_attempt_artifact *artifact, const char *path)
+{
+    const struct ha_wire_attempt_event event = {.kind = HA_WIRE_ATTEMPT_EVENT_ARTIFACT,
+                                                .event.artifact = *artifact};
+
+    session->effects.keep(session->context, &attempt->id, &event, path);
+}
+
 void session_attempt_ended(struct session *session, const struct attempt_id *id,
                            enum attempt_outcome outcome, const char *reason, int32_t exit_code,
                            const char *log_path, int64_t now_ms)
 {
     const struct ha_wire_attempt_artifact log = {.kind = "log", .name = "attempt.log"};
     struct attempt *attempt = session_find(session, id);
+    struct ha_wire_attempt_event event;
     struct ha_error err = {0};
 
     if (!attempt || attempt->state != RUNNING)
@@ -233,10 +320,13 @@ void session_attempt_ended(struct session *session, const struct attempt_id *id,
     if (attempt->over) {
         session_forget(session, attempt);
     } else {
-        if (log_path) {
-            if (reports_add_artifact(&attempt->reports, &log, &attempt->log_number, &err) == 0)
-                session->effects.upload(session->context, id, attempt->log_number, log_path);
+        if (log_path &&
+            reports_add_artifact(&attempt->reports, &log, &attempt->log_number, &err) == 0) {
+            keep_artifact(session, attempt, &log, log_path);
+            session->effects.upload(session->context, id, attempt->log_number, log_path);
         }
+        event = end_event(attempt);
+        session->effects.keep(session->context, id, &event, NULL);
         session_finish(session, attempt, now_ms);
     }
     start_waiting(session, now_ms);
@@ -274,10 +364,12 @@ void session_attempt_event(struct session *session, const struct attempt_id *id,
     if (!attempt || attempt->over || attempt->rejected)
         return;
     attempt->progress_ms = now_ms;
-    if (reports_add(&attempt->reports, event, &err) < 0)
+    if (reports_add(&attempt->reports, event, &err) < 0) {
         session_fail(session, attempt, ha_error_text(&err), now_ms);
-    else
-        session_send_reports(session, attempt, now_ms);
+        return;
+    }
+    session->effects.keep(session->context, id, event, NULL);
+    session_send_reports(session, attempt, now_ms);
 }
 
 void session_attempt_artifact(struct session *session, const struct attempt_id *id,
@@ -291,10 +383,12 @@ void session_attempt_artifact(struct session *session, const struct attempt_id *
     if (!attempt || attempt->over || attempt->rejected)
         return;
     attempt->progress_ms = now_ms;
-    if (reports_add_artifact(&attempt->reports, artifact, &number, &err) < 0)
+    if (reports_add_artifact(&attempt->reports, artifact, &number, &err) < 0) {
         session_fail(session, attempt, ha_error_text(&err), now_ms);
-    else
-        session->effects.upload(session->context, id, number, path);
+        return;
+    }
+    keep_artifact(session, attempt, artifact, path);
+    session->effects.upload(session->context, id, number, path);
 }
 
 void session_uploaded(struct session *session, const struct attempt_id *id, int64_t number,

@@ -24,8 +24,11 @@ struct attempt {
     bool stopping;                 /* the stop effect was called */
     int64_t time_limit_ms;         /* 0: none */
     int64_t started_ms;
-    bool limited; /* it is stopped for its time limit */
-    bool over;    /* its epoch is: no further reports */
+    bool limited;   /* it is stopped for its time limit */
+    bool over;      /* its epoch is: no further reports */
+    bool recovered; /* from an earlier process */
+    bool asks;      /* of a recovered one: which report comes next is not known yet */
+    bool cut_short; /* of a recovered one: it died with its daemon */
     char phase[32];
     struct attempt_progress progress; /* of the phase */
     int64_t progress_ms;              /* when the last one was seen */

@@ -1,6 +1,7 @@
 #include "worker/daemon/work.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include <sys/wait.h>
 
 #include "common/base/error.h"
+#include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/base/path.h"
 #include "common/conf/json.h"
@@ -42,6 +44,8 @@ struct work {
     bool *have;        /* per input */
     struct crew *crew;
     int64_t ranks;
+    struct journal *journal; /* NULL: nothing is kept */
+    bool unsynced;           /* more than metrics was kept since the last sync */
     struct upload_path *uploads;
     int64_t n_uploads, upload_capacity;
     char *error; /* what the attempt said before it ended with an error code */
@@ -297,6 +301,9 @@ static int prepare(struct work *work, struct ha_error *err)
 
     if (r < 0)
         return r;
+    r = journal_create(work->folder, &work->journal, err);
+    if (r < 0)
+        return r;
     work->n_missing = grant->n_inputs;
     work->have = ha_calloc(grant->n_inputs, sizeof(*work->have));
     return work->have ? 0 : ha_error_set(err, ENOMEM, "out of memory");
@@ -328,11 +335,36 @@ struct work *work_create(const struct work_options *options, const struct attemp
     return work;
 }
 
+int work_recover(const struct work_options *options, const struct attempt_id *id,
+                 const char *folder, journal_fn fn, void *context, struct work **ret_work,
+                 struct ha_error *err)
+{
+    struct work *work = ha_calloc(1, sizeof(*work));
+    int r;
+
+    if (!work)
+        return ha_error_set(err, ENOMEM, "out of memory");
+    work->options = *options;
+    work->id = *id;
+    work->stage = ENDED;
+    work->end_taken = true;
+    work->folder = ha_strdup(folder);
+    r = work->folder ? journal_open(folder, fn, context, &work->journal, err)
+                     : ha_error_set(err, ENOMEM, "out of memory");
+    if (r < 0) {
+        work_destroy(work);
+        return r;
+    }
+    *ret_work = work;
+    return 0;
+}
+
 void work_destroy(struct work *work)
 {
     if (!work)
         return;
     crew_destroy(work->crew);
+    journal_destroy(work->journal);
     for (int64_t i = 0; i < work->n_uploads; i++)
         free(work->uploads[i].path);
     free(work->uploads);
@@ -382,4 +414,48 @@ char *work_upload_path(struct work *work, int64_t number, const char *path)
         path = recall_upload(work, number);
     }
     return path && work->folder ? ha_path_join(work->folder, path) : NULL;
+}
+
+/* ---- what it told -------------------------------------------------------------------------------
+ */
+
+/* Results are not worth less for it: they are only lost if the daemon dies before they are
+ * delivered. */
+static void note_unkept(const struct work *work, const struct ha_error *err)
+{
+    ha_log_warning("job %" PRIu64 ": what it tells is in memory only: %s", work->id.job, err->text);
+}
+
+void work_keep(struct work *work, const struct ha_wire_attempt_event *event, const char *path)
+{
+    struct ha_error err = {0};
+
+    if (!work->journal)
+        return;
+    if (journal_append(work->journal, event, path, &err) < 0)
+        note_unkept(work, &err);
+    work->unsynced = work->unsynced || event->kind != HA_WIRE_ATTEMPT_EVENT_METRIC;
+}
+
+void work_sync_kept(struct work *work)
+{
+    struct ha_error err = {0};
+
+    if (work->journal && work->unsynced && journal_sync(work->journal, &err) < 0)
+        note_unkept(work, &err);
+    work->unsynced = false;
+}
+
+void work_delivered(struct work *work, int64_t number)
+{
+    struct ha_error err = {0};
+
+    if (work->journal && journal_keep_from(work->journal, number, &err) < 0)
+        note_unkept(work, &err);
+}
+
+void work_drop_kept(struct work *work)
+{
+    if (work->journal)
+        journal_remove(work->journal);
 }

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "worker/daemon/journal.h"
 #include "worker/daemon/session.h"
 
 struct contract_line;
@@ -41,6 +42,12 @@ struct work_options {
 struct work *work_create(const struct work_options *options, const struct attempt_id *id,
                          const struct ha_wire_grant *grant);
 
+/* One of an earlier daemon, which has ended: only its folder and what was kept in it are there.
+ * fn is called for each event that was kept. */
+int work_recover(const struct work_options *options, const struct attempt_id *id,
+                 const char *folder, journal_fn fn, void *context, struct work **ret_work,
+                 struct ha_error *err);
+
 /* Kills its process.  The folder is left; keep it or not with folders_end_attempt. */
 void work_destroy(struct work *work);
 
@@ -57,6 +64,12 @@ void work_check_child(struct work *work); /* SIGCHLD came */
 /* Remember and recall the file of an upload; path relative to the folder, the
  * answer absolute and the caller's; NULL: no such number, or no memory. */
 char *work_upload_path(struct work *work, int64_t number, const char *path);
+
+/* What it tells, kept in its folder until it is delivered (journal.h). */
+void work_keep(struct work *work, const struct ha_wire_attempt_event *event, const char *path);
+void work_sync_kept(struct work *work);
+void work_delivered(struct work *work, int64_t number);
+void work_drop_kept(struct work *work);
 
 struct work_end {
     enum attempt_outcome outcome;

@@ -45,6 +45,7 @@ static struct {
     int n_hellos, n_beats;
     char instance[64];
     char phase[32];
+    char kept[32];  /* jobs that the last hello listed */
     bool leased;    /* job 1 is to be run */
     bool draining;  /* said by the worker */
     uint64_t taken; /* reports */
@@ -158,6 +159,10 @@ static void on_control(void *context, const struct ha_server_message *frame)
         hub.known = true;
         hub.n_hellos++;
         snprintf(hub.instance, sizeof(hub.instance), "%s", message->body.hello.instance);
+        hub.kept[0] = '\0';
+        for (int64_t i = 0; i < message->body.hello.n_kept; i++)
+            snprintf(hub.kept, sizeof(hub.kept), "%llu",
+                     (unsigned long long)message->body.hello.kept[i].job);
         answer.kind = HA_WIRE_HELLO_REPLY;
         answer.body.hello_reply = (struct ha_wire_hello_reply){
             .version = "t", .name = message->body.hello.name, .heartbeat_ms = 100};
@@ -522,6 +527,45 @@ static void loses_its_attempts_when_it_is_killed(void **state)
     RUN_UNTIL(hub.phase[0] == '\0');
 }
 
+static void results_outlive_their_daemon(void **state)
+{
+    (void)state;
+    write_script(LINE(
+        "{\"type\":\"phase\",\"phase\":\"step\"}") "while [ ! -e ../../go ]; do sleep 0.02; "
+                                                   "done\necho weights > w\n" LINE(
+                                                       "{\"type\":\"metric\",\"cell\":5,\"step\":1,"
+                                                       "\"values\":{\"loss\":0.25}}")
+                                                       LINE("{\"type\":\"artifact\",\"cell\":5,"
+                                                            "\"kind\":\"adapter\",\"name\":\"w\","
+                                                            "\"path\":\"w\"}")
+                                                           LINE("{\"type\":\"cell\",\"cell\":5,"
+                                                                "\"done\":true}"));
+    start_worker();
+    RUN_UNTIL(hub.n_beats > 0);
+    send_grant();
+    RUN_UNTIL(strcmp(hub.phase, "step") == 0);
+    close_hub();
+    {
+        char *go = ha_path_join(folder, "go");
+
+        assert_int_equal(ha_file_write(go, "", 0, 0600, NULL), 0);
+        free(go);
+    }
+    while (!is_gone(attempt_pid()))
+        usleep(10000);
+    usleep(200000); /* the daemon hears of it, and writes it down */
+    kill(worker, SIGKILL);
+    waitpid(worker, NULL, 0);
+    open_hub();
+    start_worker();
+    RUN_UNTIL(hub.ended);
+    assert_string_equal(hub.kept, "1");
+    assert_non_null(strstr(hub.events, "loss=0.25\n"));
+    assert_non_null(strstr(hub.events, "adapter w: weights\n"));
+    assert_non_null(strstr(hub.events, "cell 5"));
+    assert_non_null(strstr(hub.events, "done: exit code 0\n"));
+}
+
 static void drains_with_a_checkpoint(void **state)
 {
     (void)state;
@@ -549,6 +593,7 @@ int main(void)
         TEST(stops_an_attempt_that_is_not_listed),
         TEST(goes_on_while_the_coordinator_is_away),
         TEST(loses_its_attempts_when_it_is_killed),
+        TEST(results_outlive_their_daemon),
         TEST(drains_with_a_checkpoint),
     };
 

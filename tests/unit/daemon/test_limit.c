@@ -64,11 +64,29 @@ static void on_forget(void *context, const struct attempt_id *id, bool failed)
     (void)failed;
 }
 
+static void on_keep(void *context, const struct attempt_id *id,
+                    const struct ha_wire_attempt_event *event, const char *path)
+{
+    (void)context;
+    (void)id;
+    (void)event;
+    (void)path;
+}
+
+static void on_delivered(void *context, const struct attempt_id *id, int64_t number)
+{
+    (void)context;
+    (void)id;
+    (void)number;
+}
+
 static const struct session_effects effects = {.send = on_send,
                                                .reconnect = on_reconnect,
                                                .files_endpoint = on_text,
                                                .start = on_start,
                                                .stop = on_stop,
+                                               .keep = on_keep,
+                                               .delivered = on_delivered,
                                                .forget = on_forget,
                                                .note = on_text};
 

@@ -137,12 +137,30 @@ static void on_note(void *context, const char *text)
     (void)text;
 }
 
+static void on_keep(void *context, const struct attempt_id *id,
+                    const struct ha_wire_attempt_event *event, const char *path)
+{
+    (void)context;
+    (void)id;
+    (void)event;
+    (void)path;
+}
+
+static void on_delivered(void *context, const struct attempt_id *id, int64_t number)
+{
+    (void)context;
+    (void)id;
+    (void)number;
+}
+
 static const struct session_effects effects = {.send = on_send,
                                                .reconnect = on_reconnect,
                                                .files_endpoint = on_files_endpoint,
                                                .start = on_start,
                                                .stop = on_stop,
                                                .upload = on_upload,
+                                               .keep = on_keep,
+                                               .delivered = on_delivered,
                                                .forget = on_forget,
                                                .note = on_note};
 
@@ -573,19 +591,6 @@ static void fails_when_a_report_is_found_wrong(void **state)
     assert_true(session_is_empty(session));
 }
 
-static void uploads_the_log_before_the_end(void **state)
-{
-    const struct attempt_id id = id_of(1, 1);
-
-    (void)state;
-    connect_it();
-    grant(1, 1);
-    session_attempt_ended(session, &id, ATTEMPT_FAILED, "exit code 1", 1, "log", now);
-    EXPECT("start 1.1 train\nupload 1/0 log\n");
-    session_upload_failed(session, &id, 0, "gone", now); /* it is only the log */
-    EXPECT("report 1 #1 end:failed:exit code 1\n");
-}
-
 /* ---- time and leaving ------------------------------------------------------------------------ */
 
 static void ends_a_stuck_attempt(void **state)
@@ -779,7 +784,6 @@ int main(void)
         TEST(uploads_again_what_is_missing),
         TEST(fails_when_a_file_cannot_be_read),
         TEST(fails_when_a_report_is_found_wrong),
-        TEST(uploads_the_log_before_the_end),
         TEST(ends_a_stuck_attempt),
         TEST(drains),
         TEST(delivers_everything_once_over_a_bad_network),

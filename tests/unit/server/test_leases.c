@@ -246,6 +246,44 @@ static void a_new_process_voids_the_old_one(void **state)
     expect_report(b, OTHER, &job, 2, 0, true);
 }
 
+/* What ended with the old process and was not delivered is delivered by the new one. */
+static void a_new_process_keeps_what_it_has_of_the_old_one(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b), other;
+    struct ha_wire_job_ref kept = {.job = job.job, .epoch = job.epoch};
+    struct ha_wire_message hello = {.kind = HA_WIRE_HELLO,
+                                    .body.hello = {.role = HA_WIRE_ROLE_WORKER,
+                                                   .name = "w1",
+                                                   .instance = "i2",
+                                                   .machine = "machine",
+                                                   .slots = 1,
+                                                   .kept = &kept,
+                                                   .n_kept = 1}};
+
+    expect_report(b, WORKER, &job, 1, 1, false);
+    ha_wire_message_destroy(bench_call(b, OTHER, &hello, HA_WIRE_HELLO_REPLY));
+    assert_false(bench_granted(b, OTHER, &other)); /* its slot is taken until then */
+    expect_report(b, OTHER, &job, 1, 1, false);    /* asks where it is: nothing happens */
+    job.sequence = 1;
+    bench_do_job(b, OTHER, &job, 3);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "done", NULL);
+}
+
+static void an_attempt_may_end_with_its_daemon(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b), again;
+    struct ha_wire_attempt_event end = {
+        .kind = HA_WIRE_ATTEMPT_EVENT_END,
+        .event.end = {.outcome = "stopped", .reason = "its daemon died", .cause = "lost"}};
+
+    expect_report(b, WORKER, &job, 1, 1, false);
+    ha_wire_message_destroy(bench_report(b, WORKER, &job, &end, 1));
+    assert_true(bench_granted(b, WORKER, &again));
+    assert_int_equal(again.job, job.job);
+}
+
 static void two_processes_of_one_name_do_not_take_turns(void **state)
 {
     struct bench *b = *state;
@@ -501,6 +539,8 @@ int main(void)
         CASE(a_restart_takes_running_attempts_back),
         CASE(a_long_turn_is_nobodys_silence),
         CASE(a_new_process_voids_the_old_one),
+        CASE(a_new_process_keeps_what_it_has_of_the_old_one),
+        CASE(an_attempt_may_end_with_its_daemon),
         CASE(two_processes_of_one_name_do_not_take_turns),
         CASE(a_report_proves_life),
         CASE(another_machine_may_not_take_a_name),
