@@ -17,6 +17,7 @@ from cluster import Cluster, Failure
 from proxy import Proxy
 from scenarios_points import points
 
+HURT_S, ALONE_S, WAIT_S = 90, 150, 900  # of a round: hurt, then left alone; waiting for a retry
 MEANS = ["kill"] * 10 + ["attempt"] * 4 + ["stop"] * 3 + ["cut"] * 3 + ["point"] * 5 + ["all"]
 
 
@@ -31,6 +32,7 @@ class Round:
         self.proxies = []
         self.running = {}
         self.stopped = {}
+        self.waits = False
         self.env = {"HA_NET_FAULTS": f"seed={seed};dup=0.03;reorder=0.05/200;delay=0.05/200"}
 
     def start(self, name, crash=None):
@@ -97,9 +99,12 @@ class Round:
                 self.stopped.pop(name, None)
                 self.running[name] = self.start(name)
 
-    def held(self):
-        """A job that was set aside after five losses waits for a person."""
+    def look(self):
+        """A job that was set aside after five losses waits for a person; one that waits for its
+        next attempt, up to five minutes after many crashes, is not stuck."""
+        self.waits = False
         for stage in self.cluster.stages():
+            self.waits = self.waits or stage["category"] == "waiting to try again"
             if stage["state"] in ("ready", "failed") and "hactl retry" in stage["reason"]:
                 self.cluster.hactl("retry", "grid", check=False)
                 self.retries += 1
@@ -114,14 +119,19 @@ class Round:
         self.running = {"coordinator": c.coordinator}
         for name in ("w1", "j1", "w2", "j2")[:self.random.randrange(2, 5)]:
             self.running[name] = self.start(name)
-        limit = time.monotonic() + 240
-        next_hurt = looked = time.monotonic() + 0.5
-        calm = False
-        while time.monotonic() < limit:
+        began = time.monotonic()
+        next_hurt = looked = began + 0.5
+        waited = began
+        calm = None  # since when it is left alone
+        while True:
             now = time.monotonic()
+            if self.waits:
+                waited = now
+            if calm and (now > max(calm, waited) + ALONE_S or now > calm + WAIT_S):
+                break
             # Near the end of its time, and of the soak's, it is left alone.
-            if not calm and (now > limit - 150 or now > end):
-                calm = True
+            if not calm and (now > began + HURT_S or now > end):
+                calm = now
                 for proxy in self.proxies:
                     proxy.mode = "pass"
             if not calm and now >= next_hurt:
@@ -134,7 +144,7 @@ class Round:
                 looked = now
                 if c.ended():
                     break
-                self.held()
+                self.look()
             time.sleep(0.03)
         for proxy in self.proxies:
             proxy.mode = "pass"
