@@ -14,6 +14,7 @@ import scenarios_coordinator  # noqa: F401  (they add themselves)
 import scenarios_judge        # noqa: F401
 import scenarios_network      # noqa: F401
 import scenarios_points       # noqa: F401
+import scenarios_power        # noqa: F401
 import scenarios_worker       # noqa: F401
 
 

@@ -8,7 +8,7 @@
  * FAULT: enospc, eio, erofs.  CALL: write (pwrite, writev and new files too),
  * fsync (fdatasync too), rename, open (for writing), all.  HA_SHIM_TRACE=FILE
  * records what changes files below HA_SHIM_ROOT, for power.py: a line per call
- * and the bytes behind it.
+ * and the bytes behind it, written after the call and before it returns.
  *
  * Descriptors are named by /proc/self/fd, so nothing has to be followed. */
 #include <dlfcn.h>
@@ -281,11 +281,22 @@ SHIM int unlink(const char *path)
     return r;
 }
 
+SHIM int mkdir(const char *path, mode_t mode)
+{
+    REAL(mkdir);
+    int r = real_mkdir(path, mode);
+
+    if (r == 0)
+        record("mkdir", path, NULL, 0, NULL, 0);
+    return r;
+}
+
 static int open_any(const char *path, int flags, mode_t mode)
 {
     REAL(open64);
-    bool writes = (flags & O_ACCMODE) != O_RDONLY;
-    int code = 0;
+    bool writes = (flags & O_ACCMODE) != O_RDONLY, traced = writes && getenv("HA_SHIM_TRACE");
+    bool makes = traced && (flags & O_CREAT) && access(path, F_OK) < 0;
+    int code = 0, fd;
 
     if (writes && getenv("HA_SHIM") && strcmp(path, getenv("HA_SHIM")) != 0)
         code = fault("open", path);
@@ -293,7 +304,12 @@ static int open_any(const char *path, int flags, mode_t mode)
         errno = code;
         return -1;
     }
-    return real_open64(path, flags, mode);
+    fd = real_open64(path, flags, mode);
+    if (fd >= 0 && makes)
+        record("create", path, NULL, 0, NULL, 0);
+    else if (fd >= 0 && traced && (flags & O_TRUNC))
+        record("truncate", path, NULL, 0, NULL, 0);
+    return fd;
 }
 
 SHIM int open(const char *path, int flags, ...)
