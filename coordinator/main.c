@@ -498,6 +498,7 @@ static int start_core(struct program *p, struct ha_error *err)
     struct ha_coordinator_options core = {
         .rules = {p->config.heartbeat_ms, p->config.late_ms, p->config.lost_ms},
         .preempt_ms = p->config.preempt_after_s * 1000,
+        .suspect_jobs = p->config.set_aside_after,
         .artifacts = p->config.artifacts,
         .database = p->config.database,
         .keys = serves_with_keys(p) ? p->config.keys : NULL,

@@ -66,6 +66,10 @@ static const struct ha_setting coordinator_rows[] = {
      .otherwise = "5m", OURS,
      .help = "an attempt that ran so long stops at a checkpoint when a sweep of higher priority "
              "waits and no other place fits; 0: never"},
+    {"set_aside_after", HA_SETTING_INT, AT(set_aside_after), BETWEEN(0, 100), .otherwise = "3",
+     OURS,
+     .help = "so many different jobs that fail on a worker in a row, and not elsewhere, drain it; "
+             "0: never"},
     {"gc_after", HA_SETTING_DURATION, AT(gc_after_s), BETWEEN(3600, 315360000), .otherwise = "168h",
      OURS, .help = "hactl gc leaves what was needed since (a submit under way uploads first)"},
     {"max_artifact_size", HA_SETTING_TEXT, AT(max_artifact_size), .memory = true,

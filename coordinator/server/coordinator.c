@@ -335,6 +335,8 @@ static int own_work(struct ha_coordinator *c, bool input_pending, struct ha_erro
         r = by_itself(c, settle, err);
     if (r == 0 && c->cancelled)
         r = by_itself(c, ha_server_revoke, err);
+    if (r == 0 && c->failure_seen)
+        r = by_itself(c, ha_server_suspect, err);
     if (r == 0 && (c->changed || (c->plan_at_ms != 0 && c->plan_at_ms <= c->wall_ms)))
         r = by_itself(c, ha_server_plan, err);
     return r;

@@ -50,6 +50,8 @@ struct ha_coordinator_options {
     int64_t max_sweep_bytes; /* of a sweep's artifacts; 0: any */
     int64_t preempt_ms;      /* that an attempt runs before one of higher priority may take its
                                 place; 0: never */
+    int64_t suspect_jobs;    /* different ones that fail on a worker in a row, and not elsewhere,
+                                before it is set aside; 0: it never is */
 };
 
 /* The store is borrowed.  boot_ms: now; every lease that the store holds begins

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/clock.h"
 #include "common/base/memory.h"
@@ -33,6 +34,7 @@ int ha_member_drain(const struct ha_coordinator *c, struct ha_member *m,
     free(m->drain_why);
     m->drain_why = why;
     m->drained = why != NULL;
+    m->aside = why && strcmp(row->drain_actor, HA_SERVER_SETS_ASIDE) == 0;
     m->drain_until_ms = 0;
     if (why && row->drain_deadline_ms != 0)
         m->drain_until_ms = c->boot_ms + (left_ms < 1          ? 1
@@ -84,6 +86,8 @@ int ha_server_drain(struct ha_request *q, bool drain, int64_t *ret_changed, cons
         r = ha_error_set(err, ENOMEM, "no memory to drain a worker");
     if (r < 0)
         return r;
+    if (!drain)
+        ha_suspect_forgive(&q->c->suspects, m->id);
     *ret_text = !drain                    ? "it takes work again"
                 : change->deadline_ms > 0 ? "no new work; what runs is stopped at the deadline"
                                           : "no new work; what runs goes on to its end";

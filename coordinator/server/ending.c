@@ -14,6 +14,7 @@ struct facts {
     struct ha_retry_counts counts;
     struct ha_job_counts cells;
     int64_t sweep;
+    enum ha_stage_kind kind;
 };
 
 static int read_facts(void *context, const struct ha_job_row *row)
@@ -21,6 +22,7 @@ static int read_facts(void *context, const struct ha_job_row *row)
     struct facts *facts = context;
 
     facts->sweep = row->sweep;
+    facts->kind = row->kind;
     facts->policy.max_attempts = row->max_attempts;
     facts->policy.wait_when_lost = row->wait_when_lost;
     facts->counts.crashes = row->crashes;
@@ -97,6 +99,16 @@ static int finish_job(struct ha_coordinator *c, const struct ha_by *by,
     return r;
 }
 
+/* What its end says of the worker; a loss or a stop without progress says nothing. */
+static void see_end(struct ha_coordinator *c, const struct ha_attempt_row *attempt,
+                    const struct facts *facts, enum ha_outcome outcome, const char *why)
+{
+    if (outcome == HA_OUTCOME_FAILED || outcome == HA_OUTCOME_REFUSED)
+        ha_server_saw_end(c, attempt, facts->sweep, facts->kind, false, why);
+    else if (outcome == HA_OUTCOME_STOPPED && attempt->progress)
+        ha_server_saw_end(c, attempt, facts->sweep, facts->kind, true, why);
+}
+
 int ha_server_end_attempt(struct ha_coordinator *c, const struct ha_by *by,
                           const struct ha_attempt_row *attempt, int outcome, bool back,
                           const char *why, int64_t exit_code, struct ha_error *err)
@@ -137,6 +149,8 @@ int ha_server_end_attempt(struct ha_coordinator *c, const struct ha_by *by,
     if (r == 0)
         r = split ? split_job(c, by, attempt->job, &decision, text, err)
                   : set_job(c, by, attempt->job, &decision, text, err);
+    if (r == 0)
+        see_end(c, attempt, &facts, (enum ha_outcome)outcome, why);
     if (r == 0 && !split && facts.cells.pending > 1)
         r = ha_server_part_held(c, by, facts.sweep, attempt->job, err);
     c->changed = true;

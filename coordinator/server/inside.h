@@ -11,12 +11,21 @@
 #include "coordinator/core/plan.h"
 #include "coordinator/core/retry.h"
 #include "coordinator/core/speed.h"
+#include "coordinator/core/suspect.h"
 #include "coordinator/server/coordinator.h"
 #include "coordinator/store/event.h"
 #include "proto/arena.h"
 #include "proto/wire.h"
 
-enum { HA_SERVER_PHASE_BYTES = 24, HA_SERVER_ACTOR_BYTES = 128, HA_SERVER_VOIDED = 8 };
+enum {
+    HA_SERVER_PHASE_BYTES = 24,
+    HA_SERVER_ACTOR_BYTES = 128,
+    HA_SERVER_VOIDED = 8,
+    HA_SERVER_FAILURE_BYTES = 160
+};
+
+/* By whom a worker is drained that fails one job after the other. */
+#define HA_SERVER_SETS_ASIDE "coordinator"
 
 struct ha_backup;
 struct ha_store;
@@ -42,7 +51,8 @@ struct ha_member {
     bool clock_known;
     bool lost;              /* as stored */
     bool draining;          /* as its heartbeat says */
-    bool drained;           /* a person drains it */
+    bool drained;           /* a person drains it, or it was set aside */
+    bool aside;             /* it was set aside (suspect.c) */
     char *drain_why;        /* by whom, since when and why; NULL when nobody does */
     int64_t drain_until_ms; /* boot time: attempts are stopped then; 0: they go on to their end */
     int64_t slots;
@@ -52,6 +62,7 @@ struct ha_member {
     int64_t used;         /* attempts that hold a slot; -1: to be counted */
     int64_t warm[HA_PLAN_WARM];
     struct ha_speed speed; /* from what it has finished */
+    char last_failure[HA_SERVER_FAILURE_BYTES];
     struct ha_progress *running;
     int64_t running_count;
     uint64_t items_request; /* of a judge worker: the last request for items that counted */
@@ -90,9 +101,11 @@ struct ha_coordinator {
     bool cancelled;     /* cells were cancelled: attempts have to be revoked, or to go on without */
     int64_t plan_at_ms; /* wall clock: a job's wait is over then; 0: none */
     int64_t pruned_ms;
-    int64_t ticked_ms;     /* boot time */
-    int64_t room_at_ms;    /* boot time: before, nobody is asked to make room */
-    int64_t settled;       /* ha_store_changes when every sweep had the state that its counts say */
+    int64_t ticked_ms;  /* boot time */
+    int64_t room_at_ms; /* boot time: before, nobody is asked to make room */
+    int64_t settled;    /* ha_store_changes when every sweep had the state that its counts say */
+    struct ha_suspects suspects;
+    bool failure_seen;     /* since workers were last suspected */
     int64_t rest_until_ms; /* boot time: after a turn that could not be stored, no own work */
     char *disk_low;
 
@@ -258,6 +271,13 @@ int ha_server_set(struct ha_request *q, int64_t sweep, const char **ret_text, st
 /* Change "drain" and "undrain" (drain.c). */
 int ha_server_drain(struct ha_request *q, bool drain, int64_t *ret_changed, const char **ret_text,
                     struct ha_error *err);
+
+/* An attempt came to an end by its own doing: well, or why not (suspect.c). */
+void ha_server_saw_end(struct ha_coordinator *c, const struct ha_attempt_row *attempt,
+                       int64_t sweep, enum ha_stage_kind kind, bool good, const char *why);
+
+/* Set workers aside that fail jobs which others would not. */
+int ha_server_suspect(struct ha_coordinator *c, struct ha_error *err);
 
 /* Attempts of drained workers whose deadline is over are told to stop. */
 int ha_server_drain_tick(struct ha_coordinator *c, struct ha_error *err);

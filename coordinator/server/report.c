@@ -29,7 +29,8 @@ struct report {
     int64_t job;
     struct ha_epoch epoch;
     struct ha_attempt_row row; /* as it was before this report */
-    enum ha_stage_kind kind;   /* of the job, once a cell was looked up */
+    enum ha_stage_kind kind;   /* of the job, once a cell was looked up, as its sweep */
+    int64_t sweep;
     /* the cell that was looked up last */
     int64_t cell, result, parent;
     char adapter_sha256[65];
@@ -62,6 +63,7 @@ static int read_kind(void *context, const struct ha_job_row *row)
     struct report *p = context;
 
     p->kind = row->kind;
+    p->sweep = row->sweep;
     return 0;
 }
 
@@ -313,8 +315,11 @@ static int end_done(struct report *p, const struct ha_attempt_row *now,
                                      end->exit_code, err);
     r = ha_store_attempt_end(p->store, p->job, p->epoch, HA_OUTCOME_DONE, "", end->exit_code,
                              p->q->c->wall_ms, err);
+    if (r == 0)
+        r = ha_store_job_get(p->store, p->job, read_kind, p, err);
     if (r < 0)
         return r;
+    ha_server_saw_end(p->q->c, now, p->sweep, p->kind, true, "");
     return ha_server_end_job(p->q->c, &p->q->by, p->job, &cells, err);
 }
 

@@ -1,4 +1,5 @@
-"""Workers and attempts are killed, stopped, stuck: 8 to 10, 15, 17, 20, 23, 24, 30, 32."""
+"""Workers and attempts are killed, stopped, stuck: 8 to 10, 15, 17, 18, 20, 23, 24, 30, 32."""
+import json
 import os
 import signal
 import time
@@ -159,6 +160,31 @@ def poison(test):
     until(60, lambda: any(s["stage"] == "generate" and s["state"] == "done" for s in c.stages()),
           "other jobs go on")
     test.verify(c, finished=False)
+
+
+@scenario(18, "a node that fails every job is set aside, and no other")
+def bad_node(test):
+    c = test.cluster(strategies=["base", "local", "mid", "global", "full"], eval=3,
+                     schedule='fuse = "never"', step_ms=60)
+    c.start_evaluator()
+    c.start_coordinator()
+    # On the bad one every attempt dies with its first word; the good one is busy meanwhile.
+    bad = c.start_worker("bad", env={"HA_CRASH": "attempt.before_line"})
+    good = c.start_worker("good")
+    until(20, lambda: c.hactl("workers", "--json").stdout.count('"alive"') >= 2, "both are there")
+    c.submit()
+    c.start_judge()
+
+    def aside():
+        rows = json.loads(c.hactl("workers", "--json").stdout)
+        return [r["name"] for r in rows if "set aside" in (r.get("note") or "")]
+    until(60, aside, "it is set aside")
+    expect(aside() == ["bad"], f"set aside: {aside()}")
+    c.wait_done()
+    expect(bad.alive() and good.alive(), "both daemons live")
+    c.hactl("workers", "undrain", "bad")
+    expect(not aside(), "a person undoes it")
+    test.verify(c)
 
 
 @scenario(20, "an attempt is killed by the kernel for its memory")

@@ -101,6 +101,7 @@ static void start(struct bench *b)
         .rules = {.heartbeat_ms = 5000, .late_ms = 15000, .lost_ms = 60000},
         .version = "test",
         .preempt_ms = 300000,
+        .suspect_jobs = 3,
         .artifacts = artifacts,
         .gc_after_ms = 86400000,
         .max_sweep_bytes = b->max_sweep_bytes,

@@ -232,6 +232,76 @@ static void at_the_deadline_attempts_stop(void **state)
     assert_int_equal(again.job, job.job);
 }
 
+static const char five_jobs[] = "[sweep]\n"
+                                "name = \"demo\"\n"
+                                "[[model]]\n"
+                                "path = \"tiny\"\n"
+                                "[strategies]\n"
+                                "use = [\"base\", \"local\", \"mid\", \"global\", \"full\"]\n"
+                                "[data]\n"
+                                "train = [\"train.jsonl\"]\n"
+                                "eval = [\"eval.jsonl.gz\"]\n"
+                                "eval_samples = 3\n"
+                                "[schedule]\n"
+                                "fuse = \"never\"\n"
+                                "[[judge]]\n"
+                                "name = \"q\"\n"
+                                "base_url = \"http://127.0.0.1:9/v1\"\n"
+                                "model = \"m\"\n";
+
+/* Three different jobs end badly on the only free worker, or on the next that is free. */
+static void fail_three(struct bench *b, struct fake_job failed[3])
+{
+    for (int i = 0; i < 3; i++) {
+        assert_true(bench_granted(b, WORKER, &failed[i]));
+        bench_end(b, WORKER, &failed[i], "failed", "no driver");
+        bench_settle(b);
+    }
+}
+
+static void a_worker_that_fails_every_job_is_set_aside(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job failed[3], job, other;
+
+    ha_wire_message_destroy(bench_submit(b, CLIENT, "k", five_jobs, false));
+    bench_settle(b);
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    bench_hello_worker(b, OTHER, "w2", "i1", 1);
+    assert_true(bench_granted(b, OTHER, &other));
+    fail_three(b, failed);
+    assert_false(bench_granted(b, WORKER, &job));
+    expect_worker(b, "drained", "coordinator since ");
+    bench_do_job(b, OTHER, &other, 3);
+    /* The jobs are not to blame: each has all its three attempts again. */
+    for (int i = 0; i < 2; i++) {
+        for (int turn = 0; turn < 3; turn++)
+            bench_turn(b, 4000);
+        ha_wire_message_destroy(bench_beat(b, OTHER, NULL, 0));
+        do
+            assert_true(bench_granted(b, OTHER, &job));
+        while (job.job != failed[0].job && (bench_do_job(b, OTHER, &job, 3), true));
+        bench_end(b, OTHER, &job, "failed", "something else");
+        bench_settle(b);
+    }
+    bench_expect_sweep(b, CLIENT, "running");
+    ha_wire_message_destroy(bench_beat(b, WORKER, NULL, 0));
+    assert_int_equal(drain(b, "undrain", "w1", 0), 1);
+    expect_worker(b, "alive", "");
+}
+
+static void the_only_worker_is_never_set_aside(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job failed[3], job;
+
+    ha_wire_message_destroy(bench_submit(b, CLIENT, "k", five_jobs, false));
+    bench_settle(b);
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    fail_three(b, failed);
+    assert_true(bench_granted(b, WORKER, &job));
+}
+
 static void drain_is_for_admin_and_known_workers(void **state)
 {
     struct bench *b = *state;
@@ -432,6 +502,8 @@ int main(void)
         CASE(set_disturbs_nothing),
         CASE(a_drained_worker_gets_no_work),
         CASE(at_the_deadline_attempts_stop),
+        CASE(a_worker_that_fails_every_job_is_set_aside),
+        CASE(the_only_worker_is_never_set_aside),
         CASE(drain_is_for_admin_and_known_workers),
         CASE(a_drained_judge_worker_gets_no_items),
         CASE(a_job_waits_for_a_worker_that_fits),
