@@ -200,6 +200,13 @@ static void on_artifact_durable(void *context, const char *sha256)
     ha_files_committed(p->files, sha256);
 }
 
+static void on_artifact_refused(void *context, const char *sha256, const struct ha_error *why)
+{
+    struct program *p = context;
+
+    ha_files_not_stored(p->files, sha256, why);
+}
+
 static void on_orphan(void *context, const char *sha256)
 {
     struct program *p = context;
@@ -509,6 +516,7 @@ static int start_core(struct program *p, struct ha_error *err)
         .files_endpoint = ha_files_endpoint(p->files)};
     struct ha_coordinator_hooks hooks = {.send = on_send,
                                          .artifact_stored = on_artifact_durable,
+                                         .artifact_not_stored = on_artifact_refused,
                                          .artifact_orphan = on_orphan,
                                          .disk_full = on_disk_full,
                                          .snapshot_copied = on_snapshot_copied,

@@ -347,12 +347,12 @@ static void not_stored(struct ha_coordinator *c, const struct ha_error *why)
 {
     struct ha_error err;
 
+    ha_error_set(&err, why->code ? why->code : EIO, "not stored: %s", ha_error_text(why));
     ha_store_rollback(c->store);
-    ha_server_drop_held(c, 0);
+    ha_server_refuse_held(c, &err);
     ha_chores_undone(c, c->turn_step, true);
     for (int64_t i = 0; i < c->member_count; i++)
         c->members[i]->used = -1;
-    ha_error_set(&err, why->code ? why->code : EIO, "not stored: %s", ha_error_text(why));
     for (int64_t i = 0; i < c->asked_count; i++)
         ha_server_hold_error(c, c->asked[i].peer, c->asked[i].request_id, &err);
     c->changed = c->cancelled = true;

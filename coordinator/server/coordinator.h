@@ -26,6 +26,8 @@ struct ha_coordinator_hooks {
     int (*send)(void *context, uint64_t peer, const void *data, size_t size);
     /* The row of an artifact is durable. */
     void (*artifact_stored)(void *context, const char *sha256);
+    /* It could not be stored; may be NULL. */
+    void (*artifact_not_stored)(void *context, const char *sha256, const struct ha_error *why);
     /* Nothing needs this artifact any more; its row is gone. */
     void (*artifact_orphan)(void *context, const char *sha256);
     /* A turn could not be stored because the disk is full. */

@@ -103,6 +103,15 @@ void ha_server_release_held(struct ha_coordinator *c)
     c->held_count = 0;
 }
 
+void ha_server_refuse_held(struct ha_coordinator *c, const struct ha_error *why)
+{
+    for (int64_t i = 0; i < c->held_count && c->hooks.artifact_not_stored; i++) {
+        if (!c->held[i].data && !c->held[i].orphan)
+            c->hooks.artifact_not_stored(c->hooks.context, c->held[i].sha256, why);
+    }
+    ha_server_drop_held(c, 0);
+}
+
 void ha_server_drop_held(struct ha_coordinator *c, int64_t from)
 {
     while (c->held_count > from)

@@ -147,6 +147,7 @@ static void wait_for_row(struct ha_files *files, ha_peer peer, uint64_t request_
     post(files, files->options.main_loop, tell_stored, sha256, size, NULL);
 }
 
+/* Or it could not be stored: then the note says why. */
 static void row_is_durable(void *context)
 {
     struct note *note = context;
@@ -157,7 +158,8 @@ static void row_is_durable(void *context)
         struct waiting *w = &files->waiting[i];
 
         if (strcmp(w->sha256, note->sha256) == 0)
-            send_state(files, w->peer, w->request_id, w->sha256, w->size, true, "");
+            send_state(files, w->peer, w->request_id, w->sha256, w->size, note->why.code == 0,
+                       note->why.code ? ha_error_text(&note->why) : "");
         else
             files->waiting[kept++] = *w;
     }
@@ -464,6 +466,11 @@ int64_t ha_files_refused(const struct ha_files *files)
 void ha_files_committed(struct ha_files *files, const char *sha256)
 {
     post(files, files->loop, row_is_durable, sha256, 0, NULL);
+}
+
+void ha_files_not_stored(struct ha_files *files, const char *sha256, const struct ha_error *why)
+{
+    post(files, files->loop, row_is_durable, sha256, 0, why);
 }
 
 void ha_files_orphan(struct ha_files *files, const char *sha256)

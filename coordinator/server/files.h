@@ -47,8 +47,10 @@ bool ha_files_may(enum ha_net_role role, enum ha_wire_body kind);
 /* Messages that its socket refused so far; from any thread. */
 int64_t ha_files_refused(const struct ha_files *files);
 
-/* From the main loop's thread: the row is durable; nothing needs it any more. */
+/* From the main loop's thread: the row is durable; it could not be stored, and whoever waits for
+ * it is told so; nothing needs it any more. */
 void ha_files_committed(struct ha_files *files, const char *sha256);
+void ha_files_not_stored(struct ha_files *files, const char *sha256, const struct ha_error *why);
 void ha_files_orphan(struct ha_files *files, const char *sha256);
 
 /* From the main loop's thread: take over a copy of the database (ha_disk_adopt), which

@@ -51,6 +51,7 @@ struct ha_member {
     bool clock_known;
     bool lost;              /* as stored */
     bool draining;          /* as its heartbeat says */
+    bool returns;           /* it is back, and has not told yet what it runs: no new work */
     bool drained;           /* a person drains it, or it was set aside */
     bool aside;             /* it was set aside (suspect.c) */
     char *drain_why;        /* by whom, since when and why; NULL when nobody does */
@@ -152,6 +153,7 @@ int ha_server_hold_artifact(struct ha_coordinator *c, const char *sha256, bool o
                             struct ha_error *err);
 void ha_server_release_held(struct ha_coordinator *c); /* send */
 void ha_server_drop_held(struct ha_coordinator *c, int64_t from);
+void ha_server_refuse_held(struct ha_coordinator *c, const struct ha_error *why); /* drop all */
 
 /* ---- backups (backup.c) ------------------------------------------------------------- */
 
