@@ -140,7 +140,8 @@ static char *join_labels(const struct ha_wire_hello *hello)
     return copy;
 }
 
-static int remember(struct ha_request *q, struct ha_member *m, int64_t id, struct ha_error *err)
+static int remember(struct ha_request *q, struct ha_member *m, int64_t id, bool returns,
+                    struct ha_error *err)
 {
     const struct ha_wire_hello *hello = &q->message->body.hello;
     bool same = m && strcmp(m->instance, hello->instance) == 0;
@@ -177,8 +178,19 @@ static int remember(struct ha_request *q, struct ha_member *m, int64_t id, struc
                                .gpus = hello->gpus,
                                .gpu_memory_bytes = hello->gpu_memory_bytes};
     m->lost = m->draining = false;
+    m->returns = returns;
     m->used = -1;
     return 0;
+}
+
+/* Does a worker that greets again have attempts that it may be running?  1 or 0. */
+static int has_attempts(struct ha_request *q, int64_t id, struct ha_error *err)
+{
+    struct ha_attempt_row row;
+
+    return q->message->body.hello.role != HA_WIRE_ROLE_WORKER
+               ? 0
+               : ha_store_attempt_next(q->c->store, id, 0, true, &row, err);
 }
 
 int ha_handle_hello(struct ha_request *q, struct ha_error *err)
@@ -200,7 +212,9 @@ int ha_handle_hello(struct ha_request *q, struct ha_error *err)
     if (r == 0)
         r = hello_event(q, m, err);
     if (r == 0)
-        r = remember(q, m, id, err);
+        r = has_attempts(q, id, err);
+    if (r >= 0)
+        r = remember(q, m, id, r == 1, err);
     if (r < 0)
         return r;
     fill_reply(q, hello->name);
@@ -313,6 +327,9 @@ int ha_handle_heartbeat(struct ha_request *q, struct ha_error *err)
         q->c->changed = true;
     m->lost = false;
     m->draining = beat->draining;
+    if (m->returns)
+        q->c->changed = true;
+    m->returns = false;
     m->clock_known = beat->wall_ms > 0;
     m->clock_ms = m->clock_known ? beat->wall_ms - q->c->wall_ms : 0;
     m->heard_ms = q->c->boot_ms;

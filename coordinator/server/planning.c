@@ -65,7 +65,7 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena, boo
             .liveness = ha_member_liveness(c, m),
             .silent_ms = c->boot_ms - m->heard_ms,
             .connected = m->peer != 0,
-            .draining = m->draining || m->drained,
+            .draining = m->draining || m->drained || m->returns,
             .drained_by = m->drained ? m->drain_why : NULL,
             .slots = m->slots,
             .used = m->used,

@@ -223,6 +223,27 @@ static void a_restart_takes_running_attempts_back(void **state)
     bench_expect_stage(b, CLIENT, "tiny/base", "generate", "done", NULL);
 }
 
+/* A worker that was lost greets again: its job is not leased to it anew before it could say that it
+ * has gone on with it. */
+static void who_comes_back_first_tells_what_it_runs(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job = start(b), again;
+
+    expect_report(b, WORKER, &job, 1, 1, false);
+    for (int i = 0; i < 16; i++)
+        bench_turn(b, 4000);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "ready", NULL);
+    bench_hello_worker(b, OTHER, "w1", "i1", 1);
+    bench_settle(b);
+    assert_false(bench_granted(b, OTHER, &again));
+    ha_wire_message_destroy(bench_beat(b, OTHER, &job, 1));
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "running", NULL);
+    job.sequence = 1;
+    bench_do_job(b, OTHER, &job, 3);
+    assert_true(bench_granted(b, OTHER, &again));
+}
+
 static void a_long_turn_is_nobodys_silence(void **state)
 {
     struct bench *b = *state;
@@ -537,6 +558,7 @@ int main(void)
         CASE(silence_gives_the_job_to_another),
         CASE(a_lost_attempt_is_taken_back),
         CASE(a_restart_takes_running_attempts_back),
+        CASE(who_comes_back_first_tells_what_it_runs),
         CASE(a_long_turn_is_nobodys_silence),
         CASE(a_new_process_voids_the_old_one),
         CASE(a_new_process_keeps_what_it_has_of_the_old_one),
