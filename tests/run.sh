@@ -3,14 +3,14 @@
 # "N passed, N failed" alone on a line.
 #
 #   sh tests/run.sh            everything
-#   sh tests/run.sh SUITE ...  some of: lint unit sanitize threads torture integration fuzz
+#   sh tests/run.sh SUITE ...  some of: lint unit sanitize threads torture integration fault fuzz
 #
 # HA_TEST_DATA names a folder of real data (hh-rlhf, tokenizers, configs);
 # tests that need it are skipped, with a message, where it is not set.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 root=$(pwd)
-suites=${*:-lint unit sanitize threads torture integration fuzz}
+suites=${*:-lint unit sanitize threads torture integration fault fuzz}
 passed=0
 failed=0
 
@@ -144,6 +144,16 @@ for suite in $suites; do
             fail "build"
         fi
         ;;
+    fault)
+        # Kills, cuts and bad disks, always with the same seed: two to four minutes on two processors.
+        sh tests/fault/run.sh --seed 7 >build/fault.results 2>build/fault.err
+        status=$?
+        count build/fault.results
+        if [ $status -ne 0 ] && ! grep -q '^not ok ' build/fault.results; then
+            fail "fault (exit code $status)"
+            tail -n 40 build/fault.results build/fault.err
+        fi
+        ;;
     fuzz)
         # Five seconds a target on the processors there are: about a minute on two.  Hours by hand.
         sh tests/fuzz/run.sh --seconds 5 >build/fuzz.results 2>build/fuzz.err
@@ -157,7 +167,7 @@ for suite in $suites; do
         fi
         ;;
     *)
-        echo "tests/run.sh: unknown suite $suite (lint, unit, sanitize, threads, torture, integration, fuzz)" >&2
+        echo "tests/run.sh: unknown suite $suite (lint, unit, sanitize, threads, torture, integration, fault, fuzz)" >&2
         exit 2
         ;;
     esac

@@ -48,7 +48,7 @@ def main():
     parser.add_argument("--only", nargs="*", help="numbers of scenarios")
     parser.add_argument("--slow", action="store_true", help="also those of many minutes")
     parser.add_argument("--list", action="store_true")
-    parser.add_argument("--jobs", type=int, default=3, help="scenarios at a time")
+    parser.add_argument("--jobs", type=int, default=6, help="scenarios at a time")
     options = parser.parse_args()
     chosen = [s for s in frame.SCENARIOS
               if (s[0] in options.only if options.only else options.slow or not s[2])]

@@ -2,7 +2,7 @@
 # The fault tests: programs are killed, stopped, cut off and lied to, and what is
 # in the database afterwards is held to the guarantees.  See README.md.
 #
-#   sh tests/fault/run.sh                        a selection of at most four minutes
+#   sh tests/fault/run.sh                        a selection of two to four minutes
 #   sh tests/fault/run.sh --only 9 12 --seed 7   some scenarios, as printed
 #   sh tests/fault/run.sh --soak SECONDS [--seed N]
 #

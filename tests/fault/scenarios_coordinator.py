@@ -59,6 +59,7 @@ def restart_with_running(test):
     c.submit()
     workers = [c.start_worker(f"w{i}", slots=2) for i in (1, 2)]
     until(60, lambda: sum(s["state"] == "running" for s in c.stages()) == 4, "four jobs run")
+    until(30, lambda: sum(len(w.children()) for w in workers) == 4, "their processes are there")
     attempts = {pid for w in workers for pid in w.children()}
     c.coordinator.kill()
     time.sleep(c.rules[2] / 1000 + 1)

@@ -3,8 +3,11 @@ import re
 
 from frame import ROOT, expect, scenario
 
-# Come to elsewhere (4: migrations), or only with logs of 1,000 pages.
+# Come to elsewhere (4: migrations; restore; gangs), by hactl gc, or only with logs of 1,000 pages.
 ELSEWHERE = {"coordinator.in_migration", "coordinator.after_migration",
+             "coordinator.restore_marked", "coordinator.restore_moved",
+             "coordinator.restore_replaced", "coordinator.artifact_before_remove",
+             "attempt.gang_ready", "attempt.gang_go", "attempt.gang_prepared",
              "coordinator.before_wal_checkpoint", "coordinator.after_wal_checkpoint"}
 
 
