@@ -110,6 +110,7 @@ static struct run base_run(int ranks)
 
 static int rank_of_process = -1;
 static const struct run *run_of_process;
+static int n_references; /* times that they were told of */
 
 static void on_gang_progress(void *user, const struct ha_dpo_progress *progress)
 {
@@ -132,6 +133,19 @@ static void no_metrics(void *user, int64_t cell, int64_t step, const struct ha_d
     (void)n;
 }
 
+/* Of a run that began at step 0: with the first epoch's end, held-out pairs included. */
+static int on_references(void *user, struct ha_dpo_trainer *trainer, struct ha_error *err)
+{
+    (void)user;
+    if (!ha_dpo_trainer_has_references(trainer))
+        return ha_error_set(err, EBADMSG, "not all references are known");
+    if (run_of_process->resume_at == 0 && ha_dpo_trainer_step(trainer) != N_STEPS / 2)
+        return ha_error_set(err, EBADMSG, "references are told of after step %d",
+                            (int)ha_dpo_trainer_step(trainer));
+    n_references++;
+    return 0;
+}
+
 static void set_up_gang(struct fixture *fixture)
 {
     set_up(fixture, 1);
@@ -152,6 +166,7 @@ static struct ha_dpo_trainer *make_rank(struct fixture *fixture, const struct ru
     callbacks = template->callbacks;
     ha_dpo_trainer_destroy(template);
     callbacks.progress = on_gang_progress;
+    callbacks.references = on_references;
     if (rank_of_process > 0) {
         callbacks.metrics = no_metrics;
         callbacks.checkpoint = NULL;
@@ -217,6 +232,8 @@ static void be_rank(const struct run *run, const struct ha_comm_id *id)
         r = ha_dpo_trainer_run(trainer, &why);
     if (r != run->expect)
         fail_msg("rank %d: %d: %s", rank_of_process, r, ha_error_text(&why));
+    if (r == 0)
+        assert_int_equal(n_references, 1);
     if (r == 0)
         write_result(&fixture, trainer);
     ha_comm_destroy(comm);
