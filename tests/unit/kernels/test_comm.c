@@ -36,9 +36,17 @@ struct rank {
     volatile sig_atomic_t abort;
 };
 
+/* "cuda" where HA_KERNEL_TEST_BACKEND asks for it: sums are then over a device's memory. */
+static const char *backend_name(void)
+{
+    const char *given = getenv("HA_KERNEL_TEST_BACKEND");
+
+    return given && *given ? given : "cpu";
+}
+
 static int open_rank(struct rank *rank)
 {
-    const struct ha_backend_options cpu = {.name = "cpu", .threads = 1};
+    const struct ha_backend_options options_of_backend = {.name = backend_name(), .threads = 1};
     struct ha_comm_options options = {.kind = "shm",
                                       .id = &rank->id,
                                       .rank = rank->rank,
@@ -46,7 +54,7 @@ static int open_rank(struct rank *rank)
                                       .timeout_ms = rank->timeout_ms,
                                       .abort = &rank->abort};
 
-    CHECK(ha_backend_open(&cpu, &rank->backend, &rank->err) == 0);
+    CHECK(ha_backend_open(&options_of_backend, &rank->backend, &rank->err) == 0);
     options.backend = rank->backend;
     return ha_comm_create(&options, &rank->comm, &rank->err);
 }
@@ -113,6 +121,23 @@ static void gathers(struct rank *rank)
     }
 }
 
+/* A sum whose values are in the backend's memory meanwhile. */
+static int sum_there(struct rank *rank, float *x, int64_t n, const struct ha_comm_add *adds,
+                     int n_adds)
+{
+    size_t bytes = (size_t)n * sizeof(*x);
+    void *there;
+    int r;
+
+    CHECK(ha_backend_alloc(rank->backend, bytes, &there, &rank->err) == 0);
+    CHECK(ha_backend_upload(rank->backend, there, x, bytes, &rank->err) == 0);
+    r = ha_comm_sum(rank->comm, there, n, adds, n_adds, &rank->err);
+    CHECK(ha_backend_download(rank->backend, x, there, bytes, &rank->err) == 0);
+    CHECK(ha_backend_sync(rank->backend, &rank->err) == 0);
+    ha_backend_free(rank->backend, there);
+    return r;
+}
+
 /* Of 5 ranks: ((0 + 1) + (3 + 4)), without 2. */
 static const struct ha_comm_add tree[] = {{0, 1}, {3, 4}, {0, 3}};
 
@@ -128,7 +153,7 @@ static void sums(struct rank *rank)
 
         for (int64_t i = 0; i < n; i++)
             x[i] = value_of(rank->rank, i);
-        CHECK(ha_comm_sum(rank->comm, x, n, NULL, 0, &rank->err) == 0);
+        CHECK(sum_there(rank, x, n, NULL, 0) == 0);
         for (int64_t i = 0; i < n; i++) {
             float want = value_of(0, i);
 
@@ -138,8 +163,7 @@ static void sums(struct rank *rank)
         }
         for (int64_t i = 0; i < n; i++)
             x[i] = value_of(rank->rank, i);
-        CHECK(ha_comm_sum(rank->comm, x, n, tree, 3, &rank->err) ==
-              (rank->size == 5 ? 0 : -EINVAL));
+        CHECK(sum_there(rank, x, n, tree, 3) == (rank->size == 5 ? 0 : -EINVAL));
         for (int64_t i = 0; rank->size == 5 && i < n; i++) {
             float left = value_of(0, i) + value_of(1, i), right = value_of(3, i) + value_of(4, i);
             float want = left + right;
@@ -331,5 +355,19 @@ int main(void)
         cmocka_unit_test(refuses),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest on_device[] = {cmocka_unit_test(gives)};
+    const struct ha_backend_options options = {.name = backend_name(), .threads = 1};
+    struct ha_backend *backend;
+    pid_t pid;
+    int status = 0;
+
+    if (strcmp(options.name, "cpu") == 0)
+        return cmocka_run_group_tests(tests, NULL, NULL);
+    /* A device is opened behind a fork only. */
+    pid = fork();
+    if (pid == 0)
+        _exit(ha_backend_open(&options, &backend, NULL) == 0 ? 0 : 77);
+    if (waitpid(pid, &status, 0) != pid || status != 0)
+        return 77;
+    return cmocka_run_group_tests(on_device, NULL, NULL);
 }

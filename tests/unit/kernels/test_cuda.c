@@ -429,6 +429,29 @@ static void choices_travel(void **state)
     free(other);
 }
 
+/* Asked, the device says that it is not done yet, until it is: nothing waits for it. */
+static void says_when_it_is_done(void **state)
+{
+    struct ha_backend *backend = open_device(0);
+    char host[64] = {1};
+    void *memory;
+    int r, asked = 0;
+
+    (void)state;
+    assert_ok(ha_backend_alloc(backend, sizeof(host), &memory, &err));
+    for (int i = 0; i < 20; i++)
+        assert_ok(ha_backend_zero(backend, memory, sizeof(host), &err));
+    assert_non_null(ha_backend_stream(backend));
+    while ((r = ha_backend_poll(backend, NULL)) == -EINPROGRESS)
+        asked++;
+    assert_int_equal(r, 0);
+    if (getenv("HA_CUDA_MODULE")) /* which gets one piece further each time */
+        assert_true(asked >= 20);
+    assert_int_equal(ha_backend_poll(backend, NULL), 0);
+    ha_backend_free(backend, memory);
+    ha_backend_close(backend);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -444,6 +467,7 @@ int main(void)
         device_only(a_bad_id_is_told_once),
         device_only(scratch_obeys_the_limit),
         device_only(choices_travel),
+        device_only(says_when_it_is_done),
     };
 
     return run_kernel_tests(tests);
