@@ -150,7 +150,8 @@ int64_t ha_server_pause(struct ha_request *q, int64_t sweep, const char **ret_te
     r = new = ha_store_hold_put(q->c->store, &q->by, &hold, err);
     if (r >= 0)
         r = show(q, sweep, state, reason, err);
-    if (r == 0)
+    /* All cells of a job are of one sweep. */
+    if (r == 0 && (hold.model != 0 || hold.strategy[0]))
         r = ha_server_part_held(q->c, &q->by, sweep, 0, err);
     *ret_text = new == 0         ? "it was paused already"
                 : change->finish ? "paused; what runs goes on to its end"

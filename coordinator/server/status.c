@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/buffer.h"
+#include "common/base/clock.h"
 #include "coordinator/server/inside.h"
 #include "coordinator/server/rows.h"
 #include "coordinator/store/artifact.h"
@@ -13,7 +14,11 @@
 #include "coordinator/store/stage.h"
 #include "coordinator/store/sweep.h"
 
-enum { PAGE_CELLS = 48, MATES = 64 };
+enum {
+    PAGE_CELLS = 512 /* as far as a slice's time goes, */,
+    LEAST_CELLS = 16 /* and these */,
+    MATES = 64
+};
 
 struct page {
     struct ha_request *q;
@@ -24,10 +29,14 @@ struct page {
     int64_t limit;
     struct ha_fit fit; /* what the sweep's attempts need */
     bool expanding;
-    enum ha_why category; /* of the reason that was written last */
-    bool one;             /* asked for a single cell */
-    bool ended;           /* the stage that is being written is final */
-    const char *held;     /* of the cell that is being written: by whom; NULL: by nobody */
+    enum ha_why category;    /* of the reason that was written last */
+    bool one;                /* asked for a single cell */
+    bool ended;              /* the stage that is being written is final */
+    bool holds;              /* somebody holds a part of the sweep */
+    const char *held;        /* of the cell that is being written: by whom; NULL: by nobody */
+    struct ha_plan_job said; /* the last job whose reason was worked out, */
+    enum ha_why said_category;
+    const char *said_text; /* and the reason; NULL: none was */
     struct ha_wire_cell_row *cell;
     /* of the cell that is being written: its generate stage, for the judges' */
     const char *generate_reason;
@@ -78,6 +87,32 @@ static int why_judge(struct page *p, const struct ha_stage_row *row, struct ha_b
     return ha_plan_why_judging(&judging, text, &p->category);
 }
 
+/* Do they stand where they stand for the same reason?  Cells mostly do as the one before. */
+static bool same_reason(const struct ha_plan_job *a, const struct ha_plan_job *b)
+{
+    return a->state == HA_JOB_READY && b->state == HA_JOB_READY && a->kind == b->kind &&
+           a->expanding == b->expanding && a->held == b->held && a->grows == b->grows &&
+           a->not_before_ms == 0 && b->not_before_ms == 0;
+}
+
+/* Looks at every worker, so that it is not asked the same again. */
+static int why_job(struct page *p, const struct ha_plan_job *job, struct ha_buffer *text)
+{
+    int r;
+
+    if (p->said_text && same_reason(&p->said, job)) {
+        p->category = p->said_category;
+        return ha_buffer_append_text(text, p->said_text);
+    }
+    r = ha_plan_why(&p->workers, job, p->q->c->wall_ms, text, &p->category);
+    if (r < 0)
+        return r;
+    p->said = *job;
+    p->said_category = p->category;
+    p->said_text = ha_scratch_text(p->arena, ha_buffer_text(text));
+    return p->said_text ? 0 : -ENOMEM;
+}
+
 /* The stage's reason in words, from the function that plans. */
 static const char *why(struct page *p, const struct ha_stage_row *row)
 {
@@ -107,7 +142,7 @@ static const char *why(struct page *p, const struct ha_stage_row *row)
     if (row->kind == HA_STAGE_JUDGE)
         r = why_judge(p, row, &text);
     else if (row->job != 0)
-        r = ha_plan_why(&p->workers, &job, p->q->c->wall_ms, &text, &p->category);
+        r = why_job(p, &job, &text);
     copy = r < 0 ? NULL : ha_scratch_text(p->arena, ha_buffer_text(&text));
     ha_buffer_clear(&text);
     return copy;
@@ -270,17 +305,27 @@ static int read_hold(void *context, const struct ha_hold *hold)
     return p->held ? 1 : -ENOMEM;
 }
 
+/* What a slice's time is not enough for comes with the next page. */
 static int add_stages(struct page *p, struct ha_error *err)
 {
+    int64_t end_ns = ha_clock_work_ns() + p->q->c->options.slice_us * 1000;
+
     for (int64_t i = 0; i < p->reply->n_cells; i++) {
         int r;
 
+        if (i >= LEAST_CELLS && ha_clock_work_ns() > end_ns) {
+            p->reply->n_cells = i;
+            p->reply->more = true;
+            break;
+        }
         p->cell = &p->reply->cells[i];
         p->generate_reason = NULL;
         p->generate_final = false;
         p->generate_total = 0;
         p->held = NULL;
-        r = ha_store_hold_of_cell(p->q->c->store, (int64_t)p->cell->cell, read_hold, p, err);
+        r = p->holds
+                ? ha_store_hold_of_cell(p->q->c->store, (int64_t)p->cell->cell, read_hold, p, err)
+                : 0;
         if (r < 0)
             return r;
         r = ha_store_stage_each(p->q->c->store, (int64_t)p->cell->cell,
@@ -366,8 +411,11 @@ static int fill(struct page *p, int64_t sweep, int64_t cell, struct ha_error *er
         r = add_money(p, sweep, err);
     if (r == 0)
         r = ha_server_plan_workers(p->q->c, p->arena, true, &p->workers, err);
+    if (r == 0)
+        r = ha_store_hold_any(store, sweep, err);
     if (r < 0)
         return r;
+    p->holds = r > 0;
     count_members(p);
     if (cell != 0)
         r = ha_store_cell_get(store, cell, add_cell, p, err);

@@ -143,6 +143,13 @@ int ha_store_hold_of_sweep(struct ha_store *store, int64_t sweep, struct ha_erro
                      sweep);
 }
 
+int ha_store_hold_any(struct ha_store *store, int64_t sweep, struct ha_error *err)
+{
+    int64_t id;
+
+    return ha_db_int(store, &id, err, "SELECT id FROM hold WHERE sweep = ? LIMIT 1", "i", sweep);
+}
+
 int ha_store_hold_model(struct ha_store *store, int64_t sweep, const char *name, int64_t *ret_model,
                         struct ha_error *err)
 {

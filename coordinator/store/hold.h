@@ -47,6 +47,9 @@ int ha_store_hold_of_result(struct ha_store *store, int64_t result, ha_hold_fn f
 /* A hold covers the whole sweep: 1 or 0. */
 int ha_store_hold_of_sweep(struct ha_store *store, int64_t sweep, struct ha_error *err);
 
+/* Is any part of the sweep held: 1 or 0. */
+int ha_store_hold_any(struct ha_store *store, int64_t sweep, struct ha_error *err);
+
 /* The model of a sweep by name: 1 or 0; and whether a live cell is of the strategy. */
 int ha_store_hold_model(struct ha_store *store, int64_t sweep, const char *name, int64_t *ret_model,
                         struct ha_error *err);

@@ -350,6 +350,15 @@ int ha_store_job_cell_each(struct ha_store *store, int64_t job, ha_job_cell_fn f
     return r < 0 ? r : 0;
 }
 
+int ha_store_job_has_mates(struct ha_store *store, int64_t job, struct ha_error *err)
+{
+    int64_t result;
+
+    return ha_db_int(store, &result, err,
+                     "SELECT result FROM job_cell WHERE job = ? ORDER BY result LIMIT 1 OFFSET 1",
+                     "i", job);
+}
+
 int ha_store_job_cell_get(struct ha_store *store, int64_t job, int64_t cell, ha_job_cell_fn fn,
                           void *context, struct ha_error *err)
 {

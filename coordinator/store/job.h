@@ -84,6 +84,9 @@ typedef int (*ha_job_cell_fn)(void *context, const struct ha_job_cell_row *row);
 int ha_store_job_cell_each(struct ha_store *store, int64_t job, ha_job_cell_fn fn, void *context,
                            struct ha_error *err);
 
+/* Has it more than one cell: 1 or 0. */
+int ha_store_job_has_mates(struct ha_store *store, int64_t job, struct ha_error *err);
+
 /* One cell of the job: 1 or 0, or fn's result when it is negative. */
 int ha_store_job_cell_get(struct ha_store *store, int64_t job, int64_t cell, ha_job_cell_fn fn,
                           void *context, struct ha_error *err);

@@ -492,16 +492,17 @@ int ha_store_result_each_record(struct ha_store *store, int64_t limit, ha_result
                                 void *context, struct ha_error *err)
 {
     struct ha_rows rows;
-    int r = ha_rows_open(store, &rows, err,
-                         "SELECT worker, kind, summary FROM (SELECT r.id, r.kind, r.summary,"
-                         " r.finished_ms, (SELECT a.worker FROM job_cell c JOIN attempt a"
-                         "  ON a.job = c.job WHERE c.result = r.id AND c.outcome = 'done'"
-                         "  ORDER BY a.started_ms DESC LIMIT 1) AS worker"
-                         " FROM result r WHERE r.kind IN ('train', 'generate')"
-                         " AND r.state = 'done' AND r.summary <> ''"
-                         " ORDER BY r.finished_ms DESC, r.id DESC LIMIT ?)"
-                         " WHERE worker IS NOT NULL ORDER BY finished_ms, id",
-                         "i", limit);
+    int r =
+        ha_rows_open(store, &rows, err,
+                     "SELECT worker, kind, summary FROM (SELECT r.id, r.kind, r.summary,"
+                     " r.finished_ms, (SELECT a.worker FROM job_cell c JOIN attempt a"
+                     "  ON a.job = c.job WHERE c.result = r.id AND c.outcome = 'done'"
+                     "  ORDER BY a.started_ms DESC LIMIT 1) AS worker"
+                     " FROM result r INDEXED BY result_record WHERE r.kind IN ('train', 'generate')"
+                     " AND r.state = 'done' AND r.summary <> ''"
+                     " ORDER BY r.finished_ms DESC, r.id DESC LIMIT ?)"
+                     " WHERE worker IS NOT NULL ORDER BY finished_ms, id",
+                     "i", limit);
 
     while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {
         enum ha_stage_kind kind;

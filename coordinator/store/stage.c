@@ -252,27 +252,41 @@ int ha_store_stage_next(struct ha_store *store, int64_t sweep, int64_t cell,
                      "itii", sweep, ha_stage_state_name(state), cell, after);
 }
 
+/* The next stage in a state; several of these at once would be sorted anew each time. */
+#define OF_STATE(name)                                                                             \
+    "SELECT id FROM stage INDEXED BY stage_sweep WHERE sweep = ?1 AND state = '" name              \
+    "' AND live = 1 AND (?2 = 0 OR cell = ?2) AND id > ?3 ORDER BY id LIMIT 1"
+
 int ha_store_stage_next_retry(struct ha_store *store, int64_t sweep, int64_t cell, int64_t after,
                               int64_t *ret_stage, struct ha_error *err)
 {
-    return ha_db_int(store, ret_stage, err,
-                     "SELECT s.id FROM stage s WHERE s.sweep = ?1"
-                     " AND s.state IN ('failed', 'ready') AND s.live = 1"
-                     " AND (?2 = 0 OR s.cell = ?2) AND s.id > ?3"
-                     " AND (s.state = 'failed' OR EXISTS (SELECT 1 FROM job_cell jc"
-                     " JOIN job j ON j.id = jc.job WHERE jc.result = s.result"
-                     " AND j.state IN ('held', 'aside'))) ORDER BY s.id LIMIT 1",
-                     "iii", sweep, cell, after);
+    return ha_db_int(
+        store, ret_stage, err,
+        "SELECT id FROM (SELECT * FROM (" OF_STATE(
+            "failed") ")"
+                      " UNION ALL SELECT * FROM (SELECT s.id FROM job j INDEXED BY job_held"
+                      "  CROSS JOIN job_cell jc ON jc.job = j.id"
+                      "  CROSS JOIN stage s ON s.result = jc.result"
+                      "  WHERE j.state IN ('held', 'aside') AND s.sweep = ?1 AND s.state = 'ready'"
+                      "  AND s.live = 1 AND (?2 = 0 OR s.cell = ?2) AND s.id > ?3"
+                      "  ORDER BY s.id LIMIT 1)) ORDER BY id LIMIT 1",
+        "iii", sweep, cell, after);
 }
 
 int ha_store_stage_next_open(struct ha_store *store, int64_t sweep, int64_t cell, int64_t after,
                              int64_t *ret_stage, struct ha_error *err)
 {
-    return ha_db_int(store, ret_stage, err,
-                     "SELECT id FROM stage WHERE sweep = ?1"
-                     " AND state IN ('waiting', 'ready', 'leased', 'running') AND live = 1"
-                     " AND (?2 = 0 OR cell = ?2) AND id > ?3 ORDER BY id LIMIT 1",
-                     "iii", sweep, cell, after);
+    return ha_db_int(
+        store, ret_stage, err,
+        "SELECT id FROM (SELECT * FROM (" OF_STATE(
+            "waiting") ")"
+                       " UNION ALL SELECT * FROM (" OF_STATE(
+                           "ready") ")"
+                                    " UNION ALL SELECT * FROM (" OF_STATE(
+                                        "leased") ")"
+                                                  " UNION ALL SELECT * FROM (" OF_STATE(
+                                                      "running") ")) ORDER BY id LIMIT 1",
+        "iii", sweep, cell, after);
 }
 
 int ha_store_stage_next_retired(struct ha_store *store, int64_t sweep, int64_t *ret_stage,

@@ -1,0 +1,84 @@
+# lib.sh - sourced by the benchmarks of the control plane
+#
+# HA_BENCH_DIR: where the database lies, on a disk of this machine (default /var/tmp).
+set -eu
+ninja -C "$HA_BUILD" ha-coordinator hactl tests/bench/bench_control >"$HA_BUILD.log" 2>&1 ||
+    { cat "$HA_BUILD.log" >&2; exit 1; }
+control=$HA_BUILD/tests/bench/bench_control
+work=$(mktemp -d "${HA_BENCH_DIR:-/var/tmp}/ha-bench-XXXXXX")
+coordinator=
+endpoint=tcp://127.0.0.1:0
+files=tcp://127.0.0.1:0
+ulimit -n 8192 2>/dev/null || ulimit -n "$(ulimit -H -n)"
+
+cleanup() {
+    [ -z "$coordinator" ] || kill -KILL "$coordinator" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 1' INT TERM
+
+# The second time on the same ports and the same database.
+start() {
+    rm -f "$work/run/endpoint"
+    "${HA_BENCH_COORDINATOR:-$HA_BUILD/ha-coordinator}" --dir "$work/run" --listen "$endpoint" --files "$files" \
+        --insecure-loopback --log-level warning >>"$work/coordinator.log" 2>&1 &
+    coordinator=$!
+    while [ ! -s "$work/run/endpoint" ]; do
+        kill -0 "$coordinator" 2>/dev/null || { cat "$work/coordinator.log" >&2; exit 1; }
+        sleep 0.01
+    done
+    endpoint=$(sed -n 1p "$work/run/endpoint")
+    files=$(sed -n 2p "$work/run/endpoint")
+}
+
+stop() {
+    kill -TERM "$coordinator"
+    wait "$coordinator" || true
+    coordinator=
+}
+
+# A coordinator with an empty database.
+fresh() {
+    [ -z "$coordinator" ] || stop
+    rm -rf "$work/run"
+    start
+}
+
+ask() { # mode, options...: of the running coordinator
+    "$control" "$@" --connect "$endpoint" --pid "$coordinator"
+}
+
+disk() {
+    "$control" fdatasync --dir "$work"
+}
+
+# Rows of the history per second between two wall times: every change of a job's or a stage's
+# state is one.
+changes() { # begin ms, end ms
+    sqlite3 "$work/run/coordinator.db" "SELECT printf('%.0f', 1000.0 * count(*) / ($2 - $1))
+        FROM event WHERE time_ms BETWEEN $1 AND $2"
+}
+
+# flow OPTIONS...: one line of a table; leaves jobs/s in $rate, changes/s in $changed.
+flow() {
+    fresh
+    ask flow "$@" >"$work/flow"
+    stop
+    # shellcheck disable=SC2046
+    changed=$(changes $(sed -n 's/^window //p' "$work/flow"))
+    rate=$(sed -n 's/.*jobs\/s //p' "$work/flow")
+    printf '%8s %8s %10s %12s %12s %12s %12s %12s\n' \
+        "$(sed -n 's/^workers \([0-9]*\) .*/\1/p' "$work/flow")" "$rate" "$changed" \
+        "$(field dispatch 3)" "$(field dispatch 6)" "$(field completion 3)" "$(field completion 6)" \
+        "$(sed -n 's/^coordinator \([0-9]*\) us.*/\1/p' "$work/flow")"
+}
+
+field() { # line, word
+    awk -v n="$2" -v line="$1" '$1 == line { print $n }' "$work/flow"
+}
+
+head_of_flow() {
+    printf '%8s %8s %10s %12s %12s %12s %12s %12s\n' workers jobs/s changes/s dispatch-p50 \
+        dispatch-p99 complete-p50 complete-p99 cpu-us/job
+}

@@ -1,0 +1,8 @@
+#!/bin/sh
+# % of one processor that a coordinator needs for 1,000 workers that have nothing to do
+#
+# WORKERS: default 1,000, each with a heartbeat every 5 s; of 20 s.
+. tests/bench/control/lib.sh
+fresh
+ask quiet --workers "${WORKERS:-1000}" | tee "$work/table"
+sed -n 's/.*processor \([0-9.]*\) %/quiet value \1 %/p' "$work/table"

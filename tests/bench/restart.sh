@@ -1,0 +1,49 @@
+#!/bin/sh
+# s from the start of ha-coordinator to its first answer, with a million jobs in the database
+#
+# CELLS: of each of SWEEPS sweeps, two jobs each (default 10,000 and 50).  After SIGTERM and after
+# SIGKILL; the check of the whole file, which a start makes on another boot id only, is apart.
+# Memory: of the process after the start, with a plan made, less that of one with an empty database.
+. tests/bench/control/lib.sh
+cells=${CELLS:-10000}
+sweeps=${SWEEPS:-50}
+
+memory() {
+    sed -n 's/^VmRSS: *\([0-9]*\) kB/\1/p' "/proc/$coordinator/status"
+}
+
+started() { # how: prints seconds until the first answer
+    begin=$(date +%s%N)
+    start
+    ask hello
+    end=$(date +%s%N)
+    took=$(awk -v ns=$((end - begin)) 'BEGIN { printf "%.2f", ns / 1e9 }')
+    printf '%-32s %8s s\n' "start after $1" "$took"
+}
+
+disk
+fresh
+ask hello
+empty=$(memory)
+ask fill --sweeps "$sweeps" --cells "$cells" --pairs
+stop
+printf '%-32s %8s MB\n' database "$(($(stat -c %s "$work/run/coordinator.db") >> 20))"
+printf '%-32s %8s\n' jobs "$(sqlite3 "$work/run/coordinator.db" 'SELECT count(*) FROM job')"
+started SIGTERM
+term=$took
+sleep 1
+full=$(memory)
+kill -KILL "$coordinator"
+wait "$coordinator" 2>/dev/null || true
+started SIGKILL
+ask quiet --workers 100 --seconds 5 | sed 's/^/with jobs waiting and 100 busy: /'
+stop
+begin=$(date +%s%N)
+"$HA_BUILD/ha-coordinator" --dir "$work/run" --listen "$endpoint" --files "$files" \
+    --insecure-loopback --check >/dev/null
+end=$(date +%s%N)
+printf '%-32s %8s s\n' "check of the whole file" \
+    "$(awk -v ns=$((end - begin)) 'BEGIN { printf "%.2f", ns / 1e9 }')"
+printf '%-32s %8s bytes\n' "memory for each waiting job" \
+    $(((full - empty) * 1024 / (2 * cells * sweeps)))
+echo "restart value $term s"
