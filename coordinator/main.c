@@ -748,10 +748,8 @@ int main(int argc, char **argv)
             status = EXIT_FAILURE;
         }
     } else if (ha_arguments_given(arguments, "inspect")) {
-        if (ha_inspect(ha_arguments_value(arguments, "inspect", ""), &err) < 0) {
-            fprintf(stderr, "ha-coordinator: %s\n", ha_error_text(&err));
+        if (ha_inspect(ha_arguments_value(arguments, "inspect", ""), &err) < 0)
             status = EXIT_FAILURE;
-        }
     } else if (load(arguments, &program.config, &err) < 0) {
         fprintf(stderr, "ha-coordinator: %s\n", ha_error_text(&err));
         status = 2;

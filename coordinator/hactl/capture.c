@@ -35,12 +35,13 @@ static int read_all(int fd, const char *name, struct ha_buffer *out, struct ha_e
     }
 }
 
-int ha_capture(const char *const *arguments, char **ret_text, struct ha_error *err)
+int ha_capture_status(const char *const *arguments, char **ret_text, int *ret_status,
+                      struct ha_error *err)
 {
     struct ha_spawn_options options = {.arguments = arguments, .output_pipe = true};
     struct ha_child child;
     struct ha_buffer out;
-    char *program, words[HA_EXIT_WORDS_BYTES];
+    char *program;
     int status = 0, r = ha_program_find(arguments[0], &program, err);
 
     if (r < 0)
@@ -58,12 +59,25 @@ int ha_capture(const char *const *arguments, char **ret_text, struct ha_error *e
     else
         (void)ha_child_stop(&child, 0);
     ha_child_close(&child);
-    if (r == 0 && status != 0)
-        r = ha_error_set(err, ECANCELED, "%s %s: %s", arguments[0],
-                         arguments[1] ? arguments[1] : "", ha_exit_words(status, words));
+    *ret_status = status;
     *ret_text = r == 0 ? ha_buffer_detach(&out) : NULL;
     ha_buffer_clear(&out);
     if (r == 0 && !*ret_text)
         r = ha_error_set(err, ENOMEM, "hactl: out of memory");
+    return r;
+}
+
+int ha_capture(const char *const *arguments, char **ret_text, struct ha_error *err)
+{
+    char *text, words[HA_EXIT_WORDS_BYTES];
+    int status, r = ha_capture_status(arguments, &text, &status, err);
+
+    if (r == 0 && status != 0) {
+        free(text);
+        return ha_error_set(err, ECANCELED, "%s %s: %s", arguments[0],
+                            arguments[1] ? arguments[1] : "", ha_exit_words(status, words));
+    }
+    if (r == 0)
+        *ret_text = text;
     return r;
 }

@@ -10,4 +10,8 @@ struct ha_error;
  * it ended with another code than 0 (it has said why on standard error). */
 int ha_capture(const char *const *arguments, char **ret_text, struct ha_error *err);
 
+/* The same whatever it ended with: *ret_status as waitpid gives it. */
+int ha_capture_status(const char *const *arguments, char **ret_text, int *ret_status,
+                      struct ha_error *err);
+
 #endif

@@ -186,6 +186,12 @@ static int read_facts(const char *line, struct ha_inventory *inventory, struct h
 
     if (r < 0)
         return r;
+    if (ha_json_get(json, "error")) {
+        r = ha_error_set(err, EBADMSG, "%s",
+                         ha_json_string(ha_json_get(json, "error"), "it is not sound"));
+        ha_json_destroy(json);
+        return r;
+    }
     inventory->schema = ha_json_int(ha_json_get(json, "schema"), 0);
     inventory->sweeps = ha_json_int(ha_json_get(json, "sweeps"), 0);
     inventory->events = ha_json_int(ha_json_get(json, "events"), 0);
@@ -219,15 +225,15 @@ int ha_inventory_read(const char *path, struct ha_inventory *ret_inventory, stru
     struct ha_inventory inventory = {.count = 0};
     char *text, *rest, *line;
     int64_t capacity = 0;
-    int r = ha_capture(arguments, &text, err);
+    int status, r = ha_capture_status(arguments, &text, &status, err);
 
-    if (r == -ECANCELED)
-        return ha_error_set(err, EBADMSG, "%s: the copy of the database is not sound", path);
     if (r < 0)
         return r;
     rest = text;
     line = strsep(&rest, "\n");
     r = read_facts(line ? line : "", &inventory, err);
+    if (r == 0 && status != 0)
+        r = ha_error_set(err, ECANCELED, "ha-coordinator --inspect %s failed", path);
     while (r == 0 && (line = strsep(&rest, "\n")) != NULL) {
         if (line[0])
             r = read_item(line, &inventory, &capacity, err);

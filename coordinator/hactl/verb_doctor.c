@@ -110,7 +110,8 @@ static void check_workers(struct visit *v, const char *version, int64_t now_ms, 
                   reply->n_workers, known);
 }
 
-static int ask_health(struct visit *v)
+/* Without an answer the rest is looked at all the same: it may tell why there is none. */
+static void ask_health(struct visit *v)
 {
     struct ha_wire_message request = {.kind = HA_WIRE_HEALTH_REQUEST};
     const struct ha_wire_health_reply *health;
@@ -120,14 +121,14 @@ static int ask_health(struct visit *v)
 
     if (r < 0) {
         ha_doctor_say(v->doctor, HA_FINDING_PROBLEM, "coordinator",
-                      "use the same version everywhere", "%s", ha_error_text(&err));
-        return r;
+                      r == -ENOSYS ? "use the same version everywhere" : "", "%s",
+                      ha_error_text(&err));
+        return;
     }
     health = &v->health->body.health_reply;
     check_versions(v, health);
     check_space(v, health);
     check_workers(v, health->version, health->now_ms, asked_ms);
-    return 0;
 }
 
 /* ---- the database and what it names ------------------------------------------------------ */
@@ -160,8 +161,7 @@ static int look_into(struct visit *v, struct ha_snapshot *snapshot, const char *
         r = ha_doctor_artifacts(v->doctor, snapshot, inventory.items, inventory.count, sample,
                                 scratch, &err);
     } else {
-        ha_doctor_say(v->doctor, HA_FINDING_PROBLEM, "database", "hactl restore from a backup",
-                      "%s", ha_error_text(&err));
+        ha_doctor_say(v->doctor, HA_FINDING_PROBLEM, "database", "", "%s", ha_error_text(&err));
     }
     ha_inventory_clear(&inventory);
     free(copy);
@@ -251,7 +251,8 @@ static void look(struct visit *v, int64_t sample)
         v->session = NULL;
     } else {
         v->link = ha_session_link(v->session);
-        if (ask_health(v) == 0 && !ha_arguments_given(v->arguments, "quick")) {
+        ask_health(v);
+        if (!ha_arguments_given(v->arguments, "quick")) {
             check_store(v, sample);
             check_garbage(v);
         }

@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/base/error.h"
+#include "common/conf/json.h"
 #include "coordinator/server/restore.h"
 #include "coordinator/store/artifact.h"
 #include "coordinator/store/backup.h"
@@ -18,7 +20,19 @@ static int print_artifact(void *context, const char *sha256, int64_t size)
     return printf("%s %" PRId64 "\n", sha256, size) < 0 ? -EIO : 0;
 }
 
-int ha_inspect(const char *path, struct ha_error *err)
+static void print_error(const struct ha_error *why)
+{
+    struct ha_json *json = ha_json_new_object();
+    char *text = NULL;
+
+    if (ha_json_set(json, "error", ha_json_new_string(ha_error_text(why))) == 0)
+        text = ha_json_dump(json, HA_JSON_COMPACT);
+    puts(text ? text : "{\"error\": \"out of memory\"}");
+    free(text);
+    ha_json_destroy(json);
+}
+
+static int inspect(const char *path, struct ha_error *err)
 {
     struct ha_store *store;
     struct ha_store_facts facts;
@@ -38,6 +52,15 @@ int ha_inspect(const char *path, struct ha_error *err)
     if (r == 0)
         r = ha_store_artifact_each(store, print_artifact, NULL, err);
     ha_store_close(store);
+    return r;
+}
+
+int ha_inspect(const char *path, struct ha_error *err)
+{
+    int r = inspect(path, err);
+
+    if (r < 0)
+        print_error(err);
     if (fflush(stdout) == EOF)
         return ha_error_set(err, errno, "standard output: %s", strerror(errno));
     return r;

@@ -6,7 +6,8 @@ struct ha_error;
 struct ha_restore_options;
 
 /* Read all of the file and print on standard output a line of JSON with its facts,
- * then "SHA256 SIZE" for every artifact that it names.  -EBADMSG when it is damaged. */
+ * then "SHA256 SIZE" for every artifact that it names.  What fails is printed there as
+ * {"error": "..."} too: -EBADMSG when it is damaged. */
 int ha_inspect(const char *path, struct ha_error *err);
 
 /* ha_restore with a line of progress where a person looks, and what became of it. */

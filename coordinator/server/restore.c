@@ -299,7 +299,8 @@ static int make_fresh(struct restore *p, struct ha_error *err)
 {
     struct ha_store *store = NULL;
     char *log = ha_format("%s-wal", p->fresh);
-    int r = log ? 0 : no_memory(err);
+    char *old = ha_format("%s.schema%" PRId64, p->fresh, p->facts.schema);
+    int r = log && old ? 0 : no_memory(err);
 
     if (r == 0) {
         (void)unlink(log);
@@ -312,7 +313,10 @@ static int make_fresh(struct restore *p, struct ha_error *err)
     ha_store_close(store);
     if (log)
         (void)unlink(log);
+    if (old)
+        (void)unlink(old); /* the backup itself has the older schema */
     free(log);
+    free(old);
     return r;
 }
 

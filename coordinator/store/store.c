@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,6 +18,7 @@
 #include "common/base/error.h"
 #include "common/base/fault.h"
 #include "common/base/memory.h"
+#include "coordinator/store/backup.h"
 #include "coordinator/store/db.h"
 #include "coordinator/store/functions.h"
 #include "coordinator/store/migrate.h"
@@ -40,6 +42,37 @@ static int pragmas(struct ha_store *store, const char *text, struct ha_error *er
     if (code == SQLITE_BUSY)
         return ha_error_set(err, EBUSY, "%s: another process has this database open", store->path);
     return code == SQLITE_OK ? 0 : ha_db_error(store, code, "open", err);
+}
+
+/* The version that was there, for who has to go back to it: "PATH.schemaN". */
+static int keep_old(struct ha_store *store, int version, struct ha_error *err)
+{
+    char *path = ha_format("%s.schema%d", store->path, version);
+    char *part = path ? ha_format("%s.part", path) : NULL;
+    struct ha_store_copy *copy = NULL;
+    int r = part ? ha_store_copy_begin(store, part, &copy, err)
+                 : ha_error_set(err, ENOMEM, "no memory");
+    int fd;
+
+    while (r == 0)
+        r = ha_store_copy_step(copy, INT64_MAX, err);
+    ha_store_copy_end(copy);
+    if (r > 0) {
+        r = 0;
+        fd = open(part, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || fsync(fd) < 0 || rename(part, path) < 0)
+            r = ha_error_set(err, errno, "cannot keep %s: %s", path, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+    }
+    if (r < 0 && part)
+        (void)unlink(part);
+    if (r < 0)
+        ha_error_prefix(err, "the database is not changed to schema %d before it is copied",
+                        ha_store_schema_count);
+    free(part);
+    free(path);
+    return r;
 }
 
 /* Nothing is written before the file was seen to be ours. */
@@ -70,6 +103,8 @@ static int configure(struct ha_store *store, struct ha_error *err)
         return r;
     sqlite3_wal_hook(store->db, on_wal, store);
     r = ha_store_functions(store, err);
+    if (r == 0 && version > 0 && version < ha_store_schema_count)
+        r = keep_old(store, version, err);
     return r < 0 ? r : ha_store_migrate(store, version, err);
 }
 

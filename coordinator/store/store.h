@@ -29,9 +29,9 @@ struct ha_store;
 
 enum { HA_STORE_APPLICATION_ID = 0x4841636f }; /* "HAco" */
 
-/* Open or make the database, bring its schema up to date.  Errors name the
- * path: -EBADMSG (another program's file, or damaged), -EPROTONOSUPPORT (made by
- * a newer version), -EBUSY (another process has it), -ENOSPC, -EACCES. */
+/* Open or make the database, bring its schema up to date (one of an earlier schema N stays as a
+ * copy, PATH.schemaN).  Errors name the path: -EBADMSG (another program's file, or damaged),
+ * -EPROTONOSUPPORT (made by a newer version), -EBUSY (another process has it), -ENOSPC, -EACCES. */
 int ha_store_open(const char *path, struct ha_store **ret_store, struct ha_error *err);
 void ha_store_close(struct ha_store *store);
 

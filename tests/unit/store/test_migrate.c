@@ -13,6 +13,7 @@
 
 #include "common/base/error.h"
 #include "common/base/path.h"
+#include "coordinator/store/backup.h"
 #include "coordinator/store/job.h"
 #include "coordinator/store/migrate.h"
 #include "coordinator/store/stage.h"
@@ -99,6 +100,28 @@ static int keep_row(void *context, const struct ha_job_row *row)
     return 0;
 }
 
+/* What was there is kept, unless it was the newest already. */
+static void expect_copy(int version)
+{
+    struct ha_store_facts facts;
+    struct ha_store *copy;
+    char name[128];
+
+    snprintf(name, sizeof name, "%s.schema%d", path, version);
+    if (version == ha_store_schema_count) {
+        assert_int_equal(access(name, F_OK), -1);
+        return;
+    }
+    assert_int_equal(ha_store_open_copy(name, &copy, NULL), 0);
+    assert_int_equal(ha_store_check_whole(copy, NULL), 0);
+    assert_int_equal(ha_store_facts(copy, &facts, NULL), 0);
+    assert_int_equal(facts.schema, version);
+    assert_int_equal(facts.sweeps, 1);
+    ha_store_close(copy);
+    snprintf(name, sizeof name, "%s.schema%d.part", path, version);
+    assert_int_equal(access(name, F_OK), -1);
+}
+
 static void every_schema_leads_to_the_newest(void **state)
 {
     (void)state;
@@ -111,6 +134,7 @@ static void every_schema_leads_to_the_newest(void **state)
         if (ha_store_open(path, &store, &err) < 0)
             fail_msg("schema %d: %s", version, err.text);
         assert_int_equal(ha_store_check(store, NULL), 0);
+        expect_copy(version);
         assert_int_equal(ha_store_generation(store), 5);
         assert_int_equal(ha_store_job_each_ready(store, 1000, 0, 9, 9, keep_row, &row, &err), 0);
         assert_int_equal(row.id, 1);
