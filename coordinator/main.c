@@ -651,8 +651,8 @@ static void stop(struct program *p)
         unlink(endpoint);
     free(endpoint);
     ha_server_destroy(p->server);
+    ha_coordinator_destroy(p->c); /* what waited for a backup to end is removed by the thread */
     ha_files_stop(p->files);
-    ha_coordinator_destroy(p->c);
     ha_loop_fd_end(p->watch);
     ha_loop_timer_destroy(p->tick);
     ha_loop_destroy(p->loop);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
@@ -71,6 +72,8 @@ void ha_backup_drop(struct ha_coordinator *c)
         return;
     c->backup = NULL;
     ha_store_copy_end(b->copy);
+    if (b->state == COPYING)
+        (void)unlink(b->path);
     if (b->state == READY)
         c->hooks.snapshot_end(c->hooks.context, b->sha256);
     release_kept(c, b);
@@ -86,6 +89,7 @@ bool ha_backup_has_work(const struct ha_coordinator *c)
 
 static void fail(struct ha_backup *b, const struct ha_error *why)
 {
+    (void)unlink(b->path);
     b->state = FAILED;
     b->error = *why;
     ha_log_warning("a backup failed: %s", ha_error_text(why));

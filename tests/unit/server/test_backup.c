@@ -127,6 +127,7 @@ static void a_failure_is_told(void **state)
     assert_string_equal(reply->body.backup_reply.state, "failed");
     assert_string_equal(reply->body.backup_reply.error, "the disk is full");
     ha_wire_message_destroy(reply);
+    assert_false(ha_path_exists(b->snapshot_path)); /* it takes no room */
 }
 
 static void one_that_nobody_asks_for_ends(void **state)
