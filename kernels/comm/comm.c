@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/fault.h"
 #include "common/base/memory.h"
 #include "kernels/backend.h"
 
@@ -193,6 +194,7 @@ void ha_comm_destroy(struct ha_comm *comm)
 {
     if (!comm)
         return;
+    HA_CRASH_POINT("attempt.gang_end");
     if (comm->working || !comm->opened)
         give_up(comm, "a rank of the gang has ended");
     free(comm->chain);
@@ -301,6 +303,7 @@ int ha_comm_poll(struct ha_comm *comm, struct ha_error *err)
 
 int ha_comm_wait(struct ha_comm *comm, struct ha_error *err)
 {
+    HA_CRASH_POINT("attempt.gang_collective");
     return wait_for(comm, ha_comm_poll, err);
 }
 

@@ -113,7 +113,7 @@ class Cluster:
     # 32 steps; step_ms makes them last longer without more work.
     GRID = {"models": ["qwen2.5-demo"], "strategies": ["base", "mid"], "train": 48, "eval": 5,
             "epochs": 2, "checkpoint": 1, "tokens": 8, "retry": "", "judge": "", "schedule": "",
-            "name": "grid"}
+            "name": "grid", "gpus": 0, "accumulation": 1}
 
     def __init__(self, seed, trace=None, step_ms=0, **grid):
         self.seed = seed
@@ -169,7 +169,8 @@ class Cluster:
             log or name, "ha-worker", "--connect", control or self.control, "--files",
             files or self.files, "--name", name, "--work-dir", work_dir or self.dir / name,
             "--slots", slots, "--threads", 1, "--backend", "cpu", "--model-root", "/",
-            "--insecure-loopback", "--set", f"stop_grace={grace}", env=env)
+            "--insecure-loopback", "--set", f"stop_grace={grace}", "--set",
+            f"gpus={self.grid['gpus']}", env=env)
 
     def start_judge(self, name="j1", env=None, control=None, spool=None, log=None):
         return self.start(
@@ -230,11 +231,13 @@ eval_samples = {g['eval']}
 learning_rate = 1e-3
 precision = "fp32"
 batch_size = 3
-gradient_accumulation = 1
+gradient_accumulation = {g['accumulation']}
 epochs = {g['epochs']}
 checkpoint_every = {g['checkpoint']}
 [generate]
 max_new_tokens = {g['tokens']}
+[resources]
+gpus = {g['gpus']}
 [retry]
 {g['retry']}
 [schedule]

@@ -11,6 +11,7 @@ import traceback
 
 import frame
 import scenarios_coordinator  # noqa: F401  (they add themselves)
+import scenarios_gang         # noqa: F401
 import scenarios_judge        # noqa: F401
 import scenarios_network      # noqa: F401
 import scenarios_points       # noqa: F401

@@ -203,6 +203,8 @@ int ha_gang_daemon_meet(void *context, struct ha_comm_id *id, const volatile sig
     HA_CRASH_POINT("attempt.gang_ready");
     if (r == 0)
         r = read_line(daemon, line, sizeof(line), stop, err);
+    if (daemon->rank == 0)
+        HA_CRASH_POINT("attempt.gang_owner");
     HA_CRASH_POINT("attempt.gang_go");
     if (r == 0 && parse_id(line, id) < 0)
         r = ha_error_set(err, EBADMSG, "the daemon sent something else than the gang's id");
