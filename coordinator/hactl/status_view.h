@@ -5,7 +5,6 @@
 #include <stdbool.h>
 
 struct ha_buffer;
-struct ha_json;
 struct ha_status;
 struct ha_wire_stage_row;
 
@@ -28,7 +27,7 @@ int ha_status_view(const struct ha_status *status, const struct ha_view_style *s
  * -ENOMEM. */
 int ha_status_put_mates(struct ha_buffer *out, const struct ha_wire_stage_row *stage);
 
-/* NULL when memory is short. */
-struct ha_json *ha_status_json(const struct ha_status *status);
+/* Append all of it as JSON, and a line's end.  0 or -ENOMEM. */
+int ha_status_json(const struct ha_status *status, struct ha_buffer *out);
 
 #endif

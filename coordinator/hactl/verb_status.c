@@ -16,16 +16,17 @@ static int show(const struct ha_arguments *arguments, const struct ha_status *st
                 struct ha_error *err)
 {
     struct ha_view_style style = ha_view_style_detect();
+    bool json = ha_arguments_given(arguments, "json");
     struct ha_buffer out;
     int r = 0;
 
-    if (ha_arguments_given(arguments, "json"))
-        return ha_output_json(ha_status_json(status), err);
     style.summary = ha_arguments_given(arguments, "summary");
     ha_buffer_init(&out, 0);
-    if (redraw && isatty(STDOUT_FILENO))
+    if (json)
+        r = ha_status_json(status, &out);
+    else if (redraw && isatty(STDOUT_FILENO))
         r = ha_buffer_append_text(&out, "\033[H\033[2J");
-    if (r == 0)
+    if (r == 0 && !json)
         r = ha_status_view(status, &style, &out);
     if (r < 0) {
         ha_buffer_clear(&out);
