@@ -169,10 +169,13 @@ static int add_mate(void *context, const struct ha_job_cell_row *row)
 
 static int add_mates(struct page *p, const struct ha_stage_row *row)
 {
+    int r;
+
     p->ended = ha_stage_final(row->state);
     if (row->job == 0 || (p->ended && !p->one))
         return 0;
-    return ha_store_job_cell_each(p->q->c->store, row->job, add_mate, p, NULL);
+    r = ha_store_job_has_mates(p->q->c->store, row->job, NULL);
+    return r <= 0 ? r : ha_store_job_cell_each(p->q->c->store, row->job, add_mate, p, NULL);
 }
 
 /* The phase that counts the units of a stage's own total; "" for those that
