@@ -5,6 +5,7 @@ stopped and returns what does not hold, in three lists: lost, duplicated, wrong.
 Nothing of the coordinator's own code is used.
 """
 import hashlib
+import itertools
 import pathlib
 import sqlite3
 
@@ -46,11 +47,12 @@ def check_jobs(db, found, finished):
     for job, state, attempts in db.execute("SELECT id, state, attempts FROM job"):
         rows = db.execute("SELECT generation, number, state, outcome, sequence, started_ms"
                           " FROM attempt WHERE job = ? ORDER BY number", (job,)).fetchall()
-        # Epochs: numbers 1, 2, … without gaps, one generation of the store.
+        # Epochs: numbers 1, 2, … without gaps; a restore begins a generation of the store.
         if [r[1] for r in rows] != list(range(1, attempts + 1)):
             found.wrong.append(f"job {job} has attempts {[r[1] for r in rows]} of {attempts}")
-        if len({r[0] for r in rows}) > 1:
-            found.wrong.append(f"job {job}: attempts of several generations")
+        generations = [generation for generation, _ in itertools.groupby(r[0] for r in rows)]
+        if len(generations) != len(set(generations)):
+            found.wrong.append(f"job {job}: a generation comes back: {generations}")
         done = [r[1] for r in rows if r[3] == "done"]
         if len(done) > 1:
             found.duplicated.append(f"job {job}: attempts {done} are both effective")

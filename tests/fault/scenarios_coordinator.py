@@ -314,6 +314,37 @@ def many_workers(test):
     expect(not lost, f"lost: {lost}")
 
 
+@scenario("restore", "a restore is cut off at each of its points, and run again")
+def restore_cut_off(test):
+    for point in ("marked", "moved", "replaced"):
+        c = test.cluster(step_ms=100)
+        c.start_evaluator()
+        c.start_coordinator()
+        c.submit()
+        worker = c.start_worker()
+        c.wait_training(steps=test.random.randrange(2, 8))
+        c.hactl("backup", c.dir / "saved")
+        c.wait_training(steps=10)
+        c.coordinator.kill()
+
+        def restore(**env):
+            done = c.start("restore", "hactl", "restore", c.dir / "saved", "--dir", c.run,
+                           "--discard-newer", env=env)
+            return done.wait(60)
+        expect(restore(HA_CRASH=f"coordinator.restore_{point}") != 0, f"{point} was not come to")
+        c.start_coordinator(ready=False)
+        c.coordinator.wait(20)
+        expect(c.coordinator.child.returncode > 0 and c.coordinator.said("run hactl restore again"),
+               f"after {point}: half a restore is refused, with the mend")
+        expect(restore() == 0, f"after {point}: it cannot be run again")
+        c.start_coordinator()
+        c.start_judge()
+        c.wait_done()
+        expect(worker.alive(), "the worker was not started anew")
+        test.verify(c)
+        c.close()
+
+
 @scenario("27a", "cancel races with completion")
 def cancel_race(test):
     c = test.cluster(strategies=["base"], eval=3, epochs=1)

@@ -1,9 +1,11 @@
 """Every crash point of the code is come to, and nothing is lost by it."""
+import functools
 import re
 
 from frame import ROOT, expect, scenario
 
-# Come to elsewhere (4: migrations; restore; gangs), by hactl gc, or only with logs of 1,000 pages.
+# Come to elsewhere (4: migrations; restore; 21 and 22: gangs), by hactl gc, or only with logs of
+# 1,000 pages.
 ELSEWHERE = {"coordinator.in_migration", "coordinator.after_migration",
              "coordinator.restore_marked", "coordinator.restore_moved",
              "coordinator.restore_replaced", "coordinator.artifact_before_remove",
@@ -12,6 +14,7 @@ ELSEWHERE = {"coordinator.in_migration", "coordinator.after_migration",
              "coordinator.before_wal_checkpoint", "coordinator.after_wal_checkpoint"}
 
 
+@functools.cache
 def points():
     found = set()
     for folder in ("common", "coordinator", "worker", "judge-worker"):
