@@ -24,6 +24,7 @@ enum {
     RETRY_MS = 20,       /* full peers are tried again this often */
     FORGET_MS = 3600000, /* a connection that said nothing for so long is not remembered */
     FORGET_EVERY_MS = 60000,
+    FULL_EVERY_MS = 1000,
     FORGET_FULL_MS = 60000 /* the same when there is no place for another */
 };
 
@@ -40,6 +41,7 @@ struct ha_server {
     bool busy, dead; /* destroyed by its own callback: freed when that returns */
     atomic_int_least64_t n_refused;
     struct peer_table peers;
+    int64_t full_ms; /* when there was no place for another, and silent ones were looked for */
 };
 
 static ha_peer peer_of(const uint8_t id[ID_BYTES])
@@ -93,12 +95,15 @@ static bool identify(struct ha_server *server, zmq_msg_t *message, struct peer *
 static struct peer *find_or_add(struct ha_server *server, ha_peer id)
 {
     struct peer *peer = peer_find(&server->peers, id);
-    int64_t most = server->options.max_peers;
+    int64_t most = server->options.max_peers, now = ha_loop_now_ms(server->loop);
 
     if (peer)
         return peer;
-    if (most > 0 && server->peers.n_peers >= most)
-        peer_forget_silent(&server->peers, ha_loop_now_ms(server->loop) - FORGET_FULL_MS);
+    /* Looking through all of them costs more than the message of a stranger may. */
+    if (most > 0 && server->peers.n_peers >= most && now - server->full_ms >= FULL_EVERY_MS) {
+        server->full_ms = now;
+        peer_forget_silent(&server->peers, now - FORGET_FULL_MS);
+    }
     return most > 0 && server->peers.n_peers >= most ? NULL : peer_add(&server->peers, id);
 }
 

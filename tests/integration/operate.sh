@@ -99,3 +99,10 @@ check_complete 2 8
 mkdir -m 700 fresh
 check "the backup makes a new folder too" hactl restore saved --dir fresh
 equal "without anything put aside" "$(ls fresh | grep -c replaced)" 0
+
+# A store with limits says so when something is larger.
+background limited ha-coordinator --dir limited --listen "ipc://$HA_TMP/limited.control" \
+    --files "ipc://$HA_TMP/limited.files" --set max_artifact_size=10KiB
+until_true 20 test -s limited/endpoint
+check "a file above max_artifact_size is refused" sh -c "! hactl submit grid.toml --connect ipc://$HA_TMP/limited.control"
+equal "by the name of the setting" "$(grep -c max_artifact_size check.out)" 1
