@@ -45,7 +45,7 @@ struct ha_household {
     struct ha_private_coordinator *coordinator;
     struct servant servants[MEMBERS];
     char *dir;
-    int64_t slots, threads, coordinator_deaths;
+    int64_t slots, threads, gpus, coordinator_deaths;
     const char *backend;
     const volatile sig_atomic_t *hurry;
 };
@@ -70,7 +70,8 @@ int ha_household_create(const struct ha_household_options *options,
 
     if (!h)
         return ha_error_set(err, ENOMEM, "hactl: out of memory");
-    h->slots = options->slots > 0 ? options->slots : cores();
+    h->gpus = options->gpus;
+    h->slots = options->slots > 0 ? options->slots : h->gpus > 0 ? 1 : cores();
     h->threads =
         options->threads > 0 ? options->threads : (cores() > h->slots ? cores() / h->slots : 1);
     h->backend = options->backend;
@@ -161,6 +162,8 @@ static int start_worker(struct ha_household *h, struct ha_error *err)
         r = add_option(servant, "--slots", ha_format("%lld", (long long)h->slots), err);
     if (r == 0)
         r = add_option(servant, "--threads", ha_format("%lld", (long long)h->threads), err);
+    if (r == 0)
+        r = add_option(servant, "--set", ha_format("gpus=%lld", (long long)h->gpus), err);
     if (r == 0)
         r = add_option(servant, "--backend", ha_strdup(h->backend), err);
     if (r == 0)

@@ -15,7 +15,8 @@ struct ha_household;
 
 struct ha_household_options {
     const char *dir;     /* the sweep directory; it exists */
-    int64_t slots;       /* attempts at a time; 0: one per core */
+    int64_t slots;       /* attempts at a time; 0: one per core, but one with gpus */
+    int64_t gpus;        /* that an attempt has, as the worker is to offer them */
     int64_t threads;     /* per attempt; 0: cores over slots */
     const char *backend; /* "auto", "cpu", "cuda" */
     /* Once it is not 0, stopping waits for nobody: children are killed.  A signal

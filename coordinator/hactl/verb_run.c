@@ -125,6 +125,11 @@ static int start(struct embedded *run, struct ha_error *err)
 
     if (r == 0)
         r = ha_arguments_int(run->arguments, "threads", 1, 0, &options.threads, err);
+    options.gpus = run->input->sweep->resources.gpus;
+    if (r == 0 && options.gpus > 1 && options.slots > 1)
+        r = ha_error_set(err, EINVAL,
+                         "--slots %lld: with resources.gpus = %lld there is one attempt at a time",
+                         (long long)options.slots, (long long)options.gpus);
     if (r == 0)
         r = ha_household_create(&options, &run->household, err);
     if (r == 0)
@@ -311,7 +316,7 @@ static const struct ha_option options[] = {
     {"name", "NAME", "another name than the grid's: runs/NAME"},
     {"extend", NULL,
      "work cells anew whose settings changed; what is there under their keys is reused"},
-    {"slots", "N", "attempts side by side (default: one per core)"},
+    {"slots", "N", "attempts side by side (default: one per core; with resources.gpus one)"},
     {"threads", "N", "threads of an attempt (default: cores over slots)"},
     {"backend", "NAME", "auto, cpu or cuda (default: auto)"},
 };

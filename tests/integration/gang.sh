@@ -221,3 +221,16 @@ for strategy in local mid global full 0-1; do
     equal "$strategy has the bytes of an undisturbed gang" \
         "$(query "SELECT count(*) FROM artifact WHERE sha256 = '$(sha256sum "hand/$strategy/adapter_model.safetensors" | cut -d' ' -f1)'")" 1
 done
+
+# ---- the embedded form ----------------------------------------------------------------------------
+
+{
+    sed -e 's/use = .*/use = ["mid", "full"]/' -e 's/^epochs = .*/epochs = 1/' -e '/^fuse/d' grid.toml
+    sed -n '/^\[\[judge\]\]/,$p' "$HA_ROOT/deploy/demo/grid.toml"
+} >run.toml
+unset HA_COORDINATOR
+check "hactl run trains two cells in a gang" hactl run run.toml --name embedded --backend cpu
+check "in two ranks" grep -rq "rank 0 of a gang of 2" runs/embedded
+hactl run run.toml --name twice --slots 2 >slots.txt 2>&1
+equal "attempts side by side are refused with it" "$(tail -n 1 slots.txt)" \
+    "hactl: --slots 2: with resources.gpus = 2 there is one attempt at a time"
