@@ -267,6 +267,8 @@ struct ha_wire_worker_row {
     const char *note; /* who drains it, since when and why */
     int64_t clock_ms; /* its clock less the coordinator's, as its last heartbeat showed */
     bool clock_known;
+    struct ha_wire_device *devices;
+    int64_t n_devices;
 };
 
 struct ha_wire_workers_reply {

@@ -70,17 +70,35 @@ static const struct wire_field running_fields[] = {
 };
 TYPE(running);
 
+static const struct wire_field device_fields[] = {
+    PLAIN(device, index, ANY),
+    PLAIN(device, name, ANY),
+    PLAIN(device, uuid, ANY),
+    PLAIN(device, memory_bytes, ANY),
+    PLAIN(device, memory_used_bytes, ANY),
+    PLAIN(device, utilisation_percent, ANY),
+    PLAIN(device, temperature_c, ANY),
+    PLAIN(device, ecc_uncorrected, ANY),
+    PLAIN(device, state, ANY),
+    PLAIN(device, reason, ANY),
+};
+TYPE(device);
+
 static const struct wire_field heartbeat_fields[] = {
     PLAIN(heartbeat, free_slots, ANY),
     PLAIN(heartbeat, draining, ANY),
     SUBS(heartbeat, running, running),
     PLAIN(heartbeat, wall_ms, COUNT),
+    SUBS(heartbeat, devices, device),
+    PLAIN(heartbeat, places, ANY),
+    PLAIN(heartbeat, gpus, ANY),
 };
 TYPE(heartbeat);
 
 static const struct wire_field heartbeat_reply_fields[] = {
     SUBS(heartbeat_reply, should_run, job_ref),
     PLAIN(heartbeat_reply, generation, ANY),
+    PLAIN(heartbeat_reply, undrained_ms, COUNT),
 };
 TYPE(heartbeat_reply);
 
@@ -596,6 +614,7 @@ static const struct wire_field worker_row_fields[] = {
     PLAIN(worker_row, note, ANY),
     PLAIN(worker_row, clock_ms, ANY),
     PLAIN(worker_row, clock_known, ANY),
+    SUBS(worker_row, devices, device),
 };
 TYPE(worker_row);
 

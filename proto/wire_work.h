@@ -78,12 +78,32 @@ struct ha_wire_running {
     double utilisation; /* part of the backend's peak; 0: not known */
 };
 
+/* A GPU of a worker, or a MIG instance of one.  Numbers are -1 where the driver does not tell
+ * them. */
+struct ha_wire_device {
+    int64_t index; /* of the GPU on its machine, in the order of PCI addresses */
+    const char *name;
+    const char *uuid;
+    int64_t memory_bytes;
+    int64_t memory_used_bytes;
+    int64_t utilisation_percent;
+    int64_t temperature_c;
+    int64_t ecc_uncorrected;
+    const char *state;  /* "free" | "busy" | "held" (its memory is not free) | "aside" */
+    const char *reason; /* of held and aside; of others, what speaks against it */
+};
+
 struct ha_wire_heartbeat {
     uint32_t free_slots;
     bool draining;
     struct ha_wire_running *running;
     int64_t n_running;
     int64_t wall_ms; /* the sender's clock; 0: not told */
+    struct ha_wire_device *devices;
+    int64_t n_devices;
+    /* where devices are told: how many attempts they allow now, with those that run */
+    uint32_t places;
+    uint32_t gpus; /* that each of these has */
 };
 
 struct ha_wire_job_ref {
@@ -97,6 +117,8 @@ struct ha_wire_heartbeat_reply {
     struct ha_wire_job_ref *should_run;
     int64_t n_should_run;
     uint64_t generation;
+    /* when a person last undrained it: devices that were set aside are well; 0: never */
+    int64_t undrained_ms;
 };
 
 struct ha_wire_grant_request {

@@ -39,8 +39,12 @@ struct ha_worker_config {
     int64_t threads; /* per attempt; 0: the machine's cores over slots */
     char *backend;   /* "auto" | "cpu" | "cuda" */
     struct ha_text_list labels;
-    int64_t gpus;          /* that one attempt may use */
-    char *gpu_memory;      /* of each */
+    int64_t gpus;                /* that one attempt may use */
+    char *gpu_memory;            /* of each */
+    struct ha_text_list devices; /* which GPUs; empty: all that CUDA_VISIBLE_DEVICES leaves */
+    char *device_free_memory;    /* in use, and still counting as free */
+    int64_t device_release_s;    /* until an ended attempt's memory must be free */
+    int64_t max_devices_aside;
     char *key_file;        /* this worker's CURVE key pair */
     char *server_key_file; /* the coordinator's public key */
     bool insecure_loopback;

@@ -13,6 +13,40 @@
 #include "coordinator/hactl/verbs.h"
 #include "coordinator/report/table.h"
 
+static struct ha_json *devices_json(const struct ha_wire_worker_row *row)
+{
+    struct ha_json *json = ha_json_new_array();
+    int r = json ? 0 : -1;
+
+    for (int64_t i = 0; r == 0 && i < row->n_devices; i++) {
+        const struct ha_wire_device *device = &row->devices[i];
+        const struct {
+            const char *name;
+            int64_t value;
+        } numbers[] = {{"index", device->index},
+                       {"memory_bytes", device->memory_bytes},
+                       {"memory_used_bytes", device->memory_used_bytes},
+                       {"utilisation_percent", device->utilisation_percent},
+                       {"temperature_c", device->temperature_c},
+                       {"ecc_uncorrected", device->ecc_uncorrected}};
+        struct ha_json *item = ha_json_new_object();
+
+        r = ha_json_append(json, item);
+        for (size_t k = 0; k < sizeof numbers / sizeof numbers[0] && r == 0; k++)
+            r = ha_json_set(item, numbers[k].name, ha_json_new_int(numbers[k].value));
+        if (r < 0 || ha_json_set(item, "name", ha_json_new_string(device->name)) < 0 ||
+            ha_json_set(item, "uuid", ha_json_new_string(device->uuid)) < 0 ||
+            ha_json_set(item, "state", ha_json_new_string(device->state)) < 0 ||
+            ha_json_set(item, "reason", ha_json_new_string(device->reason)) < 0)
+            r = -1;
+    }
+    if (r < 0) {
+        ha_json_destroy(json);
+        return NULL;
+    }
+    return json;
+}
+
 static struct ha_json *rows_json(const struct ha_wire_workers_reply *reply)
 {
     struct ha_json *json = ha_json_new_array();
@@ -32,7 +66,8 @@ static struct ha_json *rows_json(const struct ha_wire_workers_reply *reply)
             ha_json_set(item, "running", ha_json_new_int(row->n_running)) < 0 ||
             ha_json_set(item, "last_seen_ms", ha_json_new_int(row->last_seen_ms)) < 0 ||
             ha_json_set(item, "version", ha_json_new_string(row->version)) < 0 ||
-            ha_json_set(item, "note", ha_json_new_string(row->note)) < 0)
+            ha_json_set(item, "note", ha_json_new_string(row->note)) < 0 ||
+            ha_json_set(item, "devices", devices_json(row)) < 0)
             r = -1;
     }
     if (r < 0) {
@@ -70,6 +105,65 @@ static struct ha_table *rows_table(const struct ha_wire_workers_reply *reply)
     return table;
 }
 
+static void number_cell(struct ha_table *table, int64_t value, const char *unit)
+{
+    if (value < 0)
+        ha_table_text(table, "-");
+    else
+        ha_table_format(table, "%lld%s", (long long)value, unit);
+}
+
+/* ret_some: whether any worker told one. */
+static struct ha_table *devices_table(const struct ha_wire_workers_reply *reply, bool *ret_some)
+{
+    struct ha_table *table = ha_table_create("GPUs");
+    const double gib = 1024.0 * 1024.0 * 1024.0;
+
+    ha_table_column_text(table, "WORKER");
+    ha_table_column_number(table, "GPU");
+    ha_table_column_text(table, "STATE");
+    ha_table_column_text(table, "NAME");
+    ha_table_column_number(table, "GIB USED");
+    ha_table_column_number(table, "BUSY");
+    ha_table_column_number(table, "TEMP");
+    ha_table_column_text(table, "UUID");
+    ha_table_column_text(table, "REASON");
+    *ret_some = false;
+    for (int64_t i = 0; i < reply->n_workers; i++) {
+        for (int64_t k = 0; k < reply->workers[i].n_devices; k++) {
+            const struct ha_wire_device *device = &reply->workers[i].devices[k];
+
+            *ret_some = true;
+            ha_table_text(table, reply->workers[i].name);
+            number_cell(table, device->index, "");
+            ha_table_text(table, device->state);
+            ha_table_text(table, device->name);
+            if (device->memory_bytes < 0)
+                ha_table_text(table, "-");
+            else
+                ha_table_format(table, "%.1f/%.1f", (double)device->memory_used_bytes / gib,
+                                (double)device->memory_bytes / gib);
+            number_cell(table, device->utilisation_percent, " %");
+            number_cell(table, device->temperature_c, " C");
+            ha_table_text(table, device->uuid);
+            ha_table_text(table, device->reason);
+        }
+    }
+    return table;
+}
+
+static int print_tables(const struct ha_wire_workers_reply *reply, struct ha_error *err)
+{
+    bool some;
+    struct ha_table *devices = devices_table(reply, &some);
+    int r = ha_output_table(rows_table(reply), HA_OUTPUT_PLAIN, err);
+
+    if (r == 0 && some)
+        return ha_output_table(devices, HA_OUTPUT_PLAIN, err);
+    ha_table_destroy(devices);
+    return r;
+}
+
 static int list(const struct ha_arguments *arguments, struct ha_error *err)
 {
     struct ha_wire_message request = {.kind = HA_WIRE_WORKERS_REQUEST}, *reply;
@@ -83,7 +177,7 @@ static int list(const struct ha_arguments *arguments, struct ha_error *err)
         if (ha_arguments_given(arguments, "json"))
             r = ha_output_json(rows_json(&reply->body.workers_reply), err);
         else
-            r = ha_output_table(rows_table(&reply->body.workers_reply), HA_OUTPUT_PLAIN, err);
+            r = print_tables(&reply->body.workers_reply, err);
         ha_wire_message_destroy(reply);
     }
     ha_session_close(session);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <string.h>
 
 #include "common/base/clock.h"
 #include "common/base/memory.h"
@@ -55,6 +56,17 @@ static struct ha_member *find(struct ha_coordinator *c, const char *name, struct
     return m;
 }
 
+static bool has_aside(const struct ha_member *m)
+{
+    const struct ha_wire_heartbeat *beat = m->beat ? &m->beat->body.heartbeat : NULL;
+
+    for (int64_t i = 0; beat && i < beat->n_devices; i++) {
+        if (strcmp(beat->devices[i].state, "aside") == 0)
+            return true;
+    }
+    return false;
+}
+
 int ha_server_drain(struct ha_request *q, bool drain, int64_t *ret_changed, const char **ret_text,
                     struct ha_error *err)
 {
@@ -72,6 +84,11 @@ int ha_server_drain(struct ha_request *q, bool drain, int64_t *ret_changed, cons
     if (!m)
         return -ENOENT;
     *ret_text = drain ? "it was drained already" : "it was not drained";
+    if (!drain && has_aside(m)) {
+        m->undrained_ms = q->by.now_ms;
+        *ret_changed = 1;
+        *ret_text = "its GPUs that were set aside for errors count again";
+    }
     if (!drain && !m->drained)
         return 0;
     if (change->deadline_ms > DEADLINE_MAX_MS)
@@ -79,7 +96,7 @@ int ha_server_drain(struct ha_request *q, bool drain, int64_t *ret_changed, cons
     ha_utf8_copy(reason, sizeof reason, change->reason);
     if (change->deadline_ms > 0)
         row.drain_deadline_ms = q->by.now_ms + change->deadline_ms;
-    *ret_changed = m->drained != drain;
+    *ret_changed = *ret_changed || m->drained != drain;
     r = ha_store_worker_drain(q->c->store, &q->by, m->id, row.drain_actor, reason,
                               row.drain_deadline_ms, err);
     if (r == 0 && ha_member_drain(q->c, m, &row) < 0)

@@ -13,7 +13,7 @@
 #include "coordinator/store/store.h"
 #include "coordinator/store/worker.h"
 
-enum { LABELS_BYTES = 65536, RUNNING_LIMIT = 4096, SLOTS_LIMIT = 4096 };
+enum { LABELS_BYTES = 65536, RUNNING_LIMIT = 4096, SLOTS_LIMIT = 4096, DEVICES_LIMIT = 256 };
 
 static void fill_reply(struct ha_request *q, const char *name)
 {
@@ -169,6 +169,8 @@ static int remember(struct ha_request *q, struct ha_member *m, int64_t id, bool 
     m->heard_ms = q->c->boot_ms;
     m->seen_wall_ms = q->c->wall_ms;
     m->slots = hello->slots;
+    ha_wire_message_destroy(m->beat);
+    m->beat = NULL;
     m->memory_bytes = hello->memory_bytes;
     free(m->labels);
     m->labels = labels;
@@ -249,6 +251,32 @@ static int keep_progress(struct ha_member *m, const struct ha_wire_heartbeat *be
     return 0;
 }
 
+/* What it tells of devices, instead of what it told before. */
+static int keep_devices(struct ha_request *q, struct ha_member *m, struct ha_error *err)
+{
+    const struct ha_wire_heartbeat *beat = &q->message->body.heartbeat;
+    const struct ha_wire_message told = {.kind = HA_WIRE_HEARTBEAT,
+                                         .body.heartbeat = {.devices = beat->devices,
+                                                            .n_devices = beat->n_devices,
+                                                            .places = beat->places,
+                                                            .gpus = beat->gpus}};
+    struct ha_wire_message *copy = NULL;
+    int64_t before = ha_member_slots(m);
+
+    if (beat->n_devices > DEVICES_LIMIT)
+        return ha_error_set(err, EINVAL, "a heartbeat of %" PRId64 " devices", beat->n_devices);
+    if (beat->n_devices > 0 && ha_wire_copy(&told, &copy, NULL, err) < 0)
+        return -ENOMEM;
+    ha_wire_message_destroy(m->beat);
+    m->beat = copy;
+    if (copy && m->offer.gpus != beat->gpus) {
+        m->offer.gpus = beat->gpus;
+        q->c->changed = true;
+    }
+    q->c->changed = q->c->changed || ha_member_slots(m) != before;
+    return 0;
+}
+
 /* Attempts that the worker runs and the store does not know as running: just
  * started, or lost and back. */
 static int see_running(struct ha_request *q, struct ha_member *m, struct ha_error *err)
@@ -287,6 +315,7 @@ static int list_should_run(struct ha_request *q, const struct ha_member *m, stru
 
     q->reply.kind = HA_WIRE_HEARTBEAT_REPLY;
     reply->generation = (uint64_t)ha_store_generation(q->c->store);
+    reply->undrained_ms = m->undrained_ms;
     while (!m->judge &&
            (r = ha_store_attempt_next(q->c->store, m->id, job, false, &row, err)) != 0) {
         struct ha_wire_job_ref *ref;
@@ -321,6 +350,8 @@ int ha_handle_heartbeat(struct ha_request *q, struct ha_error *err)
         r = list_should_run(q, m, err);
     if (r == 0 && keep_progress(m, beat) < 0)
         r = ha_error_set(err, ENOMEM, "no memory for progress");
+    if (r == 0)
+        r = keep_devices(q, m, err);
     if (r < 0)
         return r;
     if (m->lost || m->draining != beat->draining || ha_member_liveness(q->c, m) != HA_ALIVE)

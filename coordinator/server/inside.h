@@ -66,8 +66,13 @@ struct ha_member {
     char last_failure[HA_SERVER_FAILURE_BYTES];
     struct ha_progress *running;
     int64_t running_count;
-    uint64_t items_request; /* of a judge worker: the last request for items that counted */
+    struct ha_wire_message *beat; /* its last heartbeat's devices alone; NULL: it told none */
+    int64_t undrained_ms;         /* when a person last undrained it; 0: not since we began */
+    uint64_t items_request;       /* of a judge worker: the last request for items that counted */
 };
+
+/* The attempts that its slots and its devices allow now. */
+int64_t ha_member_slots(const struct ha_member *m);
 
 /* A connection that said hello. */
 struct ha_caller {

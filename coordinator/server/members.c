@@ -26,6 +26,7 @@ static void member_free(struct ha_member *m)
     for (int i = 0; i < HA_SERVER_VOIDED; i++)
         free(m->voided[i]);
     free(m->running);
+    ha_wire_message_destroy(m->beat);
     free(m);
 }
 
@@ -161,6 +162,13 @@ struct ha_member *ha_member_by_name(const struct ha_coordinator *c, bool judge, 
 enum ha_liveness ha_member_liveness(const struct ha_coordinator *c, const struct ha_member *m)
 {
     return m->lost ? HA_LOST : ha_lease_liveness(&c->options.rules, m->heard_ms, c->boot_ms);
+}
+
+int64_t ha_member_slots(const struct ha_member *m)
+{
+    const struct ha_wire_heartbeat *beat = m->beat ? &m->beat->body.heartbeat : NULL;
+
+    return beat && (int64_t)beat->places < m->slots ? (int64_t)beat->places : m->slots;
 }
 
 int ha_member_void(struct ha_member *m)

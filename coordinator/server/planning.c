@@ -31,7 +31,7 @@ int64_t ha_server_model_number(const char *digest)
 /* Attempts on a CPU share its cores; each GPU attempt has a device of its own. */
 static int64_t devices_of(const struct ha_member *m)
 {
-    return strncmp(m->backend, "cpu", 3) == 0 ? 1 : m->slots;
+    return strncmp(m->backend, "cpu", 3) == 0 ? 1 : ha_member_slots(m);
 }
 
 static int count_used(struct ha_coordinator *c, struct ha_member *m, struct ha_error *err)
@@ -57,7 +57,7 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena, boo
         r = count_used(c, m, err);
         if (r < 0)
             return r;
-        if (!all && m->used >= m->slots)
+        if (!all && m->used >= ha_member_slots(m))
             continue;
         workers[count] = (struct ha_plan_worker){
             .id = m->id,
@@ -67,7 +67,7 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena, boo
             .connected = m->peer != 0,
             .draining = m->draining || m->drained || m->returns,
             .drained_by = m->drained ? m->drain_why : NULL,
-            .slots = m->slots,
+            .slots = ha_member_slots(m),
             .used = m->used,
             .devices = devices_of(m),
             .memory_bytes = m->memory_bytes,

@@ -297,6 +297,7 @@ int crew_create(const struct crew_options *options, struct crew **ret_crew, stru
         return r;
     }
     crew->options.runner.folder = crew->options.runner.program = NULL; /* not ours to keep */
+    crew->options.runner.environment = NULL;
     if (options->ranks > 1)
         ha_loop_timer_set_after(crew->prepare_timer, options->prepare_ms);
     *ret_crew = crew;

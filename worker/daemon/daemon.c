@@ -4,12 +4,10 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "common/base/buffer.h"
@@ -26,7 +24,9 @@
 #include "proto/wire.h"
 #include "worker/daemon/contract_line.h"
 #include "worker/daemon/folders.h"
+#include "worker/daemon/identity.h"
 #include "worker/daemon/model_thread.h"
+#include "worker/daemon/places.h"
 #include "worker/daemon/recover.h"
 #include "worker/daemon/session.h"
 #include "worker/daemon/transfer.h"
@@ -34,8 +34,7 @@
 
 enum {
     HEARTBEAT_MS = 5000, /* until the coordinator says another */
-    DRAIN_MS = 30000,    /* for last reports and uploads, after the attempts' grace time */
-    INSTANCE_BYTES = 16
+    DRAIN_MS = 30000     /* for last reports and uploads, after the attempts' grace time */
 };
 
 static const int64_t cache_bytes = (int64_t)16 << 30;
@@ -63,6 +62,7 @@ struct daemon {
     struct transfer *transfer;
     struct folders *folders;
     struct model_threads *models;
+    struct places *places;
     struct session *session;
     struct ha_loop_timer *session_timer, *drain_timer;
     struct ha_loop_fd *watch;
@@ -111,6 +111,12 @@ static void sync_kept(const struct daemon *daemon, const struct ha_wire_report *
     HA_CRASH_POINT("worker.before_report");
 }
 
+static void tell_clock_and_devices(struct daemon *daemon, struct ha_wire_heartbeat *beat)
+{
+    beat->wall_ms = ha_clock_wall_ms();
+    places_tell(daemon->places, beat);
+}
+
 static void on_send(void *context, const struct ha_wire_message *message)
 {
     struct daemon *daemon = context;
@@ -122,7 +128,7 @@ static void on_send(void *context, const struct ha_wire_message *message)
     if (message->kind == HA_WIRE_REPORT)
         sync_kept(daemon, &message->body.report);
     if (message->kind == HA_WIRE_HEARTBEAT)
-        stamped.body.heartbeat.wall_ms = ha_clock_wall_ms();
+        tell_clock_and_devices(daemon, &stamped.body.heartbeat);
     ha_buffer_init(&frame, 0);
     r = ha_wire_encode(&stamped, &frame, &err);
     if (r < 0)
@@ -144,6 +150,8 @@ static void on_message(void *context, const void *data, size_t size)
         ha_log_warning("a message of the coordinator was dropped: %s", err.text);
         return;
     }
+    if (message->kind == HA_WIRE_HEARTBEAT_REPLY)
+        places_take_reply(daemon->places, &message->body.heartbeat_reply, now_ms(daemon));
     session_receive(daemon->session, message, now_ms(daemon));
     ha_wire_message_destroy(message);
 }
@@ -304,6 +312,8 @@ static struct work_options work_options(struct daemon *daemon)
                                  /* Both before the attempt as a whole counts as stalled. */
                                  .prepare_ms = config->stall_load_s * 1000 / 4 * 3,
                                  .gang_wait_ms = config->stall_step_s * 1000 / 2,
+                                 .devices = places_devices(daemon->places),
+                                 .mark = places_mark(daemon->places),
                                  .fetch = on_fetch,
                                  .find_model = on_find_model,
                                  .line = on_line,
@@ -527,6 +537,14 @@ static void on_child(void *context, int number)
         work_check_child(entry->work);
 }
 
+static void on_devices(void *context)
+{
+    struct daemon *daemon = context;
+
+    for (const struct entry *entry = daemon->works; entry; entry = entry->next)
+        work_devices_changed(entry->work);
+}
+
 static void on_drain_timer(void *context)
 {
     struct daemon *daemon = context;
@@ -568,45 +586,6 @@ static void on_watch(void *context, int fd, unsigned events)
  * ------------------------------------------------------------------------------------------------
  */
 
-static int64_t count_cores(void)
-{
-    cpu_set_t set;
-
-    if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0)
-        return CPU_COUNT(&set);
-    return 1;
-}
-
-/* What tells this machine from others: its machine id, or else its name. */
-static char *machine_id(const char *host)
-{
-    char *text = NULL;
-    size_t size;
-
-    if (ha_file_read("/etc/machine-id", 256, &text, &size, NULL) == 0) {
-        text[strcspn(text, "\n")] = '\0';
-        if (text[0]) {
-            char *both = ha_format("%s/%s", text, host); /* containers share the id */
-
-            free(text);
-            return both;
-        }
-    }
-    free(text);
-    return ha_strdup(host);
-}
-
-static int make_instance(char instance[2 * INSTANCE_BYTES + 1], struct ha_error *err)
-{
-    uint8_t bytes[INSTANCE_BYTES];
-
-    if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
-        return ha_error_set(err, errno, "no random numbers: %s", strerror(errno));
-    for (int i = 0; i < INSTANCE_BYTES; i++)
-        (void)snprintf(instance + 2 * i, 3, "%02x", bytes[i]);
-    return 0;
-}
-
 /* Attempts on the CPU share the machine's memory.  What a GPU has, its attempts
  * find out. */
 static int64_t attempt_memory(const struct daemon *daemon)
@@ -619,7 +598,7 @@ static int64_t attempt_memory(const struct daemon *daemon)
 static int open_session(struct daemon *daemon, struct ha_error *err)
 {
     const struct ha_worker_config *config = daemon->options.config;
-    char host[HOST_NAME_MAX + 1] = "localhost", instance[2 * INSTANCE_BYTES + 1];
+    char host[HOST_NAME_MAX + 1] = "localhost", instance[IDENTITY_INSTANCE_BYTES];
     struct session_options options = {.version = HA_VERSION,
                                       .instance = instance,
                                       .backend = daemon->options.backend,
@@ -629,7 +608,8 @@ static int open_session(struct daemon *daemon, struct ha_error *err)
                                       .memory_bytes = attempt_memory(daemon),
                                       .labels = &config->labels,
                                       .cpus = (uint32_t)daemon->threads,
-                                      .gpus = (uint32_t)config->gpus,
+                                      .gpus = places_gpus(daemon->places),
+                                      .gpu_memory_bytes = places_gpu_memory_bytes(daemon->places),
                                       .host_memory_bytes = ha_memory_total() / config->slots,
                                       .stop_grace_ms = config->stop_grace_s * 1000,
                                       .heartbeat_ms = HEARTBEAT_MS,
@@ -637,12 +617,10 @@ static int open_session(struct daemon *daemon, struct ha_error *err)
                                       .stall_step_ms = config->stall_step_s * 1000,
                                       .stall_generate_ms = config->stall_generate_s * 1000};
     char *machine;
-    int r = make_instance(instance, err);
+    int r = identity_instance(instance, err);
 
-    if (r == 0 && config->gpu_memory)
-        r = ha_memory_parse("gpu_memory", config->gpu_memory, &options.gpu_memory_bytes, err);
     (void)gethostname(host, sizeof(host) - 1);
-    machine = machine_id(host);
+    machine = identity_machine(host);
     options.name = config->name ? config->name : host;
     options.machine = machine;
     if (r == 0 && !machine)
@@ -724,12 +702,15 @@ int daemon_create(const struct daemon_options *options, struct daemon **ret_daem
     daemon->next_tag = 1;
     daemon->threads = config->threads;
     if (daemon->threads == 0)
-        daemon->threads = count_cores() > config->slots ? count_cores() / config->slots : 1;
+        daemon->threads = identity_cores() > config->slots ? identity_cores() / config->slots : 1;
     r = ha_memory_parse("log_size", config->log_size, &daemon->log_bytes, err);
     if (r == 0)
         r = folders_open(config->work_dir, &daemon->folders, err);
     if (r == 0)
         r = open_loop(daemon, err);
+    if (r == 0)
+        r = places_create(daemon->loop, config, options->backend, on_devices, daemon,
+                          &daemon->places, err);
     if (r == 0)
         r = open_network(daemon, err);
     if (r == 0)
@@ -767,6 +748,7 @@ void daemon_destroy(struct daemon *daemon)
         daemon->errands = next;
     }
     model_threads_destroy(daemon->models);
+    places_destroy(daemon->places);
     transfer_destroy(daemon->transfer);
     session_destroy(daemon->session);
     ha_client_destroy(daemon->client);

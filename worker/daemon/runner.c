@@ -221,6 +221,7 @@ static int start(struct runner *runner, struct ha_error *err)
     const struct ha_spawn_options options = {.program = runner->options.program,
                                              .arguments = arguments,
                                              .dir = runner->options.folder,
+                                             .environment = runner->options.environment,
                                              .output_pipe = true,
                                              .error_to_pipe = true,
                                              .contract_pipe = true,
@@ -264,6 +265,7 @@ int runner_create(const struct runner_options *options, struct runner **ret_runn
         return r;
     }
     runner->options.folder = runner->options.program = NULL; /* not ours to keep */
+    runner->options.environment = NULL;
     *ret_runner = runner;
     return 0;
 }

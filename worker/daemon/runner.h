@@ -19,6 +19,7 @@ struct runner_options {
     const char *folder;           /* of the attempt; holds job.json; its log is RUNNER_LOG there */
     int64_t grace_ms;             /* between SIGTERM and SIGKILL */
     int64_t log_bytes, log_files; /* of its log (log_file.h) */
+    const char *const *environment; /* "NAME=value" for it, ended by NULL; may be NULL */
     int rank, ranks; /* of a gang; 1 (or 0): alone.  Ranks but 0 have "attempt-RANK.log" */
     void (*line)(void *context, const struct contract_line *line);
     /* It sent something that is no line of the contract; it is being stopped. */

@@ -14,17 +14,20 @@
 #include "common/base/path.h"
 #include "common/conf/json.h"
 #include "common/io/file.h"
+#include "common/net/loop.h"
 #include "common/proc/spawn.h"
 #include "worker/contract.h"
 #include "worker/daemon/contract_line.h"
 #include "worker/daemon/crew.h"
+#include "worker/daemon/devices.h"
 #include "worker/daemon/folders.h"
 
 static const char inputs_folder[] = "inputs/";
 
 enum {
     MAX_RANKS = 256,
-    ABORT_MS = 20 * 1000, /* at most, for what is left of a gang to end by itself */
+    DEVICE_WAIT_MS = 5 * 60 * 1000, /* for GPUs that are held */
+    ABORT_MS = 20 * 1000,           /* at most, for what is left of a gang to end by itself */
 };
 
 enum stage { FETCHING, RUNNING, ENDED };
@@ -46,6 +49,10 @@ struct work {
     int64_t ranks;
     struct journal *journal; /* NULL: nothing is kept */
     bool unsynced;           /* more than metrics was kept since the last sync */
+    bool has_spec;
+    uint64_t claim;          /* of its devices; 0: none */
+    char *visible;           /* these, for its environment */
+    int64_t device_since_ms; /* it waits for devices; 0: it does not */
     struct upload_path *uploads;
     int64_t n_uploads, upload_capacity;
     char *error; /* what the attempt said before it ended with an error code */
@@ -88,6 +95,16 @@ bool work_take_end(struct work *work, struct work_end *ret_end)
     return true;
 }
 
+/* All its processes have ended. */
+static void release_devices(struct work *work, bool spoke, bool failed)
+{
+    if (work->claim == 0)
+        return;
+    ha_devices_release(work->options.devices, work->claim, work->id.job, spoke, failed,
+                       ha_loop_now_ms(work->options.loop));
+    work->claim = 0;
+}
+
 static void on_ended(void *context, int status)
 {
     struct work *work = context;
@@ -109,6 +126,8 @@ static void on_ended(void *context, int status)
     free(both);
     crew_destroy(work->crew);
     work->crew = NULL;
+    release_devices(work, outcome == ATTEMPT_DONE || outcome == ATTEMPT_FAILED,
+                    outcome == ATTEMPT_FAILED);
 }
 
 /* ---- running --------------------------------------------------------------------------------- */
@@ -175,10 +194,43 @@ out:
     return r;
 }
 
+/* All ranks see the devices of the whole gang: each takes the one of its number.
+ * -EAGAIN: there are none yet. */
+static int take_devices(struct work *work, struct ha_error *err)
+{
+    int64_t now_ms = ha_loop_now_ms(work->options.loop);
+    char *uuids = NULL;
+    int r;
+
+    if (!work->options.devices)
+        return 0;
+    r = ha_devices_take(work->options.devices, work->ranks, now_ms, &work->claim, &uuids, err);
+    if (r == -EAGAIN && work->device_since_ms == 0) {
+        work->device_since_ms = now_ms;
+        ha_log_info("job %" PRIu64 " waits: %s", work->id.job, ha_error_text(err));
+    } else if (r == -EAGAIN && now_ms - work->device_since_ms >= DEVICE_WAIT_MS) {
+        end(work, ATTEMPT_STOPPED, ha_error_text(err));
+    } else if (r == 0) {
+        work->visible = ha_format("CUDA_VISIBLE_DEVICES=%s", uuids);
+        ha_log_info("job %" PRIu64 " has GPU %s", work->id.job, uuids);
+        if (!work->visible)
+            r = ha_error_set(err, ENOMEM, "out of memory");
+    }
+    free(uuids);
+    return r;
+}
+
 static int start_crew(struct work *work, struct crew_options *options, struct ha_error *err)
 {
+    const char *environment[] = {work->options.mark, work->visible, NULL};
+    int r;
+
     options->ranks = (int)work->ranks;
-    return crew_create(options, &work->crew, err);
+    options->runner.environment = work->options.mark ? environment : NULL;
+    r = crew_create(options, &work->crew, err);
+    if (r < 0)
+        release_devices(work, false, false);
+    return r;
 }
 
 static void start_if_ready(struct work *work)
@@ -201,13 +253,24 @@ static void start_if_ready(struct work *work)
 
     if (work->stage != FETCHING || work->n_missing > 0 || !work->model)
         return;
-    r = write_spec(work, &err);
+    r = work->has_spec ? 0 : write_spec(work, &err);
+    work->has_spec = r == 0;
+    if (r == 0)
+        r = take_devices(work, &err);
+    if (r == -EAGAIN)
+        return;
     if (r == 0)
         r = start_crew(work, &options, &err);
     if (r < 0)
         end(work, r == -EINVAL ? ATTEMPT_REFUSED : ATTEMPT_FAILED, ha_error_text(&err));
     else
         work->stage = RUNNING;
+}
+
+void work_devices_changed(struct work *work)
+{
+    if (work->device_since_ms > 0)
+        start_if_ready(work);
 }
 
 void work_stop(struct work *work)
@@ -364,6 +427,8 @@ void work_destroy(struct work *work)
     if (!work)
         return;
     crew_destroy(work->crew);
+    release_devices(work, false, false);
+    free(work->visible);
     journal_destroy(work->journal);
     for (int64_t i = 0; i < work->n_uploads; i++)
         free(work->uploads[i].path);

@@ -15,6 +15,7 @@
 
 struct contract_line;
 struct folders;
+struct ha_devices;
 struct ha_error;
 struct ha_loop;
 struct runner;
@@ -29,6 +30,8 @@ struct work_options {
     int64_t log_bytes, log_files; /* of an attempt's log (log_file.h) */
     int64_t prepare_ms;           /* until all ranks of a gang must be ready */
     int64_t gang_wait_ms;         /* that a rank waits for the others */
+    struct ha_devices *devices;   /* an attempt gets its own of them; NULL: none count */
+    const char *mark;             /* for its environment (orphan.h) */
     /* Fetch this content into the cache; answered by work_fetched. */
     void (*fetch)(void *context, struct work *work, const char *sha256, int64_t size);
     /* Find the model; answered by work_model_found. */
@@ -57,6 +60,9 @@ const char *work_folder(const struct work *work); /* NULL: it could not be made 
 /* text: why not, or NULL. */
 void work_fetched(struct work *work, const char *sha256, const char *text);
 void work_model_found(struct work *work, const char *path, const char *text);
+
+/* Devices may have become free. */
+void work_devices_changed(struct work *work);
 
 void work_stop(struct work *work);
 void work_check_child(struct work *work); /* SIGCHLD came */
