@@ -266,7 +266,7 @@ int ha_doctor_artifacts(struct ha_doctor *doctor, struct ha_snapshot *snapshot,
     int64_t every = sample < 0 || sample >= count ? 1 : sample == 0 ? 0 : count / sample;
 
     (void)err;
-    a.here = access(a.folder, R_OK | X_OK) == 0;
+    a.here = ha_snapshot_is_here(snapshot);
     for (int64_t i = 0; i < count; i++)
         check_artifact(&a, &items[i], every > 0 && i % every == 0);
     if (a.bad == 0)

@@ -24,6 +24,7 @@ struct ha_snapshot {
     char *folder;
     char sha256[HA_SHA256_HEX_BYTES];
     int64_t size, asked_ms;
+    bool here;
 };
 
 static int ask(struct ha_snapshot *s, bool end, struct ha_wire_message **ret_reply,
@@ -34,6 +35,23 @@ static int ask(struct ha_snapshot *s, bool end, struct ha_wire_message **ret_rep
 
     s->asked_ms = ha_clock_boot_ms();
     return ha_link_call(s->link, &request, HA_WIRE_BACKUP_REPLY, 0, ret_reply, err);
+}
+
+static char *own_file(const struct ha_snapshot *s)
+{
+    return ha_format("%s/snapshot/%s", s->folder, s->sha256);
+}
+
+/* Returns 1. */
+static int see_folder(struct ha_snapshot *s, struct ha_error *err)
+{
+    char *file = own_file(s);
+
+    if (!file)
+        return ha_error_set(err, ENOMEM, "hactl: out of memory");
+    s->here = access(file, F_OK) == 0;
+    free(file);
+    return 1;
 }
 
 /* 1 when it is ready. */
@@ -55,7 +73,7 @@ static int look(struct ha_snapshot *s, ha_snapshot_fn fn, struct ha_error *err)
         s->folder = ha_strdup(reply->folder);
         s->size = reply->size;
         (void)snprintf(s->sha256, sizeof(s->sha256), "%s", reply->sha256);
-        r = s->folder ? 1 : ha_error_set(err, ENOMEM, "hactl: out of memory");
+        r = s->folder ? see_folder(s, err) : ha_error_set(err, ENOMEM, "hactl: out of memory");
     }
     ha_wire_message_destroy(message);
     return r;
@@ -103,6 +121,11 @@ int64_t ha_snapshot_size(const struct ha_snapshot *s)
     return s->size;
 }
 
+bool ha_snapshot_is_here(const struct ha_snapshot *s)
+{
+    return s->here;
+}
+
 const char *ha_snapshot_folder(const struct ha_snapshot *s)
 {
     return s->folder;
@@ -138,8 +161,11 @@ static int verify(const char *path, const char *sha256, int64_t size, struct ha_
 }
 
 /* From a file on this machine: 1, or 0 when there is none that can be read. */
-static int from_here(const char *file, const char *path, bool links, struct ha_error *err)
+static int from_here(const struct ha_snapshot *s, const char *file, const char *path, bool links,
+                     struct ha_error *err)
 {
+    if (!s->here)
+        return 0;
     if (links && link(file, path) == 0)
         return 1;
     if (access(file, R_OK) < 0)
@@ -149,9 +175,9 @@ static int from_here(const char *file, const char *path, bool links, struct ha_e
 
 int ha_snapshot_get(struct ha_snapshot *s, const char *path, struct ha_error *err)
 {
-    char *file = ha_format("%s/snapshot/%s", s->folder, s->sha256);
-    int r =
-        file ? from_here(file, path, true, err) : ha_error_set(err, ENOMEM, "hactl: out of memory");
+    char *file = own_file(s);
+    int r = file ? from_here(s, file, path, true, err)
+                 : ha_error_set(err, ENOMEM, "hactl: out of memory");
 
     free(file);
     if (r == 0)
@@ -170,7 +196,7 @@ int ha_snapshot_get_artifact(struct ha_snapshot *s, const char *sha256, int64_t 
     int r = file ? keep(s, err) : ha_error_set(err, ENOMEM, "hactl: out of memory");
 
     if (r == 0)
-        r = from_here(file, path, links, err);
+        r = from_here(s, file, path, links, err);
     free(file);
     if (r == 0)
         r = ha_transfer_get(s->link, sha256, path, err);

@@ -30,6 +30,10 @@ int64_t ha_snapshot_size(const struct ha_snapshot *snapshot);
 /* The folder of the artifacts, as the coordinator's machine names it. */
 const char *ha_snapshot_folder(const struct ha_snapshot *snapshot);
 
+/* Is that folder on this machine?  (The snapshot's own file, which has a name of its own, was seen
+ * in it; another machine may have a folder of the same path.) */
+bool ha_snapshot_is_here(const struct ha_snapshot *snapshot);
+
 /* Put the copy at path, checked. */
 int ha_snapshot_get(struct ha_snapshot *snapshot, const char *path, struct ha_error *err);
 
