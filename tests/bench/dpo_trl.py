@@ -7,7 +7,6 @@ with its prompt, no padding) of every optimizer step.
 """
 
 import argparse
-import contextlib
 import json
 import logging
 import pathlib
@@ -106,8 +105,7 @@ def make_trainer(args, scratch):
     if args.form == "tuned":
         rows = by_length(rows, tokenizer)
     dtype = torch.bfloat16 if args.weights == "bf16" else torch.float32
-    with torch.device(args.device) if args.device != "cpu" else contextlib.nullcontext():
-        model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype)
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype)
     adapter = json.loads((args.adapter / "adapter_config.json").read_text())
     config = DPOConfig(
         output_dir=scratch, report_to="none", save_strategy="no", disable_tqdm=True,

@@ -6,7 +6,6 @@ every answer has all its tokens. The sum over the variants counts, each a model 
 """
 
 import argparse
-import contextlib
 import json
 import pathlib
 import resource
@@ -25,8 +24,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load(args, variant):
-    with torch.device(args.device) if args.device != "cpu" else contextlib.nullcontext():
-        model = AutoModelForCausalLM.from_pretrained(args.model, dtype=DTYPES[args.dtype]).eval()
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=DTYPES[args.dtype]).eval()
+    model.to(args.device)
     model.generation_config.eos_token_id = None
     if variant == "base":
         return model

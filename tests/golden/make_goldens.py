@@ -8,6 +8,7 @@ README.md beside this file says what is in them; make.sh installs the oracles an
 
 import argparse
 import importlib.metadata
+import json
 import os
 import pathlib
 import sys
@@ -18,7 +19,7 @@ os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELIS
 import datasets  # noqa: E402
 import torch  # noqa: E402
 
-from oracle import (cases, chat, dpo, forward, losses, probe, processors,  # noqa: E402
+from oracle import (cases, chat, dpo, forward, half, losses, probe, processors,  # noqa: E402
                     random_order, text)
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -50,6 +51,7 @@ def make_family(family, out_dir):
     text.make(MODELS / family, out_dir)
     forward.make(MODELS / family, out_dir)
     dpo.make(MODELS / family, family, DATA, out_dir)
+    half.make(MODELS / family, family, json.loads((out_dir / "dpo.json").read_text()), out_dir)
     probe.make(MODELS / family, family, out_dir)
 
 

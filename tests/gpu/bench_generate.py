@@ -11,13 +11,16 @@ import subprocess
 from jobs import run_job
 
 STOPS = ["qu", "zy"]      # each in about one word of 225
+# Of the prompts: with natural stops, and of models after the first.
+FEWER = 4
 
 
 class Generating:
-    def __init__(self, bench, model):
+    def __init__(self, bench, model, first):
         self.bench, self.model = bench, model
         self.prompts = bench.scratch / f"{model.name}.prompts.jsonl"
-        self.count = bench.args.prompts
+        self.share = 1 if first else 1 / FEWER
+        self.count = max(int(bench.args.prompts * self.share), 1)
         self.rate = None
 
     def adapters(self, training):
@@ -27,10 +30,12 @@ class Generating:
     # ---- ours ----
 
     def run(self, adapters, label, generate):
+        """Tokens a second of `count` prompts, and what a cell's summary says."""
         args = self.bench.args
         variants = {"base": None, **adapters}
         done = run_job(args.program, self.bench.scratch / f"{self.model.name}.generate", {
             "kind": "generate", "threads": args.threads, "backend": args.backend,
+            "choices": str(self.bench.choices),
             "model": {"name": self.model.name, "path": str(self.model.folder), "template": "hh"},
             "data": {"train": [], "eval": [str(self.prompts)]},
             "settings": {"data": {"eval_samples": self.count},
@@ -62,6 +67,7 @@ class Generating:
         record(name, "generation, memory planned", one["memory_planned"] / 1e9, "GB")
         record(name, "generation, memory measured", one["memory_peak"] / 1e9, "GB",
                f"{100 * (one['memory_peak'] / one['memory_planned'] - 1):+.1f} % of the plan")
+        self.count = max(self.count // FEWER, 1)
         self.run(adapters, "natural stops", {"temperature": 1, "stop": STOPS})
 
     # ---- the others ----
@@ -93,12 +99,13 @@ class Generating:
             self.bench.need(10)
             said = self.bench.peer(
                 "generate_hf.py", "--model", self.model.folder, "--adapters", folder, "--variants",
-                "full", "--prompts", prompts, "--new-tokens", args.new_tokens, "--batch", size,
+                "full", "--prompts", prompts, "--new-tokens", args.peer_tokens, "--batch", size,
                 "--dtype", self.bench.precision, "--device", args.device, *self.bench.threads)
             if said:
-                rates[size] = args.peer_prompts * args.new_tokens / said[-1]["wall"]
+                rates[size] = args.peer_prompts * args.peer_tokens / said[-1]["wall"]
                 self.bench.record(self.model.name, f"generation, Transformers, batch {size}",
-                                  rates[size], "tokens/s", "one variant, un-merged")
+                                  rates[size], "tokens/s",
+                                  f"one variant, un-merged, {args.peer_tokens} tokens each")
         self.ratio("transformers", max(rates.values(), default=None))
 
     def vllm(self, folder, prompts, variants):

@@ -38,10 +38,12 @@ class Bench:
     def __init__(self, args, scratch):
         self.args, self.scratch = args, scratch
         self.end = time.monotonic() + args.budget
-        self.seconds_of_one = 0
+        self.took = {}
         self.results = []
+        self.choices = scratch / "choices"      # of products, kept from job to job
+        self.choices.mkdir()
         self.peers = peers(args.python)
-        self.shrunk = args.shrink > 1 or args.layers is not None
+        self.shrunk = args.shrink > 1 or args.shorten > 1 or args.layers is not None
         self.precision = "bf16" if args.backend == "cuda" else "fp32"
         self.threads = ["--threads", args.threads or os.cpu_count()]      # of PyTorch
 
@@ -53,6 +55,20 @@ class Bench:
         if self.left() < seconds:
             raise Late(f"{self.left():.0f} s left, {seconds:.0f} needed")
 
+    def run_part(self, model, label, part, share):
+        """A part of a model, if it can be done in the time that it took the first model, of which
+        later ones take a share; how long it took is remembered."""
+        try:
+            if label in self.took:
+                self.need(1.2 * share * self.took[label])
+            begin = time.monotonic()
+            done = part()
+            self.took.setdefault(label, time.monotonic() - begin)
+            return done
+        except (Late, subprocess.TimeoutExpired) as late:
+            self.record(model, label, "not measured", "", f"no time: {late}"[:90])
+            return None
+
     def record(self, model, name, value, unit, note=""):
         self.results.append({"model": model, "name": name, "value": value, "unit": unit,
                              "note": note, "shrunk": self.shrunk})
@@ -62,10 +78,11 @@ class Bench:
     def say(self, text):
         print(f"  {text}", flush=True)
 
-    def peer(self, script, *arguments):
-        """The JSON lines of another side's script; None where it failed, which is said."""
+    def peer(self, script, *arguments, share=0.5):
+        """The JSON lines of another side's script; None where it failed, which is said. It may take
+        a share of the time that is left."""
         done = subprocess.run([self.args.python, find(script), *map(str, arguments)], text=True,
-                              capture_output=True, check=False, timeout=max(self.left(), 1))
+                              capture_output=True, check=False, timeout=max(share * self.left(), 1))
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         if done.returncode == 0 and lines:
             return lines
@@ -94,10 +111,10 @@ def where_the_time_goes(bench, model):
     args = bench.args
     if not args.steps_of:
         return
-    sequences = args.prompts if bench.shrunk else 1000
+    sequences, pairs = (args.prompts, 4) if bench.shrunk else (1000, 24)
     done = subprocess.run(
-        [args.steps_of, model.folder, LENGTHS, str(column_of(model.name)), "24", str(sequences),
-         "300", args.backend], capture_output=True, text=True, check=False,
+        [args.steps_of, model.folder, LENGTHS, str(column_of(model.name)), str(pairs),
+         str(sequences), str(max(300 // args.shorten, 1)), args.backend], capture_output=True, text=True, check=False,
         timeout=max(bench.left(), 1))
     print(done.stdout, end="", flush=True)
     if done.returncode != 0:
@@ -111,7 +128,8 @@ class Model:
     def __init__(self, bench, name):
         args = bench.args
         self.name, self.folder = name, bench.scratch / name
-        self.lengths = read_lengths(name)
+        self.lengths = [(-(-p // args.shorten), max(c // args.shorten, 2), max(r // args.shorten, 2))
+                        for p, c, r in read_lengths(name)]
         self.mean_tokens = sum(2 * p + c + r for p, c, r in self.lengths) / len(self.lengths)
         start = time.monotonic()
         said = subprocess.run(
@@ -128,24 +146,19 @@ class Model:
 
 
 def run_model(bench, name, first):
-    """All parts that there is time for; the longest parts of later models have other sides last."""
-    if not first:
-        bench.need(bench.seconds_of_one)
-    model = Model(bench, name)
+    """Ours first; the other sides too where there is time left."""
+    model = bench.run_part(name, "model", lambda: Model(bench, name), 1)
+    if not model:
+        return
     try:
-        training, generating = Training(bench, model), Generating(bench, model)
-        parts = [("training", training.ours), ("generation", lambda: generating.ours(training)),
-                 ("where the time goes", lambda: where_the_time_goes(bench, model)),
-                 ("training by others", training.others),
-                 ("generation by others", lambda: generating.others(training))]
-        begin = time.monotonic()
-        for label, part in parts:
-            try:
-                part()
-            except (Late, subprocess.TimeoutExpired) as late:
-                bench.record(name, label, "not measured", "", f"no time: {late}"[:90])
-            if label == "where the time goes" and first:
-                bench.seconds_of_one = 1.5 * (time.monotonic() - begin)
+        training, generating = Training(bench, model), Generating(bench, model, first)
+        for label, part, share in [
+                ("training", training.ours, 1),
+                ("where the time goes", lambda: where_the_time_goes(bench, model), 1),
+                ("generation", lambda: generating.ours(training), generating.share),
+                ("training by others", training.others, 1),
+                ("generation by others", lambda: generating.others(training), 1)]:
+            bench.run_part(name, label, part, share)
     finally:
         model.remove()
 
@@ -162,11 +175,13 @@ def main():
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--layers", type=int, help="the first layers alone, for a dry run")
     parser.add_argument("--shrink", type=int, default=1, help="smaller models, for a dry run")
+    parser.add_argument("--shorten", type=int, default=1, help="lengths divided by it, for a dry run")
     parser.add_argument("--steps", type=int, default=6, help="optimizer steps of 24 pairs")
     parser.add_argument("--alone-steps", type=int, default=2)
     parser.add_argument("--prompts", type=int, default=1000)
     parser.add_argument("--peer-prompts", type=int, default=256)
     parser.add_argument("--new-tokens", type=int, default=256)
+    parser.add_argument("--peer-tokens", type=int, default=64, help="new ones, of Transformers")
     parser.add_argument("--peer-batch", type=int, action="append", help="of Transformers; 64, 256")
     parser.add_argument("--threads", type=int, default=0, help="0: one per core")
     parser.add_argument("--budget", type=float, default=420, help="seconds")
@@ -179,10 +194,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="ha-models-", dir=args.scratch) as scratch:
         bench = Bench(args, pathlib.Path(scratch))
         for index, name in enumerate(args.models.split(",")):
-            try:
-                run_model(bench, name, index == 0)
-            except (Late, subprocess.TimeoutExpired) as late:
-                bench.record(name, "all", "not measured", "", f"no time: {late}"[:90])
+            run_model(bench, name, index == 0)
     if args.results:
         args.results.write_text("".join(json.dumps(one) + "\n" for one in bench.results))
 

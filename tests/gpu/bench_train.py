@@ -65,6 +65,7 @@ class Training:
         args = self.bench.args
         return run_job(args.program, self.job, {
             "kind": "train", "threads": args.threads, "backend": args.backend,
+            "choices": str(self.bench.choices),
             "model": {"name": self.model.name, "path": str(self.model.folder), "template": "hh"},
             "data": {"train": [str(self.pairs)], "eval": []},
             "settings": {"data": {"seed": SEED, "train_samples": len(self.lengths)},

@@ -8,7 +8,6 @@ tests/gpu/dry.sh shows that its losses are TRL's.
 """
 
 import argparse
-import contextlib
 import json
 import pathlib
 import resource
@@ -56,8 +55,7 @@ class Training:
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(args.model)
         self.rows = order_of(read_pairs(args.data, self.tokenizer), args.form)
         dtype = torch.bfloat16 if args.weights == "bf16" else torch.float32
-        with torch.device(args.device) if args.device != "cpu" else contextlib.nullcontext():
-            model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype)
+        model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype).to(args.device)
         settings = json.loads((args.adapter / "adapter_config.json").read_text())
         self.model = get_peft_model(model, LoraConfig(
             r=settings["r"], lora_alpha=settings["lora_alpha"], bias="none",

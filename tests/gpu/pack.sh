@@ -28,6 +28,11 @@ for file in ha-kernels-cuda.so $programs; do
 done
 cp "$source/tests/gpu/run.sh" "$source/tests/gpu/programs.sh" "$folder"
 for file in $scripts; do cp "$source/$file" "$folder"; done
+for family in $families; do
+    mkdir -p "$folder/golden/$family" "$folder/models"
+    cp -r "$source/deploy/demo/models/$family" "$folder/models/"
+    (cd "$source/tests/golden/$family" && cp -r dpo.json bf16.json adapter-zero "$folder/golden/$family/")
+done
 for wheel in "$@"; do
     mkdir -p "$folder/wheels"
     cp "$wheel" "$folder/wheels"

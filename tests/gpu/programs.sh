@@ -7,5 +7,6 @@ for name in $tests; do
     programs="$programs tests/unit/$name"
 done
 scripts="tests/gpu/bench_models.py tests/gpu/bench_train.py tests/gpu/bench_generate.py tests/gpu/rows.py
-tests/gpu/table.py tests/gpu/dpo_plain.py tests/gpu/generate_vllm.py tests/gpu/lengths.txt tests/bench/jobs.py
+tests/gpu/table.py tests/gpu/golden_bf16.py tests/gpu/dpo_plain.py tests/gpu/generate_vllm.py tests/gpu/lengths.txt tests/bench/jobs.py
 tests/bench/dpo_trl.py tests/bench/generate_hf.py tests/bench/small_model.py"
+families="llama-2-demo llama-3.1-demo qwen2.5-demo qwen3-demo" # of the golden files

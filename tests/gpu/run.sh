@@ -1,5 +1,5 @@
 #!/bin/sh
-# Everything on a GPU: the operation tests, compute-sanitizer on small cases, where the time of a
+# Everything on a GPU: the operation tests, golden files in bf16, compute-sanitizer on small cases, where the time of a
 # step goes, then training and generation of models of real shapes beside PyTorch's libraries, in
 # nine minutes, ending with one table.  "skipped" and exit code 0 on a machine without a GPU.
 #
@@ -36,6 +36,8 @@ if [ -f "$here/ha-kernels-cuda.so" ]; then # a packed folder
     find_program() { echo "$here/$(basename "$1")"; }
     LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
     PYTHONPATH=$here
+    golden=$here/golden
+    demo=$here/models
 else
     root=$(cd "$here/../.." && pwd)
     build=${HA_BUILD:-$root/build/gpu}
@@ -48,6 +50,8 @@ else
     [ -z "$dry" ] || module=$build/tests/cuda/ha-kernels-cuda-emulated.so
     find_program() { echo "$build/$1"; }
     PYTHONPATH=$here:$root/tests/bench
+    golden=$root/tests/golden
+    demo=$root/deploy/demo/models
 fi
 python=${HA_ORACLE_PYTHON:-python3}
 command -v "$python" >/dev/null 2>&1 || python=
@@ -110,6 +114,15 @@ for name in $tests; do
     run "$name" 120 "$(find_program "tests/unit/$name")"
     [ $? -ne 124 ] || failed=$((failed + 1)) # here no time means that it hangs
 done
+if [ -z "$python" ]; then
+    row "golden files in bf16" "no Python" 0
+else
+    # shellcheck disable=SC2086
+    if run "golden files in bf16" 90 "$python" "$here/golden_bf16.py" --program "$(find_program ha-attempt)" \
+        --models "$demo" --golden "$golden" ${dry:+--family qwen3-demo --backend $dry_backend}; then
+        cat "$work/out"
+    fi
+fi
 if command -v compute-sanitizer >/dev/null 2>&1; then
     for tool in memcheck racecheck; do
         for name in $small_tests; do
@@ -157,8 +170,8 @@ fi
 # ---- models ----
 
 set --
-[ -z "$dry" ] || set -- --backend "$dry_backend" --device cpu --shrink 16 --layers 3 --steps 2 --alone-steps 1 \
-    --prompts 6 --peer-prompts 4 --new-tokens 8 --peer-batch 2 --peer-batch 4 --threads 1 \
+[ -z "$dry" ] || set -- --backend "$dry_backend" --device cpu --shrink 16 --layers 3 --shorten "${HA_GPU_DRY_SHORTEN:-1}" --steps 2 --alone-steps 1 \
+    --prompts 6 --peer-prompts 4 --new-tokens 8 --peer-tokens 8 --peer-batch 2 --peer-batch 4 --threads 1 \
     --models "${HA_GPU_MODELS:-llama-3.1-8b,qwen2.5-7b}"
 if [ -z "$python" ]; then
     row "models" "no Python" 0
