@@ -22,7 +22,7 @@ trap 'exit 1' INT TERM
 start() {
     rm -f "$work/run/endpoint"
     "${HA_BENCH_COORDINATOR:-$HA_BUILD/ha-coordinator}" --dir "$work/run" --listen "$endpoint" --files "$files" \
-        --insecure-loopback --log-level warning >>"$work/coordinator.log" 2>&1 &
+        --insecure-loopback --set max_connections=4000 --log-level warning >>"$work/coordinator.log" 2>&1 &
     coordinator=$!
     while [ ! -s "$work/run/endpoint" ]; do
         kill -0 "$coordinator" 2>/dev/null || { cat "$work/coordinator.log" >&2; exit 1; }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "common/base/clock.h"
 #include "common/base/error.h"
@@ -111,21 +112,31 @@ static void start(struct job *job)
     }
 }
 
+static struct job *job_of(struct workers *w, pid_t pid)
+{
+    for (int64_t i = 0; i < w->options.workers; i++)
+        for (int64_t k = 0; k < w->options.slots; k++)
+            if (w->items[i].jobs[k].child.pid == pid)
+                return &w->items[i].jobs[k];
+    bench_die("a process ended that nobody started");
+}
+
+/* One signal may be of several processes. */
 static void on_child(void *context, int number)
 {
     struct workers *w = context;
+    siginfo_t info = {0};
 
     (void)number;
-    for (int64_t i = 0; i < w->options.workers; i++) {
-        for (int64_t k = 0; k < w->options.slots; k++) {
-            struct job *job = &w->items[i].jobs[k];
-            int status;
+    while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0) {
+        struct job *job = job_of(w, info.si_pid);
+        int status;
 
-            if (!job->busy || job->child.pid == 0 || !ha_child_poll(&job->child, &status))
-                continue;
-            ha_child_close(&job->child);
-            finish(job);
-        }
+        if (!ha_child_poll(&job->child, &status))
+            bench_die("a process that ended cannot be reaped");
+        ha_child_close(&job->child);
+        finish(job);
+        info.si_pid = 0;
     }
 }
 
