@@ -104,6 +104,18 @@ void sim_check_all(const struct sim *s)
 /* ---- plans --------------------------------------------------------------------------------------
  */
 
+/* The rule in this program's own words. */
+static bool startable(const struct sim *s, const struct ha_plan_job *job)
+{
+    return job->state == HA_JOB_READY && !job->held && !job->expanding &&
+           job->not_before_ms <= s->now_ms;
+}
+
+static bool takes_work(const struct ha_plan_worker *worker)
+{
+    return worker->connected && worker->liveness == HA_ALIVE && !worker->draining;
+}
+
 struct view {
     const struct sim *s;
     const struct ha_plan_snapshot *snapshot;
@@ -133,7 +145,7 @@ static void check_set(const struct view *v, const struct ha_plan_assignment *a, 
     const struct ha_plan_job *whole = &v->snapshot->jobs[index_of(v, a->job)];
     int64_t bytes = whole->need.shared_bytes + whole->need.pass_bytes;
 
-    if (!worker || !ha_plan_takes_work(worker) || !ha_fit(whole->fit, &worker->offer))
+    if (!worker || !takes_work(worker) || !ha_fit(whole->fit, &worker->offer))
         sim_fail(v->s, "job %" PRId64 " goes to worker %" PRId64 ", which must not get it",
                  a->job - 1, a->worker - 1);
     if (++v->given[a->worker - 1] + worker->used > worker->slots)
@@ -147,7 +159,7 @@ static void check_set(const struct view *v, const struct ha_plan_assignment *a, 
             sim_fail(v->s, "job %" PRId64 " is given twice", a[i].job - 1);
         v->of[at] = &a[i];
         bytes += job->need.bytes;
-        if (!ha_plan_may_start(job, v->s->now_ms))
+        if (!startable(v->s, job))
             sim_fail(v->s, "job %" PRId64 " may not start", a[i].job - 1);
         if (a[i].into != a->job || a[i].worker != a->worker ||
             (i > 0 && (job->group == 0 || job->group != whole->group)))
@@ -194,7 +206,7 @@ static void find_waiting(const struct view *v, struct waiting waiting[SIM_FITS])
         const struct ha_plan_job *job = &v->snapshot->jobs[j];
         struct waiting *w = &waiting[job->fit - v->s->fits];
 
-        if (!ha_plan_may_start(job, v->s->now_ms) || job->grows || v->of[j])
+        if (!startable(v->s, job) || job->grows || v->of[j])
             continue;
         if (job->group == 0 || job->group != last_group)
             last_served = group_served(v, j);
@@ -276,7 +288,7 @@ void sim_check_idle(const struct sim *s, const struct ha_plan_snapshot *snapshot
     for (int64_t w = 0; w < snapshot->worker_count; w++) {
         const struct ha_plan_worker *worker = &snapshot->workers[w];
 
-        if (!ha_plan_takes_work(worker) || worker->used >= worker->slots)
+        if (!takes_work(worker) || worker->used >= worker->slots)
             continue;
         for (int f = 0; f < SIM_FITS; f++) {
             if (!ha_fit(&s->fits[f], &worker->offer))
@@ -289,7 +301,7 @@ void sim_check_idle(const struct sim *s, const struct ha_plan_snapshot *snapshot
         const struct ha_plan_job *job = &snapshot->jobs[j];
         int64_t f = job->fit - s->fits;
 
-        if (ha_plan_may_start(job, s->now_ms) && (job->grows ? device[f] : slot[f]))
+        if (startable(s, job) && (job->grows ? device[f] : slot[f]))
             sim_fail(s, "job %" PRId64 " waits although a slot that fits is free", job->id - 1);
     }
 }

@@ -244,7 +244,7 @@ static void make_sweep(struct sim *s, int32_t number, int32_t first, int32_t cou
     *sweep =
         (struct sim_sweep){.first = first,
                            .count = count,
-                           .priority = sim_chance(s, 200000) ? (int64_t)sim_random(s, 3) : 0,
+                           .priority = sim_chance(s, 500000) ? (int64_t)sim_random(s, 3) : 0,
                            .fit = &s->fits[sim_random(s, SIM_FITS)],
                            .fuse = (enum ha_fuse_mode)sim_random(s, HA_FUSE_MODES),
                            .policy = {.max_attempts = 3, .wait_when_lost = sim_chance(s, 100000)}};
