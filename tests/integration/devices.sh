@@ -54,6 +54,8 @@ MODELS=qwen2.5-demo TRAIN=96 write_grid grid.toml
 hactl_here submit grid.toml >submit.log 2>&1
 check "an attempt sees its own GPU only" until_true 30 attempt_sees GPU-bbbb
 check "the sweep is done on the one that is left" hactl_here wait grid --timeout 60
+equal "before each attempt its GPU multiplied rightly" \
+    "$(grep -c 'its GPUs multiply rightly' worker.log)" "$(grep -c 'has GPU' worker.log)"
 grep -q 'has GPU GPU-aaaa' worker.log && not_ok "an attempt had the GPU that was aside" ||
     ok "no attempt had the GPU that was aside"
 

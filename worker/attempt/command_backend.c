@@ -4,17 +4,21 @@
 
 #include "common/base/error.h"
 #include "kernels/backend.h"
+#include "kernels/check.h"
 #include "worker/attempt/commands.h"
 
 static int run(const struct ha_call *call, struct ha_error *err)
 {
-    const struct ha_backend_options options = {.name = call->engine.backend, .device = 0};
+    const struct ha_backend_options options = {
+        .name = call->engine.backend, .threads = call->engine.threads, .device = 0};
     struct ha_backend *backend;
     int r = ha_backend_open(&options, &backend, err);
 
     if (r < 0)
         return r;
-    if (printf("%s\n", ha_backend_description(backend)) < 0)
+    if (ha_arguments_given(call->arguments, "check"))
+        r = ha_backend_check(backend, err);
+    if (r == 0 && printf("%s\n", ha_backend_description(backend)) < 0)
         r = ha_error_set(err, errno, "standard output: %s", strerror(errno));
     ha_backend_close(backend);
     return r;
@@ -22,6 +26,8 @@ static int run(const struct ha_call *call, struct ha_error *err)
 
 static const struct ha_option options[] = {
     {"backend", "NAME", "auto, cpu or cuda (auto)"},
+    {"threads", "N", "CPU threads; 0: one per core (0)"},
+    {"check", NULL, "multiply, and compare with a known result"},
 };
 
 const struct ha_subcommand ha_subcommand_backend = {

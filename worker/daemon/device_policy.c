@@ -102,6 +102,9 @@ void ha_device_judge(struct ha_device *devices, int64_t n, const struct ha_devic
         } else if (device->reading.trouble[0]) {
             device->state = HA_DEVICE_ASIDE;
             say(device, "it cannot be read: %s", device->reading.trouble);
+        } else if (device->unfit[0]) {
+            device->state = HA_DEVICE_ASIDE;
+            say(device, "%s", device->unfit);
         } else if (device->suspected) {
             device->state = HA_DEVICE_ASIDE;
         } else if (device->read_ms >= 0 && now_ms - device->read_ms > rules->stale_ms) {
@@ -140,8 +143,14 @@ void ha_device_end(struct ha_device *device, uint64_t job, bool spoke, bool fail
     }
 }
 
+void ha_device_condemn(struct ha_device *device, const char *why)
+{
+    (void)snprintf(device->unfit, sizeof(device->unfit), "%s", why);
+}
+
 void ha_device_accept(struct ha_device *device)
 {
+    device->unfit[0] = '\0';
     device->suspected = false;
     device->n_failures = 0;
     device->last_job = 0;

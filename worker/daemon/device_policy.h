@@ -47,6 +47,7 @@ struct ha_device {
     int64_t failing_ms; /* when the first of them ended */
     int64_t good_ms;    /* when an attempt on it last came to a good end; -1: none yet */
     int64_t ecc_accepted, xids_accepted;
+    char unfit[HA_DEVICE_REASON_BYTES]; /* what a check before an attempt found; "": nothing */
 };
 
 void ha_device_init(struct ha_device *device);
@@ -60,6 +61,9 @@ void ha_device_begin(struct ha_device *device);
 /* How the attempt on it ended: failed is a failure that may be the device's fault.  A refused job
  * or a stopped attempt says nothing: spoke false. */
 void ha_device_end(struct ha_device *device, uint64_t job, bool spoke, bool failed, int64_t now_ms);
+
+/* A check found that it does not compute.  It is aside until ha_device_accept, however many are. */
+void ha_device_condemn(struct ha_device *device, const char *why);
 
 /* The operator says that it is well. */
 void ha_device_accept(struct ha_device *device);

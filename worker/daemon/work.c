@@ -21,11 +21,13 @@
 #include "worker/daemon/crew.h"
 #include "worker/daemon/devices.h"
 #include "worker/daemon/folders.h"
+#include "worker/daemon/preflight.h"
 
 static const char inputs_folder[] = "inputs/";
 
 enum {
     MAX_RANKS = 256,
+    PREFLIGHT_MS = 2 * 60 * 1000,   /* opening a device included */
     DEVICE_WAIT_MS = 5 * 60 * 1000, /* for GPUs that are held */
     ABORT_MS = 20 * 1000,           /* at most, for what is left of a gang to end by itself */
 };
@@ -47,11 +49,12 @@ struct work {
     bool *have;        /* per input */
     struct crew *crew;
     int64_t ranks;
-    struct journal *journal; /* NULL: nothing is kept */
-    bool unsynced;           /* more than metrics was kept since the last sync */
-    bool has_spec;
-    uint64_t claim;          /* of its devices; 0: none */
-    char *visible;           /* these, for its environment */
+    struct journal *journal;   /* NULL: nothing is kept */
+    bool unsynced;             /* more than metrics was kept since the last sync */
+    bool has_spec, is_checked; /* written; all its devices are fit */
+    uint64_t claim;            /* of its devices; 0: none */
+    char *uuids, *visible;     /* these, and for its environment */
+    struct preflight *preflight;
     int64_t device_since_ms; /* it waits for devices; 0: it does not */
     struct upload_path *uploads;
     int64_t n_uploads, upload_capacity;
@@ -103,6 +106,9 @@ static void release_devices(struct work *work, bool spoke, bool failed)
     ha_devices_release(work->options.devices, work->claim, work->id.job, spoke, failed,
                        ha_loop_now_ms(work->options.loop));
     work->claim = 0;
+    free(work->uuids);
+    free(work->visible);
+    work->uuids = work->visible = NULL;
 }
 
 static void on_ended(void *context, int status)
@@ -199,24 +205,63 @@ out:
 static int take_devices(struct work *work, struct ha_error *err)
 {
     int64_t now_ms = ha_loop_now_ms(work->options.loop);
-    char *uuids = NULL;
     int r;
 
-    if (!work->options.devices)
+    if (!work->options.devices || work->claim != 0)
         return 0;
-    r = ha_devices_take(work->options.devices, work->ranks, now_ms, &work->claim, &uuids, err);
+    r = ha_devices_take(work->options.devices, work->ranks, now_ms, &work->claim, &work->uuids,
+                        err);
     if (r == -EAGAIN && work->device_since_ms == 0) {
         work->device_since_ms = now_ms;
         ha_log_info("job %" PRIu64 " waits: %s", work->id.job, ha_error_text(err));
     } else if (r == -EAGAIN && now_ms - work->device_since_ms >= DEVICE_WAIT_MS) {
         end(work, ATTEMPT_STOPPED, ha_error_text(err));
     } else if (r == 0) {
-        work->visible = ha_format("CUDA_VISIBLE_DEVICES=%s", uuids);
-        ha_log_info("job %" PRIu64 " has GPU %s", work->id.job, uuids);
+        work->visible = ha_format("CUDA_VISIBLE_DEVICES=%s", work->uuids);
+        ha_log_info("job %" PRIu64 " has GPU %s", work->id.job, work->uuids);
         if (!work->visible)
             r = ha_error_set(err, ENOMEM, "out of memory");
     }
-    free(uuids);
+    return r;
+}
+
+static void start_if_ready(struct work *work);
+
+static void on_preflight(void *context, const char *uuid, const char *why)
+{
+    struct work *work = context;
+
+    if (uuid) {
+        ha_log_warning("job %" PRIu64 " does not begin on GPU %s: %s", work->id.job, uuid, why);
+        ha_devices_condemn(work->options.devices, uuid, why);
+    }
+    preflight_destroy(work->preflight);
+    work->preflight = NULL;
+    if (uuid) {
+        release_devices(work, false, false);
+        work->device_since_ms = ha_loop_now_ms(work->options.loop); /* for others */
+        return;
+    }
+    ha_log_info("job %" PRIu64 ": its GPUs multiply rightly", work->id.job);
+    work->is_checked = true;
+    start_if_ready(work);
+}
+
+static int start_preflight(struct work *work, struct ha_error *err)
+{
+    const struct preflight_options options = {.loop = work->options.loop,
+                                              .program = work->options.program,
+                                              .backend = work->options.backend,
+                                              .folder = work->folder,
+                                              .mark = work->options.mark,
+                                              .uuids = work->uuids,
+                                              .limit_ms = PREFLIGHT_MS,
+                                              .done = on_preflight,
+                                              .context = work};
+    int r = preflight_create(&options, &work->preflight, err);
+
+    if (r < 0)
+        release_devices(work, false, false);
     return r;
 }
 
@@ -251,7 +296,7 @@ static void start_if_ready(struct work *work)
     struct ha_error err = {0};
     int r;
 
-    if (work->stage != FETCHING || work->n_missing > 0 || !work->model)
+    if (work->stage != FETCHING || work->n_missing > 0 || !work->model || work->preflight)
         return;
     r = work->has_spec ? 0 : write_spec(work, &err);
     work->has_spec = r == 0;
@@ -259,6 +304,11 @@ static void start_if_ready(struct work *work)
         r = take_devices(work, &err);
     if (r == -EAGAIN)
         return;
+    if (r == 0 && work->claim != 0 && !work->is_checked) {
+        r = start_preflight(work, &err);
+        if (r == 0)
+            return;
+    }
     if (r == 0)
         r = start_crew(work, &options, &err);
     if (r < 0)
@@ -275,15 +325,21 @@ void work_devices_changed(struct work *work)
 
 void work_stop(struct work *work)
 {
-    if (work->crew)
+    if (work->crew) {
         crew_stop(work->crew);
-    else
-        end(work, ATTEMPT_STOPPED, "before its process was started");
+        return;
+    }
+    preflight_destroy(work->preflight);
+    work->preflight = NULL;
+    release_devices(work, false, false);
+    end(work, ATTEMPT_STOPPED, "before its process was started");
 }
 
 void work_check_child(struct work *work)
 {
-    if (work->crew)
+    if (work->preflight)
+        preflight_check(work->preflight);
+    else if (work->crew)
         crew_check(work->crew);
 }
 
@@ -427,8 +483,8 @@ void work_destroy(struct work *work)
     if (!work)
         return;
     crew_destroy(work->crew);
+    preflight_destroy(work->preflight);
     release_devices(work, false, false);
-    free(work->visible);
     journal_destroy(work->journal);
     for (int64_t i = 0; i < work->n_uploads; i++)
         free(work->uploads[i].path);

@@ -101,6 +101,16 @@ static void test_trouble(void **state)
     assert_int_equal(devices[0].state, HA_DEVICE_FREE);
     assert_int_equal(devices[1].state, HA_DEVICE_ASIDE); /* its turn now */
     ha_device_accept(&devices[1]);
+    /* One that does not compute is not counted for the cap. */
+    ha_device_condemn(&devices[1], "no result");
+    ha_device_condemn(&devices[2], "no result");
+    judge(5);
+    assert_int_equal(devices[1].state, HA_DEVICE_ASIDE);
+    assert_int_equal(devices[2].state, HA_DEVICE_ASIDE);
+    ha_device_accept(&devices[1]);
+    ha_device_accept(&devices[2]);
+    judge(5);
+    assert_int_equal(devices[2].state, HA_DEVICE_FREE);
     devices[0].reading.ecc_uncorrected = 2;
     judge(6);
     assert_int_equal(devices[0].state, HA_DEVICE_ASIDE);
