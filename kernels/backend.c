@@ -11,6 +11,7 @@
 #include "common/base/memory.h"
 #include "common/base/path.h"
 #include "kernels/backend_table.h"
+#include "kernels/cuda/limit.h"
 
 #ifdef HA_KERNELS_WITHOUT_CUDA
 
@@ -180,19 +181,45 @@ int ha_backend_import_host(struct ha_backend *backend, const void *host, size_t 
     return backend->table->import_host(backend, host, bytes, ret_memory, err);
 }
 
+bool ha_backend_copies_weights(const struct ha_backend *backend)
+{
+    return backend->table->load_weight != NULL;
+}
+
+int ha_backend_load_weight(struct ha_backend *backend, void *memory, const void *host,
+                           enum ha_dtype dtype, int64_t n, struct ha_error *err)
+{
+    if (!backend->table->load_weight)
+        return ha_error_set(err, ENOTSUP, "%s reads weights where they lie",
+                            ha_backend_description(backend));
+    return n > 0 ? backend->table->load_weight(backend, memory, host, dtype, n, err) : 0;
+}
+
 int ha_backend_import_weight(struct ha_backend *backend, const void *host, enum ha_dtype dtype,
                              int64_t n, const void **ret_memory, enum ha_dtype *ret_dtype,
                              struct ha_error *err)
 {
+    void *memory;
     int rc;
 
-    if (backend->table->import_weight)
-        return backend->table->import_weight(backend, host, dtype, n, ret_memory, ret_dtype, err);
-    rc = backend->table->import_host(backend, host, (size_t)n * ha_dtype_bytes(dtype), ret_memory,
-                                     err);
-    if (rc == 0)
-        *ret_dtype = dtype;
-    return rc;
+    if (!ha_backend_copies_weights(backend)) {
+        rc = backend->table->import_host(backend, host, (size_t)n * ha_dtype_bytes(dtype),
+                                         ret_memory, err);
+        if (rc == 0)
+            *ret_dtype = dtype;
+        return rc;
+    }
+    rc = ha_backend_alloc(backend, (size_t)n * ha_dtype_bytes(HA_DTYPE_BF16), &memory, err);
+    if (rc < 0)
+        return rc;
+    rc = ha_backend_load_weight(backend, memory, host, dtype, n, err);
+    if (rc < 0) {
+        ha_backend_free(backend, memory);
+        return rc;
+    }
+    *ret_memory = memory;
+    *ret_dtype = HA_DTYPE_BF16;
+    return 0;
 }
 
 void ha_backend_release_host(struct ha_backend *backend, const void *memory)
@@ -217,6 +244,17 @@ int ha_backend_copy(struct ha_backend *backend, void *to, const void *from, size
                     struct ha_error *err)
 {
     return bytes ? backend->table->copy(backend, to, from, bytes, err) : 0;
+}
+
+int ha_backend_copy_rows(struct ha_backend *backend, void *to, size_t to_stride, const void *from,
+                         size_t from_stride, size_t row_bytes, int64_t n_rows, struct ha_error *err)
+{
+    if (row_bytes == 0 || n_rows == 0)
+        return 0;
+    if (to_stride == row_bytes && from_stride == row_bytes)
+        return backend->table->copy(backend, to, from, row_bytes * (size_t)n_rows, err);
+    return backend->table->copy_rows(backend, to, to_stride, from, from_stride, row_bytes, n_rows,
+                                     err);
 }
 
 int ha_backend_zero(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err)
@@ -264,6 +302,18 @@ void ha_backend_time_choices(struct ha_backend *backend, bool on)
 {
     if (backend->table->time_choices)
         backend->table->time_choices(backend, on);
+}
+
+int64_t ha_backend_memory_bytes(const struct ha_backend *backend)
+{
+    int64_t device = backend->device_bytes, limit = backend->memory_limit;
+
+    return limit > 0 && limit < device ? limit : device;
+}
+
+int ha_backend_gpu_limit(int64_t *ret_bytes, struct ha_error *err)
+{
+    return ha_cuda_limit_parse(getenv(HA_CUDA_LIMIT_VARIABLE), ret_bytes, err);
 }
 
 int64_t ha_backend_allocated_bytes(const struct ha_backend *backend)

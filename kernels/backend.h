@@ -43,8 +43,9 @@ const char *ha_backend_name(const struct ha_backend *backend);
 const char *ha_backend_description(const struct ha_backend *backend);
 
 /* Names everything that bits depend on (kernel build, library versions, core
- * type or device kind); checkpoints and references are bound to it.  Owned by
- * the backend. */
+ * type or device kind, a digest of the choices that were timed); checkpoints and
+ * references are bound to it.  Owned by the backend; another after choices were
+ * imported or their timing has ended. */
 const char *ha_backend_fingerprint(const struct ha_backend *backend);
 
 /* The type of activations: F32 on the CPU, BF16 on a GPU. */
@@ -71,12 +72,25 @@ int ha_backend_import_weight(struct ha_backend *backend, const void *host, enum 
                              int64_t n, const void **ret_memory, enum ha_dtype *ret_dtype,
                              struct ha_error *err);
 
+/* True where a weight is always copied, as bf16, into the backend's own memory; false where it is
+ * read where it lies. */
+bool ha_backend_copies_weights(const struct ha_backend *backend);
+
+/* Where it is: copy n values of a weight, rounded as above, to memory of ha_backend_alloc, so that
+ * several lie side by side.  The host's bytes need no alignment. */
+int ha_backend_load_weight(struct ha_backend *backend, void *memory, const void *host,
+                           enum ha_dtype dtype, int64_t n, struct ha_error *err);
+
 int ha_backend_upload(struct ha_backend *backend, void *memory, const void *host, size_t bytes,
                       struct ha_error *err);
 int ha_backend_download(struct ha_backend *backend, void *host, const void *memory, size_t bytes,
                         struct ha_error *err);
 int ha_backend_copy(struct ha_backend *backend, void *to, const void *from, size_t bytes,
                     struct ha_error *err);
+/* n_rows rows of row_bytes each; the strides are bytes from one row to the next. */
+int ha_backend_copy_rows(struct ha_backend *backend, void *to, size_t to_stride, const void *from,
+                         size_t from_stride, size_t row_bytes, int64_t n_rows,
+                         struct ha_error *err);
 int ha_backend_zero(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err);
 
 /* Wait for the stream.  A device error is sticky: once returned, every later
@@ -102,10 +116,17 @@ int ha_backend_export_choices(const struct ha_backend *backend, void **ret_blob,
 int ha_backend_import_choices(struct ha_backend *backend, const void *blob, size_t bytes,
                               struct ha_error *err);
 
-/* From now on, choose for shapes that are new by the clock: some milliseconds for each, and a
+/* While it is on, choose for shapes that are new by the clock: some milliseconds for each, and a
  * choice that may differ from run to run.  Without it a choice is a pure function of device,
- * libraries and shape. */
+ * libraries and shape, and no part of the blob. */
 void ha_backend_time_choices(struct ha_backend *backend, bool on);
+
+/* What the memory of a GPU may hold: its limit, or else all of it; 0 on the CPU, whose memory is
+ * the host's. */
+int64_t ha_backend_memory_bytes(const struct ha_backend *backend);
+
+/* The limit that HA_GPU_MEMORY_LIMIT sets to any GPU; 0: none.  -EINVAL for what is no amount. */
+int ha_backend_gpu_limit(int64_t *ret_bytes, struct ha_error *err);
 
 /* Bytes allocated now, and the highest value so far. */
 int64_t ha_backend_allocated_bytes(const struct ha_backend *backend);

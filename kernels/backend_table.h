@@ -15,7 +15,7 @@
 #include "kernels/backend.h"
 
 /* Raised whenever backend.h, ops.h or this header changes what a module sees. */
-enum { HA_BACKEND_API_VERSION = 6 };
+enum { HA_BACKEND_API_VERSION = 7 };
 
 #define HA_BACKEND_CUDA_MODULE "ha-kernels-cuda.so"
 /* Names the module where it does not lie beside the program: for tests and packages. */
@@ -34,10 +34,9 @@ struct ha_backend_table {
     size_t (*free)(struct ha_backend *backend, void *memory);
     int (*import_host)(struct ha_backend *backend, const void *host, size_t bytes,
                        const void **ret_memory, struct ha_error *err);
-    /* NULL: import_host, in the type of the host. */
-    int (*import_weight)(struct ha_backend *backend, const void *host, enum ha_dtype dtype,
-                         int64_t n, const void **ret_memory, enum ha_dtype *ret_dtype,
-                         struct ha_error *err);
+    /* n values as bf16 into memory of alloc; NULL: weights are read where they lie. */
+    int (*load_weight)(struct ha_backend *backend, void *memory, const void *host,
+                       enum ha_dtype dtype, int64_t n, struct ha_error *err);
     void (*release_host)(struct ha_backend *backend, const void *memory);
     int (*upload)(struct ha_backend *backend, void *memory, const void *host, size_t bytes,
                   struct ha_error *err);
@@ -45,6 +44,8 @@ struct ha_backend_table {
                     struct ha_error *err);
     int (*copy)(struct ha_backend *backend, void *to, const void *from, size_t bytes,
                 struct ha_error *err);
+    int (*copy_rows)(struct ha_backend *backend, void *to, size_t to_stride, const void *from,
+                     size_t from_stride, size_t row_bytes, int64_t n_rows, struct ha_error *err);
     int (*zero)(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err);
     int (*sync)(struct ha_backend *backend, struct ha_error *err);
     /* Both or none: NULL where calls return when their work is done. */
@@ -67,6 +68,7 @@ struct ha_backend {
     char description[HA_BACKEND_TEXT_BYTES];
     char fingerprint[HA_BACKEND_TEXT_BYTES];
     int64_t memory_limit; /* bytes; 0 = none */
+    int64_t device_bytes; /* of its own memory; 0 = the host's */
     int64_t allocated_bytes, peak_bytes;
     double flops, bytes_moved;
 };

@@ -64,6 +64,8 @@
  *                                                         of each by itself; 0: none
  *    "digests":  file or null,                            cache of files' digests
  *                                                         (common/io/digest.h)
+ *    "choices":  folder or null,                          what GPUs were timed to choose
+ *                                                         (worker/attempt/choices.h)
  *    "reference": file or null,                           train: below inputs/; one that is
  *                                                         damaged or has another key is left
  *                                                         aside, with the reason in the log
@@ -108,7 +110,7 @@
  *   saved                  1 - flops / flops_plain
  *   memory_planned         bytes that the plan of the attempt adds up to (worker/dpo/plan.h)
  *   memory_peak            the most bytes that the process had of its own (no mapped files),
- *                          by samples between packs and phases
+ *                          by samples between packs and phases; on a GPU, that it had there
  *   layers_run_again       in the backward pass, to fit the memory
  *   bytes_moved            read and written by the matrix products and the attention
  *   pairs_per_second, tokens_per_second, flops_per_second   over `seconds`

@@ -84,6 +84,16 @@ static int cpu_copy(struct ha_backend *backend, void *to, const void *from, size
     return 0;
 }
 
+static int cpu_copy_rows(struct ha_backend *backend, void *to, size_t to_stride, const void *from,
+                         size_t from_stride, size_t row_bytes, int64_t n_rows, struct ha_error *err)
+{
+    (void)backend;
+    (void)err;
+    for (size_t i = 0; i < (size_t)n_rows; i++)
+        memcpy((char *)to + i * to_stride, (const char *)from + i * from_stride, row_bytes);
+    return 0;
+}
+
 static int cpu_zero(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err)
 {
     (void)backend;
@@ -120,6 +130,7 @@ static const struct ha_backend_table table = {
     .upload = cpu_copy,
     .download = cpu_copy,
     .copy = cpu_copy,
+    .copy_rows = cpu_copy_rows,
     .zero = cpu_zero,
     .sync = cpu_sync,
 };

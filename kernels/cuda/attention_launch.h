@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "kernels/cuda/attention_plan.h"
+#include "kernels/cuda/sizes.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -56,11 +57,6 @@ int ha_cuda_launch_attention_delta(struct CUstream_st *stream,
 struct ha_cuda_cache {
     const void *k, *v;
     int64_t length;
-};
-
-enum {
-    HA_CUDA_DECODE_CHUNK = 512, /* keys whose result is made by itself; a part of the numerics */
-    HA_CUDA_DECODE_HEADS = 16,  /* query heads of a block */
 };
 
 struct ha_cuda_decode {

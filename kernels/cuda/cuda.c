@@ -6,8 +6,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/error.h"
+#include "common/base/hash.h"
 #include "common/base/memory.h"
 #include "kernels/cuda/limit.h"
 
@@ -23,17 +25,50 @@ static int export_choices(const struct ha_backend *backend, void **ret_blob, siz
     return ha_cuda_choices_export(&cuda->choices, cuda->kind, ret_blob, ret_bytes, err);
 }
 
+/* Bits hang on what the clock chose: the fingerprint ends with a digest of it.  Where memory for
+ * that is short it ends as none other does, so that no checkpoint goes with it. */
+static void name_choices(struct ha_cuda *cuda)
+{
+    char *end = cuda->base.fingerprint + cuda->fingerprint_bytes;
+    size_t room = sizeof(cuda->base.fingerprint) - cuda->fingerprint_bytes, bytes;
+    uint8_t digest[HA_SHA256_BYTES];
+    char hex[HA_SHA256_HEX_BYTES];
+    bool any = false;
+    void *blob;
+
+    *end = '\0';
+    for (int64_t i = 0; i < cuda->choices.n && !any; i++)
+        any = cuda->choices.list[i].timed;
+    if (!any)
+        return;
+    if (ha_cuda_choices_export(&cuda->choices, cuda->kind, &blob, &bytes, NULL) < 0) {
+        (void)snprintf(end, room, ", products unknown %p", (void *)cuda);
+        return;
+    }
+    ha_sha256(blob, bytes, digest);
+    ha_sha256_hex(digest, hex);
+    (void)snprintf(end, room, ", products %.16s", hex);
+    free(blob);
+}
+
 static int import_choices(struct ha_backend *backend, const void *blob, size_t bytes,
                           struct ha_error *err)
 {
     struct ha_cuda *cuda = ha_cuda_of(backend);
+    int rc = ha_cuda_choices_import(&cuda->choices, cuda->kind, blob, bytes, err);
 
-    return ha_cuda_choices_import(&cuda->choices, cuda->kind, blob, bytes, err);
+    if (rc == 0)
+        name_choices(cuda);
+    return rc;
 }
 
 static void time_choices(struct ha_backend *backend, bool on)
 {
-    ha_cuda_of(backend)->time_products = on;
+    struct ha_cuda *cuda = ha_cuda_of(backend);
+
+    cuda->time_products = on;
+    if (!on)
+        name_choices(cuda);
 }
 
 static void *stream_of(struct ha_backend *backend)
@@ -47,11 +82,12 @@ static const struct ha_backend_table table = {
     .alloc = ha_cuda_alloc,
     .free = ha_cuda_free,
     .import_host = ha_cuda_import_host,
-    .import_weight = ha_cuda_import_weight,
+    .load_weight = ha_cuda_load_weight,
     .release_host = ha_cuda_release_host,
     .upload = ha_cuda_upload,
     .download = ha_cuda_download,
     .copy = ha_cuda_copy,
+    .copy_rows = ha_cuda_copy_rows,
     .zero = ha_cuda_zero,
     .sync = ha_cuda_sync,
     .poll = ha_cuda_poll,
@@ -150,6 +186,7 @@ static void describe(struct ha_cuda *cuda, const struct cudaDeviceProp *properti
     (void)snprintf(cuda->base.fingerprint, sizeof(cuda->base.fingerprint),
                    "cuda kernels %d, %s, driver %d, run time %d", HA_CUDA_NUMERICS, cuda->kind,
                    driver, runtime);
+    cuda->fingerprint_bytes = strlen(cuda->base.fingerprint);
 }
 
 /* Make the device ready; what was made stays with cuda where it fails. */
@@ -200,6 +237,7 @@ int ha_backend_cuda_open(uint32_t api_version, const struct ha_backend_options *
     cuda->base.table = &table;
     cuda->base.ops = &ops;
     cuda->base.activation_dtype = HA_DTYPE_BF16;
+    cuda->base.device_bytes = (int64_t)properties.totalGlobalMem;
     cuda->base.memory_limit = smaller_limit(options->memory_limit, limit);
     describe(cuda, &properties);
     rc = start(cuda, err);

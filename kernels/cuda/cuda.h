@@ -24,6 +24,7 @@
 
 #include "kernels/backend_table.h"
 #include "kernels/cuda/gemm_choice.h"
+#include "kernels/cuda/sizes.h"
 #include "kernels/ops.h"
 
 struct CUstream_st;     /* cudaStream_t points to it */
@@ -32,14 +33,6 @@ struct cublasLtContext; /* cublasLtHandle_t */
 
 /* Raised when a change of the code changes bits of any result. */
 enum { HA_CUDA_NUMERICS = 1 };
-
-enum {
-    HA_CUDA_WORKSPACE_BYTES = 32 << 20, /* of cuBLASLt */
-    HA_CUDA_STAGE_BYTES = 8 << 20,      /* one of the pinned buffers that uploads go through */
-    HA_CUDA_N_STAGES = 4,
-    HA_CUDA_RING_BYTES = 256 << 10, /* one part of the ring of small arguments */
-    HA_CUDA_N_RINGS = 8,
-};
 
 /* Device memory that grows to what the largest call so far needed; each belongs to
  * one use, so that an operation built of others keeps its own. */
@@ -79,6 +72,7 @@ struct ha_cuda {
     void *workspace;                /* HA_CUDA_WORKSPACE_BYTES of the device */
     struct ha_cuda_choices choices; /* of products' algorithms */
     bool time_products;             /* choose by the clock from now on */
+    size_t fingerprint_bytes;       /* of base.fingerprint without the choices' digest */
 
     struct ha_cuda_block *blocks; /* in order of allocation */
     int64_t n_blocks, max_blocks;
@@ -146,9 +140,8 @@ int ha_cuda_alloc(struct ha_backend *backend, size_t bytes, void **ret_memory,
 size_t ha_cuda_free(struct ha_backend *backend, void *memory);
 int ha_cuda_import_host(struct ha_backend *backend, const void *host, size_t bytes,
                         const void **ret_memory, struct ha_error *err);
-int ha_cuda_import_weight(struct ha_backend *backend, const void *host, enum ha_dtype dtype,
-                          int64_t n, const void **ret_memory, enum ha_dtype *ret_dtype,
-                          struct ha_error *err);
+int ha_cuda_load_weight(struct ha_backend *backend, void *memory, const void *host,
+                        enum ha_dtype dtype, int64_t n, struct ha_error *err);
 void ha_cuda_release_host(struct ha_backend *backend, const void *memory);
 int ha_cuda_upload(struct ha_backend *backend, void *memory, const void *host, size_t bytes,
                    struct ha_error *err);
@@ -156,6 +149,8 @@ int ha_cuda_download(struct ha_backend *backend, void *host, const void *memory,
                      struct ha_error *err);
 int ha_cuda_copy(struct ha_backend *backend, void *to, const void *from, size_t bytes,
                  struct ha_error *err);
+int ha_cuda_copy_rows(struct ha_backend *backend, void *to, size_t to_stride, const void *from,
+                      size_t from_stride, size_t row_bytes, int64_t n_rows, struct ha_error *err);
 int ha_cuda_zero(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err);
 int ha_cuda_poll(struct ha_backend *backend, struct ha_error *err);
 int ha_cuda_sync(struct ha_backend *backend, struct ha_error *err);

@@ -126,10 +126,14 @@ __device__ __forceinline__ void load_weight(float (&out)[N], const void *weight,
 
 template <typename T> __device__ __forceinline__ T warp_sum(T x)
 {
+#ifdef HA_CUDA_EMULATED
+    return emulator::warp_sum(x);
+#else
 #pragma unroll
     for (int bits = WARP / 2; bits > 0; bits /= 2)
         x += __shfl_xor_sync(ALL_LANES, x, bits);
     return x;
+#endif
 }
 
 /* Of all threads of a block of THREADS; every thread has the result.  `room` is shared

@@ -195,23 +195,26 @@ static uint8_t *put_entry(uint8_t *to, const struct ha_cuda_choice *choice)
 int ha_cuda_choices_export(const struct ha_cuda_choices *choices, const char *kind, void **ret_blob,
                            size_t *ret_bytes, struct ha_error *err)
 {
-    size_t kind_bytes = strlen(kind);
-    size_t bytes = HEAD_BYTES + kind_bytes + (size_t)choices->n * ENTRY_BYTES + HA_SHA256_BYTES;
+    size_t kind_bytes = strlen(kind), n = 0, bytes;
     uint8_t *blob, *to;
 
     if (kind_bytes > MOST_KIND_BYTES)
         return ha_error_set(err, EINVAL, "a kind of device of %zu letters", kind_bytes);
+    for (int64_t i = 0; i < choices->n; i++)
+        n += choices->list[i].timed;
+    bytes = HEAD_BYTES + kind_bytes + n * ENTRY_BYTES + HA_SHA256_BYTES;
     blob = ha_calloc((int64_t)bytes, 1);
     if (!blob)
         return ha_error_set(err, ENOMEM, "no memory for the choices of products");
     memcpy(blob, magic, MAGIC_BYTES);
     to = put_number(blob + MAGIC_BYTES, VERSION, 4);
     to = put_number(to, kind_bytes, 4);
-    to = put_number(to, (uint64_t)choices->n, 4);
+    to = put_number(to, n, 4);
     memcpy(to, kind, kind_bytes);
     to += kind_bytes;
     for (int64_t i = 0; i < choices->n; i++)
-        to = put_entry(to, &choices->list[i]);
+        if (choices->list[i].timed)
+            to = put_entry(to, &choices->list[i]);
     ha_sha256(blob, (size_t)(to - blob), to);
     *ret_blob = blob;
     *ret_bytes = bytes;

@@ -71,7 +71,8 @@ int ha_cuda_choices_put(struct ha_cuda_choices *choices, const struct ha_cuda_ch
 
 void ha_cuda_choices_clear(struct ha_cuda_choices *choices);
 
-/* New memory, the caller's to free. */
+/* Those that were timed: the others are functions of kind, library and product, and each run finds
+ * them for itself.  New memory, the caller's to free. */
 int ha_cuda_choices_export(const struct ha_cuda_choices *choices, const char *kind, void **ret_blob,
                            size_t *ret_bytes, struct ha_error *err);
 

@@ -11,10 +11,6 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/launch.h"
 
-#define CHUNK_BYTES ((int64_t)256 << 20)
-
-enum { STRIDE_STEP = 64, ROW_STEP = 128 };
-
 static struct ha_matrix view(const void *data, enum ha_dtype dtype, int64_t rows, int64_t cols,
                              int64_t stride)
 {
@@ -24,16 +20,6 @@ static struct ha_matrix view(const void *data, enum ha_dtype dtype, int64_t rows
 static float *part(float *values, int64_t row)
 {
     return values ? values + row : NULL;
-}
-
-/* Rows of a chunk of logits of `row_bytes` each. */
-static int64_t chunk_rows(int64_t row_bytes, int64_t n_rows)
-{
-    int64_t rows = CHUNK_BYTES / row_bytes;
-
-    if (rows > ROW_STEP)
-        rows = rows / ROW_STEP * ROW_STEP;
-    return ha_cuda_min(rows > 0 ? rows : 1, n_rows);
 }
 
 /* Rows row .. row + n. */
@@ -91,9 +77,9 @@ int ha_cuda_op_head(struct ha_backend *backend, const struct ha_head *head, stru
                             vocabulary, head->weight.cols, head->width);
     if (head->n_rows == 0)
         return 0;
-    stride = ha_cuda_ceil_div(vocabulary, STRIDE_STEP) * STRIDE_STEP;
+    stride = ha_cuda_head_stride(vocabulary);
     row_bytes = stride * (head->round_logits_bf16 ? 2 : 4);
-    chunk = chunk_rows(row_bytes, head->n_rows);
+    chunk = ha_cuda_head_rows(vocabulary, !head->round_logits_bf16, head->n_rows);
     rc = ha_cuda_scratch(cuda, HA_CUDA_SCRATCH_LOGITS, (size_t)(chunk * row_bytes), &z, err);
     for (int64_t row = 0; rc == 0 && row < head->n_rows; row += chunk)
         rc = do_chunk(cuda, head, z, stride, row, ha_cuda_min(chunk, head->n_rows - row), err);

@@ -23,7 +23,7 @@
 #include "common/base/memory.h"
 #include "kernels/cuda/launch.h"
 
-enum { ALIGNMENT = 256, SCRATCH_STEP = 1 << 16, CONVERT_BYTES = 64 << 20 };
+enum { ALIGNMENT = 256, CONVERT_BYTES = 32 << 20 };
 
 #define PARALLEL_BYTES ((size_t)4 * HA_CUDA_STAGE_BYTES)
 
@@ -159,10 +159,10 @@ int ha_cuda_scratch(struct ha_cuda *cuda, enum ha_cuda_scratch use, size_t bytes
         *ret_memory = cuda->scratch[use];
         return 0;
     }
-    if (bytes > SIZE_MAX - SCRATCH_STEP)
+    if (bytes > SIZE_MAX - HA_CUDA_SCRATCH_STEP)
         return ha_error_set(err, ENOMEM, "%zu bytes of scratch are more than any memory holds",
                             bytes);
-    rounded = (bytes + SCRATCH_STEP - 1) / SCRATCH_STEP * SCRATCH_STEP;
+    rounded = (bytes + HA_CUDA_SCRATCH_STEP - 1) / HA_CUDA_SCRATCH_STEP * HA_CUDA_SCRATCH_STEP;
     if (cuda->scratch[use])
         ha_backend_unreserve(&cuda->base, ha_cuda_free(&cuda->base, cuda->scratch[use]));
     cuda->scratch[use] = NULL;
@@ -291,15 +291,17 @@ int ha_cuda_import_host(struct ha_backend *backend, const void *host, size_t byt
     return 0;
 }
 
-/* A piece at a time through scratch memory, so that no second copy of the weight is on the
- * device. */
-static int import_converted(struct ha_cuda *cuda, const char *host, enum ha_dtype dtype, int64_t n,
-                            char *memory, struct ha_error *err)
+/* A piece at a time, so that no second copy of the weight is on the device. */
+static int load_converted(struct ha_cuda *cuda, char *memory, const char *host, enum ha_dtype dtype,
+                          int64_t n, struct ha_error *err)
 {
-    int64_t piece = CONVERT_BYTES / (int64_t)ha_dtype_bytes(dtype);
-    void *wide;
-    int rc = ha_cuda_scratch(cuda, HA_CUDA_SCRATCH_A, CONVERT_BYTES, &wide, err);
+    int64_t piece = ha_cuda_min(CONVERT_BYTES / (int64_t)ha_dtype_bytes(dtype), n);
+    void *wide = NULL;
+    int rc = ha_backend_alloc_counted(&cuda->base, (size_t)piece * ha_dtype_bytes(dtype),
+                                      ha_cuda_alloc, &wide, err);
 
+    if (rc < 0)
+        return rc;
     for (int64_t at = 0; rc == 0 && at < n; at += piece) {
         int64_t count = ha_cuda_min(piece, n - at);
 
@@ -311,31 +313,19 @@ static int import_converted(struct ha_cuda *cuda, const char *host, enum ha_dtyp
                                                       count, wide, dtype, count, 1, count),
                                "converting a weight", err);
     }
+    ha_backend_unreserve(&cuda->base, ha_cuda_free(&cuda->base, wide));
     return rc;
 }
 
-int ha_cuda_import_weight(struct ha_backend *backend, const void *host, enum ha_dtype dtype,
-                          int64_t n, const void **ret_memory, enum ha_dtype *ret_dtype,
-                          struct ha_error *err)
+int ha_cuda_load_weight(struct ha_backend *backend, void *memory, const void *host,
+                        enum ha_dtype dtype, int64_t n, struct ha_error *err)
 {
-    size_t bytes = (size_t)n * ha_dtype_bytes(HA_DTYPE_BF16);
-    void *memory = NULL;
-    int rc;
+    size_t bytes = (size_t)n * ha_dtype_bytes(dtype);
 
-    *ret_dtype = HA_DTYPE_BF16;
-    if (dtype == HA_DTYPE_BF16 || n == 0)
-        return ha_cuda_import_host(backend, host, bytes, ret_memory, err);
-    rc = ha_backend_alloc_counted(backend, bytes, ha_cuda_alloc, &memory, err);
-    if (rc < 0)
-        return rc;
-    read_ahead(host, (size_t)n * ha_dtype_bytes(dtype));
-    rc = import_converted(ha_cuda_of(backend), host, dtype, n, memory, err);
-    if (rc < 0) {
-        ha_cuda_release_host(backend, memory);
-        return rc;
-    }
-    *ret_memory = memory;
-    return 0;
+    read_ahead(host, bytes);
+    return dtype == HA_DTYPE_BF16
+               ? ha_cuda_upload(backend, memory, host, bytes, err)
+               : load_converted(ha_cuda_of(backend), memory, host, dtype, n, err);
 }
 
 void ha_cuda_release_host(struct ha_backend *backend, const void *memory)
@@ -401,6 +391,20 @@ int ha_cuda_copy(struct ha_backend *backend, void *to, const void *from, size_t 
                                   (int)cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice,
                                                        cuda->stream),
                                   "copying on the device", err);
+}
+
+int ha_cuda_copy_rows(struct ha_backend *backend, void *to, size_t to_stride, const void *from,
+                      size_t from_stride, size_t row_bytes, int64_t n_rows, struct ha_error *err)
+{
+    struct ha_cuda *cuda = ha_cuda_of(backend);
+    int rc = ha_cuda_enter(cuda, err);
+
+    return rc < 0 ? rc
+                  : ha_cuda_check(cuda,
+                                  (int)cudaMemcpy2DAsync(to, to_stride, from, from_stride,
+                                                         row_bytes, (size_t)n_rows,
+                                                         cudaMemcpyDeviceToDevice, cuda->stream),
+                                  "copying rows on the device", err);
 }
 
 int ha_cuda_zero(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err)

@@ -4,6 +4,7 @@
  * the clip factor itself, so that the host never waits. */
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/sizes.h"
 
 namespace
 {
@@ -11,7 +12,7 @@ namespace
 using namespace ha;
 
 constexpr int BLOCK = 256;
-constexpr int64_t TILE = 16384; /* elements of a partial sum */
+constexpr int64_t TILE = HA_CUDA_SQUARE_TILE;
 
 __global__ void __launch_bounds__(BLOCK) square_parts(double *partial, const float *x, int64_t n)
 {

@@ -9,9 +9,11 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
+#include "tests/cuda/device_memory.hpp"
 #include "tests/cuda/queue.hpp"
 
 struct cublasLtContext {
@@ -84,15 +86,15 @@ void set_element(void *data, uint64_t type, uint64_t at, float value)
     }
 }
 
-/* Lines of op(matrix) that are contiguous in the depth. */
+/* op(matrix) as f32, the lines of one step of the depth contiguous. */
 std::vector<float> widen(const void *data, const layout &l, bool depth_is_rows, uint64_t lines,
                          uint64_t depth)
 {
     std::vector<float> wide(lines * depth);
 
-    for (uint64_t i = 0; i < lines; i++)
-        for (uint64_t k = 0; k < depth; k++)
-            wide[i * depth + k] =
+    for (uint64_t k = 0; k < depth; k++)
+        for (uint64_t i = 0; i < lines; i++)
+            wide[k * lines + i] =
                 element(data, l.type, depth_is_rows ? i * l.ld + k : k * l.ld + i);
     return wide;
 }
@@ -106,18 +108,19 @@ struct product {
     uint64_t index;
 };
 
-float sum_of(const float *x, const float *y, uint64_t depth, uint64_t index)
+/* The step of the depth that an algorithm adds as number k. */
+uint64_t step_of(uint64_t k, uint64_t depth, uint64_t index)
 {
-    float sum = 0.0f;
+    if (index == 2)
+        return k % 2 ? depth - 1 - k / 2 : k / 2;
+    return index == 0 ? k : depth - 1 - k;
+}
 
-    for (uint64_t k = 0; k < depth; k++) {
-        uint64_t at = index == 0 ? k : depth - 1 - k;
-
-        if (index == 2)
-            at = k % 2 ? depth - 1 - k / 2 : k / 2;
-        sum += x[at] * y[at];
-    }
-    return sum;
+/* sums += x * y, for each by itself. */
+void add_scaled(float *sums, const float *x, float y, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++)
+        sums[i] += x[i] * y;
 }
 
 void multiply(const product &p)
@@ -126,15 +129,23 @@ void multiply(const product &p)
     uint64_t m = p.d.rows, n = p.d.cols, depth = ta ? p.a.rows : p.a.cols;
     std::vector<float> a = widen(p.a_data, p.a, ta, m, depth);
     std::vector<float> b = widen(p.b_data, p.b, !tb, n, depth);
+    std::vector<float> sums(m);
 
-    for (uint64_t j = 0; j < n; j++)
+    for (uint64_t j = 0; j < n; j++) {
+        std::fill(sums.begin(), sums.end(), 0.0f);
+        for (uint64_t k = 0; k < depth; k++) {
+            uint64_t at = step_of(k, depth, p.index);
+
+            add_scaled(sums.data(), &a[at * m], b[at * n + j], m);
+        }
         for (uint64_t i = 0; i < m; i++) {
-            float sum = p.alpha * sum_of(&a[i * depth], &b[j * depth], depth, p.index);
+            float sum = p.alpha * sums[i];
 
             if (p.beta != 0.0f)
                 sum += p.beta * element(p.c_data, p.c.type, j * p.c.ld + i);
             set_element(p.d_data, p.d.type, j * p.d.ld + i, sum);
         }
+    }
 }
 
 bool types_go_together(uint64_t in, uint64_t out)
@@ -158,6 +169,14 @@ cublasStatus_t check(const operation &op, const layout &a, const layout &b, cons
         c.type != d.type || !types_go_together(a.type, d.type))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     return CUBLAS_STATUS_SUCCESS;
+}
+
+/* The bytes from the first element to the last. */
+void expect_matrix(const void *data, const layout &l)
+{
+    size_t element = l.type == CUDA_R_32F ? 4 : 2;
+
+    emulator::expect_device("cublasLtMatmul", data, ((l.cols - 1) * l.ld + l.rows) * element);
 }
 
 bool aligned(const void *address, uint64_t alignment)
@@ -336,6 +355,13 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
         !aligned(c, chosen.alignment[2]) || !aligned(d, chosen.alignment[3]) ||
         (chosen.index == 1 && (!workspace || workspace_bytes < (size_t)1 << 20)))
         return CUBLAS_STATUS_INVALID_VALUE;
+    expect_matrix(a, p.a);
+    expect_matrix(b, p.b);
+    expect_matrix(d, p.d);
+    if (p.beta != 0.0f)
+        expect_matrix(c, p.c);
+    if (chosen.index == 1)
+        emulator::expect_device("cublasLtMatmul", workspace, workspace_bytes);
     /* Time is counted in pieces of work: the library's first suggestion is the slowest. */
     for (uint64_t i = 0; i < (chosen.index == 0 ? 2 : chosen.index - 1); i++)
         emulator::enqueue([] {});

@@ -28,7 +28,10 @@
 namespace emulator
 {
 
-enum { WARP = 32, MOST_THREADS = 1024, STACK_BYTES = 128 << 10, MOST_SHARED = 227 << 10 };
+/* What a lane that is not there gives, undefined on a device: a NaN. */
+const uint64_t NOBODY = 0xfff8dead7fc0deadu;
+
+enum { WARP = WARP_LANES, MOST_THREADS = 1024, STACK_BYTES = 128 << 10, MOST_SHARED = 227 << 10 };
 
 enum wait { READY, WAIT_BLOCK, WAIT_WARP, ENDED };
 
@@ -120,8 +123,18 @@ uint64_t exchange(unsigned mask, uint64_t value, int from)
     int thread = state.current / WARP * WARP + from;
 
     if (!(mask >> from & 1) || thread >= state.n_threads)
-        return 0xfff8dead7fc0deadu; /* undefined on a device: a NaN */
+        return NOBODY;
     return state.fibers[(size_t)thread].slot[phase & 1];
+}
+
+void gather(uint64_t value, uint64_t all[WARP_LANES])
+{
+    uint64_t phase = come_together(0xffffffffu, value);
+    int first = state.current / WARP * WARP;
+
+    for (int i = 0; i < WARP; i++)
+        all[i] = first + i < state.n_threads ? state.fibers[(size_t)(first + i)].slot[phase & 1]
+                                             : NOBODY;
 }
 
 unsigned ballot(unsigned mask, bool predicate)

@@ -24,6 +24,7 @@
 #include <cstring>
 #include <functional>
 
+#include "tests/cuda/arguments.hpp"
 #include "tests/cuda/tensor.hpp"
 
 namespace emulator
@@ -42,6 +43,11 @@ void wait_for_block();
 
 /* Wait until all lanes of the mask are here; each gave `value`; returns lane's. */
 uint64_t exchange(unsigned mask, uint64_t value, int lane);
+
+enum { WARP_LANES = 32 };
+
+/* The values of all lanes of the warp, in one exchange. */
+void gather(uint64_t value, uint64_t all[WARP_LANES]);
 
 /* Bits of the lanes of the mask whose predicate is true. */
 unsigned ballot(unsigned mask, bool predicate);
@@ -64,6 +70,23 @@ template <typename T> T exchange_value(unsigned mask, T value, int from)
     return result;
 }
 
+/* What warp_sum of device.cuh comes to by five shuffles, in one exchange: all lanes add in the
+ * order of lane 0, but for terms that change places. */
+template <typename T> T warp_sum(T value)
+{
+    uint64_t bits = 0, all[WARP_LANES];
+    T sums[WARP_LANES];
+
+    memcpy(&bits, &value, sizeof(T));
+    gather(bits, all);
+    for (int i = 0; i < WARP_LANES; i++)
+        memcpy(&sums[i], &all[i], sizeof(T));
+    for (int n = WARP_LANES / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; i++)
+            sums[i] += sums[i + n];
+    return sums[0];
+}
+
 } // namespace emulator
 
 #define threadIdx (emulator::here().thread)
@@ -81,8 +104,9 @@ template <typename T> T exchange_value(unsigned mask, T value, int from)
 #define __constant__ static
 
 #define HA_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                  \
-    emulator::launch(dim3(grid), dim3(block), (shared_bytes), (stream),                            \
-                     [=] { kernel(__VA_ARGS__); })
+    (emulator::check_arguments(#kernel, __VA_ARGS__),                                              \
+     emulator::launch(dim3(grid), dim3(block), (shared_bytes), (stream),                           \
+                      [=] { kernel(__VA_ARGS__); }))
 #define HA_LAUNCHED() ((int)cudaPeekAtLastError())
 #define HA_SHARED_BYTES(name) unsigned char *const name = emulator::shared_bytes()
 
@@ -137,6 +161,9 @@ static inline float rsqrtf(float x)
 {
     return 1.0f / sqrtf(x);
 }
+
+/* Without a call; rounded twice, which may differ in the last bit from what a device has. */
+#define fmaf(x, y, z) ((float)((double)(x) * (double)(y) + (double)(z)))
 
 /* glibc has the name for itself. */
 #define __expf(x) expf(x)

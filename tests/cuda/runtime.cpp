@@ -1,15 +1,16 @@
 /* runtime.cpp - the part of the CUDA run time that kernels/cuda calls, on the CPU
  *
  * Work of the stream is done as late as the interface allows: when the host waits
- * for an event or the stream, or frees memory.  HA_EMULATED_MEMORY sets how many
- * bytes the device has. */
+ * for an event or the stream, or frees memory; only then is the device's memory open
+ * (device_memory.hpp).  HA_EMULATED_MEMORY sets how many bytes the device has,
+ * HA_EMULATED_NAME what it is called. */
+#include "tests/cuda/device_memory.hpp"
 #include "tests/cuda/queue.hpp"
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
-#include <map>
 #include <mutex>
 
 struct CUstream_st {
@@ -23,26 +24,18 @@ struct CUevent_st {
 namespace
 {
 
-enum { ALIGNMENT = 256 };
-
 std::recursive_mutex lock;
 std::deque<std::function<void()>> queue;
 uint64_t n_done, n_enqueued;
 cudaError_t last_error = cudaSuccess;
-std::map<void *, size_t> blocks;
-size_t n_held;
-
-size_t memory_of_device()
-{
-    const char *text = getenv("HA_EMULATED_MEMORY");
-
-    return text ? strtoull(text, nullptr, 10) : (size_t)8 << 30;
-}
 
 void run_until(uint64_t marker)
 {
     std::lock_guard<std::recursive_mutex> guard(lock);
 
+    if (n_done >= marker)
+        return;
+    emulator::device_at_work work_begins;
     while (n_done < marker) {
         std::function<void()> work = std::move(queue.front());
 
@@ -89,14 +82,17 @@ cudaError_t cudaGetDeviceCount(int *count)
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
 {
+    const char *name = getenv("HA_EMULATED_NAME");
+
     if (device != 0)
         return cudaErrorInvalidDevice;
     *properties = cudaDeviceProp();
-    (void)snprintf(properties->name, sizeof(properties->name), "emulated on the CPU");
+    (void)snprintf(properties->name, sizeof(properties->name), "%s",
+                   name ? name : "emulated on the CPU");
     properties->major = 9;
     properties->minor = 0;
     properties->multiProcessorCount = 4;
-    properties->totalGlobalMem = memory_of_device();
+    properties->totalGlobalMem = emulator::device_bytes();
     properties->sharedMemPerBlockOptin = 227 << 10;
     return cudaSuccess;
 }
@@ -120,58 +116,58 @@ cudaError_t cudaRuntimeGetVersion(int *version)
 
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
-    std::lock_guard<std::recursive_mutex> guard(lock);
-    size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-
-    if (rounded < bytes || rounded > memory_of_device() - n_held)
-        return cudaErrorMemoryAllocation;
-    /* Exactly as long as asked for, so that a sanitizer sees the end. */
-    if (posix_memalign(memory, ALIGNMENT, bytes) != 0)
-        return cudaErrorMemoryAllocation;
-    memset(*memory, 0xff, bytes);
-    blocks[*memory] = rounded;
-    n_held += rounded;
-    return cudaSuccess;
+    return emulator::device_alloc(bytes, memory) ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 cudaError_t cudaFree(void *memory)
 {
-    std::lock_guard<std::recursive_mutex> guard(lock);
-    auto block = blocks.find(memory);
-
-    if (!memory)
-        return cudaSuccess;
     run_all();
-    if (block == blocks.end())
-        return cudaErrorInvalidValue;
-    n_held -= block->second;
-    blocks.erase(block);
-    free(memory);
-    return cudaSuccess;
+    return !memory || emulator::device_free(memory) ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned)
 {
-    return posix_memalign(memory, ALIGNMENT, bytes) == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
+    return emulator::pinned_alloc(bytes, memory) ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 cudaError_t cudaFreeHost(void *memory)
 {
     run_all();
-    free(memory);
+    emulator::pinned_free(memory);
     return cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
 {
+    emulator::expect_device("cudaMemsetAsync", memory, bytes);
     emulator::enqueue([=] { memset(memory, value, bytes); });
     return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind,
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t)
 {
+    bool to_device = kind != cudaMemcpyDeviceToHost, from_device = kind != cudaMemcpyHostToDevice;
+
+    (to_device ? emulator::expect_device : emulator::expect_host)("cudaMemcpyAsync", to, bytes);
+    (from_device ? emulator::expect_device : emulator::expect_host)("cudaMemcpyAsync", from, bytes);
     emulator::enqueue([=] { memmove(to, from, bytes); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_stride, const void *from, size_t from_stride,
+                              size_t row_bytes, size_t n_rows, enum cudaMemcpyKind kind,
+                              cudaStream_t)
+{
+    if (kind != cudaMemcpyDeviceToDevice || row_bytes > to_stride || row_bytes > from_stride)
+        return cudaErrorInvalidValue;
+    emulator::expect_device("cudaMemcpy2DAsync", to, (n_rows - 1) * to_stride + row_bytes);
+    emulator::expect_device("cudaMemcpy2DAsync", from, (n_rows - 1) * from_stride + row_bytes);
+    emulator::enqueue([=] {
+        for (size_t i = 0; i < n_rows; i++)
+            memcpy(static_cast<char *>(to) + i * to_stride,
+                   static_cast<const char *>(from) + i * from_stride, row_bytes);
+    });
     return cudaSuccess;
 }
 

@@ -55,6 +55,7 @@ static int train(const struct ha_job_spec *spec, const struct ha_gang *gang,
                                    .reference = spec->reference,
                                    .time_alone_steps = spec->time_alone_steps,
                                    .reference_out = "out/reference.safetensors",
+                                   .choices = spec->choices,
                                    .digests = spec->digests,
                                    .gang = spec->ranks > 1 ? gang : NULL};
     int r = cells && folders ? 0 : ha_error_set(err, ENOMEM, "out of memory");

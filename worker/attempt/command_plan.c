@@ -11,6 +11,7 @@
 #include "common/base/path.h"
 #include "common/conf/blocks.h"
 #include "common/conf/json.h"
+#include "kernels/backend.h"
 #include "worker/attempt/commands.h"
 #include "worker/attempt/pair_files.h"
 #include "worker/attempt/plan_view.h"
@@ -208,6 +209,8 @@ static int run(const struct ha_call *call, struct ha_error *err)
         r = read_memory(call->arguments, "memory", &request.device.memory_bytes, err);
     if (r == 0)
         r = read_memory(call->arguments, "gpu-memory", &gpu.memory_bytes, err);
+    if (r == 0 && gpu.memory_bytes == 0)
+        r = ha_backend_gpu_limit(&gpu.memory_bytes, err);
     with_gpu = gpu.memory_bytes > 0;
     if (r == 0 && ha_arguments_given(call->arguments, "data")) {
         r = count_lengths(call, &lengths, err);
@@ -236,7 +239,8 @@ static const char *const required[] = {"model", NULL};
 static const struct ha_option options[] = {
     {"model", "DIR", "Hugging Face model folder; config.json is enough"},
     {"memory", "SIZE", "of the machine that trains on its CPU (64GiB); default: no limit"},
-    {"gpu-memory", "SIZE", "plan for a GPU with so much memory too (24GiB)"},
+    {"gpu-memory", "SIZE",
+     "plan for a GPU with so much memory too (24GiB); default: HA_GPU_MEMORY_LIMIT, if set"},
     {"strategy", "NAME=LAYERS",
      "plan this one (18-27, 0-3,7, auto:8, or a built-in's NAME alone), not the four; repeatable"},
     {"data", "FILE",

@@ -95,6 +95,7 @@ static int train(const struct ha_call *call, const struct ha_layers *layers,
         .allow_inexact = ha_arguments_given(arguments, "allow-inexact"),
         .reference = reference && access(reference, F_OK) == 0 ? reference : NULL,
         .reference_out = reference,
+        .choices = ha_arguments_value(arguments, "choices", NULL),
     };
 
     training.train = ha_arguments_values(arguments, "data", &training.n_train);
@@ -146,6 +147,8 @@ static const struct ha_option options[] = {
     {"resume", "FILE", "go on from a checkpoint"},
     {"reference", "FILE",
      "the base model's log-probs: taken from an earlier run on the same data, else written"},
+    {"choices", "DIR",
+     "GPU: time how to multiply, once, and keep that here; without it the library's suggestions"},
     {"allow-inexact", NULL, "accept a checkpoint of another backend"},
     {"threads", "N", "CPU threads (default: one per core)"},
     {"backend", "NAME", "auto, cpu or cuda"},

@@ -67,7 +67,9 @@ static int end_cell(struct work *work, struct ha_answering *answering, bool done
                                          .planned_bytes = work->planned_bytes};
 
     ha_memory_sample(&work->peak_bytes);
-    record.peak_bytes = work->peak_bytes;
+    record.peak_bytes = ha_backend_memory_bytes(work->engine.backend) > 0
+                            ? ha_backend_peak_bytes(work->engine.backend)
+                            : work->peak_bytes;
     answering->ended = true;
     return work->reporter->cell(work->reporter->context, answering->cell->id, done, reason, !done,
                                 ha_answering_summary(answering, &record), err);
@@ -301,7 +303,6 @@ static int fill_queue(struct work *work, struct ha_error *err)
 static int read_cells(const struct work *work, struct ha_generation_plan_request *request,
                       struct ha_error *err)
 {
-    bool gpu = strcmp(ha_backend_name(work->engine.backend), "cpu") != 0;
     int r = 0;
 
     for (int64_t i = 0; r == 0 && i < work->generation->n_cells; i++) {
@@ -311,10 +312,10 @@ static int read_cells(const struct work *work, struct ha_generation_plan_request
 
         if (adapter)
             request->adapter_bytes += ha_adapter_n_params(adapter) * (int64_t)sizeof(float);
-        r = ha_memory_limit(settings, gpu, &bytes, err);
+        r = ha_memory_limit(settings, work->engine.backend, &bytes, err);
         if (r == 0 && bytes > 0 && (request->memory_bytes == 0 || bytes < request->memory_bytes)) {
             request->memory_bytes = bytes;
-            request->memory_limit = ha_memory_limit_text(settings);
+            request->memory_limit = ha_memory_limit_text(settings, work->engine.backend);
         }
     }
     return r;

@@ -10,6 +10,40 @@
 
 enum { SAMPLER_ID_BYTES = 64, REQUEST_BYTES = 512 };
 
+static int64_t longest_request(const struct ha_generation_plan_request *request)
+{
+    int64_t longest = 0;
+
+    for (int64_t i = 0; i < request->n_requests; i++) {
+        const struct ha_generate_request *one = &request->requests[i];
+        int64_t length = one->n_ids + one->rules->max_new_tokens;
+
+        longest = length > longest ? length : longest;
+    }
+    return longest;
+}
+
+/* On a GPU: weights and adapters are there already; a converted A or B is no larger than the
+ * adapters together. */
+static int64_t rest_of_gpu(const struct ha_generation_plan_request *request,
+                           const struct ha_generate_settings *settings,
+                           const struct ha_generate_sizes *sizes)
+{
+    const struct ha_model_config *config = ha_model_config(request->engine->model);
+    struct ha_scratch_shape shape = {.attention = true,
+                                     .n_heads = config->n_heads,
+                                     .n_kv_heads = config->n_kv_heads,
+                                     .head_dim = config->head_dim,
+                                     .decode_length = longest_request(request),
+                                     .decode_rows = settings->max_sequences,
+                                     .operand_values =
+                                         request->adapter_bytes / (int64_t)sizeof(float)};
+
+    return ha_backend_allocated_bytes(request->engine->backend) + sizes->decoder +
+           shape.decode_length * config->head_dim * (int64_t)sizeof(float) +
+           ha_gpu_scratch_bytes(&shape);
+}
+
 /* All but the caches. */
 static int64_t rest_of(const struct ha_generation_plan_request *request,
                        const struct ha_generate_settings *settings,
@@ -20,14 +54,11 @@ static int64_t rest_of(const struct ha_generation_plan_request *request,
                                      .attention = true,
                                      .n_heads = config->n_heads,
                                      .n_kv_heads = config->n_kv_heads,
-                                     .head_dim = config->head_dim};
+                                     .head_dim = config->head_dim,
+                                     .decode_length = longest_request(request)};
 
-    for (int64_t i = 0; i < request->n_requests; i++) {
-        const struct ha_generate_request *one = &request->requests[i];
-        int64_t length = one->n_ids + one->rules->max_new_tokens;
-
-        shape.decode_length = length > shape.decode_length ? length : shape.decode_length;
-    }
+    if (ha_backend_memory_bytes(request->engine->backend) > 0)
+        return rest_of_gpu(request, settings, sizes);
     /* The host's copy of the logits, the sampler, and the table of positions. */
     return sizes->decoder + (settings->max_sequences + 1) * config->vocab * (int64_t)sizeof(float) +
            SAMPLER_ID_BYTES * config->vocab +
@@ -40,7 +71,9 @@ static int64_t rest_of(const struct ha_generation_plan_request *request,
 static int64_t room_for_kv(const struct ha_generation_plan_request *request, int64_t rest,
                            int64_t largest)
 {
-    bool stated = strcmp(request->memory_limit, "train.memory_limit") == 0;
+    /* The host has other things to do. */
+    bool stated = strcmp(request->memory_limit, "train.memory_limit") == 0 ||
+                  ha_backend_memory_bytes(request->engine->backend) > 0;
     int64_t room = request->memory_bytes - rest, quarter = request->memory_bytes / 4;
 
     if (!stated && room > quarter)

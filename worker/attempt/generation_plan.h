@@ -21,12 +21,12 @@ struct ha_generation_plan_request {
 
 struct ha_generation_plan {
     struct ha_generate_sizes sizes;
-    int64_t total_bytes; /* everything that the process has of its own */
+    int64_t total_bytes; /* everything that the process has of its own; on a GPU, there */
 };
 
 /* Sets settings->max_kv_bytes: what was asked for, or else what the rest of the
- * plan leaves of the memory, at most a quarter of it where no amount was stated and
- * always enough for the longest request; and lowers settings->max_sequences where
+ * plan leaves of the memory, on the CPU at most a quarter of it where no amount was stated,
+ * and always enough for the longest request; and lowers settings->max_sequences where
  * that is too much.  Answers depend on neither.  -EFBIG where not even one answer at
  * a time fits.  n_requests is at least 1. */
 int ha_generation_plan_make(const struct ha_generation_plan_request *request,

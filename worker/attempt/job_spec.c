@@ -158,6 +158,7 @@ static int read_machine(struct ha_job_spec *spec, struct ha_error *err)
     spec->threads = (int)threads;
     spec->backend = ha_json_string(ha_json_get(spec->document, "backend"), "auto");
     spec->digests = optional_text(spec->document, "digests");
+    spec->choices = optional_text(spec->document, "choices");
     spec->reference = optional_text(spec->document, "reference");
     return 0;
 }

@@ -34,7 +34,7 @@ struct ha_job_spec {
     int64_t gang_wait_ms; /* that a rank waits for the others; 0: no limit */
     int64_t time_alone_steps;
     const char *backend;
-    const char *digests, *reference; /* or NULL */
+    const char *digests, *choices, *reference; /* or NULL */
     struct ha_job_cell *cells;
     int64_t n_cells;
 };

@@ -3,28 +3,50 @@
 #include <string.h>
 
 #include "common/base/memory_use.h"
+#include "kernels/backend.h"
 #include "worker/dpo/plan.h"
 
-enum { RESERVED_TENTH = 10 };
+enum { RESERVED_PART = 10, DRIVER_PART = 20 };
 
-int ha_memory_limit(const struct ha_run_settings *settings, bool gpu, int64_t *ret_bytes,
-                    struct ha_error *err)
+/* "auto". */
+static int64_t own_limit(const struct ha_backend *backend)
 {
-    const char *limit = settings->train.memory_limit;
-    int64_t total;
+    int64_t total = ha_backend_memory_bytes(backend), limit = 0;
 
-    if (strcmp(limit, "auto") != 0)
-        return ha_memory_parse("train.memory_limit", limit, ret_bytes, err);
-    total = gpu ? 0 : ha_memory_total();
-    *ret_bytes = total - total / RESERVED_TENTH;
-    return 0;
+    if (total == 0) {
+        total = ha_memory_total();
+        return total - total / RESERVED_PART;
+    }
+    /* A limit is meant for what we allocate; its text was read when the backend was opened. */
+    (void)ha_backend_gpu_limit(&limit, NULL);
+    return limit == total ? total : total - total / DRIVER_PART;
 }
 
-const char *ha_memory_limit_text(const struct ha_run_settings *settings)
+int ha_memory_limit(const struct ha_run_settings *settings, const struct ha_backend *backend,
+                    int64_t *ret_bytes, struct ha_error *err)
 {
-    return strcmp(settings->train.memory_limit, "auto") == 0
-               ? "train.memory_limit = auto, 90 % of this machine's memory"
-               : "train.memory_limit";
+    const char *limit = settings->train.memory_limit;
+    int64_t most = ha_backend_memory_bytes(backend);
+    int r;
+
+    if (strcmp(limit, "auto") == 0) {
+        *ret_bytes = own_limit(backend);
+        return 0;
+    }
+    r = ha_memory_parse("train.memory_limit", limit, ret_bytes, err);
+    if (r == 0 && most > 0 && most < *ret_bytes)
+        *ret_bytes = most;
+    return r;
+}
+
+const char *ha_memory_limit_text(const struct ha_run_settings *settings,
+                                 const struct ha_backend *backend)
+{
+    if (strcmp(settings->train.memory_limit, "auto") != 0)
+        return "train.memory_limit";
+    return ha_backend_memory_bytes(backend) > 0
+               ? "train.memory_limit = auto, HA_GPU_MEMORY_LIMIT or 95 % of the GPU's memory"
+               : "train.memory_limit = auto, 90 % of this machine's memory";
 }
 
 int ha_token_budget(const struct ha_model_config *config, const struct ha_run_settings *settings,

@@ -8,15 +8,18 @@
 #include "common/conf/run_settings.h"
 #include "worker/model/config.h"
 
+struct ha_backend;
 struct ha_error;
 
-/* train.memory_limit; "auto" is 90 % of what this process may use of the machine,
- * never what is free, and 0 (no limit) for a GPU's own memory. */
-int ha_memory_limit(const struct ha_run_settings *settings, bool gpu, int64_t *ret_bytes,
-                    struct ha_error *err);
+/* train.memory_limit, of the memory that the backend computes in; "auto" is 90 % of what this
+ * process may use of the machine, or on a GPU HA_GPU_MEMORY_LIMIT or else 95 % of its memory (the
+ * driver has the rest); never what is free.  No more than HA_GPU_MEMORY_LIMIT in any case. */
+int ha_memory_limit(const struct ha_run_settings *settings, const struct ha_backend *backend,
+                    int64_t *ret_bytes, struct ha_error *err);
 
 /* Where that limit comes from, for people; static. */
-const char *ha_memory_limit_text(const struct ha_run_settings *settings);
+const char *ha_memory_limit_text(const struct ha_run_settings *settings,
+                                 const struct ha_backend *backend);
 
 /* train.tokens_per_microbatch, picked where it is 0 for train.plan_memory: by
  * settings, model and kind of device alone. */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/error.h"
 #include "common/base/memory.h"
@@ -58,6 +59,7 @@ static void start_request(struct making *making, int64_t stored_bytes)
         .device = making->view->device,
         .stored_bytes = stored_bytes,
         .dropout = !train->disable_dropout && train->lora_dropout > 0,
+        .f32_logits = strcmp(train->precision, "bf16") != 0,
         .n_train = settings->data.train_samples,
         .n_eval = settings->data.eval_samples,
         .n_window = train->batch_size * train->gradient_accumulation,
@@ -353,9 +355,10 @@ static void print_notes(const struct ha_plan_view *view)
 
     ha_memory_text(view->columns[0].plan.mapped_bytes, mapped);
     if (view->device.gpu)
-        printf("Weights stream from the mapped files (%s) through one pinned buffer, a layer at a "
-               "time, and are held\nonce, fused, with columns for the adapter.\n",
-               mapped);
+        printf(
+            "Weights stream from the mapped files (%s) through pinned buffers and are held once, "
+            "in bf16,\nq, k, v and gate, up of a layer joined.\n",
+            mapped);
     else
         printf("Weights (%s) are read where the files are mapped: page cache, no copy.\n", mapped);
     printf(

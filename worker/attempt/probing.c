@@ -71,20 +71,19 @@ static int run(struct work *work, const volatile sig_atomic_t *stop, struct ha_e
     const struct ha_sweep_train *train = &work->probing->settings->train;
     struct ha_dpo_probe_range ranges[N_BLOCKS];
     const char *precision = ha_engine_precision(&work->engine, train->precision);
-    struct ha_dpo_probe_settings settings = {.pairs = work->probing->settings->probe.pairs,
-                                             .share_prompt = true,
-                                             .round_logits_bf16 = strcmp(precision, "bf16") == 0,
-                                             .threads = work->probing->engine.threads,
-                                             .memory_limit =
-                                                 ha_memory_limit_text(work->probing->settings),
-                                             .ranges = ranges,
-                                             .n_ranges = N_BLOCKS};
+    struct ha_dpo_probe_settings settings = {
+        .pairs = work->probing->settings->probe.pairs,
+        .share_prompt = true,
+        .round_logits_bf16 = strcmp(precision, "bf16") == 0,
+        .threads = work->probing->engine.threads,
+        .memory_limit = ha_memory_limit_text(work->probing->settings, work->engine.backend),
+        .ranges = ranges,
+        .n_ranges = N_BLOCKS};
     int r = ha_loss_settings_read(train, &settings.loss, err);
 
     if (r == 0)
-        r = ha_memory_limit(work->probing->settings,
-                            strcmp(ha_backend_name(work->engine.backend), "cpu") != 0,
-                            &settings.memory_bytes, err);
+        r = ha_memory_limit(work->probing->settings, work->engine.backend, &settings.memory_bytes,
+                            err);
     for (int i = 0; r == 0 && i < N_BLOCKS; i++) {
         int64_t end;
 

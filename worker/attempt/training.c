@@ -17,6 +17,7 @@
 #include "common/conf/loss_rules.h"
 #include "worker/adapter/adapter.h"
 #include "worker/attempt/cell_adapter.h"
+#include "worker/attempt/choices.h"
 #include "worker/attempt/loss_settings.h"
 #include "worker/attempt/memory_settings.h"
 #include "worker/attempt/pair_files.h"
@@ -178,10 +179,11 @@ static int read_memory(struct work *work, struct ha_dpo_job *job, struct ha_erro
     for (int64_t i = 0; r == 0 && i < training->n_cells; i++) {
         int64_t bytes = 0;
 
-        r = ha_memory_limit(training->cells[i].settings, on_gpu(work), &bytes, err);
+        r = ha_memory_limit(training->cells[i].settings, work->engine.backend, &bytes, err);
         if (r == 0 && bytes > 0 && (job->memory_bytes == 0 || bytes < job->memory_bytes)) {
             job->memory_bytes = bytes;
-            job->memory_limit = ha_memory_limit_text(training->cells[i].settings);
+            job->memory_limit =
+                ha_memory_limit_text(training->cells[i].settings, work->engine.backend);
         }
     }
     job->threads = training->engine.threads;
@@ -430,7 +432,7 @@ static struct ha_json *summary_of(const struct work *work, int64_t cell)
         .wall_seconds = (double)(ha_clock_work_ns() - work->start_ns) / 1e9,
         .precision = ha_engine_precision(&work->engine, train->precision),
         .backend = ha_backend_fingerprint(work->engine.backend),
-        .peak_bytes = work->peak_bytes,
+        .peak_bytes = on_gpu(work) ? ha_backend_peak_bytes(work->engine.backend) : work->peak_bytes,
         .engine = &work->engine,
         .taken = &work->taken,
         .pairs = work->train,
@@ -526,6 +528,42 @@ static int find_origin(struct work *work, struct ha_error *err)
     return r;
 }
 
+/* Of the checkpoint of any cell: the job's cells were trained beside each other, or their
+ * checkpoints do not go with it. */
+static const char *checkpoint_of(const struct ha_training *training)
+{
+    const char *checkpoint = NULL;
+
+    for (int64_t i = 0; i < training->n_cells && !checkpoint; i++)
+        checkpoint = training->cells[i].checkpoint;
+    return checkpoint;
+}
+
+static int64_t tokens_of(const struct ha_pair_set *set)
+{
+    return set ? set->offset[3 * set->n_pairs] : 0;
+}
+
+/* Packs are as long as the token budget, or as all the data. */
+static int choose_products(struct work *work, struct ha_error *err)
+{
+    const struct ha_training *training = work->training;
+    const char *precision = ha_engine_precision(&work->engine, settings_of(work)->train.precision);
+    struct ha_choices choices = {.dir = training->choices,
+                                 .checkpoint = checkpoint_of(training),
+                                 .round_logits_bf16 = strcmp(precision, "bf16") == 0,
+                                 .stop = work->stop};
+    int64_t most = tokens_of(work->train);
+    int r = ha_token_budget(ha_model_config(work->engine.model), settings_of(work), on_gpu(work),
+                            &choices.max_tokens, err);
+
+    if (tokens_of(work->eval) > most)
+        most = tokens_of(work->eval);
+    if (most < choices.max_tokens)
+        choices.max_tokens = most > 0 ? most : 1;
+    return r < 0 ? r : ha_choices_prepare(&choices, &work->engine, err);
+}
+
 /* Everything before the first step. */
 static int prepare(struct work *work, struct ha_error *err)
 {
@@ -548,6 +586,8 @@ static int prepare(struct work *work, struct ha_error *err)
     (void)malloc_trim(0);
     if (r == 0)
         r = find_origin(work, err);
+    if (r == 0)
+        r = choose_products(work, err);
     if (r < 0)
         return r;
     work->adapters = ha_calloc(training->n_cells, sizeof(*work->adapters));

@@ -45,6 +45,7 @@ struct ha_training {
     int64_t time_alone_steps;  /* of each cell of several, measured by itself at the end; 0: none */
     const struct ha_gang *gang; /* this process is one rank of several (gang.h): all are given the
                                    same job; what there is to keep, rank 0 keeps.  NULL: alone */
+    const char *choices;        /* folder of choices of products (choices.h) or NULL */
     const char *digests;        /* cache of files' digests (common/io/digest.h) or NULL */
 };
 

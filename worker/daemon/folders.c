@@ -22,7 +22,7 @@ enum { KEPT = 5 };
 
 struct folders {
     struct ha_lock *lock;
-    char *root, *cache, *digests;
+    char *root, *cache, *digests, *choices;
     char **left; /* of an earlier daemon, with a journal */
     int64_t n_left, left_capacity;
     char *kept[KEPT]; /* folders of failed attempts, oldest first */
@@ -102,9 +102,10 @@ int folders_open(const char *work_dir, struct folders **ret_folders, struct ha_e
     if (folders->root) {
         folders->cache = ha_path_join(folders->root, "cache");
         folders->digests = ha_path_join(folders->root, "digests");
+        folders->choices = ha_path_join(folders->root, "choices");
         lock_path = ha_path_join(folders->root, "lock");
     }
-    if (!folders->cache || !folders->digests || !lock_path) {
+    if (!folders->cache || !folders->digests || !folders->choices || !lock_path) {
         r = ha_error_set(err, ENOMEM, "%s: out of memory", work_dir);
         goto fail;
     }
@@ -137,12 +138,18 @@ void folders_close(struct folders *folders)
     free(folders->root);
     free(folders->cache);
     free(folders->digests);
+    free(folders->choices);
     free(folders);
 }
 
 const char *folders_digests(const struct folders *folders)
 {
     return folders->digests;
+}
+
+const char *folders_choices(const struct folders *folders)
+{
+    return folders->choices;
 }
 
 int folders_make_attempt(struct folders *folders, const struct attempt_id *id, char **ret_path,

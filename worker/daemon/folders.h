@@ -2,6 +2,7 @@
  *
  *   lock                        held while a daemon runs here
  *   digests                     cache of model digests
+ *   choices/                    what attempts have timed GPUs to choose, for later ones
  *   cache/SHA256                inputs and uploaded artifacts, by content
  *   JOB-GENERATION-NUMBER/      an attempt: job.json, inputs/, attempt.log, its files
  *
@@ -25,6 +26,9 @@ void folders_close(struct folders *folders);
 
 /* The file of the digest cache; owned by folders. */
 const char *folders_digests(const struct folders *folders);
+
+/* The folder of choices, which attempts make; owned by folders. */
+const char *folders_choices(const struct folders *folders);
 
 /* Make an attempt's folder anew.  The caller frees the path. */
 int folders_make_attempt(struct folders *folders, const struct attempt_id *id, char **ret_path,

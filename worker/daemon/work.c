@@ -159,7 +159,7 @@ static void on_broken(void *context, const char *reason)
 }
 
 /* The spec with what only this worker knows: where the model is, how many
- * threads, which backend, which digests of files. */
+ * threads, which backend, which digests of files and choices of products. */
 static int write_spec(struct work *work, struct ha_error *err)
 {
     const char *text = grant_of(work)->spec_json;
@@ -188,6 +188,8 @@ static int write_spec(struct work *work, struct ha_error *err)
         ha_json_set(spec, "gang_wait_ms", ha_json_new_int(work->options.gang_wait_ms)) < 0 ||
         ha_json_set(spec, "backend", ha_json_new_string(work->options.backend)) < 0 ||
         ha_json_set(spec, "digests", ha_json_new_string(folders_digests(work->options.folders))) <
+            0 ||
+        ha_json_set(spec, "choices", ha_json_new_string(folders_choices(work->options.folders))) <
             0 ||
         (out = ha_json_dump(spec, HA_JSON_PRETTY)) == NULL)
         r = ha_error_set(err, ENOMEM, "out of memory");

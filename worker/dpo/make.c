@@ -347,6 +347,7 @@ static struct ha_dpo_plan_request plan_request(const struct ha_dpo_trainer *trai
         .reference_rank = job->reference ? ha_adapter_settings(job->reference)->rank : 0,
         .max_tokens = limits->max_tokens,
         .max_rows = limits->max_rows,
+        .f32_logits = !job->round_logits_bf16,
         .n_train = job->train->n_pairs,
         .n_eval = sets[1] ? sets[1]->n_pairs : 0,
         .n_window = job->batch_size * job->gradient_accumulation,

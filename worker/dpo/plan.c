@@ -13,15 +13,12 @@
 #define MIB ((int64_t)1 << 20)
 
 enum {
-    LORA_COLUMNS = 64, /* a GPU matrix grows by a multiple of them */
+    GPU_ROW_VALUES = 8, /* rows of an operand that is converted are a multiple of them */
     GPU_MARGIN_PERCENT = 5,
     TOKENIZER_ID_BYTES = 600, /* measured: 450 to 590 bytes a vocabulary entry */
     THREAD_BYTES = 64 << 10,  /* of a stack that is touched */
     PAIR_BYTES = 5 * 8 + 24,  /* offsets, row, order, and a pair's view */
 };
-#define GPU_LOGITS_BYTES (256 * MIB)   /* a chunk, turned into its gradient in place */
-#define GPU_WORKSPACE_BYTES (32 * MIB) /* of the product library */
-#define GPU_STAGING_BYTES (64 * MIB)   /* pinned */
 #define PROGRAM_BYTES (2 * MIB)
 #define MAX_VALUES (INT64_C(1) << 46) /* of an adapter: sums over all cells stay in range */
 
@@ -114,44 +111,26 @@ static int read_adapters(struct job *job, struct ha_error *err)
     return 0;
 }
 
-static int64_t in_columns(int64_t rank)
+static int64_t padded(int64_t n)
 {
-    return (rank + LORA_COLUMNS - 1) / LORA_COLUMNS * LORA_COLUMNS;
+    return (n + GPU_ROW_VALUES - 1) / GPU_ROW_VALUES * GPU_ROW_VALUES;
 }
 
-/* Columns of s B beside the fused matrices of every layer: the base pass runs the same products
- * with zero columns. */
-static int64_t lora_column_bytes(const struct job *job)
+/* Values of the largest A or B, which products on a GPU round to bf16 first. */
+static int64_t operand_values(const struct job *job)
 {
-    static const struct {
-        enum ha_module first, last;
-    } fused[] = {{HA_MODULE_Q, HA_MODULE_V},
-                 {HA_MODULE_O, HA_MODULE_O},
-                 {HA_MODULE_GATE, HA_MODULE_UP},
-                 {HA_MODULE_DOWN, HA_MODULE_DOWN}};
-    int64_t elements = 0;
+    int64_t most = 0;
 
-    for (size_t i = 0; i < sizeof(fused) / sizeof(fused[0]); i++) {
-        int64_t rows = 0, ranks = 0;
+    for (int module = 0; module < HA_MODULE_COUNT; module++) {
+        int64_t a = job->max_rank * padded(job->geometry.in[module]);
+        int64_t b = job->geometry.out[module] * padded(job->max_rank);
 
-        for (int module = (int)fused[i].first; module <= (int)fused[i].last; module++) {
-            rows += job->geometry.out[module];
-            ranks += job->modules >> module & 1 ? job->max_rank : 0;
-        }
-        elements += rows * in_columns(ranks);
+        if (!(job->modules >> module & 1))
+            continue;
+        most = a > most ? a : most;
+        most = b > most ? b : most;
     }
-    return 2 * elements * job->request->config->n_layers;
-}
-
-static int64_t gpu_kernel_bytes(const struct job *job)
-{
-    const struct ha_dpo_plan_request *request = job->request;
-    int64_t row = 2 * request->config->vocab, logits = GPU_LOGITS_BYTES;
-
-    if (request->max_rows < logits / row)
-        logits = request->max_rows * row;
-    /* One f32 a head and token: the backward attention's row sums. */
-    return logits + GPU_WORKSPACE_BYTES + 4 * request->max_tokens * request->config->n_heads;
+    return most;
 }
 
 static int64_t kernel_bytes(const struct job *job)
@@ -161,15 +140,19 @@ static int64_t kernel_bytes(const struct job *job)
     struct ha_scratch_shape shape = {.threads = request->device.threads,
                                      .head_rows = request->max_rows,
                                      .vocab = config->vocab,
+                                     .f32_logits = request->f32_logits,
                                      .attention = true,
                                      .backward = true,
                                      .n_heads = config->n_heads,
                                      .n_kv_heads = config->n_kv_heads,
                                      .head_dim = config->head_dim,
-                                     .n_params = job->largest};
+                                     .n_params = job->largest,
+                                     .n_tokens = request->max_tokens,
+                                     .operand_values = operand_values(job)};
     int64_t table = request->max_positions * config->head_dim * (int64_t)sizeof(float);
 
-    return table + (request->device.gpu ? gpu_kernel_bytes(job) : ha_cpu_scratch_bytes(&shape));
+    return table +
+           (request->device.gpu ? ha_gpu_scratch_bytes(&shape) : ha_cpu_scratch_bytes(&shape));
 }
 
 /* Pairs of both sets, the pack in work, and what its rows give. */
@@ -214,7 +197,7 @@ static int fixed_parts(const struct job *job, struct ha_dpo_plan *plan, struct h
     int64_t value = (int64_t)sizeof(float), *part = plan->part;
     int64_t stored = request->stored_bytes > 0 ? request->stored_bytes : 2 * plan->n_params;
 
-    part[HA_DPO_WEIGHTS] = gpu ? 2 * plan->n_params + lora_column_bytes(job) : 0;
+    part[HA_DPO_WEIGHTS] = gpu ? 2 * plan->n_params : 0;
     plan->mapped_bytes = stored;
     part[HA_DPO_KERNELS] = kernel_bytes(job);
     part[HA_DPO_ADAPTERS] =
@@ -236,7 +219,7 @@ static int add_up(struct ha_dpo_plan *plan, bool gpu, struct ha_error *err)
 
     plan->part[HA_DPO_MARGIN] = 0;
     plan->total_bytes = 0;
-    plan->host_bytes = gpu ? GPU_STAGING_BYTES : 0;
+    plan->host_bytes = gpu ? ha_gpu_pinned_bytes() : 0;
     for (int i = 0; i < HA_DPO_PARTS; i++) {
         int64_t *sum = gpu && parts[i].host ? &plan->host_bytes : &plan->total_bytes;
 

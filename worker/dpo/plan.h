@@ -7,10 +7,9 @@
  * On the CPU the frozen weights are read where the files are mapped: no copy of
  * them is ever made, in any type, so they are no part of the plan (a product
  * widens a tile at a time, which is in KERNELS).  On a GPU they are held once, in
- * bf16: they stream from the mapped files through one pinned staging buffer into
- * place, a layer at a time, q, k, v into one matrix and gate and up into another,
- * each with columns for s B of the adapter in work (performance reference, 3.4);
- * nothing is ever there twice.
+ * bf16: they stream from the mapped files through pinned buffers into place, q, k, v
+ * of a layer into one matrix and gate and up into another; nothing is ever there
+ * twice.
  *
  * What changes no bit of any result may depend on the memory: how many layers
  * are run again in the backward pass.  The batch plan may not: it depends on
@@ -36,7 +35,7 @@ struct ha_dpo_device {
 };
 
 enum ha_dpo_part {
-    HA_DPO_WEIGHTS,  /* frozen, with the LoRA columns; 0 on the CPU */
+    HA_DPO_WEIGHTS,  /* frozen; 0 on the CPU */
     HA_DPO_RESIDUAL, /* activations: the input of every trained layer */
     HA_DPO_KEPT,     /* activations: what the backward pass reads, of layers not run again */
     HA_DPO_WORK,     /* of the layer in work, forward and backward */
@@ -72,6 +71,7 @@ struct ha_dpo_plan_request {
     /* Of the largest pack; ha_dpo_plan_worst_pack before the data is read. */
     int64_t max_tokens, max_rows;
     int64_t max_positions; /* tokens of the longest sequence */
+    bool f32_logits;       /* GPU: they are not rounded to bf16 */
     /* Data: pairs, held-out pairs, ids of both, pairs of an optimizer step. */
     int64_t n_train, n_eval, n_ids, n_window;
     /* Of a rank of a gang: gradients that it adds up side by side (0: one), and what its

@@ -5,7 +5,8 @@
  * so far have cost), and the F64 tensors "references" (pairs, 4) and, with
  * held-out pairs, "eval_references": log-prob sums of chosen and rejected, and
  * those of their tokens behind the shorter one's length; NaN where no step has
- * needed them yet.  A reference file has the latter two only, complete.  Metadata:
+ * needed them yet.  Where the backend chooses how to multiply, the U8 tensor "choices" has what it
+ * chose (ha_backend_export_choices).  A reference file has the references only, complete. Metadata:
  *
  *     kind          "checkpoint" or "references"
  *     version       "3"
@@ -33,9 +34,12 @@
 #include "worker/dpo/work.h"
 
 #define FORMAT_VERSION "3"
+#define CHOICES "choices"
 
 enum {
-    MAX_ITEMS = 6,
+    MAX_ITEMS = 7,
+    MAX_CHOICE_BYTES = 16 << 20,
+    ANY_LENGTH = -1, /* of an item that a file may have or not */
     MAX_FIELDS = HA_DPO_KEY_FIELDS + 1,
     FIXED_FIELDS = 3, /* kind, version, digest */
     NUMBER_BYTES = 24,
@@ -201,6 +205,8 @@ int ha_dpo_trainer_save(struct ha_dpo_trainer *trainer, int64_t cell, const char
     const void *device[3] = {ha_adapter_params(work->settings.adapter), work->m, work->v};
     static const char *const names[3] = {"params", "m", "v"};
     double values[WORK_VALUES];
+    void *choices = NULL;
+    size_t choice_bytes = 0;
     float *host;
     int r = 0;
 
@@ -216,13 +222,18 @@ int ha_dpo_trainer_save(struct ha_dpo_trainer *trainer, int64_t cell, const char
     }
     if (r == 0)
         r = ha_backend_sync(trainer->backend, err);
+    if (r == 0)
+        r = ha_backend_export_choices(trainer->backend, &choices, &choice_bytes, err);
     pack_work(&work->stats, values);
     add_item(&state, "work", HA_SAFETENSORS_F64, WORK_VALUES, 0, values);
+    if (choice_bytes > 0)
+        add_item(&state, CHOICES, HA_SAFETENSORS_U8, (int64_t)choice_bytes, 0, choices);
     add_references(&state, trainer);
     snprintf(step, sizeof(step), "%" PRId64, work->stats.steps);
     snprintf(tokens, sizeof(tokens), "%" PRId64, work->n_tokens);
     if (r == 0)
         r = write_state(&state, path, err);
+    free(choices);
     free(host);
     return r;
 }
@@ -293,6 +304,25 @@ static int check_identity(const struct ha_safetensors *file, const char *path, s
     return check_fields(file, path, state, err);
 }
 
+/* An item of any length takes the file's, or goes where the file has none. */
+static void settle_lengths(const struct ha_safetensors *file, struct state *state)
+{
+    int n = 0;
+
+    for (int i = 0; i < state->n_items; i++) {
+        struct ha_safetensors_item item = state->items[i];
+        const struct ha_safetensors_tensor *tensor = ha_safetensors_find(file, item.name);
+
+        if (item.shape[0] == ANY_LENGTH) {
+            if (!tensor)
+                continue;
+            item.shape[0] = tensor->shape[0];
+        }
+        state->items[n++] = item;
+    }
+    state->n_items = n;
+}
+
 static int check_contents(const struct ha_safetensors *file, const char *path, struct state *state,
                           struct ha_error *err)
 {
@@ -300,6 +330,7 @@ static int check_contents(const struct ha_safetensors *file, const char *path, s
     char digest[HA_SHA256_HEX_BYTES];
     int r = 0;
 
+    settle_lengths(file, state);
     for (int i = 0; r == 0 && i < state->n_items; i++)
         r = take_item(file, path, &state->items[i], err);
     if (r < 0)
@@ -405,6 +436,7 @@ int ha_dpo_trainer_load(struct ha_dpo_trainer *trainer, int64_t cell, const char
     add_item(&state, "m", HA_SAFETENSORS_F32, n, 0, NULL);
     add_item(&state, "v", HA_SAFETENSORS_F32, n, 0, NULL);
     add_item(&state, "work", HA_SAFETENSORS_F64, WORK_VALUES, 0, NULL);
+    add_item(&state, CHOICES, HA_SAFETENSORS_U8, ANY_LENGTH, 0, NULL);
     add_references(&state, trainer);
     r = open_state(&state, path, &file, err);
     if (r < 0)
@@ -423,6 +455,34 @@ int ha_dpo_trainer_load(struct ha_dpo_trainer *trainer, int64_t cell, const char
         work->n_tokens = tokens;
         take_references(trainer, &state);
         ha_dpo_align(trainer);
+    }
+    ha_safetensors_close(file);
+    return r;
+}
+
+int ha_dpo_checkpoint_choices(const char *path, void **ret_blob, size_t *ret_bytes,
+                              struct ha_error *err)
+{
+    const struct ha_safetensors_tensor *tensor;
+    struct ha_safetensors *file = NULL;
+    void *blob = NULL;
+    int r = ha_safetensors_open(path, &file, err);
+
+    if (r < 0)
+        return r;
+    tensor = ha_safetensors_find(file, CHOICES);
+    if (tensor && (tensor->dtype != HA_SAFETENSORS_U8 || tensor->bytes > MAX_CHOICE_BYTES))
+        r = damaged(err, path, "its choices of products are of another kind");
+    if (r == 0 && tensor && tensor->bytes > 0) {
+        blob = ha_calloc((int64_t)tensor->bytes, 1);
+        if (blob)
+            memcpy(blob, tensor->data, tensor->bytes);
+        else
+            r = ha_error_set(err, ENOMEM, "%s: no memory to read it", path);
+    }
+    if (r == 0) {
+        *ret_blob = blob;
+        *ret_bytes = tensor ? tensor->bytes : 0;
     }
     ha_safetensors_close(file);
     return r;

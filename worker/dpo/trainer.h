@@ -222,6 +222,12 @@ int ha_dpo_trainer_save(struct ha_dpo_trainer *trainer, int64_t cell, const char
 int ha_dpo_trainer_load(struct ha_dpo_trainer *trainer, int64_t cell, const char *path,
                         bool allow_inexact, struct ha_error *err);
 
+/* What the backend had chosen when the checkpoint was written (ha_backend_export_choices), for
+ * ha_backend_import_choices before the trainer is made: a trainer's keys and checkpoints name
+ * them in the fingerprint.  The caller frees the blob; (NULL, 0) where there is none. */
+int ha_dpo_checkpoint_choices(const char *path, void **ret_blob, size_t *ret_bytes,
+                              struct ha_error *err);
+
 /* True once those of all pairs, held-out ones included, are known: after the
  * first epoch and the first evaluation (see callbacks.references). */
 bool ha_dpo_trainer_has_references(const struct ha_dpo_trainer *trainer);

@@ -6,6 +6,7 @@
  *     u  = s dy B            (T, rank)
  *     dB += s dy^T (A m x)   dA += u^T (m x)
  *     dx (+)= dy W + m (u A)
+ * Where weights are joined (weights.h) their dy W is one product, of dy that lie side by side.
  * A layer that kept only its input is run forward again first.
  * Norm outputs are computed again from the kept residual stream; the swiglu
  * product likewise where down_proj is adapted.  Gate and up are overwritten by
@@ -74,26 +75,75 @@ static int lora_backward(const struct walk *walk, enum ha_module module, const s
     return r;
 }
 
-/* One linear layer: LoRA gradients if it is adapted, factors if someone takes them, dx if asked
- * for (NULL: not). */
+/* What one linear layer gives besides dx: LoRA gradients if it is adapted, factors if someone takes
+ * them. */
+static int give(const struct walk *walk, enum ha_module module, const struct ha_matrix *dy,
+                const struct ha_matrix *x, struct ha_error *err)
+{
+    const struct ha_lora *lora = lora_of(walk, module);
+    int r = lora ? lora_backward(walk, module, lora, dy, x, err) : 0;
+
+    if (r == 0 && walk->factors && module <= HA_MODULE_O)
+        r = walk->factors(walk->user, walk->context.layer, module, dy, x, err);
+    return r;
+}
+
+/* dx += m (u A) of a module that has just given. */
+static int add_lora_dx(const struct walk *walk, enum ha_module module, const struct ha_matrix *dx,
+                       struct ha_error *err)
+{
+    const struct ha_layer_context *context = &walk->context;
+    const struct ha_lora *lora = lora_of(walk, module);
+    struct ha_matrix u;
+
+    if (!lora)
+        return 0;
+    u = ha_layer_act(context, walk->pass->dlora, context->n_rows, lora->a.rows);
+    return ha_layer_drop_backward(context, module, dx, &u, &lora->a, err);
+}
+
+/* One linear layer; dx if asked for (NULL: not). */
 static int linear_backward(const struct walk *walk, enum ha_module module,
                            const struct ha_matrix *dx, const struct ha_matrix *dy,
                            const struct ha_matrix *x, float beta, struct ha_error *err)
 {
     const struct ha_layer_context *context = &walk->context;
-    const struct ha_lora *lora = lora_of(walk, module);
-    int r = lora ? lora_backward(walk, module, lora, dy, x, err) : 0;
+    int r = give(walk, module, dy, x, err);
 
-    if (r == 0 && walk->factors && module <= HA_MODULE_O)
-        r = walk->factors(walk->user, context->layer, module, dy, x, err);
-    if (r == 0 && dx)
-        r = context->ops->gemm(context->backend, dx, dy, false, &context->weights->linear[module],
-                               false, 1.0f, beta, err);
-    if (r == 0 && dx && lora) {
-        struct ha_matrix u =
-            ha_layer_act(context, walk->pass->dlora, context->n_rows, lora->a.rows);
+    if (r < 0 || !dx)
+        return r;
+    r = context->ops->gemm(context->backend, dx, dy, false, &context->weights->linear[module],
+                           false, 1.0f, beta, err);
+    return r < 0 ? r : add_lora_dx(walk, module, dx, err);
+}
 
-        r = ha_layer_drop_backward(context, module, dx, &u, &lora->a, err);
+/* Modules first..last, which read x and have their outputs' gradients at dy; dx = (NULL: not asked
+ * for) the sum of what they give. */
+static int linears_backward(const struct walk *walk, enum ha_module first, enum ha_module last,
+                            const struct ha_matrix *dx, void *const dy[], const struct ha_matrix *x,
+                            struct ha_error *err)
+{
+    const struct ha_layer_context *context = &walk->context;
+    struct ha_matrix joined = ha_layer_joined(context, first, last);
+    int r = 0;
+
+    if (joined.data && dx) {
+        struct ha_matrix all = ha_layer_out(context, first, dy[0]);
+
+        all.cols = joined.rows;
+        r = context->ops->gemm(context->backend, dx, &all, false, &joined, false, 1.0f, 0.0f, err);
+    }
+    for (int i = (int)first; r == 0 && i <= (int)last; i++) {
+        enum ha_module module = (enum ha_module)i;
+        struct ha_matrix one = ha_layer_out(context, module, dy[module - first]);
+
+        if (!joined.data) {
+            r = linear_backward(walk, module, dx, &one, x, module == first ? 0.0f : 1.0f, err);
+            continue;
+        }
+        r = give(walk, module, &one, x, err);
+        if (r == 0 && dx)
+            r = add_lora_dx(walk, module, dx, err);
     }
     return r;
 }
@@ -120,31 +170,29 @@ static int mlp_backward(const struct walk *walk, bool need_dx, struct ha_error *
     int64_t n = context->n_rows, inner = context->config->inner, width = context->config->width;
     struct ha_matrix dout = ha_layer_act(context, pass->dx, n, width);
     struct ha_matrix product = ha_layer_act(context, pass->inner, n, inner);
-    struct ha_matrix dgate = ha_layer_act(context, walk->kept->gate, n, inner);
-    struct ha_matrix dup = ha_layer_act(context, walk->kept->up, n, inner);
+    void *const gate_up[] = {walk->kept->gate, walk->kept->up}; /* then their gradients */
     struct ha_matrix norm = ha_layer_act(context, pass->norm, n, width);
     struct ha_matrix dnorm = ha_layer_act(context, pass->dnorm, n, width);
     bool adapted = any_asked(walk, HA_MODULE_GATE, HA_MODULE_UP);
     int r = 0;
 
     if (lora_of(walk, HA_MODULE_DOWN))
-        r = context->ops->swiglu_forward(context->backend, product.data, dgate.data, dup.data, n,
-                                         inner, inner, inner, err);
+        r = context->ops->swiglu_forward(context->backend, product.data, gate_up[0], gate_up[1], n,
+                                         inner, inner, context->strides.inner, err);
     /* The product's memory takes its gradient once dA has been read from it. */
     if (r == 0)
         r = linear_backward(walk, HA_MODULE_DOWN, need_dx || adapted ? &product : NULL, &dout,
                             &product, 0.0f, err);
     if (r < 0 || !(need_dx || adapted))
         return r;
-    r = context->ops->swiglu_backward(context->backend, dgate.data, dup.data, product.data,
-                                      dgate.data, dup.data, n, inner, inner, inner, err);
+    r = context->ops->swiglu_backward(context->backend, gate_up[0], gate_up[1], product.data,
+                                      gate_up[0], gate_up[1], n, inner, inner,
+                                      context->strides.inner, err);
     if (r == 0 && adapted)
         r = ha_layer_norm(context, true, norm.data, NULL, walk->kept->mid, err);
     if (r == 0)
-        r = linear_backward(walk, HA_MODULE_GATE, need_dx ? &dnorm : NULL, &dgate, &norm, 0.0f,
-                            err);
-    if (r == 0)
-        r = linear_backward(walk, HA_MODULE_UP, need_dx ? &dnorm : NULL, &dup, &norm, 1.0f, err);
+        r = linears_backward(walk, HA_MODULE_GATE, HA_MODULE_UP, need_dx ? &dnorm : NULL, gate_up,
+                             &norm, err);
     if (r == 0 && need_dx)
         r = norm_backward(walk, true, walk->kept->mid, walk->kept->post_rstd, err);
     return r;
@@ -152,10 +200,11 @@ static int mlp_backward(const struct walk *walk, bool need_dx, struct ha_error *
 
 /* Undo RoPE and QK-norm on the gradient of q or k, in place. */
 static int rotate_backward(const struct walk *walk, void *dx, const void *x, const float *rstd,
-                           const struct ha_matrix *norm, int64_t n_heads, struct ha_error *err)
+                           const struct ha_matrix *norm, int64_t n_heads, int64_t stride,
+                           struct ha_error *err)
 {
     const struct ha_layer_context *context = &walk->context;
-    int64_t head_dim = context->config->head_dim, stride = n_heads * head_dim;
+    int64_t head_dim = context->config->head_dim;
     int r = context->ops->rope(context->backend, dx, context->cos_sin, context->positions,
                                context->n_rows, n_heads, head_dim, stride, true, err);
 
@@ -188,10 +237,10 @@ static int scores_backward(const struct walk *walk, struct ha_error *err)
                                              k, kept->v, &shape, err);
     if (r == 0)
         r = rotate_backward(walk, pass->dq, kept->q, kept->q_rstd, &context->weights->q_norm,
-                            context->config->n_heads, err);
+                            context->config->n_heads, context->strides.q, err);
     if (r == 0)
         r = rotate_backward(walk, pass->dk, kept->k, kept->k_rstd, &context->weights->k_norm,
-                            context->config->n_kv_heads, err);
+                            context->config->n_kv_heads, context->strides.kv, err);
     return r;
 }
 
@@ -202,14 +251,11 @@ static int attention_backward(const struct walk *walk, const void *x, struct ha_
     const struct ha_layer_context *context = &walk->context;
     const struct ha_model_config *config = context->config;
     int64_t n = context->n_rows, q_width = config->n_heads * config->head_dim;
-    int64_t kv_width = config->n_kv_heads * config->head_dim;
+    void *const dqkv[] = {pass->dq, pass->dk, pass->dv};
     bool below = walk->go_on || any_asked(walk, HA_MODULE_Q, HA_MODULE_V);
     struct ha_matrix dout = ha_layer_act(context, pass->dx, n, config->width);
     struct ha_matrix attention = ha_layer_act(context, walk->kept->attention, n, q_width);
     struct ha_matrix dattention = ha_layer_act(context, pass->dattention, n, q_width);
-    struct ha_matrix dq = ha_layer_act(context, pass->dq, n, q_width);
-    struct ha_matrix dk = ha_layer_act(context, pass->dk, n, kv_width);
-    struct ha_matrix dv = ha_layer_act(context, pass->dv, n, kv_width);
     struct ha_matrix norm = ha_layer_act(context, pass->norm, n, config->width);
     struct ha_matrix dnorm = ha_layer_act(context, pass->dnorm, n, config->width);
     struct ha_matrix *dx = walk->go_on ? &dnorm : NULL;
@@ -222,11 +268,7 @@ static int attention_backward(const struct walk *walk, const void *x, struct ha_
     if (r == 0 && any_asked(walk, HA_MODULE_Q, HA_MODULE_V))
         r = ha_layer_norm(context, false, norm.data, NULL, x, err);
     if (r == 0)
-        r = linear_backward(walk, HA_MODULE_Q, dx, &dq, &norm, 0.0f, err);
-    if (r == 0)
-        r = linear_backward(walk, HA_MODULE_K, dx, &dk, &norm, 1.0f, err);
-    if (r == 0)
-        r = linear_backward(walk, HA_MODULE_V, dx, &dv, &norm, 1.0f, err);
+        r = linears_backward(walk, HA_MODULE_Q, HA_MODULE_V, dx, dqkv, &norm, err);
     if (r == 0 && dx)
         r = norm_backward(walk, false, x, walk->kept->rstd, err);
     return r;

@@ -28,12 +28,9 @@ static void lay_out(struct ha_decoder *decoder, struct ha_arena *arena)
     decoder->positions = ha_arena_take(arena, t, 1, sizeof(int32_t));
     decoder->x = ha_arena_take(arena, t, config->width, act);
     decoder->norm = ha_arena_take(arena, t, config->width, act);
-    decoder->q = ha_arena_take(arena, t, decoder->q_width, act);
-    decoder->k = ha_arena_take(arena, t, decoder->kv_width, act);
-    decoder->v = ha_arena_take(arena, t, decoder->kv_width, act);
+    ha_layer_take_qkv(arena, config, decoder->act, t, &decoder->q, &decoder->k, &decoder->v);
     decoder->attention = ha_arena_take(arena, t, decoder->q_width, act);
-    decoder->gate = ha_arena_take(arena, t, config->inner, act);
-    decoder->up = ha_arena_take(arena, t, config->inner, act);
+    ha_layer_take_gate_up(arena, config, decoder->act, t, &decoder->gate, &decoder->up);
     decoder->inner = ha_arena_take(arena, t, config->inner, act);
     decoder->lora = ha_arena_take(arena, t, decoder->limits.max_rank, act);
     decoder->last_positions = ha_arena_take(arena, n, 1, sizeof(int32_t));
@@ -60,6 +57,7 @@ static int begin_decoder(struct ha_decoder *decoder, const struct ha_model_confi
     decoder->config = config;
     decoder->limits = *limits;
     decoder->act = activation;
+    decoder->strides = ha_layer_strides_of(config, activation);
     decoder->q_width = config->n_heads * config->head_dim;
     decoder->kv_width = config->n_kv_heads * config->head_dim;
     lay_out(decoder, &arena);
@@ -235,6 +233,7 @@ struct ha_layer_context ha_decoder_context(const struct ha_decoder *decoder, int
         .n_spans = n_spans,
         .layer = layer,
         .act = decoder->act,
+        .strides = decoder->strides,
         .cos_sin = decoder->cos_sin,
         .positions = decoder->positions,
         .n_rows = n_rows,
@@ -254,7 +253,7 @@ int ha_decoder_attend_caches(struct ha_decoder *decoder, int64_t n, struct ha_er
         .n_kv_heads = config->n_kv_heads,
         .head_dim = config->head_dim,
         .scale = (float)(1.0 / sqrt((double)config->head_dim)),
-        .q_stride = decoder->q_width,
+        .q_stride = decoder->strides.q,
         .out_stride = decoder->q_width,
         .k_cache = decoder->k_caches,
         .v_cache = decoder->v_caches,
@@ -311,6 +310,7 @@ static int append(struct ha_decoder *decoder, const struct ha_decoder_sequence *
                   int64_t n, int64_t layer, struct ha_error *err)
 {
     size_t row_bytes = (size_t)decoder->kv_width * ha_dtype_bytes(decoder->act);
+    size_t stride = (size_t)decoder->strides.kv * ha_dtype_bytes(decoder->act);
     int r = 0;
 
     for (int64_t i = 0; r == 0 && i < n; i++) {
@@ -320,11 +320,11 @@ static int append(struct ha_decoder *decoder, const struct ha_decoder_sequence *
         decoder->v_caches[i] = ha_kv_cache_row(decoder, cache, layer, 1, 0);
         r = ha_backend_copy(decoder->backend,
                             ha_kv_cache_row(decoder, cache, layer, 0, cache->length),
-                            (const char *)decoder->k + (size_t)i * row_bytes, row_bytes, err);
+                            (const char *)decoder->k + (size_t)i * stride, row_bytes, err);
         if (r == 0)
             r = ha_backend_copy(decoder->backend,
                                 ha_kv_cache_row(decoder, cache, layer, 1, cache->length),
-                                (const char *)decoder->v + (size_t)i * row_bytes, row_bytes, err);
+                                (const char *)decoder->v + (size_t)i * stride, row_bytes, err);
     }
     return r;
 }

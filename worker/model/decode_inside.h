@@ -40,6 +40,7 @@ struct ha_decoder {
     const struct ha_model_config *config;
     struct ha_decoder_limits limits;
     enum ha_dtype act;
+    struct ha_layer_strides strides; /* of q, k, v, gate and up */
     int64_t q_width, kv_width;
     void *arena;
     const float *cos_sin;

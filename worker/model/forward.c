@@ -78,7 +78,7 @@ int ha_pass_recompute(const struct ha_pass *pass, const struct ha_adapter *adapt
     if (r < 0 || !adapter || !ha_adapter_lora(adapter, layer, HA_MODULE_DOWN)->a.data)
         return r;
     r = context.ops->swiglu_forward(context.backend, product.data, kept->gate, kept->up,
-                                    context.n_rows, inner, inner, inner, err);
+                                    context.n_rows, inner, inner, context.strides.inner, err);
     return r < 0 ? r : ha_layer_lora_input(&context, HA_MODULE_DOWN, &product, err);
 }
 

@@ -16,6 +16,75 @@ struct ha_matrix ha_layer_act(const struct ha_layer_context *context, const void
         .data = device(data), .dtype = context->act, .rows = rows, .cols = cols, .stride = cols};
 }
 
+/* ---- how they lie ---- */
+
+static int64_t q_width(const struct ha_model_config *config)
+{
+    return config->n_heads * config->head_dim;
+}
+
+static int64_t kv_width(const struct ha_model_config *config)
+{
+    return config->n_kv_heads * config->head_dim;
+}
+
+struct ha_layer_strides ha_layer_strides_of(const struct ha_model_config *config, enum ha_dtype act)
+{
+    int64_t q = q_width(config), kv = kv_width(config);
+
+    if (act == HA_DTYPE_F32)
+        return (struct ha_layer_strides){.q = q, .kv = kv, .inner = config->inner};
+    return (struct ha_layer_strides){
+        .joined = true, .q = q + 2 * kv, .kv = q + 2 * kv, .inner = 2 * config->inner};
+}
+
+/* `cols` elements further. */
+static void *behind(void *memory, int64_t cols, enum ha_dtype act)
+{
+    return memory ? (char *)memory + (size_t)cols * ha_dtype_bytes(act) : NULL;
+}
+
+void ha_layer_take_qkv(struct ha_arena *arena, const struct ha_model_config *config,
+                       enum ha_dtype act, int64_t rows, void **ret_q, void **ret_k, void **ret_v)
+{
+    struct ha_layer_strides strides = ha_layer_strides_of(config, act);
+    size_t bytes = ha_dtype_bytes(act);
+
+    *ret_q = ha_arena_take(arena, rows, strides.q, bytes);
+    *ret_k = strides.joined ? behind(*ret_q, q_width(config), act)
+                            : ha_arena_take(arena, rows, strides.kv, bytes);
+    if (ret_v)
+        *ret_v = strides.joined ? behind(*ret_k, kv_width(config), act)
+                                : ha_arena_take(arena, rows, strides.kv, bytes);
+}
+
+void ha_layer_take_gate_up(struct ha_arena *arena, const struct ha_model_config *config,
+                           enum ha_dtype act, int64_t rows, void **ret_gate, void **ret_up)
+{
+    struct ha_layer_strides strides = ha_layer_strides_of(config, act);
+    size_t bytes = ha_dtype_bytes(act);
+
+    *ret_gate = ha_arena_take(arena, rows, strides.inner, bytes);
+    *ret_up = strides.joined ? behind(*ret_gate, config->inner, act)
+                             : ha_arena_take(arena, rows, strides.inner, bytes);
+}
+
+struct ha_matrix ha_layer_out(const struct ha_layer_context *context, enum ha_module module,
+                              const void *data)
+{
+    const struct ha_layer_strides *strides = &context->strides;
+    struct ha_matrix out =
+        ha_layer_act(context, data, context->n_rows, context->weights->linear[module].rows);
+
+    out.stride = module == HA_MODULE_Q    ? strides->q
+                 : module <= HA_MODULE_V  ? strides->kv
+                 : module <= HA_MODULE_UP ? strides->inner
+                                          : out.cols;
+    return out;
+}
+
+/* ---- products ---- */
+
 /* Rows [begin, begin + count) of a view. */
 static struct ha_matrix rows_of(const struct ha_matrix *matrix, int64_t begin, int64_t count)
 {
@@ -129,19 +198,27 @@ static int add_lora(const struct ha_layer_context *context, const struct ha_adap
     return r;
 }
 
-int ha_layer_linear(const struct ha_layer_context *context, enum ha_module module,
-                    const struct ha_matrix *out, const struct ha_matrix *x, float beta,
-                    struct ha_error *err)
+/* out = beta * out + x W^T + bias. */
+static int product(const struct ha_layer_context *context, const struct ha_matrix *out,
+                   const struct ha_matrix *x, const struct ha_matrix *weight,
+                   const struct ha_matrix *bias, float beta, struct ha_error *err)
 {
-    const struct ha_ops *ops = context->ops;
-    const struct ha_matrix *bias = &context->weights->bias[module];
-    int r = ops->gemm(context->backend, out, x, false, &context->weights->linear[module], true,
-                      1.0f, beta, err);
+    int r = context->ops->gemm(context->backend, out, x, false, weight, true, 1.0f, beta, err);
 
     if (r == 0 && bias->data)
-        r = ops->add_bias(context->backend, out->data, bias->data, bias->dtype, out->rows,
-                          out->cols, out->stride, err);
-    if (r == 0 && !context->spans)
+        r = context->ops->add_bias(context->backend, out->data, bias->data, bias->dtype, out->rows,
+                                   out->cols, out->stride, err);
+    return r;
+}
+
+/* What the adapters add to the module's output: one, or one for each span of rows. */
+static int add_adapters(const struct ha_layer_context *context, enum ha_module module,
+                        const struct ha_matrix *out, const struct ha_matrix *x,
+                        struct ha_error *err)
+{
+    int r = 0;
+
+    if (!context->spans)
         r = add_lora(context, context->adapter, module, out, x, err);
     for (int64_t i = 0; r == 0 && i < context->n_spans; i++) {
         const struct ha_layer_span *span = &context->spans[i];
@@ -149,6 +226,58 @@ int ha_layer_linear(const struct ha_layer_context *context, enum ha_module modul
         struct ha_matrix x_rows = rows_of(x, span->begin, span->count);
 
         r = add_lora(context, span->adapter, module, &out_rows, &x_rows, err);
+    }
+    return r;
+}
+
+int ha_layer_linear(const struct ha_layer_context *context, enum ha_module module,
+                    const struct ha_matrix *out, const struct ha_matrix *x, float beta,
+                    struct ha_error *err)
+{
+    int r = product(context, out, x, &context->weights->linear[module],
+                    &context->weights->bias[module], beta, err);
+
+    return r < 0 ? r : add_adapters(context, module, out, x, err);
+}
+
+struct ha_matrix ha_layer_joined(const struct ha_layer_context *context, enum ha_module first,
+                                 enum ha_module last)
+{
+    const struct ha_layer_weights *weights = context->weights;
+    const struct ha_matrix *whole = first <= HA_MODULE_V ? &weights->qkv : &weights->gate_up;
+    int64_t begin = 0, count = 0;
+
+    if (!whole->data || !context->strides.joined)
+        return (struct ha_matrix){.data = NULL};
+    for (int module = first <= HA_MODULE_V ? HA_MODULE_Q : HA_MODULE_GATE; module <= (int)last;
+         module++) {
+        begin += module < (int)first ? weights->linear[module].rows : 0;
+        count += module < (int)first ? 0 : weights->linear[module].rows;
+    }
+    return rows_of(whole, begin, count);
+}
+
+/* Outputs of modules first..last, where they lie, of the norm's output. */
+static int linears(const struct ha_layer_context *context, enum ha_module first,
+                   enum ha_module last, void *const out[], const void *norm, struct ha_error *err)
+{
+    struct ha_matrix x = ha_layer_act(context, norm, context->n_rows, context->config->width);
+    struct ha_matrix joined = ha_layer_joined(context, first, last);
+    int r = 0;
+
+    if (joined.data) {
+        struct ha_matrix all = ha_layer_out(context, first, out[0]);
+        struct ha_matrix bias = context->weights->bias[first];
+
+        /* Biases lie behind each other as well. */
+        all.cols = joined.rows;
+        r = product(context, &all, &x, &joined, &bias, 0.0f, err);
+    }
+    for (int module = (int)first; r == 0 && module <= (int)last; module++) {
+        struct ha_matrix one = ha_layer_out(context, (enum ha_module)module, out[module - first]);
+
+        r = joined.data ? add_adapters(context, (enum ha_module)module, &one, &x, err)
+                        : ha_layer_linear(context, (enum ha_module)module, &one, &x, 0.0f, err);
     }
     return r;
 }
@@ -168,49 +297,33 @@ int ha_layer_norm(const struct ha_layer_context *context, bool post, void *norm,
 int ha_layer_q(const struct ha_layer_context *context, void *q, const void *norm,
                struct ha_error *err)
 {
-    const struct ha_model_config *config = context->config;
-    int64_t n = context->n_rows;
-    struct ha_matrix x = ha_layer_act(context, norm, n, config->width);
-    struct ha_matrix out = ha_layer_act(context, q, n, config->n_heads * config->head_dim);
-
-    return ha_layer_linear(context, HA_MODULE_Q, &out, &x, 0.0f, err);
+    return linears(context, HA_MODULE_Q, HA_MODULE_Q, (void *const[]){q}, norm, err);
 }
 
 int ha_layer_kv(const struct ha_layer_context *context, void *k, void *v, const void *norm,
                 struct ha_error *err)
 {
-    const struct ha_model_config *config = context->config;
-    int64_t n = context->n_rows, kv_width = config->n_kv_heads * config->head_dim;
-    struct ha_matrix x = ha_layer_act(context, norm, n, config->width);
-    struct ha_matrix k_out = ha_layer_act(context, k, n, kv_width);
-    struct ha_matrix v_out = ha_layer_act(context, v, n, kv_width);
-    int r = ha_layer_linear(context, HA_MODULE_K, &k_out, &x, 0.0f, err);
-
-    return r < 0 ? r : ha_layer_linear(context, HA_MODULE_V, &v_out, &x, 0.0f, err);
+    return linears(context, HA_MODULE_K, HA_MODULE_V, (void *const[]){k, v}, norm, err);
 }
 
 int ha_layer_qkv(const struct ha_layer_context *context, void *q, void *k, void *v,
                  const void *norm, struct ha_error *err)
 {
-    int r = ha_layer_q(context, q, norm, err);
-
-    return r < 0 ? r : ha_layer_kv(context, k, v, norm, err);
+    return linears(context, HA_MODULE_Q, HA_MODULE_V, (void *const[]){q, k, v}, norm, err);
 }
 
-/* One of q and k: norm (or copy), then rotate. */
+/* One of q and k: norm where the model has it, then rotate. */
 static int rotate(const struct ha_layer_context *context, void *out, float *rstd, const void *x,
-                  const struct ha_matrix *norm, int64_t n_heads, struct ha_error *err)
+                  const struct ha_matrix *norm, int64_t n_heads, int64_t stride,
+                  struct ha_error *err)
 {
-    int64_t head_dim = context->config->head_dim, stride = n_heads * head_dim;
+    int64_t head_dim = context->config->head_dim;
     int r = 0;
 
     if (norm->data)
         r = context->ops->rmsnorm_forward(context->backend, out, rstd, x, norm->data, norm->dtype,
                                           context->config->rms_eps, context->n_rows, n_heads,
                                           head_dim, stride, stride, err);
-    else if (out != x)
-        r = ha_backend_copy(context->backend, out, x,
-                            (size_t)(context->n_rows * stride) * ha_dtype_bytes(context->act), err);
     if (r == 0)
         r = context->ops->rope(context->backend, out, context->cos_sin, context->positions,
                                context->n_rows, n_heads, head_dim, stride, false, err);
@@ -221,14 +334,14 @@ int ha_layer_rotate_q(const struct ha_layer_context *context, void *q_out, float
                       const void *q, struct ha_error *err)
 {
     return rotate(context, q_out, q_rstd, q, &context->weights->q_norm, context->config->n_heads,
-                  err);
+                  context->strides.q, err);
 }
 
 int ha_layer_rotate_k(const struct ha_layer_context *context, void *k_out, float *k_rstd,
                       const void *k, struct ha_error *err)
 {
     return rotate(context, k_out, k_rstd, k, &context->weights->k_norm, context->config->n_kv_heads,
-                  err);
+                  context->strides.kv, err);
 }
 
 int ha_layer_rotate(const struct ha_layer_context *context, void *q_out, void *k_out, float *q_rstd,
@@ -253,16 +366,7 @@ int ha_layer_attention_out(const struct ha_layer_context *context, void *x, cons
 int ha_layer_gate_up(const struct ha_layer_context *context, void *gate, void *up, const void *norm,
                      struct ha_error *err)
 {
-    const struct ha_model_config *config = context->config;
-    int64_t n = context->n_rows;
-    struct ha_matrix in = ha_layer_act(context, norm, n, config->width);
-    struct ha_matrix gate_out = ha_layer_act(context, gate, n, config->inner);
-    struct ha_matrix up_out = ha_layer_act(context, up, n, config->inner);
-    int r = ha_layer_linear(context, HA_MODULE_GATE, &gate_out, &in, 0.0f, err);
-
-    if (r == 0)
-        r = ha_layer_linear(context, HA_MODULE_UP, &up_out, &in, 0.0f, err);
-    return r;
+    return linears(context, HA_MODULE_GATE, HA_MODULE_UP, (void *const[]){gate, up}, norm, err);
 }
 
 int ha_layer_mlp(const struct ha_layer_context *context, void *x, void *gate, void *up, void *inner,
@@ -270,14 +374,14 @@ int ha_layer_mlp(const struct ha_layer_context *context, void *x, void *gate, vo
 {
     const struct ha_model_config *config = context->config;
     int64_t n = context->n_rows;
-    struct ha_matrix product = ha_layer_act(context, inner, n, config->inner);
+    struct ha_matrix in = ha_layer_act(context, inner, n, config->inner);
     struct ha_matrix out = ha_layer_act(context, x, n, config->width);
     int r = ha_layer_gate_up(context, gate, up, norm, err);
 
     if (r == 0)
         r = context->ops->swiglu_forward(context->backend, inner, gate, up, n, config->inner,
-                                         config->inner, config->inner, err);
+                                         config->inner, context->strides.inner, err);
     if (r == 0)
-        r = ha_layer_linear(context, HA_MODULE_DOWN, &out, &product, 1.0f, err);
+        r = ha_layer_linear(context, HA_MODULE_DOWN, &out, &in, 1.0f, err);
     return r;
 }

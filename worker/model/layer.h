@@ -10,7 +10,26 @@
 #include <stdint.h>
 
 #include "worker/adapter/adapter.h"
+#include "worker/model/arena.h"
 #include "worker/model/model.h"
+
+/* How q, k, v and gate, up of a row lie, in elements from one row to the next.  On a GPU (act is
+ * bf16) those of a row stand side by side, k behind q and v behind k, up behind gate, so that one
+ * product of joined weights can make them; on the CPU each has memory of its own. */
+struct ha_layer_strides {
+    bool joined;
+    int64_t q, kv; /* kv: of k and of v */
+    int64_t inner; /* of gate and of up */
+};
+
+struct ha_layer_strides ha_layer_strides_of(const struct ha_model_config *config,
+                                            enum ha_dtype act);
+
+/* Memory for `rows` rows of them; NULLs from an arena without a base.  ret_v may be NULL. */
+void ha_layer_take_qkv(struct ha_arena *arena, const struct ha_model_config *config,
+                       enum ha_dtype act, int64_t rows, void **ret_q, void **ret_k, void **ret_v);
+void ha_layer_take_gate_up(struct ha_arena *arena, const struct ha_model_config *config,
+                           enum ha_dtype act, int64_t rows, void **ret_gate, void **ret_up);
 
 /* Rows [begin, begin + count) that use one adapter, or none (NULL). */
 struct ha_layer_span {
@@ -36,6 +55,7 @@ struct ha_layer_context {
     const struct ha_layer_dropout *dropout; /* NULL: none; not with spans */
     int64_t layer;
     enum ha_dtype act;
+    struct ha_layer_strides strides;
     const float *cos_sin;        /* ha_model_rope_table */
     const int32_t *positions;    /* device (N) */
     int64_t n_rows;              /* N */
@@ -46,6 +66,15 @@ struct ha_layer_context {
 /* A view of act memory; stride = cols. */
 struct ha_matrix ha_layer_act(const struct ha_layer_context *context, const void *data,
                               int64_t rows, int64_t cols);
+
+/* The same of a module's output among q, k, v, gate, up: with the stride that those have. */
+struct ha_matrix ha_layer_out(const struct ha_layer_context *context, enum ha_module module,
+                              const void *data);
+
+/* The weight that makes the outputs of modules first..last at once, whose memory begins with that
+ * of `first`; NULL data where they are made one by one. */
+struct ha_matrix ha_layer_joined(const struct ha_layer_context *context, enum ha_module first,
+                                 enum ha_module last);
 
 /* out (N, out) = beta * out + x W^T + bias, then += scale (x A^T) B^T, with x of the second
  * product under dropout.  beta is 0 or 1 (the
@@ -59,7 +88,7 @@ int ha_layer_linear(const struct ha_layer_context *context, enum ha_module modul
 int ha_layer_norm(const struct ha_layer_context *context, bool post, void *norm /* act (N, H) */,
                   float *rstd, const void *x /* act (N, H) */, struct ha_error *err);
 
-/* q, k, v of the norm's output, before QK-norm and RoPE. */
+/* q, k, v of the norm's output, before QK-norm and RoPE, with the context's strides. */
 int ha_layer_qkv(const struct ha_layer_context *context, void *q /* act (N, n_heads * D) */,
                  void *k /* act (N, n_kv_heads * D) */, void *v /* act (N, n_kv_heads * D) */,
                  const void *norm, struct ha_error *err);
@@ -70,8 +99,9 @@ int ha_layer_q(const struct ha_layer_context *context, void *q, const void *norm
 int ha_layer_kv(const struct ha_layer_context *context, void *k, void *v, const void *norm,
                 struct ha_error *err);
 
-/* QK-norm where the model has it, then RoPE: q_out, k_out from q, k.  In place
- * (q_out = q) is allowed; the rstds ((N * heads) each) may be NULL. */
+/* QK-norm where the model has it, then RoPE: q_out, k_out from q, k, all with the context's
+ * strides.  In place (q_out = q) is allowed, and what is done without QK-norm; the rstds
+ * ((N * heads) each) may be NULL. */
 int ha_layer_rotate(const struct ha_layer_context *context, void *q_out, void *k_out, float *q_rstd,
                     float *k_rstd, const void *q, const void *k, struct ha_error *err);
 
@@ -85,7 +115,7 @@ int ha_layer_rotate_k(const struct ha_layer_context *context, void *k_out, float
 int ha_layer_attention_out(const struct ha_layer_context *context, void *x /* act (N, H) += */,
                            const void *attention /* act (N, n_heads * D) */, struct ha_error *err);
 
-/* gate and up of the norm's output. */
+/* gate and up of the norm's output, with the context's stride. */
 int ha_layer_gate_up(const struct ha_layer_context *context, void *gate /* act (N, inner) */,
                      void *up /* act (N, inner) */, const void *norm, struct ha_error *err);
 

@@ -39,7 +39,8 @@ struct merge {
     struct ha_backend *backend;
     const struct ha_adapter *adapter;
     const struct ha_safetensors *file;
-    float *delta;  /* (BLOCK_ROWS, in) of the tensor being made */
+    void *product; /* device f32 (BLOCK_ROWS, in) of the tensor being made */
+    float *delta;  /* its copy on the host */
     uint8_t *made; /* the tensor being made */
 };
 
@@ -103,10 +104,13 @@ static int add_block(struct merge *merge, const struct ha_lora *lora,
     b.data = (float *)lora->b.data + row * b.stride;
     b.rows = rows;
     delta = (struct ha_matrix){
-        .data = merge->delta, .dtype = HA_DTYPE_F32, .rows = rows, .cols = cols, .stride = cols};
+        .data = merge->product, .dtype = HA_DTYPE_F32, .rows = rows, .cols = cols, .stride = cols};
     r = ha_backend_ops(merge->backend)
             ->gemm(merge->backend, &delta, &b, false, &lora->a, false,
                    ha_adapter_scale(merge->adapter), 0.0f, err);
+    if (r == 0)
+        r = ha_backend_download(merge->backend, merge->delta, merge->product,
+                                (size_t)(rows * cols) * sizeof(float), err);
     if (r == 0)
         r = ha_backend_sync(merge->backend, err);
     if (r < 0)
@@ -123,6 +127,16 @@ static int add_block(struct merge *merge, const struct ha_lora *lora,
     return 0;
 }
 
+static void forget_tensor(struct merge *merge)
+{
+    free(merge->made);
+    free(merge->delta);
+    ha_backend_free(merge->backend, merge->product);
+    merge->made = NULL;
+    merge->delta = NULL;
+    merge->product = NULL;
+}
+
 /* Of the writer: the bytes of one tensor. */
 static int make_tensor(void *user, const struct ha_safetensors_item *item, const void **ret_data,
                        struct ha_error *err)
@@ -130,18 +144,20 @@ static int make_tensor(void *user, const struct ha_safetensors_item *item, const
     struct merge *merge = user;
     const struct ha_safetensors_tensor *tensor = ha_safetensors_find(merge->file, item->name);
     const struct ha_lora *lora = find_lora(merge->adapter, item->name);
-    int r = 0;
+    size_t row_bytes;
+    int r;
 
     if (!lora) {
         *ret_data = tensor->data;
         return 0;
     }
-    free(merge->made);
-    free(merge->delta);
+    row_bytes = (size_t)lora->a.cols * sizeof(float);
+    forget_tensor(merge);
     merge->made = ha_calloc((int64_t)tensor->bytes, 1);
-    merge->delta = ha_calloc(BLOCK_ROWS, (size_t)lora->a.cols * sizeof(float));
+    merge->delta = ha_calloc(BLOCK_ROWS, row_bytes);
     if (!merge->made || !merge->delta)
         return ha_error_set(err, ENOMEM, "no memory to merge %s", item->name);
+    r = ha_backend_alloc(merge->backend, BLOCK_ROWS * row_bytes, &merge->product, err);
     for (int64_t row = 0; r == 0 && row < lora->b.rows; row += BLOCK_ROWS)
         r = add_block(merge, lora, tensor, row, err);
     *ret_data = merge->made;
@@ -241,8 +257,7 @@ int ha_model_merge(struct ha_backend *backend, const char *model_dir, const char
     merge.adapter = adapter;
     if (r == 0)
         r = write_files(&merge, files, model_dir, out_dir, err);
-    free(merge.delta);
-    free(merge.made);
+    forget_tensor(&merge);
     ha_adapter_destroy(adapter);
     ha_weight_files_close(files);
     return r;

@@ -110,6 +110,10 @@ static int make_table(struct ha_model *model, int64_t n_positions, struct ha_err
     }
     ha_model_config_inverse_frequencies(config, frequencies);
     fill_table(config, frequencies, table, n_positions);
+    /* There is never room for two. */
+    ha_backend_free(model->backend, model->cos_sin);
+    model->cos_sin = NULL;
+    model->n_positions = 0;
     r = ha_backend_alloc(model->backend, bytes, &memory, err);
     if (r < 0)
         goto out;
@@ -118,8 +122,6 @@ static int make_table(struct ha_model *model, int64_t n_positions, struct ha_err
         ha_backend_free(model->backend, memory);
         goto out;
     }
-    if (model->cos_sin)
-        ha_backend_free(model->backend, model->cos_sin);
     model->cos_sin = memory;
     model->n_positions = n_positions;
 out:

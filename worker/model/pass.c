@@ -28,13 +28,10 @@ static void lay_out_kept(struct ha_pass *pass, struct ha_arena *arena, struct ha
 {
     const struct ha_model_config *config = pass->config;
     int64_t t = pass->limits.max_tokens, q_width = config->n_heads * config->head_dim;
-    int64_t kv_width = config->n_kv_heads * config->head_dim;
     size_t act = ha_dtype_bytes(pass->act);
 
     kept->mid = backward ? ha_arena_take(arena, t, config->width, act) : NULL;
-    kept->q = ha_arena_take(arena, t, q_width, act);
-    kept->k = ha_arena_take(arena, t, kv_width, act);
-    kept->v = ha_arena_take(arena, t, kv_width, act);
+    ha_layer_take_qkv(arena, config, pass->act, t, &kept->q, &kept->k, &kept->v);
     kept->attention = ha_arena_take(arena, t, q_width, act);
     kept->logsumexp = ha_arena_take(arena, config->n_heads, t, sizeof(float));
     kept->rstd = ha_arena_take(arena, t, 1, sizeof(float));
@@ -42,8 +39,7 @@ static void lay_out_kept(struct ha_pass *pass, struct ha_arena *arena, struct ha
     kept->q_rstd = config->qk_norm ? ha_arena_take(arena, t, config->n_heads, sizeof(float)) : NULL;
     kept->k_rstd =
         config->qk_norm ? ha_arena_take(arena, t, config->n_kv_heads, sizeof(float)) : NULL;
-    kept->gate = ha_arena_take(arena, t, config->inner, act);
-    kept->up = ha_arena_take(arena, t, config->inner, act);
+    ha_layer_take_gate_up(arena, config, pass->act, t, &kept->gate, &kept->up);
     for (int module = 0; module < HA_MODULE_COUNT; module++)
         kept->lora[module] = ha_arena_take(arena, t, pass->limits.max_rank, act);
 }
@@ -68,14 +64,11 @@ static void lay_out_backward(struct ha_pass *pass, struct ha_arena *arena)
 {
     const struct ha_model_config *config = pass->config;
     int64_t t = pass->limits.max_tokens, q_width = config->n_heads * config->head_dim;
-    int64_t kv_width = config->n_kv_heads * config->head_dim;
     size_t act = ha_dtype_bytes(pass->act);
 
     pass->dx = ha_arena_take(arena, t, config->width, act);
     pass->dnorm = ha_arena_take(arena, t, config->width, act);
-    pass->dq = ha_arena_take(arena, t, q_width, act);
-    pass->dk = ha_arena_take(arena, t, kv_width, act);
-    pass->dv = ha_arena_take(arena, t, kv_width, act);
+    ha_layer_take_qkv(arena, config, pass->act, t, &pass->dq, &pass->dk, &pass->dv);
     pass->dattention = ha_arena_take(arena, t, q_width, act);
     pass->dlora = ha_arena_take(arena, t, pass->limits.max_rank, act);
 }
@@ -95,10 +88,9 @@ static void lay_out_scratch(struct ha_pass *pass, struct ha_arena *arena)
         pass->places = ha_arena_take(arena, t, 2, sizeof(uint32_t));
     }
     pass->inner = ha_arena_take(arena, t, config->inner, act);
-    if (config->qk_norm) {
-        pass->q_rotated = ha_arena_take(arena, t, config->n_heads * config->head_dim, act);
-        pass->k_rotated = ha_arena_take(arena, t, config->n_kv_heads * config->head_dim, act);
-    }
+    /* Gradients of q and k have their strides, so that they have those of q, k and v. */
+    if (config->qk_norm)
+        ha_layer_take_qkv(arena, config, pass->act, t, &pass->q_rotated, &pass->k_rotated, NULL);
     pass->final_rstd = ha_arena_take(arena, t, 1, sizeof(float));
     if (trained_layers(pass) > 0)
         lay_out_backward(pass, arena);
@@ -148,6 +140,7 @@ static int begin_pass(const struct ha_model_config *config, enum ha_dtype activa
     pass->config = config;
     pass->limits = *limits;
     pass->act = activation;
+    pass->strides = ha_layer_strides_of(config, activation);
     pass->border = -1;
     pass->x = ha_calloc(s + 1, sizeof(void *));
     pass->kept = ha_calloc(kept_sets(pass), sizeof(*pass->kept));
@@ -302,6 +295,7 @@ struct ha_layer_context ha_pass_context(const struct ha_pass *pass,
         .dropout = pass->drops ? &pass->dropout : NULL,
         .layer = layer,
         .act = pass->act,
+        .strides = pass->strides,
         .cos_sin = pass->cos_sin,
         .positions = pass->positions,
         .n_rows = pass->pack->n_tokens,
@@ -314,8 +308,6 @@ struct ha_layer_context ha_pass_context(const struct ha_pass *pass,
 struct ha_attention ha_pass_attention(const struct ha_pass *pass)
 {
     const struct ha_model_config *config = pass->config;
-    int64_t q_width = config->n_heads * config->head_dim;
-    int64_t kv_width = config->n_kv_heads * config->head_dim;
 
     return (struct ha_attention){
         .n_tokens = pass->pack->n_tokens,
@@ -323,10 +315,10 @@ struct ha_attention ha_pass_attention(const struct ha_pass *pass)
         .n_kv_heads = config->n_kv_heads,
         .head_dim = config->head_dim,
         .scale = (float)(1.0 / sqrt((double)config->head_dim)),
-        .q_stride = q_width,
-        .k_stride = kv_width,
-        .v_stride = kv_width,
-        .out_stride = q_width,
+        .q_stride = pass->strides.q,
+        .k_stride = pass->strides.kv,
+        .v_stride = pass->strides.kv,
+        .out_stride = config->n_heads * config->head_dim,
         .segments = pass->pack->segments,
         .n_segments = pass->pack->n_segments,
     };

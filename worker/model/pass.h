@@ -23,8 +23,8 @@
 /* What the backward pass of a layer reads. */
 struct ha_pass_kept {
     void *mid;                   /* act (T, H): residual stream after attention; NULL if S = 0 */
-    void *q, *k;                 /* act (T, heads * D): before QK-norm where the model has it, else
-                                    rotated */
+    void *q, *k;                 /* act (T, heads * D), as all q, k, v with the pass's strides:
+                                    before QK-norm where the model has it, else rotated */
     void *v;                     /* act (T, n_kv_heads * D) */
     void *attention;             /* act (T, n_heads * D) */
     float *logsumexp;            /* (n_heads, T) */
@@ -41,6 +41,7 @@ struct ha_pass {
     const struct ha_model_config *config;
     struct ha_pass_limits limits;
     enum ha_dtype act;
+    struct ha_layer_strides strides;
     void *arena;
 
     int32_t *ids, *positions;        /* device (T) */

@@ -207,19 +207,20 @@ static int fill_caches(struct prefill *p, int64_t layer, struct ha_error *err)
 {
     struct ha_decoder *decoder = p->decoder;
     size_t row_bytes = (size_t)decoder->kv_width * ha_dtype_bytes(decoder->act);
+    size_t stride = (size_t)decoder->strides.kv * ha_dtype_bytes(decoder->act);
     int r = 0;
 
     for (int64_t i = 0; r == 0 && i < p->n; i++) {
         const struct ha_kv_cache *cache = p->sequences[i].cache;
         const struct ha_decoder_branch *branch = &decoder->branches[decoder->branch_of[i]];
         int64_t begin = is_alive(branch, layer) ? branch->begin : branch->trunk_begin;
-        size_t from = (size_t)begin * row_bytes, bytes = (size_t)branch->count * row_bytes;
+        const void *from[] = {(const char *)decoder->k + (size_t)begin * stride,
+                              (const char *)decoder->v + (size_t)begin * stride};
 
-        r = ha_backend_copy(decoder->backend, ha_kv_cache_row(decoder, cache, layer, 0, 0),
-                            (const char *)decoder->k + from, bytes, err);
-        if (r == 0)
-            r = ha_backend_copy(decoder->backend, ha_kv_cache_row(decoder, cache, layer, 1, 0),
-                                (const char *)decoder->v + from, bytes, err);
+        for (int part = 0; r == 0 && part < 2; part++)
+            r = ha_backend_copy_rows(decoder->backend,
+                                     ha_kv_cache_row(decoder, cache, layer, part, 0), row_bytes,
+                                     from[part], stride, row_bytes, branch->count, err);
     }
     return r;
 }
@@ -234,9 +235,9 @@ static int attend(struct prefill *p, int64_t n_alive, int64_t n_rows, struct ha_
         .n_kv_heads = config->n_kv_heads,
         .head_dim = config->head_dim,
         .scale = (float)(1.0 / sqrt((double)config->head_dim)),
-        .q_stride = decoder->q_width,
-        .k_stride = decoder->kv_width,
-        .v_stride = decoder->kv_width,
+        .q_stride = decoder->strides.q,
+        .k_stride = decoder->strides.kv,
+        .v_stride = decoder->strides.kv,
         .out_stride = decoder->q_width,
         .segments = decoder->segments,
         .n_segments = n_alive,

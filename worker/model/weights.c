@@ -25,7 +25,7 @@ struct ha_weight_files {
     int64_t n_files;
     const void **imported; /* released in the end */
     int64_t n_imported, imported_capacity;
-    void **copied; /* freed in the end: tensors that the file holds unaligned */
+    void **copied; /* freed in the end: memory of ours that tensors were copied to */
     int64_t n_copied, copied_capacity;
 };
 
@@ -34,6 +34,10 @@ struct slot {
     struct ha_matrix *view;
     int64_t rows, cols;
     bool vector; /* rank 1 in the file */
+    /* Where the backend copies weights: the matrix that it is a part of, from that element on;
+     * NULL where it lies by itself. */
+    struct ha_matrix *joined;
+    int64_t joined_rows, joined_cols, offset;
 };
 
 /* "layers.12.rest" -> 12 and "rest".  -EINVAL for anything else. */
@@ -55,6 +59,28 @@ static int parse_layer(const char *name, int64_t n_layers, int64_t *ret_layer,
 static void set_vector(struct slot *slot, struct ha_matrix *view, int64_t length)
 {
     *slot = (struct slot){.view = view, .rows = 1, .cols = length, .vector = true};
+}
+
+/* Say what the weight or bias of a module is a part of. */
+static void join_slot(const struct ha_adapter_geometry *geometry, struct ha_layer_weights *layer,
+                      enum ha_module module, struct slot *slot)
+{
+    bool attention = module <= HA_MODULE_V;
+    int first = attention ? HA_MODULE_Q : HA_MODULE_GATE;
+    int last = attention ? HA_MODULE_V : HA_MODULE_UP;
+    int64_t rows = 0;
+
+    if (!attention && module != HA_MODULE_GATE && module != HA_MODULE_UP)
+        return;
+    for (int i = first; i <= last; i++) {
+        slot->offset += i < (int)module ? geometry->out[i] : 0;
+        rows += geometry->out[i];
+    }
+    slot->joined = slot->vector ? &layer->qkv_bias : attention ? &layer->qkv : &layer->gate_up;
+    slot->joined_rows = slot->vector ? 1 : rows;
+    slot->joined_cols = slot->vector ? rows : geometry->in[first];
+    if (!slot->vector)
+        slot->offset *= slot->joined_cols;
 }
 
 /* The slot of a tensor inside a layer.  -ENOENT for a name that does not belong. */
@@ -89,10 +115,12 @@ static int find_layer_slot(struct ha_weight_files *files, int64_t index, const c
                 *ret_slot = (struct slot){.view = &layer->linear[module],
                                           .rows = geometry.out[module],
                                           .cols = geometry.in[module]};
+                join_slot(&geometry, layer, (enum ha_module)module, ret_slot);
                 return 0;
             }
             if (biased && strcmp(rest + length, ".bias") == 0) {
                 set_vector(ret_slot, &layer->bias[module], geometry.out[module]);
+                join_slot(&geometry, layer, (enum ha_module)module, ret_slot);
                 return 0;
             }
         }
@@ -109,11 +137,13 @@ static int find_slot(struct ha_weight_files *files, const char *name, struct slo
     int64_t layer;
 
     if (strcmp(name, "model.embed_tokens.weight") == 0)
-        *ret_slot = (struct slot){&weights->embedding, config->vocab, config->width, false};
+        *ret_slot = (struct slot){
+            .view = &weights->embedding, .rows = config->vocab, .cols = config->width};
     else if (strcmp(name, "lm_head.weight") == 0)
         /* A tied model's head is its embedding, whatever a file still says. */
-        *ret_slot = (struct slot){config->tied ? NULL : &weights->head, config->vocab,
-                                  config->width, false};
+        *ret_slot = (struct slot){.view = config->tied ? NULL : &weights->head,
+                                  .rows = config->vocab,
+                                  .cols = config->width};
     else if (strcmp(name, "model.norm.weight") == 0)
         set_vector(ret_slot, &weights->final_norm, config->width);
     else if (strncmp(name, "model.layers.", 13) == 0 &&
@@ -137,18 +167,69 @@ static int tensor_dtype(const struct ha_safetensors_tensor *tensor, enum ha_dtyp
     return 0;
 }
 
-/* Make the tensor readable for operations; its type there may be another. */
-static int import_tensor(struct ha_weight_files *files, const struct ha_safetensors_tensor *tensor,
-                         enum ha_dtype *dtype, const void **ret_memory, struct ha_error *err)
+static int make_room(struct ha_weight_files *files, struct ha_error *err)
 {
-    void *copy;
-    int r;
-
     if (ha_grow((void **)&files->imported, &files->imported_capacity, files->n_imported + 1,
                 sizeof(*files->imported)) < 0 ||
         ha_grow((void **)&files->copied, &files->copied_capacity, files->n_copied + 1,
                 sizeof(*files->copied)) < 0)
         return ha_error_set(err, ENOMEM, "no memory for the table of tensors");
+    return 0;
+}
+
+/* Memory of ours for a copy. */
+static int take_memory(struct ha_weight_files *files, size_t bytes, void **ret_memory,
+                       struct ha_error *err)
+{
+    int r = ha_backend_alloc(files->backend, bytes, ret_memory, err);
+
+    if (r == 0)
+        files->copied[files->n_copied++] = *ret_memory;
+    return r;
+}
+
+/* Copy the tensor to its place in the backend's memory.  The first tensor of a matrix of several
+ * makes room for them all. */
+static int load_tensor(struct ha_weight_files *files, const struct ha_safetensors_tensor *tensor,
+                       const struct slot *slot, enum ha_dtype *dtype, const void **ret_memory,
+                       struct ha_error *err)
+{
+    struct ha_matrix own = {.rows = slot->rows, .cols = slot->cols};
+    struct ha_matrix *matrix = slot->joined ? slot->joined : &own;
+    char *at;
+    int r = 0;
+
+    if (!matrix->data) {
+        if (slot->joined)
+            *matrix = (struct ha_matrix){.rows = slot->joined_rows, .cols = slot->joined_cols};
+        matrix->dtype = HA_DTYPE_BF16;
+        matrix->stride = matrix->cols;
+        r = take_memory(files,
+                        (size_t)(matrix->rows * matrix->cols) * ha_dtype_bytes(HA_DTYPE_BF16),
+                        &matrix->data, err);
+    }
+    if (r < 0)
+        return r;
+    at = (char *)matrix->data + (size_t)slot->offset * ha_dtype_bytes(HA_DTYPE_BF16);
+    r = ha_backend_load_weight(files->backend, at, tensor->data, *dtype, slot->rows * slot->cols,
+                               err);
+    *ret_memory = at;
+    *dtype = HA_DTYPE_BF16;
+    return r;
+}
+
+/* Make the tensor readable for operations; its type there may be another. */
+static int import_tensor(struct ha_weight_files *files, const struct ha_safetensors_tensor *tensor,
+                         const struct slot *slot, enum ha_dtype *dtype, const void **ret_memory,
+                         struct ha_error *err)
+{
+    void *copy;
+    int r = make_room(files, err);
+
+    if (r < 0)
+        return r;
+    if (ha_backend_copies_weights(files->backend))
+        return load_tensor(files, tensor, slot, dtype, ret_memory, err);
     if (tensor->aligned) {
         r = ha_backend_import_weight(files->backend, tensor->data, *dtype,
                                      (int64_t)(tensor->bytes / ha_dtype_bytes(*dtype)), ret_memory,
@@ -157,11 +238,9 @@ static int import_tensor(struct ha_weight_files *files, const struct ha_safetens
             files->imported[files->n_imported++] = *ret_memory;
         return r;
     }
-    r = ha_backend_alloc(files->backend, tensor->bytes, &copy, err);
-    if (r < 0)
-        return r;
-    files->copied[files->n_copied++] = copy;
-    r = ha_backend_upload(files->backend, copy, tensor->data, tensor->bytes, err);
+    r = take_memory(files, tensor->bytes, &copy, err);
+    if (r == 0)
+        r = ha_backend_upload(files->backend, copy, tensor->data, tensor->bytes, err);
     if (r == 0)
         *ret_memory = copy;
     return r;
@@ -196,7 +275,7 @@ static int take_tensor(struct ha_weight_files *files, int64_t file,
                             "%s/%s: tensor %s has type %s; BF16, F16 and F32 are read (convert "
                             "with Transformers: torch_dtype=\"bfloat16\", save_pretrained)",
                             files->dir, where, name, ha_safetensors_dtype_name(tensor->dtype));
-    r = import_tensor(files, tensor, &dtype, &memory, err);
+    r = import_tensor(files, tensor, &slot, &dtype, &memory, err);
     if (r < 0)
         return r;
     *slot.view = (struct ha_matrix){.data = (void *)(uintptr_t)memory,

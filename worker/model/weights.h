@@ -2,10 +2,10 @@
  *
  * DIR/model.safetensors, or the shards of DIR/model.safetensors.index.json.
  * The files are mapped and made readable for the backend tensor by tensor: on
- * the CPU nothing is copied.  F32, BF16 and F16 are read, each tensor in its
- * own type.  Each tensor must be there once with the shape that config.json
- * implies; unknown tensors are refused by name (old rotary_emb.inv_freq entries
- * are ignored). */
+ * the CPU nothing is copied; on a GPU each goes to its place and is there once.  F32, BF16 and F16
+ * are read, each tensor in its own type.  Each tensor must be there once with the shape that
+ * config.json implies; unknown tensors are refused by name (old rotary_emb.inv_freq entries are
+ * ignored). */
 #ifndef HA_WORKER_MODEL_WEIGHTS_H
 #define HA_WORKER_MODEL_WEIGHTS_H
 
@@ -21,10 +21,17 @@ struct ha_safetensors;
 /* The list of shards, beside them where there are several. */
 #define HA_WEIGHT_INDEX_FILE "model.safetensors.index.json"
 
-/* Vectors are matrices of one row; data NULL where the model has no such tensor. */
+/* Vectors are matrices of one row; data NULL where the model has no such tensor.
+ *
+ * Where the backend copies weights, q, k, v lie below each other in one matrix, so that one
+ * product makes them all, and so do gate and up; linear and bias are then views of their rows.
+ * Elsewhere the joined ones are NULL. */
 struct ha_layer_weights {
     struct ha_matrix linear[HA_MODULE_COUNT]; /* (out, in) */
     struct ha_matrix bias[HA_MODULE_COUNT];   /* (1, out), or NULL data */
+    struct ha_matrix qkv;                     /* (q + k + v out, H), or NULL data */
+    struct ha_matrix qkv_bias;                /* (1, q + k + v out), or NULL data */
+    struct ha_matrix gate_up;                 /* (2 inner, H), or NULL data */
     struct ha_matrix input_norm;              /* (1, H) */
     struct ha_matrix post_norm;               /* (1, H): post_attention_layernorm */
     struct ha_matrix q_norm, k_norm;          /* (1, D), or NULL data */

@@ -59,7 +59,7 @@ void set_up(struct fixture *fixture, int family)
     struct ha_model_config config = family_config(family);
 
     memset(fixture, 0, sizeof(*fixture));
-    fixture->backend = open_cpu(1 + family % 2);
+    fixture->backend = open_backend(1 + family % 2);
     small_model_open(&fixture->small, fixture->backend, &config,
                      family == 2 ? HA_DTYPE_F32 : HA_DTYPE_BF16, 7);
     fixture->train = random_pair_set(N_TRAIN, VOCAB, 31);
@@ -170,13 +170,15 @@ size_t params_bytes(const struct fixture *fixture, int i)
     return (size_t)ha_adapter_n_params(fixture->cells[i].adapter) * sizeof(float);
 }
 
+float *params_of_cell(const struct fixture *fixture, int i)
+{
+    return to_host(fixture->backend, ha_adapter_params(fixture->cells[i].adapter),
+                   params_bytes(fixture, i));
+}
+
 void keep(const struct fixture *fixture, int i, struct trained *trained)
 {
-    size_t bytes = params_bytes(fixture, i);
-
-    trained->params[i] = ha_calloc((int64_t)bytes, 1);
-    assert_non_null(trained->params[i]);
-    memcpy(trained->params[i], ha_adapter_params(fixture->cells[i].adapter), bytes);
+    trained->params[i] = params_of_cell(fixture, i);
     trained->losses[i] = fixture->losses[i];
     trained->evals[i] = fixture->evals[i];
 }
@@ -189,8 +191,11 @@ void forget(struct trained *trained)
 
 void assert_same_params(const struct fixture *fixture, const struct trained *alone, int i)
 {
-    if (memcmp(ha_adapter_params(fixture->cells[i].adapter), alone->params[i],
-               params_bytes(fixture, i)) != 0)
+    float *params = params_of_cell(fixture, i);
+    bool same = memcmp(params, alone->params[i], params_bytes(fixture, i)) == 0;
+
+    free(params);
+    if (!same)
         fail_msg("the adapter of %s differs from the one trained alone", plans[i].name);
 }
 

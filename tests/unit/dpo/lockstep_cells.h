@@ -67,6 +67,7 @@ struct trained {
 };
 
 size_t params_bytes(const struct fixture *fixture, int i);
+float *params_of_cell(const struct fixture *fixture, int i); /* new host memory */
 void keep(const struct fixture *fixture, int i, struct trained *trained);
 void forget(struct trained *trained);
 

@@ -21,6 +21,11 @@ struct ha_pair_set random_pair_set(int64_t n, int64_t vocab, uint64_t seed)
         set.offset[3 * i + 2] = set.offset[3 * i + 1] + pairs[i].n_chosen;
         set.offset[3 * i + 3] = set.offset[3 * i + 2] + pairs[i].n_rejected;
         set.row[i] = i;
+        for (int side = 0; side < 2; side++) {
+            int64_t length = pairs[i].n_prompt + (side ? pairs[i].n_rejected : pairs[i].n_chosen);
+
+            set.longest = length > set.longest ? length : set.longest;
+        }
     }
     free(pairs);
     return set;

@@ -529,10 +529,15 @@ static void reference_adapters(void **state)
 static void randomise(struct ha_adapter *adapter, uint64_t seed)
 {
     struct random random = {seed};
-    float *params = ha_adapter_params(adapter);
+    int64_t n = ha_adapter_n_params(adapter);
+    float *params = ha_calloc(n, sizeof(float));
 
-    for (int64_t i = 0; i < ha_adapter_n_params(adapter); i++)
+    assert_non_null(params);
+    for (int64_t i = 0; i < n; i++)
         params[i] = 0.3f * random_uniform(&random);
+    assert_ok(ha_backend_upload(ha_adapter_backend(adapter), ha_adapter_params(adapter), params,
+                                (size_t)n * sizeof(float), &err));
+    free(params);
 }
 
 static void compare_tensors(const struct ha_adapter *adapter, const float *a, const float *b)
@@ -553,7 +558,7 @@ static void compare_tensors(const struct ha_adapter *adapter, const float *a, co
 }
 
 /* Loss and gradients of a window with random A and B, prompts computed once and twice, for every
- * strategy of every family. */
+ * strategy of every family.  In f32: bf16's rounding is larger than what is looked for. */
 static void prompts_once_or_twice(int family, double dropout)
 {
     struct fixture fixture;
@@ -561,6 +566,10 @@ static void prompts_once_or_twice(int family, double dropout)
     double losses[N_CELLS];
 
     set_up(&fixture, family);
+    if (!is_cpu(fixture.backend)) {
+        tear_down(&fixture);
+        skip();
+    }
     fixture.dropout = dropout;
     make_cells(&fixture);
     for (int share = 0; share < 2; share++) {
@@ -636,5 +645,9 @@ int main(void)
                                        .test_func = functions[i % KINDS],
                                        .initial_state = (void *)(uintptr_t)&families[i / KINDS]};
     }
+    /* The emulated device is slow: the family with most to it, every cell alone and together, from
+     * a file of references, interrupted, and from unequal steps. */
+    if (getenv("HA_KERNEL_TEST_BACKEND"))
+        cmocka_set_test_filter("one epoch, qwen 3");
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -166,6 +166,9 @@ static void copies_both_ways(void **state)
     assert_ok(ha_backend_alloc(backend, 16, &memory, &err));
     assert_ok(ha_backend_upload(backend, memory, text, 8, &err));
     assert_ok(ha_backend_copy(backend, (char *)memory + 8, memory, 8, &err));
+    assert_false(ha_backend_copies_weights(backend));
+    assert_int_equal(ha_backend_load_weight(backend, memory, memory, HA_DTYPE_F32, 1, NULL),
+                     -ENOTSUP);
     assert_ok(ha_backend_zero(backend, memory, 8, &err));
     assert_ok(ha_backend_download(backend, back, (char *)memory + 8, 8, &err));
     assert_ok(ha_backend_sync(backend, &err));

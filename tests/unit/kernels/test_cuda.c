@@ -3,6 +3,7 @@
 #include "tests/unit/kernels/support.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -173,6 +174,69 @@ static void copies_and_zeroes(void **state)
     assert_int_equal(back[0], 0);
     assert_ok(ha_backend_import_host(backend, text, 0, &nothing, &err));
     ha_backend_release_host(backend, nothing);
+    ha_backend_free(backend, memory);
+    ha_backend_close(backend);
+}
+
+/* Two columns of a 4 x 3 table of letters into one of rows of two, and back into rows of four; what
+ * lies between stays. */
+static void rows_are_copied(void **state)
+{
+    static const char table[] = "abcdefghijkl", want[] = "bc..ef..hi..kl..";
+    struct ha_backend *backend = open_device(0);
+    char back[16] = "................";
+    void *memory;
+    char *narrow, *wide;
+
+    (void)state;
+    assert_ok(ha_backend_alloc(backend, 64, &memory, &err));
+    narrow = (char *)memory + 16;
+    wide = (char *)memory + 32;
+    assert_ok(ha_backend_upload(backend, memory, table, 12, &err));
+    assert_ok(ha_backend_upload(backend, wide, back, 16, &err));
+    assert_ok(ha_backend_copy_rows(backend, narrow, 2, (char *)memory + 1, 3, 2, 4, &err));
+    assert_ok(ha_backend_copy_rows(backend, wide, 4, narrow, 2, 2, 4, &err));
+    assert_ok(ha_backend_copy_rows(backend, wide, 4, narrow, 2, 0, 4, &err));
+    assert_ok(ha_backend_copy_rows(backend, wide, 4, narrow, 2, 2, 0, &err));
+    assert_ok(ha_backend_download(backend, back, narrow, 8, &err));
+    assert_memory_equal(back, "bcefhikl", 8);
+    assert_ok(ha_backend_download(backend, back, wide, 16, &err));
+    assert_memory_equal(back, want, 16);
+    ha_backend_free(backend, memory);
+    ha_backend_close(backend);
+}
+
+/* Weights of several types side by side in one block, from bytes of any alignment. */
+static void weights_are_loaded_side_by_side(void **state)
+{
+    static const enum ha_dtype types[] = {HA_DTYPE_BF16, HA_DTYPE_F32, HA_DTYPE_F16};
+    static const float values[] = {1.5f, -2.0f, 0.25f};
+    struct ha_backend *backend = open_device(0);
+    unsigned char host[16];
+    uint16_t back[9];
+    void *memory;
+    int64_t held;
+
+    (void)state;
+    assert_true(ha_backend_copies_weights(backend));
+    assert_ok(ha_backend_alloc(backend, sizeof(back), &memory, &err));
+    held = ha_backend_allocated_bytes(backend);
+    for (int k = 0; k < 3; k++) {
+        for (int i = 0; i < 3; i++) {
+            uint16_t half = k ? ha_half_to_f16(values[i]) : ha_half_to_bf16(values[i]);
+
+            if (types[k] == HA_DTYPE_F32)
+                memcpy(host + 1 + 4 * i, &values[i], 4);
+            else
+                memcpy(host + 1 + 2 * i, &half, 2);
+        }
+        assert_ok(ha_backend_load_weight(backend, (uint16_t *)memory + 3 * k, host + 1, types[k], 3,
+                                         &err));
+    }
+    assert_int_equal(ha_backend_allocated_bytes(backend), held);
+    assert_ok(ha_backend_download(backend, back, memory, sizeof(back), &err));
+    for (int i = 0; i < 9; i++)
+        assert_int_equal(back[i], ha_half_to_bf16(values[i % 3]));
     ha_backend_free(backend, memory);
     ha_backend_close(backend);
 }
@@ -386,12 +450,14 @@ static void choices_travel(void **state)
 {
     static float suggested[2][EDGE * EDGE], timed[2][EDGE * EDGE], again[2][EDGE * EDGE];
     struct ha_backend *backend = open_device(0);
+    char untimed[512], fingerprint[512];
     void *blob, *other;
     size_t bytes, other_bytes;
     int64_t held;
     struct ha_error why;
 
     (void)state;
+    snprintf(untimed, sizeof(untimed), "%s", ha_backend_fingerprint(backend));
     for (int i = 0; i < 2; i++)
         multiply(backend, suggested[i], i);
     ha_backend_close(backend);
@@ -411,11 +477,17 @@ static void choices_travel(void **state)
         assert_true(timed[1][i] - suggested[1][i] < 1e-4f && suggested[1][i] - timed[1][i] < 1e-4f);
     }
     assert_int_equal(ha_backend_allocated_bytes(backend), held);
+    ha_backend_time_choices(backend, false);
     assert_ok(ha_backend_export_choices(backend, &blob, &bytes, &err));
+    snprintf(fingerprint, sizeof(fingerprint), "%s", ha_backend_fingerprint(backend));
+    assert_true(strncmp(fingerprint, untimed, strlen(untimed)) == 0);
+    assert_non_null(strstr(fingerprint, ", products "));
     ha_backend_close(backend);
 
     backend = open_device(0);
+    assert_string_equal(ha_backend_fingerprint(backend), untimed);
     assert_ok(ha_backend_import_choices(backend, blob, bytes, &err));
+    assert_string_equal(ha_backend_fingerprint(backend), fingerprint);
     for (int i = 0; i < 2; i++)
         multiply(backend, again[i], i);
     assert_memory_equal(timed, again, sizeof(again));
@@ -461,6 +533,8 @@ int main(void)
         device_only(bytes_come_back),
         device_only(weights_become_bf16),
         device_only(copies_and_zeroes),
+        device_only(rows_are_copied),
+        device_only(weights_are_loaded_side_by_side),
         device_only(memory_is_counted_and_limited),
         device_only(a_full_device_says_so),
         device_only(arguments_are_kept),

@@ -31,13 +31,40 @@ int64_t random_below(struct random *random, int64_t n)
     return (int64_t)(next(random) % (uint64_t)n);
 }
 
-struct ha_backend *open_cpu(int threads)
+static struct ha_backend *open_named(const char *name, int threads)
 {
-    struct ha_backend_options options = {.name = "cpu", .threads = threads};
+    struct ha_backend_options options = {.name = name, .threads = threads};
     struct ha_backend *backend = NULL;
 
     assert_ok(ha_backend_open(&options, &backend, &err));
     return backend;
+}
+
+struct ha_backend *open_cpu(int threads)
+{
+    return open_named("cpu", threads);
+}
+
+struct ha_backend *open_backend(int threads)
+{
+    const char *name = getenv("HA_KERNEL_TEST_BACKEND");
+
+    return open_named(name ? name : "cpu", threads);
+}
+
+bool is_cpu(const struct ha_backend *backend)
+{
+    return strcmp(ha_backend_name(backend), "cpu") == 0;
+}
+
+void *to_host(struct ha_backend *backend, const void *memory, size_t bytes)
+{
+    void *host = ha_calloc((int64_t)bytes, 1);
+
+    assert_non_null(host);
+    assert_ok(ha_backend_download(backend, host, memory, bytes, &err));
+    assert_ok(ha_backend_sync(backend, &err));
+    return host;
 }
 
 struct ha_model_config small_config(enum ha_model_family family)
@@ -136,6 +163,46 @@ static void fill_weights(struct filler *filler, const struct ha_model_config *co
                                         4.0f / sqrtf((float)config->width));
 }
 
+static void import(struct small_model *small, struct ha_matrix *matrix)
+{
+    const void *memory = NULL;
+
+    if (!matrix->data)
+        return;
+    assert_ok(ha_backend_import_weight(small->backend, matrix->data, matrix->dtype,
+                                       matrix->rows * matrix->cols, &memory, &matrix->dtype, &err));
+    matrix->data = (void *)(uintptr_t)memory;
+    small->imported[small->n_imported++] = memory;
+}
+
+static void import_weights(struct small_model *small)
+{
+    enum { MOST_OF_LAYER = 2 * HA_MODULE_COUNT + 4 };
+    struct ha_weights *weights = &small->weights;
+
+    small->imported =
+        ha_calloc(small->config.n_layers * MOST_OF_LAYER + 3, sizeof(*small->imported));
+    assert_non_null(small->imported);
+    import(small, &weights->embedding);
+    import(small, &weights->final_norm);
+    for (int64_t i = 0; i < small->config.n_layers; i++) {
+        struct ha_layer_weights *layer = &weights->layers[i];
+
+        for (int module = 0; module < HA_MODULE_COUNT; module++) {
+            import(small, &layer->linear[module]);
+            import(small, &layer->bias[module]);
+        }
+        import(small, &layer->input_norm);
+        import(small, &layer->post_norm);
+        import(small, &layer->q_norm);
+        import(small, &layer->k_norm);
+    }
+    if (small->config.tied)
+        weights->head = weights->embedding;
+    else
+        import(small, &weights->head);
+}
+
 void small_model_open(struct small_model *small, struct ha_backend *backend,
                       const struct ha_model_config *config, enum ha_dtype dtype, uint64_t seed)
 {
@@ -160,12 +227,16 @@ void small_model_open_rounded(struct small_model *small, struct ha_backend *back
         .base = small->memory, .dtype = dtype, .precision = precision, .random = {seed}};
     fill_weights(&filler, config, &small->weights);
     small->weights.bytes = (int64_t)filler.used;
+    import_weights(small);
     assert_ok(ha_model_create(backend, config, &small->weights, &small->model, &err));
 }
 
 void small_model_close(struct small_model *small)
 {
     ha_model_destroy(small->model);
+    for (int64_t i = 0; i < small->n_imported; i++)
+        ha_backend_release_host(small->backend, small->imported[i]);
+    free(small->imported);
     free(small->weights.layers);
     free(small->memory);
 }

@@ -5,6 +5,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
@@ -33,13 +34,22 @@ int64_t random_below(struct random *random, int64_t n);
 /* The CPU backend with this many threads. */
 struct ha_backend *open_cpu(int threads);
 
+/* The backend that HA_KERNEL_TEST_BACKEND names, as in the tests of kernels; the CPU without it. */
+struct ha_backend *open_backend(int threads);
+bool is_cpu(const struct ha_backend *backend);
+
+/* Bytes of a backend's memory, in new host memory. */
+void *to_host(struct ha_backend *backend, const void *memory, size_t bytes);
+
 /* A model with random weights of about unit gain. */
 struct small_model {
     struct ha_backend *backend;
     struct ha_model_config config;
     struct ha_weights weights;
     struct ha_model *model;
-    void *memory;
+    void *memory;          /* the weights on the host */
+    const void **imported; /* and as the backend reads them */
+    int64_t n_imported;
 };
 
 /* 4 layers, width 24, grouped heads, QK-norm or biases as the family has them. */

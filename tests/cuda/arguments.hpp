@@ -1,0 +1,48 @@
+/* arguments.hpp - every pointer that a launch gives to a kernel is one that the device can see */
+#ifndef HA_TESTS_CUDA_ARGUMENTS_HPP
+#define HA_TESTS_CUDA_ARGUMENTS_HPP
+
+#include "kernels/cuda/attention_launch.h"
+#include "kernels/cuda/launch.h"
+#include "tests/cuda/device_memory.hpp"
+
+namespace emulator
+{
+
+template <typename... T> void check_arguments(const char *kernel, const T &...arguments);
+
+template <typename T> void check_argument(const char *kernel, T *argument)
+{
+    expect_visible(kernel, argument);
+}
+
+/* Numbers, and structs of numbers. */
+template <typename T> void check_argument(const char *, const T &)
+{
+}
+
+inline void check_argument(const char *kernel, const ha_cuda_head_chunk &c)
+{
+    check_arguments(kernel, c.logits, c.targets, c.logp, c.logsumexp, c.entropy, c.mean_logit,
+                    c.logsumexp2, c.argmax, c.fault_word);
+}
+
+inline void check_argument(const char *kernel, const ha_cuda_attention &c)
+{
+    check_arguments(kernel, c.q, c.k, c.v, c.query_tiles, c.key_tiles, c.ranges, c.out, c.logsumexp,
+                    c.dout, c.delta, c.dq, c.dk, c.dv);
+}
+
+inline void check_argument(const char *kernel, const ha_cuda_decode &c)
+{
+    check_arguments(kernel, c.out, c.q, c.caches, c.partial);
+}
+
+template <typename... T> void check_arguments(const char *kernel, const T &...arguments)
+{
+    (check_argument(kernel, arguments), ...);
+}
+
+} // namespace emulator
+
+#endif
