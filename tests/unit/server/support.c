@@ -62,6 +62,15 @@ static void on_stored(void *context, const char *sha256)
     snprintf(b->stored[b->stored_count++], 65, "%s", sha256);
 }
 
+static void on_not_stored(void *context, const char *sha256, const struct ha_error *why)
+{
+    struct bench *b = context;
+
+    assert_int_equal(strlen(sha256), 64);
+    assert_int_equal(strncmp(ha_error_text(why), "not stored: ", 12), 0);
+    b->not_stored_count++;
+}
+
 static void on_orphan(void *context, const char *sha256)
 {
     struct bench *b = context;
@@ -108,6 +117,7 @@ static void start(struct bench *b)
         .files_endpoint = "inproc://files"};
     struct ha_coordinator_hooks hooks = {.send = on_send,
                                          .artifact_stored = on_stored,
+                                         .artifact_not_stored = on_not_stored,
                                          .artifact_orphan = on_orphan,
                                          .disk_full = on_full,
                                          .snapshot_copied = on_snapshot,

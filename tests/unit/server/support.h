@@ -28,7 +28,7 @@ struct bench {
     struct sent sent[SENT_LIMIT]; /* not yet looked at */
     int count;
     char stored[ARTIFACT_LIMIT][65], orphans[ARTIFACT_LIMIT][65];
-    int stored_count, orphan_count, full_count;
+    int stored_count, not_stored_count, orphan_count, full_count;
     int64_t snapshot_number; /* the newest copy of the database, and where it is */
     char snapshot_path[128];
     int snapshots, snapshots_ended;

@@ -171,6 +171,21 @@ static void a_turn_that_cannot_be_stored_did_not_happen(void **state)
     bench_expect_sweep(b, CLIENT, "cancelled");
 }
 
+static void who_uploads_is_told_that_nothing_was_stored(void **state)
+{
+    struct bench *b = *state;
+
+    signal(SIGXFSZ, SIG_IGN);
+    limit_files(1024);
+    bench_artifact(b, MODEL_DIGEST);
+    limit_files(RLIM_INFINITY);
+    assert_int_equal(b->stored_count, 0);
+    assert_int_equal(b->not_stored_count, 1);
+    bench_artifact(b, MODEL_DIGEST); /* it asks again */
+    assert_int_equal(b->stored_count, 1);
+    assert_int_equal(b->not_stored_count, 1);
+}
+
 static void one_bad_request_does_not_stop_the_others(void **state)
 {
     struct bench *b = *state;
@@ -220,6 +235,7 @@ int main(void)
         CASE(a_key_of_another_role_cannot_say_hello),
         CASE(unknown_messages_are_answered),
         CASE(a_turn_that_cannot_be_stored_did_not_happen),
+        CASE(who_uploads_is_told_that_nothing_was_stored),
         CASE(one_bad_request_does_not_stop_the_others),
         CASE(nothing_is_said_before_the_commit),
     };
