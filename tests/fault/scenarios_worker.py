@@ -101,12 +101,14 @@ def hangs(test):
 
 @scenario("15a", "a second worker of the same name on the same machine takes over")
 def same_name(test):
-    c = test.cluster(step_ms=200)
+    c = test.cluster(step_ms=500)
     first, _ = c.start_all()
     c.wait_training()
     second = c.start_worker("w1", work_dir=c.dir / "second", log="w1-second")
     until(30, lambda: first.said("took the name"), "the first is told why")
+    told = time.monotonic()
     until(30, lambda: not first.children(), "the first stops its attempt")
+    expect(time.monotonic() - told < 10, "it stops at a checkpoint, not at its end")
     c.wait_done()
     expect(second.alive(), "the second is alive")
     test.verify(c)

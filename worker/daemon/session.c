@@ -386,6 +386,17 @@ static void reject(struct session *session, struct attempt *attempt, const char 
     session_fail(session, attempt, text, now_ms);
 }
 
+/* Whoever has the name has the leases.  What an earlier process left is kept: it may have had
+ * them. */
+static void lose_name(struct session *session)
+{
+    for (struct attempt *attempt = session->attempts, *next; attempt; attempt = next) {
+        next = attempt->next;
+        if (!attempt->recovered)
+            session_end_epoch(session, attempt, "another process has this worker's name");
+    }
+}
+
 static void take_error(struct session *session, const struct ha_wire_message *message,
                        int64_t now_ms)
 {
@@ -406,6 +417,8 @@ static void take_error(struct session *session, const struct ha_wire_message *me
     }
     if (about_hello)
         session->next_beat_ms = now_ms + REFUSED_MS;
+    if (about_hello && error->code == EADDRINUSE)
+        lose_name(session);
     if (session->last_note && strcmp(session->last_note, error->text) == 0)
         return;
     session_set_text(&session->last_note, error->text);

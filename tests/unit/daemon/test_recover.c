@@ -124,7 +124,14 @@ static void on_delivered(void *context, const struct attempt_id *id, int64_t num
     n_delivered = number;
 }
 
+static void on_stop(void *context, const struct attempt_id *id)
+{
+    (void)context;
+    say("stop %llu\n", (unsigned long long)id->job);
+}
+
 static const struct session_effects effects = {.send = on_send,
+                                               .stop = on_stop,
                                                .files_endpoint = on_text,
                                                .start = on_start,
                                                .upload = on_upload,
@@ -335,6 +342,28 @@ static void drops_what_was_kept_when_the_lease_is_over(void **state)
     assert_true(session_is_empty(session));
 }
 
+/* Whoever has the name has the leases: what runs is stopped, what was kept waits. */
+static void stops_when_another_has_its_name(void **state)
+{
+    const struct attempt_id id = id_of(1, 4);
+    const struct session_kept kept = {&kept_metric, NULL};
+
+    (void)state;
+    assert_int_equal(session_recover(session, &id, &kept, 1, now, NULL), 0);
+    tick(0);
+    hello_reply();
+    grant(2, 5);
+    trace[0] = '\0';
+    for (int i = 0; i < 2; i++) {
+        receive((struct ha_wire_message){
+            .kind = HA_WIRE_ERROR,
+            .request_id = last_request,
+            .body.error = {.code = i == 0 ? EPROTO : EADDRINUSE, .text = "another process"}});
+    }
+    EXPECT("hello kept 1\nstop 2\n");
+    assert_false(session_is_empty(session));
+}
+
 static void an_attempt_that_died_with_its_daemon_is_lost(void **state)
 {
     const struct attempt_id id = id_of(1, 4);
@@ -358,6 +387,7 @@ int main(void)
         TEST(uploads_the_log_before_the_end),
         TEST(tells_what_an_earlier_process_kept),
         TEST(drops_what_was_kept_when_the_lease_is_over),
+        TEST(stops_when_another_has_its_name),
         TEST(an_attempt_that_died_with_its_daemon_is_lost),
     };
 
