@@ -14,6 +14,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/error.h"
+#include "common/base/path.h"
 #include "common/net/loop.h"
 #include "worker/daemon/preflight.h"
 
@@ -99,7 +100,6 @@ int main(void)
         "*) : >$CUDA_VISIBLE_DEVICES;;\n"
         "esac\n";
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_all), cmocka_unit_test(test_hangs)};
-    char command[64];
     FILE *file;
     int failed;
 
@@ -116,6 +116,5 @@ int main(void)
         return 1;
     failed = cmocka_run_group_tests(tests, NULL, NULL);
     ha_loop_destroy(loop);
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command) != 0 || failed;
+    return ha_path_remove_tree(folder, NULL) < 0 || failed;
 }
