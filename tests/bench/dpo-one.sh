@@ -2,7 +2,7 @@
 # DPO of a 20M model on 512 hh-rlhf pairs, one strategy, against TRL + PEFT on the CPU
 #
 # HA_ORACLE_PYTHON names a Python with the oracles, HA_TEST_DATA the folder that has hh-rlhf.
-# HA_BENCH_PAIRS: 512.  HA_BENCH_PEER_PAIRS: the first ones, for TRL and the ratio (all).
+# HA_BENCH_PAIRS: 512.  HA_BENCH_PEER_PAIRS: for TRL and the ratio, even by length (all).
 # HA_BENCH_BY: wall or processor, the time that the ratio is of (wall).
 # HA_THREADS: 2, for both sides.  TRL needs about half an hour for it on two cores.
 set -eu

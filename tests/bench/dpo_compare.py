@@ -6,9 +6,9 @@ are not counted. Every strategy is a training of its own for TRL; ours trains th
 
 TRL's rows: the paper's settings in fp32 and in bf16 (gradient checkpointing, as TRL does by default),
 and tuned: length-sorted batches, cached references, no checkpointing, the faster dtype. The ratio is
-against the faster of the first two. TRL may be given fewer pairs, the first ones; ours then trains
-on those too, and the ratios are of the same pairs, as pairs differ in length. Beside the wall clock
-stands processor time, which other work on the machine disturbs less; the ratio is of that where
+against the faster of the first two. TRL may be given fewer pairs, evenly taken by length from all;
+ours then trains on those too, and the ratios are of the same pairs. Beside the wall clock stands
+processor time, which other work on the machine disturbs less; the ratio is of that where
 --by processor is given.
 """
 
@@ -20,8 +20,10 @@ import subprocess
 import sys
 import tempfile
 
+import numpy as np
+
 from jobs import blocks, run_job
-from small_model import make_model, make_tokenizer, read_pairs
+from small_model import longest, make_model, make_tokenizer, read_pairs
 
 HERE = pathlib.Path(__file__).resolve().parent
 LOSS_LIMIT = 1e-3      # of the mean loss of a step, fp32 against fp32
@@ -57,6 +59,10 @@ class Bench:
         model = make_model(tokenizer)
         model.save_pretrained(self.model)
         tokenizer.save_pretrained(self.model)
+        self.same = args.data
+        if args.peer_pairs < args.pairs:
+            self.same = self.scratch / "sample.jsonl"
+            write_sample(pairs, args.pairs, args.peer_pairs, tokenizer, self.same)
         self.layers = blocks(model.config.num_hidden_layers)
         matrices = sum(weight.numel() for name, weight in model.named_parameters()
                        if weight.ndim == 2 and "embed" not in name)
@@ -78,13 +84,13 @@ class Bench:
              "--set", "train.init_seed=42"], check=True, capture_output=True)
         return out
 
-    def ours(self, strategies, name, pairs):
+    def ours(self, strategies, name, data, pairs):
         """A job from the end of loading on."""
         settings = {"data": {**SETTINGS["data"], "train_samples": pairs},
                     "train": SETTINGS["train"]}
         done = run_job(self.args.program, self.scratch / name, {
             "kind": "train", "model": {"name": "bench", "path": str(self.model), "template": "hh"},
-            "data": {"train": [str(self.args.data)], "eval": []}, "settings": settings,
+            "data": {"train": [str(data)], "eval": []}, "settings": settings,
             "threads": self.args.threads, "backend": "cpu",
             "cells": [{"id": index + 1, "name": strategy, "layers": list(self.layers[strategy]),
                        "adapter": None, "checkpoint": None}
@@ -105,7 +111,7 @@ class Bench:
         for index, strategy in enumerate(strategies):
             out = subprocess.run(
                 [sys.executable, HERE / "dpo_trl.py", "--model", self.model, "--data",
-                 self.args.data, "--pairs", str(self.args.peer_pairs), "--adapter",
+                 self.same, "--pairs", str(self.args.peer_pairs), "--adapter",
                  self.initial_adapter(strategy), "--form", form, "--dtype", dtype, "--threads",
                  str(self.args.threads)], check=True, capture_output=True, text=True).stdout
             said = json.loads(out.splitlines()[-1])
@@ -113,6 +119,18 @@ class Bench:
             processor += said["processor"] + (said["reference_processor"] if index == 0 else 0)
             losses[strategy] = said["losses"]
         return Result(self.args.peer_pairs * len(strategies), wall, processor, losses)
+
+
+def write_sample(pairs, n_all, n_sample, tokenizer, path):
+    """n_sample of the n_all pairs that data.seed draws: one of each stretch of their order by length."""
+    drawn = [pairs[i] for i in np.random.default_rng(SETTINGS["data"]["seed"])
+             .permutation(len(pairs))[:n_all]]
+    drawn.sort(key=lambda pair: longest(pair, tokenizer))
+    sample = [drawn[(2 * i + 1) * n_all // (2 * n_sample)] for i in range(n_sample)]
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in sample))
+    means = [sum(longest(pair, tokenizer) for pair in some) / len(some) for some in (drawn, sample)]
+    print(f"{n_sample} pairs with longer sides of {means[1]:.0f} tokens on average stand for "
+          f"{n_all} of {means[0]:.0f}", flush=True)
 
 
 def check_losses(mine, theirs):
@@ -133,7 +151,7 @@ def main():
     parser.add_argument("--data", type=pathlib.Path, required=True, help="hh-rlhf JSON Lines")
     parser.add_argument("--strategies", required=True, help="full, or local,mid,global,full")
     parser.add_argument("--pairs", type=int, default=512)
-    parser.add_argument("--peer-pairs", type=int, help="the first pairs, that TRL trains on; all")
+    parser.add_argument("--peer-pairs", type=int, help="those of TRL, even by length; all")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--by", choices=["wall", "processor"], default="wall")
     args = parser.parse_args()
@@ -153,9 +171,9 @@ def main():
         def times(result):
             return ours.rate(args.by) / result.rate(args.by)
 
-        ours = bench.ours(strategies, "ours", args.peer_pairs)
+        ours = bench.ours(strategies, "ours", bench.same, args.peer_pairs)
         if args.peer_pairs < args.pairs:
-            row("all pairs: " + kind, bench.ours(strategies, "all", args.pairs))
+            row("all pairs: " + kind, bench.ours(strategies, "all", args.data, args.pairs))
         row(kind, ours)
         paper = {dtype: row(f"TRL, the paper's settings, {dtype}",
                             bench.trl(strategies, "paper", dtype)) for dtype in ("fp32", "bf16")}

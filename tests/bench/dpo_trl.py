@@ -24,7 +24,7 @@ from transformers import (AutoModelForCausalLM, PreTrainedTokenizerFast, Printer
                           TrainerCallback)
 from trl import DPOConfig, DPOTrainer
 
-from small_model import read_pairs
+from small_model import longest, read_pairs
 
 SEED = 42
 
@@ -77,10 +77,7 @@ class TimedTrainer(DPOTrainer):
 
 def by_length(rows, tokenizer):
     """Longest first: neighbours need the least padding, and memory shows its peak at once."""
-    def length(row):
-        return max(len(tokenizer(row.get("prompt", "") + row[side])["input_ids"])
-                   for side in ("chosen", "rejected"))
-    return sorted(rows, key=length, reverse=True)
+    return sorted(rows, key=lambda row: longest(row, tokenizer), reverse=True)
 
 
 def settings_of(args):

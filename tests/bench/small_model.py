@@ -27,6 +27,12 @@ def read_pairs(path):
         return [json.loads(line) for line in lines]
 
 
+def longest(pair, tokenizer):
+    """Tokens of a pair's longer side, prompt included."""
+    return max(len(tokenizer(pair.get("prompt", "") + pair[side])["input_ids"])
+               for side in ("chosen", "rejected"))
+
+
 def make_tokenizer(pairs):
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
