@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@
 #include "common/net/socket.h"
 #include "proto/wire.h"
 #include "worker/daemon/daemon.h"
+#include "worker/daemon/journal.h"
 
 enum { WAIT_MS = 15000, MAX_FILES = 16, FILE_BYTES = 1 << 16 };
 
@@ -527,6 +529,35 @@ static void loses_its_attempts_when_it_is_killed(void **state)
     RUN_UNTIL(hub.phase[0] == '\0');
 }
 
+static int see_end(void *context, const struct ha_wire_attempt_event *event, const char *path)
+{
+    (void)path;
+    *(bool *)context |= event->kind == HA_WIRE_ATTEMPT_EVENT_END;
+    return 0;
+}
+
+/* Whether the journal of the one attempt has its end; of a copy, as the daemon is writing. */
+static bool wrote_down_the_end(void)
+{
+    char *pattern = ha_path_join(folder, "*/*/" JOURNAL_FILE);
+    char *seen = ha_path_join(folder, "seen"), *copy = ha_path_join(seen, JOURNAL_FILE);
+    struct journal *journal;
+    glob_t found;
+    bool end = false;
+
+    (void)mkdir(seen, 0700);
+    if (glob(pattern, 0, NULL, &found) == 0) {
+        if (ha_file_copy(found.gl_pathv[0], copy, 0600, NULL) == 0 &&
+            journal_open(seen, see_end, &end, &journal, NULL) == 0)
+            journal_destroy(journal);
+        globfree(&found);
+    }
+    free(copy);
+    free(seen);
+    free(pattern);
+    return end;
+}
+
 static void results_outlive_their_daemon(void **state)
 {
     (void)state;
@@ -551,9 +582,8 @@ static void results_outlive_their_daemon(void **state)
         assert_int_equal(ha_file_write(go, "", 0, 0600, NULL), 0);
         free(go);
     }
-    while (!is_gone(attempt_pid()))
+    while (!wrote_down_the_end())
         usleep(10000);
-    usleep(200000); /* the daemon hears of it, and writes it down */
     kill(worker, SIGKILL);
     waitpid(worker, NULL, 0);
     open_hub();
