@@ -245,11 +245,11 @@ static bool get_entry(const uint8_t *from, struct ha_cuda_choice *ret_choice)
                                   bytes[7]};
     for (int i = 0; i < HA_CUDA_ALGORITHM_WORDS; i++)
         ret_choice->algorithm[i] = get_number(bytes + 8 + 8 * i, 8);
-    ret_choice->timed = (uint8_t)timed;
+    ret_choice->timed = 1;
     return p->rows > 0 && p->cols > 0 && p->depth > 0 && p->in <= HA_DTYPE_F16 &&
            p->out <= HA_DTYPE_BF16 && p->transpose_a <= 1 && p->transpose_b <= 1 &&
            is_alignment(p->align_a) && is_alignment(p->align_b) && is_alignment(p->align_c) &&
-           p->accumulate <= 1 && timed <= 1;
+           p->accumulate <= 1 && timed == 1;
 }
 
 /* The head and the check sum; the number of entries fits the size. */

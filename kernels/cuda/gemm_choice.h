@@ -10,7 +10,7 @@
  * The blob, little endian: "HACUGEMM", u32 version, u32 length of the kind, u32 number
  * of entries, the kind, the entries in ascending order of their keys, SHA-256 of all
  * before it.  An entry: i64 rows, cols, depth, u8 in, out, transpose_a, transpose_b,
- * align_a, align_b, align_c, accumulate, u64 algorithm[8], u8 timed, 7 zero bytes. */
+ * align_a, align_b, align_c, accumulate, u64 algorithm[8], u8 1 (it was timed), 7 zero bytes. */
 #ifndef HA_KERNELS_CUDA_GEMM_CHOICE_H
 #define HA_KERNELS_CUDA_GEMM_CHOICE_H
 

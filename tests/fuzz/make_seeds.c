@@ -92,7 +92,7 @@ static void make_choices(const char *folder)
                                                     .align_b = 8,
                                                     .align_c = 16},
                                         .algorithm = {1, 2, 3},
-                                        .timed = i == 1};
+                                        .timed = 1};
 
         FUZZ_CHECK(ha_cuda_choices_put(&choices, &choice, NULL) == 0);
     }
