@@ -128,15 +128,20 @@ for suite in $suites; do
         fi
         ;;
     integration)
+        # As many at a time as there are processors: most of a script is waiting.
         if build build/test; then
+            ls tests/integration/*.sh | grep -v /lib.sh |
+                HA_BUILD=$root/build/test xargs -P "$(nproc)" -I SCRIPT sh -c \
+                    'name=$(basename SCRIPT .sh)
+                     sh SCRIPT >build/$name.results 2>build/$name.log
+                     echo $? >build/$name.status'
             for script in tests/integration/*.sh; do
                 [ "$(basename "$script")" = lib.sh ] && continue
                 name=$(basename "$script" .sh)
-                HA_BUILD=$root/build/test sh "$script" >"build/$name.results" 2>"build/$name.log"
-                status=$?
                 count "build/$name.results"
-                if [ $status -ne 0 ] && ! grep -q '^not ok ' "build/$name.results"; then
-                    fail "$name (exit code $status)"
+                if [ "$(cat "build/$name.status")" != 0 ] &&
+                    ! grep -q '^not ok ' "build/$name.results"; then
+                    fail "$name (exit code $(cat "build/$name.status"))"
                 fi
                 grep -q '^not ok ' "build/$name.results" && tail -n 40 "build/$name.log"
             done
