@@ -333,18 +333,6 @@ int ha_fuse_place(const struct ha_fuse_group *group, const int64_t *set_of, int6
     return 0;
 }
 
-int64_t ha_fuse_bytes(const struct ha_fuse_group *group, const int64_t *set_of, int64_t set)
-{
-    struct set sum = {0};
-
-    if (group->cells[0].shared_bytes <= 0)
-        return 0;
-    for (int64_t i = 0; i < group->count; i++)
-        if (set_of[i] == set)
-            put(&sum, &group->cells[i], 0);
-    return group->cells[0].shared_bytes + sum.pass_bytes + sum.bytes;
-}
-
 /* ---- what cells need ------------------------------------------------------------------ */
 
 void ha_fuse_model_read(const struct ha_json *plan, int64_t layers, struct ha_fuse_model *ret_model)

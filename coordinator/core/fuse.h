@@ -69,9 +69,6 @@ int64_t ha_fuse_choose(const struct ha_fuse_group *group, int64_t devices, int64
 int ha_fuse_place(const struct ha_fuse_group *group, const int64_t *set_of, int64_t sets,
                   int64_t devices, int64_t *device_of, double *ret_finish);
 
-/* Bytes of one set; 0: not known. */
-int64_t ha_fuse_bytes(const struct ha_fuse_group *group, const int64_t *set_of, int64_t set);
-
 /* What a model's cells need, as `ha-attempt plan --json` tells it: FLOPs of a pair. */
 struct ha_fuse_model {
     int64_t layers;

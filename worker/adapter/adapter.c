@@ -241,23 +241,6 @@ int ha_adapter_init(struct ha_adapter *adapter, uint64_t seed, struct ha_error *
     return r;
 }
 
-static bool same_settings(const struct ha_adapter *a, const struct ha_adapter *b)
-{
-    return a->n_params == b->n_params && a->settings.rank == b->settings.rank &&
-           a->scale == b->scale && a->settings.modules == b->settings.modules &&
-           a->settings.n_layers == b->settings.n_layers &&
-           memcmp(a->layers, b->layers, (size_t)a->settings.n_layers * sizeof(int64_t)) == 0 &&
-           memcmp(&a->geometry, &b->geometry, sizeof(a->geometry)) == 0;
-}
-
-int ha_adapter_copy(struct ha_adapter *to, const struct ha_adapter *from, struct ha_error *err)
-{
-    if (to->backend != from->backend || !same_settings(to, from))
-        return ha_error_set(err, EINVAL, "adapters of different settings cannot be copied");
-    return ha_backend_copy(to->backend, to->params, from->params,
-                           (size_t)from->n_params * sizeof(float), err);
-}
-
 const struct ha_adapter_settings *ha_adapter_settings(const struct ha_adapter *adapter)
 {
     return &adapter->settings;

@@ -85,9 +85,6 @@ void ha_adapter_destroy(struct ha_adapter *adapter);
  * initialisation (reference: numerics, section 3.1). */
 int ha_adapter_init(struct ha_adapter *adapter, uint64_t seed, struct ha_error *err);
 
-/* Make A and B those of the other adapter; settings must be equal (-EINVAL). */
-int ha_adapter_copy(struct ha_adapter *to, const struct ha_adapter *from, struct ha_error *err);
-
 const struct ha_adapter_settings *ha_adapter_settings(const struct ha_adapter *adapter);
 const struct ha_adapter_geometry *ha_adapter_geometry(const struct ha_adapter *adapter);
 struct ha_backend *ha_adapter_backend(const struct ha_adapter *adapter);

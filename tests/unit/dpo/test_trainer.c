@@ -515,7 +515,8 @@ static void reference_adapter(void **state)
     trainer = make_trainer(&fixture, &fixture.cell, 1);
     memcpy(base_hash, ha_dpo_trainer_plan_hash(trainer), sizeof(base_hash));
     ha_dpo_trainer_destroy(trainer);
-    assert_ok(ha_adapter_copy(copy, adapter, &err));
+    assert_ok(ha_backend_copy(fixture.backend, ha_adapter_params(copy), ha_adapter_params(adapter),
+                              (size_t)ha_adapter_n_params(copy) * sizeof(float), &err));
     fixture.job.reference = copy;
     trainer = make_trainer(&fixture, &fixture.cell, 1);
     assert_string_not_equal(base_hash, ha_dpo_trainer_plan_hash(trainer));
