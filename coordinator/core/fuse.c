@@ -52,7 +52,7 @@ struct division {
 
 static int64_t most_cells(const struct ha_fuse_group *group)
 {
-    bool known = group->memory_bytes > 0 && group->cells[0].shared_bytes > 0;
+    bool known = !group->blind && group->memory_bytes > 0 && group->cells[0].shared_bytes > 0;
 
     return known ? HA_FUSE_CELLS : HA_FUSE_CELLS_BLIND;
 }

@@ -52,7 +52,8 @@ struct ha_fuse_need {
 struct ha_fuse_group {
     const struct ha_fuse_need *cells;
     int64_t count;        /* at least 1 */
-    int64_t memory_bytes; /* of a device; 0: not known */
+    int64_t memory_bytes; /* of the smallest device; 0: not known */
+    bool blind;           /* a set may go to a device whose memory is not known */
     enum ha_fuse_mode mode;
     const double *speeds; /* of the devices, all > 0, the fastest first; NULL: equal, 1 each */
 };

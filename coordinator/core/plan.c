@@ -159,8 +159,6 @@ static void count_free(struct maker *m)
 /* What is free for jobs of one kind. */
 static void count_kind(struct maker *m, struct kind *kind)
 {
-    bool known = true;
-
     for (int64_t w = 0; w < m->snapshot->worker_count; w++) {
         const struct ha_plan_worker *worker = &m->snapshot->workers[w];
 
@@ -170,12 +168,11 @@ static void count_kind(struct maker *m, struct kind *kind)
             continue;
         kind->slots += worker->slots - m->used[w];
         kind->devices += m->idle[w];
-        known = known && worker->memory_bytes > 0;
-        if (kind->memory_bytes == 0 || worker->memory_bytes < kind->memory_bytes)
+        if (worker->memory_bytes == 0)
+            kind->blind = true;
+        else if (kind->memory_bytes == 0 || worker->memory_bytes < kind->memory_bytes)
             kind->memory_bytes = worker->memory_bytes;
     }
-    if (!known)
-        kind->memory_bytes = 0;
 }
 
 static int64_t kind_of(struct maker *m, const struct ha_fit *fit)
@@ -382,6 +379,7 @@ static struct ha_fuse_group fuse_group(const struct maker *m, const struct group
     return (struct ha_fuse_group){.cells = &m->needs[group->begin],
                                   .count = group->count,
                                   .memory_bytes = m->kinds[group->kind].memory_bytes,
+                                  .blind = m->kinds[group->kind].blind,
                                   .mode = group->first->fuse,
                                   .speeds = &m->given_speeds[group->begin]};
 }

@@ -50,7 +50,8 @@ struct kind {
     const struct ha_fit *fit;
     bool *fits;             /* per worker that takes work and had a free slot */
     int64_t slots, devices; /* that are free */
-    int64_t memory_bytes;   /* the least of the workers with free slots; 0: not known */
+    int64_t memory_bytes;   /* the least of the workers with free slots; 0: of none is it known */
+    bool blind;             /* of some it is not */
 };
 
 struct maker {

@@ -312,6 +312,7 @@ static void on_starts(struct sim *s, int32_t w)
     worker->instance++;
     worker->dead = worker->lost = false;
     worker->connected = true;
+    worker->heard_ms = s->now_ms;
     sim_touch(s, w);
     sim_at(s, s->now_ms + (int64_t)sim_random(s, AGAIN_MS), SIM_DIES, w, 0, 0);
 }
@@ -321,6 +322,7 @@ static void on_back(struct sim *s, int32_t w)
     struct sim_worker *worker = &s->workers[w];
 
     worker->cut = worker->lost = false;
+    worker->heard_ms = s->now_ms;
     sim_touch(s, w);
     for (int i = 0; i < SIM_RUNS_MAX; i++) {
         struct sim_run *run = &worker->runs[i];
@@ -347,7 +349,7 @@ static void fail_worker(struct sim *s, int32_t w, bool dies)
     }
     worker->dead = dies;
     worker->cut = !dies;
-    worker->heard_ms = s->now_ms;
+    worker->heard_ms = worker->gone_ms = s->now_ms;
     worker->back_ms = s->now_ms + for_ms;
     sim_at(s, worker->back_ms, dies ? SIM_STARTS : SIM_BACK, w, 0, 0);
 }
@@ -372,8 +374,12 @@ void sim_tick(struct sim *s)
 {
     for (int32_t w = 0; w < s->options.workers; w++) {
         struct sim_worker *worker = &s->workers[w];
+        enum ha_liveness liveness = ha_lease_liveness(&s->rules, worker->heard_ms, s->now_ms);
 
+        if (!worker->lost)
+            sim_check_lease(s, w, liveness);
         if (!worker->dead && !worker->cut) {
+            worker->heard_ms = s->now_ms;
             s->changed = s->changed || !worker->connected;
             if (!worker->connected) {
                 worker->connected = true; /* hello again, after a restart */
@@ -381,7 +387,7 @@ void sim_tick(struct sim *s)
             }
             continue;
         }
-        if (!worker->lost && ha_lease_liveness(&s->rules, worker->heard_ms, s->now_ms) == HA_LOST) {
+        if (!worker->lost && liveness == HA_LOST) {
             worker->lost = true;
             sim_touch(s, w);
             lose_all(s, w, true);
@@ -427,6 +433,7 @@ static void restart(struct sim *s)
         sim_touch(s, w);
         s->workers[w].heard_ms = s->now_ms;
     }
+    s->listens_ms = s->now_ms;
     s->counts.restarts++;
     sim_at(s, s->now_ms + 1200000 + (int64_t)sim_random(s, 1200000), SIM_RESTART, -1, 0, 0);
 }
@@ -495,6 +502,7 @@ void sim_handle(struct sim *s, const struct sim_event *e)
         return;
     case SIM_FREEZE:
         s->frozen_until_ms = s->now_ms + FREEZE_MS;
+        sim_at(s, s->now_ms + 900000 + (int64_t)sim_random(s, 900000), SIM_FREEZE, -1, 0, 0);
         return;
     case SIM_RESTART:
         restart(s);

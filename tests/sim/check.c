@@ -79,6 +79,25 @@ void sim_check_worker(const struct sim *s, int32_t w)
         sim_fail(s, "worker %s is lost and holds leases", worker->name);
 }
 
+/* Only silence that the coordinator listened to for a whole lease is a loss, and it is one soon
+ * after. */
+void sim_check_lease(const struct sim *s, int32_t w, enum ha_liveness liveness)
+{
+    const struct sim_worker *worker = &s->workers[w];
+    int64_t since_ms = worker->gone_ms > s->listens_ms ? worker->gone_ms : s->listens_ms;
+    int64_t silent_ms = s->now_ms - since_ms;
+
+    if (!worker->dead && !worker->cut) {
+        if (liveness == HA_LOST)
+            sim_fail(s, "worker %s beats, and its lease is over", worker->name);
+        return;
+    }
+    if (liveness == HA_LOST && silent_ms < s->rules.lost_ms)
+        sim_fail(s, "worker %s is lost after %" PRId64 " ms of silence", worker->name, silent_ms);
+    if (liveness != HA_LOST && silent_ms > s->rules.lost_ms + 2 * s->rules.heartbeat_ms)
+        sim_fail(s, "worker %s is silent for %" PRId64 " ms and not lost", worker->name, silent_ms);
+}
+
 void sim_check_all(const struct sim *s)
 {
     int64_t *used = ha_calloc(s->options.sweeps, sizeof *used), open = 0;
@@ -104,7 +123,13 @@ void sim_check_all(const struct sim *s)
 /* ---- plans --------------------------------------------------------------------------------------
  */
 
-/* The rule in this program's own words. */
+/* The rules in this program's own words. */
+static bool offers(const struct ha_fit *offer, const struct ha_fit *need)
+{
+    return offer->gpus >= need->gpus && offer->gpu_memory_bytes >= need->gpu_memory_bytes &&
+           offer->memory_bytes >= need->memory_bytes && strstr(offer->labels, need->labels);
+}
+
 static bool startable(const struct sim *s, const struct ha_plan_job *job)
 {
     return job->state == HA_JOB_READY && !job->held && !job->expanding &&
@@ -145,7 +170,7 @@ static void check_set(const struct view *v, const struct ha_plan_assignment *a, 
     const struct ha_plan_job *whole = &v->snapshot->jobs[index_of(v, a->job)];
     int64_t bytes = whole->need.shared_bytes + whole->need.pass_bytes;
 
-    if (!worker || !takes_work(worker) || !ha_fit(whole->fit, &worker->offer))
+    if (!worker || !takes_work(worker) || !offers(&worker->offer, whole->fit))
         sim_fail(v->s, "job %" PRId64 " goes to worker %" PRId64 ", which must not get it",
                  a->job - 1, a->worker - 1);
     if (++v->given[a->worker - 1] + worker->used > worker->slots)
@@ -167,6 +192,9 @@ static void check_set(const struct view *v, const struct ha_plan_assignment *a, 
     }
     if (parts > HA_FUSE_CELLS)
         sim_fail(v->s, "%" PRId64 " cells in a job", parts);
+    if (parts > HA_FUSE_CELLS_BLIND && worker->memory_bytes == 0)
+        sim_fail(v->s, "%" PRId64 " cells go to worker %s, whose memory nobody knows", parts,
+                 worker->name);
     if (parts > 1 && worker->memory_bytes > 0 && bytes > worker->memory_bytes)
         sim_fail(v->s, "a job of %" PRId64 " cells does not fit worker %s", parts, worker->name);
 }
@@ -233,7 +261,7 @@ static void check_fairness(const struct view *v)
             continue;
         for (int f = 0; f < SIM_FITS; f++)
             if (waiting[f].priority > job->priority &&
-                ha_fit(waiting[f].fit, &worker_of(v, v->of[j]->worker)->offer))
+                offers(&worker_of(v, v->of[j]->worker)->offer, waiting[f].fit))
                 sim_fail(v->s,
                          "job %" PRId64 " of priority %" PRId64 " goes before priority %" PRId64,
                          job->id - 1, job->priority, waiting[f].priority);
@@ -291,7 +319,7 @@ void sim_check_idle(const struct sim *s, const struct ha_plan_snapshot *snapshot
         if (!takes_work(worker) || worker->used >= worker->slots)
             continue;
         for (int f = 0; f < SIM_FITS; f++) {
-            if (!ha_fit(&s->fits[f], &worker->offer))
+            if (!offers(&worker->offer, &s->fits[f]))
                 continue;
             slot[f] = true;
             device[f] = device[f] || ha_plan_free_devices(worker) > 0;
@@ -313,7 +341,7 @@ void sim_check_stop(const struct sim *s, const struct ha_preempt_running *victim
         if (snapshot->jobs[j].id != job)
             continue;
         if (victim->priority >= snapshot->jobs[j].priority || victim->ran_ms < SIM_MIN_RUN_MS ||
-            !ha_fit(snapshot->jobs[j].fit, &s->workers[victim->worker - 1].offer))
+            !offers(&s->workers[victim->worker - 1].offer, snapshot->jobs[j].fit))
             sim_fail(s, "job %" PRId64 " is stopped for %" PRId64 ", which may not have its place",
                      victim->job - 1, job - 1);
         return;

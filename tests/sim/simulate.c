@@ -34,7 +34,7 @@ static void begin_turn(struct sim *s, int64_t at_ms)
 {
     s->now_ms = at_ms > s->now_ms ? at_ms : s->now_ms;
     if (s->now_ms < s->frozen_until_ms)
-        s->now_ms = s->frozen_until_ms;
+        s->now_ms = s->listens_ms = s->frozen_until_ms;
     if (!ha_lease_renew(&s->rules, s->turn_ended_ms, s->now_ms))
         return;
     for (int64_t w = 0; w < s->options.workers; w++)

@@ -186,7 +186,7 @@ static void make_worker(struct sim *s, int32_t w)
     snprintf(worker->name, sizeof worker->name, "w%d", w);
     worker->slots = 1 + (int64_t)sim_random(s, gpu ? 4 : 2);
     worker->devices = gpu ? worker->slots : 1;
-    worker->memory_bytes = w % 16 == 15 ? 0 : (gpu ? big ? 80ll : 24ll : 16ll) << 30;
+    worker->memory_bytes = w % 8 == 7 ? 0 : (gpu ? big ? 80ll : 24ll : 16ll) << 30;
     if (w % 10 != 9) {
         worker->train_speed = (gpu ? 1e14 : 3e13) * (1 + 0.01 * (double)sim_random(s, 300));
         worker->generate_speed = worker->train_speed / 3;
@@ -210,7 +210,8 @@ static void make_worker(struct sim *s, int32_t w)
 static void make_cells(struct sim *s, struct sim_sweep *sweep, int32_t number, int32_t model,
                        int32_t first, int32_t pairs)
 {
-    static const int64_t adapter_bytes = 200 << 20;
+    /* So that eight to hundreds of them are what a GPU has room for. */
+    int64_t adapter_bytes = (int64_t)(1 + sim_random(s, 8)) << 28;
 
     for (int32_t i = 0; i < 2 * pairs; i++) {
         bool train = i < pairs;

@@ -92,8 +92,8 @@ struct sim_worker {
     int64_t warm[HA_PLAN_WARM];
     int32_t instance;
     bool dead, cut, connected, lost, draining;
-    int64_t heard_ms;
-    int64_t back_ms; /* when the cut is over */
+    int64_t heard_ms;         /* as the coordinator has it */
+    int64_t gone_ms, back_ms; /* since when it is dead or cut off, and until when */
 };
 
 struct sim_sweep {
@@ -130,6 +130,7 @@ struct sim {
     uint64_t order;
     int64_t open; /* jobs that are not final */
     int64_t frozen_until_ms, room_at_ms;
+    int64_t listens_ms; /* since when the coordinator reads without a pause */
     bool changed;
     struct ha_plan_worker *plan_workers; /* of the snapshot */
     struct sim_counts counts;
@@ -168,6 +169,7 @@ void sim_plan(struct sim *s);
 void sim_fail(const struct sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void sim_check_job(const struct sim *s, int32_t job);
 void sim_check_worker(const struct sim *s, int32_t worker);
+void sim_check_lease(const struct sim *s, int32_t worker, enum ha_liveness liveness);
 void sim_check_all(const struct sim *s);
 void sim_check_plan(const struct sim *s, const struct ha_plan_snapshot *snapshot,
                     const struct ha_plan_assignment *assignments, int64_t count);

@@ -281,6 +281,29 @@ static void faster_devices_take_more(void **state)
     assert_int_equal(out[0].worker, 1); /* warm */
 }
 
+/* One of two workers does not tell its memory: what goes to the other one fits it all the same. */
+static void unknown_memory_hides_no_known_one(void **state)
+{
+    struct ha_plan_worker workers[] = {WORKER(1, "small", 1, 0), WORKER(2, "silent", 1, 0)};
+    struct ha_plan_job jobs[20];
+    struct ha_plan_assignment out[20];
+    int64_t count, at_small = 0;
+
+    (void)state;
+    workers[0].memory_bytes = 1000;
+    for (int64_t j = 0; j < 20; j++) {
+        jobs[j] = cell_job(j + 1, 7, 1);
+        jobs[j].need.shared_bytes = 400;
+        jobs[j].need.pass_bytes = 100;
+        jobs[j].need.bytes = 150;
+    }
+    count = plan(workers, 2, jobs, 20, out, 20);
+    for (int64_t i = 0; i < count; i++)
+        at_small += out[i].worker == 1;
+    assert_in_range(at_small, 1, 3);
+    assert_in_range(count - at_small, 1, HA_FUSE_CELLS_BLIND);
+}
+
 static void slots_of_one_cpu_are_one_device(void **state)
 {
     struct ha_plan_worker worker = WORKER(1, "a", 4, 0);
@@ -403,6 +426,7 @@ int main(void)
         cmocka_unit_test(one_slot_takes_the_whole_group),
         cmocka_unit_test(idle_devices_go_where_they_help),
         cmocka_unit_test(faster_devices_take_more),
+        cmocka_unit_test(unknown_memory_hides_no_known_one),
         cmocka_unit_test(slots_of_one_cpu_are_one_device),
         cmocka_unit_test(company_is_waited_for_on_a_busy_device),
         cmocka_unit_test(properties),
