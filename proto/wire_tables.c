@@ -81,6 +81,7 @@ static const struct wire_field device_fields[] = {
     PLAIN(device, ecc_uncorrected, ANY),
     PLAIN(device, state, ANY),
     PLAIN(device, reason, ANY),
+    PLAIN(device, since_ms, COUNT),
 };
 TYPE(device);
 

@@ -91,6 +91,7 @@ struct ha_wire_device {
     int64_t ecc_uncorrected;
     const char *state;  /* "free" | "busy" | "held" (its memory is not free) | "aside" */
     const char *reason; /* of held and aside; of others, what speaks against it */
+    int64_t since_ms;   /* wall clock, when it came into this state; 0: not told */
 };
 
 struct ha_wire_heartbeat {

@@ -34,6 +34,15 @@ static const char *missing_label(const struct ha_fit *need, const struct ha_fit 
     return NULL;
 }
 
+struct ha_fit ha_fit_of_stage(const struct ha_fit *sweep, enum ha_stage_kind kind)
+{
+    struct ha_fit need = *sweep;
+
+    if (kind != HA_STAGE_TRAIN && need.gpus > 1)
+        need.gpus = 1;
+    return need;
+}
+
 bool ha_fit(const struct ha_fit *need, const struct ha_fit *offer)
 {
     size_t length;

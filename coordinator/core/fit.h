@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "coordinator/core/state.h"
+
 struct ha_buffer;
 
 struct ha_fit {
@@ -14,6 +16,10 @@ struct ha_fit {
     int64_t cpus, memory_bytes;
     int64_t gpus, gpu_memory_bytes; /* memory of each */
 };
+
+/* What a stage needs of what its sweep's [resources] ask for: only training uses more than one GPU,
+ * so probes and answers need no worker that has several. */
+struct ha_fit ha_fit_of_stage(const struct ha_fit *sweep, enum ha_stage_kind kind);
 
 /* need NULL or all zero: every worker fits. */
 bool ha_fit(const struct ha_fit *need, const struct ha_fit *offer);

@@ -7,8 +7,9 @@
  * Policy: jobs by priority of their sweep (high first), then in their turn, then
  * first come first served; among sweeps of one priority, the one whose attempts have
  * fewest slots comes next.  A job goes only to a worker that offers what the
- * [resources] of its sweep ask for (fit.h): to an idle device, a faster one, one that
- * already ran its model, the one with most free slots, the first in the snapshot.
+ * [resources] of its sweep ask for (fit.h): to an idle device, a faster one, one without GPUs
+ * that the job would not use, one that already ran its model, the one with most free slots, the
+ * first in the snapshot.
  *
  * Ready jobs of one group may become one job (fuse.h).  How many devices a group
  * gets decides into how many: every group of a priority gets a free slot in
@@ -46,6 +47,8 @@ struct ha_plan_worker {
     double train_speed, generate_speed; /* FLOP/s as measured (speed.h); 0: not known */
     int64_t warm[HA_PLAN_WARM];         /* models that it ran; 0: none */
     struct ha_fit offer;                /* what one attempt may have of it */
+    const char *lacks;   /* which of its GPUs are aside or held, since when and why; NULL: none */
+    int64_t aside, held; /* how many are */
 };
 
 struct ha_plan_job {
@@ -106,11 +109,12 @@ int64_t ha_plan_free_devices(const struct ha_plan_worker *worker);
 
 /* What kind of reason it is. */
 enum ha_why {
-    HA_WHY_NONE,   /* it runs, or is done */
-    HA_WHY_BUSY,   /* what fits is busy */
-    HA_WHY_NEVER,  /* no worker that takes work fits */
-    HA_WHY_NOBODY, /* no worker takes work */
-    HA_WHY_HELD,   /* a person holds it back */
+    HA_WHY_NONE,    /* it runs, or is done */
+    HA_WHY_BUSY,    /* what fits is busy */
+    HA_WHY_NEVER,   /* no worker that takes work fits */
+    HA_WHY_DEVICES, /* GPUs that it would fit are set aside */
+    HA_WHY_NOBODY,  /* no worker takes work */
+    HA_WHY_HELD,    /* a person holds it back */
     HA_WHY_TRAINING,
     HA_WHY_PROBE,
     HA_WHY_ANSWERS,

@@ -5,7 +5,7 @@
 #include "common/base/memory.h"
 #include "coordinator/core/plan_inside.h"
 
-enum { MOST_SLOTS = (1 << 23) - 1 };
+enum { MOST_SLOTS = (1 << 22) - 1 };
 
 static bool is_warm(const struct ha_plan_worker *worker, int64_t model)
 {
@@ -16,9 +16,15 @@ static bool is_warm(const struct ha_plan_worker *worker, int64_t model)
     return false;
 }
 
+/* Whether an attempt of it has no more GPUs than the job uses: others are left to gangs. */
+static bool is_exact(const struct ha_plan_worker *worker, const struct ha_fit *need)
+{
+    return worker->offer.gpus <= (need && need->gpus > 1 ? need->gpus : 1);
+}
+
 /* How good a place the worker is: higher is better, no two are equal.  An idle device beats one
- * that works already, then a faster one a slower, one that has the model, one with more free slots,
- * the first in the snapshot. */
+ * that works already, then a faster one a slower, one without GPUs that the job would not use, one
+ * that has the model, one with more free slots, the first in the snapshot. */
 static uint64_t rank_of(const struct maker *m, const struct want *want, int64_t w)
 {
     const struct ha_plan_worker *worker = &m->snapshot->workers[w];
@@ -28,7 +34,8 @@ static uint64_t rank_of(const struct maker *m, const struct want *want, int64_t 
     if (free_slots > MOST_SLOTS)
         free_slots = MOST_SLOTS;
     return (uint64_t)(m->idle[w] > 0) << 63 | (uint64_t)(HA_PLAN_SLOWEST - level) << 56 |
-           (uint64_t)is_warm(worker, want->model) << 55 | (uint64_t)free_slots << 32 | (uint32_t)~w;
+           (uint64_t)is_exact(worker, m->kinds[want->kind].fit) << 55 |
+           (uint64_t)is_warm(worker, want->model) << 54 | (uint64_t)free_slots << 32 | (uint32_t)~w;
 }
 
 static int64_t worker_of_rank(uint64_t rank)

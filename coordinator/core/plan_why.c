@@ -14,6 +14,9 @@ static const struct {
     [HA_WHY_NEVER] = {"can never run here",
                       "start a worker that offers it (worker.toml), or change [resources] with "
                       "hactl set SWEEP resources.KEY=VALUE"},
+    [HA_WHY_DEVICES] = {"GPUs are set aside",
+                        "mend what the reason names, then hactl workers undrain WORKER; hactl "
+                        "workers shows each GPU"},
     [HA_WHY_NOBODY] = {"nobody works", "start ha-worker, or see hactl workers"},
     [HA_WHY_HELD] = {"held by you", "hactl resume SWEEP"},
     [HA_WHY_TRAINING] = {"waiting for its training", ""},
@@ -41,8 +44,18 @@ const char *ha_why_mend(enum ha_why why)
 struct sight {
     int64_t slots, used, devices; /* of those that fit and take work */
     int64_t unfit, draining, silent;
-    const struct ha_plan_worker *quiet, *drained;
+    int64_t sick; /* that would fit and have a place, but for their GPUs */
+    const struct ha_plan_worker *quiet, *drained, *ill;
 };
+
+/* Whether it would fit if all its GPUs could be had. */
+static bool would_fit(const struct ha_plan_worker *worker, const struct ha_fit *need)
+{
+    struct ha_fit whole = worker->offer;
+
+    whole.gpus += worker->aside + worker->held;
+    return worker->lacks && ha_fit(need, &whole);
+}
 
 static void look(const struct ha_plan_snapshot *s, const struct ha_plan_job *job,
                  struct sight *sight)
@@ -50,7 +63,13 @@ static void look(const struct ha_plan_snapshot *s, const struct ha_plan_job *job
     for (int64_t w = 0; w < s->worker_count; w++) {
         const struct ha_plan_worker *worker = &s->workers[w];
 
-        if (ha_plan_takes_work(worker) && !ha_fit(job->fit, &worker->offer)) {
+        if (ha_plan_takes_work(worker) && would_fit(worker, job->fit) &&
+            (worker->slots == 0 || !ha_fit(job->fit, &worker->offer))) {
+            sight->sick++;
+            /* What nobody has to mend passes by itself. */
+            if (!sight->ill || sight->ill->aside == 0)
+                sight->ill = worker;
+        } else if (ha_plan_takes_work(worker) && !ha_fit(job->fit, &worker->offer)) {
             sight->unfit++;
         } else if (ha_plan_takes_work(worker)) {
             sight->slots += worker->slots;
@@ -83,6 +102,16 @@ static int why_unfit(const struct ha_plan_snapshot *s, const struct ha_plan_job 
     }
     if (r == 0 && sight->unfit > named)
         r = ha_buffer_printf(out, " and %" PRId64 " more", sight->unfit - named);
+    return r;
+}
+
+static int why_sick(const struct sight *sight, struct ha_buffer *out)
+{
+    int r = ha_buffer_printf(out, "worker %s has not the GPUs for it now: %s", sight->ill->name,
+                             sight->ill->lacks);
+
+    if (r == 0 && sight->sick > 1)
+        r = ha_buffer_printf(out, "; and %" PRId64 " more workers", sight->sick - 1);
     return r;
 }
 
@@ -122,6 +151,10 @@ static int why_no_worker(const struct ha_plan_snapshot *s, const struct ha_plan_
         return sight.slots == 1
                    ? ha_buffer_append_text(out, "the only slot is busy")
                    : ha_buffer_printf(out, "all %" PRId64 " slots are busy", sight.slots);
+    }
+    if (sight.sick > 0) {
+        *ret_why = sight.ill->aside > 0 ? HA_WHY_DEVICES : HA_WHY_BUSY;
+        return why_sick(&sight, out);
     }
     *ret_why = sight.unfit > 0 ? HA_WHY_NEVER : HA_WHY_NOBODY;
     return sight.unfit > 0 ? why_unfit(s, job, &sight, out) : why_nobody(&sight, out);

@@ -28,7 +28,8 @@ static struct ha_json *devices_json(const struct ha_wire_worker_row *row)
                        {"memory_used_bytes", device->memory_used_bytes},
                        {"utilisation_percent", device->utilisation_percent},
                        {"temperature_c", device->temperature_c},
-                       {"ecc_uncorrected", device->ecc_uncorrected}};
+                       {"ecc_uncorrected", device->ecc_uncorrected},
+                       {"since_ms", device->since_ms}};
         struct ha_json *item = ha_json_new_object();
 
         r = ha_json_append(json, item);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/hash.h"
 #include "coordinator/core/retry.h"
 #include "coordinator/server/inside.h"
@@ -32,6 +33,33 @@ int64_t ha_server_model_number(const char *digest)
 static int64_t devices_of(const struct ha_member *m)
 {
     return strncmp(m->backend, "cpu", 3) == 0 ? 1 : ha_member_slots(m);
+}
+
+/* Which of its GPUs an attempt cannot have now.  -ENOMEM. */
+static int tell_lacks(struct ha_arena *arena, const struct ha_member *m,
+                      struct ha_plan_worker *worker)
+{
+    const struct ha_wire_heartbeat *beat = m->beat ? &m->beat->body.heartbeat : NULL;
+    const char *text = NULL;
+
+    for (int64_t i = 0; beat && i < beat->n_devices; i++) {
+        const struct ha_wire_device *device = &beat->devices[i];
+        bool aside = strcmp(device->state, "aside") == 0;
+        char stamp[HA_CLOCK_STAMP_BYTES];
+
+        if (!aside && strcmp(device->state, "held") != 0)
+            continue;
+        worker->aside += aside;
+        worker->held += !aside;
+        text = ha_scratch_format(
+            arena, "%s%sGPU %" PRId64 " is %s%s%s: %s", text ? text : "", text ? "; " : "",
+            device->index, aside ? "set aside" : "held", device->since_ms > 0 ? " since " : "",
+            device->since_ms > 0 ? ha_clock_stamp(device->since_ms, stamp) : "", device->reason);
+        if (!text)
+            return -ENOMEM;
+    }
+    worker->lacks = text;
+    return 0;
 }
 
 static int count_used(struct ha_coordinator *c, struct ha_member *m, struct ha_error *err)
@@ -75,6 +103,8 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena, boo
             .train_speed = ha_speed_of(&m->speed, HA_STAGE_TRAIN),
             .generate_speed = ha_speed_of(&m->speed, HA_STAGE_GENERATE),
         };
+        if (all && tell_lacks(arena, m, &workers[count]) < 0)
+            return ha_error_set(err, ENOMEM, "no memory for a plan");
         memcpy(workers[count].warm, m->warm, sizeof m->warm);
         count++;
     }

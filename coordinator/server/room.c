@@ -18,6 +18,11 @@ struct needs {
     bool any;
 };
 
+/* What the jobs of a sweep need; jobs of equal needs share them.  NULL: nothing special. */
+struct fits {
+    const struct ha_fit *train, *other;
+};
+
 static int read_need(void *context, const struct ha_sweep_row *row)
 {
     struct needs *needs = context;
@@ -29,32 +34,43 @@ static int read_need(void *context, const struct ha_sweep_row *row)
     return needs->fit.labels ? 1 : -ENOMEM;
 }
 
+static int read_fits(struct ha_coordinator *c, struct ha_arena *arena, int64_t sweep,
+                     struct fits *fits, struct ha_error *err)
+{
+    struct needs needs = {.arena = arena};
+    int r = ha_store_sweep_each(c->store, sweep, NULL, read_need, &needs, err);
+
+    *fits = (struct fits){NULL, NULL};
+    if (r < 0 || !needs.any)
+        return r;
+    fits->train = ha_scratch_copy(arena, &needs.fit, sizeof needs.fit);
+    needs.fit = ha_fit_of_stage(&needs.fit, HA_STAGE_GENERATE);
+    fits->other = ha_scratch_copy(arena, &needs.fit, sizeof needs.fit);
+    return fits->train && fits->other ? 0 : -ENOMEM;
+}
+
 /* Jobs come sweep by sweep. */
 int ha_server_plan_sweeps(struct ha_coordinator *c, struct ha_arena *arena,
                           struct ha_plan_job *jobs, struct ha_plan_snapshot *snapshot,
                           struct ha_error *err)
 {
     struct ha_plan_share *shares = NULL;
-    const struct ha_fit *fit = NULL;
+    struct fits fits = {NULL, NULL};
     int r = 0;
 
     for (int64_t j = 0; r >= 0 && j < snapshot->job_count; j++) {
         if (j == 0 || jobs[j].sweep != jobs[j - 1].sweep) {
             struct ha_plan_share *share =
                 ha_scratch_grow(arena, &shares, &snapshot->share_count, sizeof *share);
-            struct needs needs = {.arena = arena};
 
             if (!share)
                 return ha_error_set(err, ENOMEM, "no memory for a plan");
             *share = (struct ha_plan_share){.sweep = jobs[j].sweep};
             r = ha_store_attempt_count_sweep(c->store, share->sweep, &share->used, err);
             if (r >= 0)
-                r = ha_store_sweep_each(c->store, share->sweep, NULL, read_need, &needs, err);
-            fit = needs.any ? ha_scratch_copy(arena, &needs.fit, sizeof needs.fit) : NULL;
-            if (r >= 0 && needs.any && !fit)
-                return ha_error_set(err, ENOMEM, "no memory for a plan");
+                r = read_fits(c, arena, share->sweep, &fits, err);
         }
-        jobs[j].fit = fit;
+        jobs[j].fit = jobs[j].kind == HA_STAGE_TRAIN ? fits.train : fits.other;
     }
     snapshot->shares = shares;
     return r == -ENOMEM ? ha_error_set(err, ENOMEM, "no memory for a plan") : r < 0 ? r : 0;

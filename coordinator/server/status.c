@@ -27,7 +27,7 @@ struct page {
     struct ha_plan_snapshot workers;
     int64_t judges; /* alive */
     int64_t limit;
-    struct ha_fit fit; /* what the sweep's attempts need */
+    struct ha_fit train_fit, fit; /* what the sweep's attempts need: training, and others */
     bool expanding;
     enum ha_why category;    /* of the reason that was written last */
     bool one;                /* asked for a single cell */
@@ -120,7 +120,7 @@ static const char *why(struct page *p, const struct ha_stage_row *row)
         .id = row->job,
         .state = row->job_state,
         .kind = row->kind,
-        .fit = &p->fit,
+        .fit = row->kind == HA_STAGE_TRAIN ? &p->train_fit : &p->fit,
         .expanding = p->expanding,
         .not_before_ms = row->not_before_ms,
         .held = p->held,
@@ -346,8 +346,9 @@ static int read_sweep(void *context, const struct ha_sweep_row *row)
     struct page *p = context;
     bool first = p->q->message->body.status_request.after_cell == 0;
 
-    p->fit = row->need;
-    p->fit.labels = ha_scratch_text(p->arena, row->need.labels);
+    p->train_fit = row->need;
+    p->train_fit.labels = ha_scratch_text(p->arena, row->need.labels);
+    p->fit = ha_fit_of_stage(&p->train_fit, HA_STAGE_GENERATE);
     p->expanding = row->expanding && row->fuse != HA_FUSE_NEVER;
     p->reply->judge_label = ha_scratch_text(p->arena, row->judge_label);
     p->reply->toml = first ? ha_scratch_text(p->arena, row->toml) : "";

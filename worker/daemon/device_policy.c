@@ -11,7 +11,7 @@ static const double gib = (double)((int64_t)1 << 30);
 
 void ha_device_init(struct ha_device *device)
 {
-    *device = (struct ha_device){.read_ms = -1, .released_ms = -1, .good_ms = -1};
+    *device = (struct ha_device){.read_ms = -1, .since_ms = -1, .released_ms = -1, .good_ms = -1};
 }
 
 static void say(struct ha_device *device, const char *format, ...)
@@ -41,6 +41,8 @@ static bool is_suspect(struct ha_device *device, const struct ha_device_rules *r
              last_good_ms >= device->failing_ms)
         say(device, "%" PRId64 " different jobs in a row failed on it, the last was job %" PRIu64,
             device->n_failures, device->last_job);
+    else if (device->unfit[0])
+        say(device, "%s", device->unfit);
     else
         return false;
     return true;
@@ -58,37 +60,61 @@ static void say_held(struct ha_device *device)
         say(device, "%.1f GiB of its memory is held", (double)reading->memory_used_bytes / gib);
 }
 
-static void judge_free(struct ha_device *device, const struct ha_device_rules *rules,
-                       int64_t now_ms)
+static enum ha_device_state judge_free(struct ha_device *device,
+                                       const struct ha_device_rules *rules, int64_t now_ms)
 {
     bool late = device->released_ms >= 0 && now_ms - device->released_ms >= rules->release_ms;
 
-    device->state = HA_DEVICE_HELD;
     if (device->read_ms < 0 || device->read_ms <= device->released_ms) {
         say(device, "its memory has not been seen free yet");
-        return;
+        return HA_DEVICE_HELD;
     }
-    if (device->reading.memory_used_bytes <= rules->free_bytes) {
-        device->state = HA_DEVICE_FREE;
-        return;
-    }
+    if (device->reading.memory_used_bytes <= rules->free_bytes)
+        return HA_DEVICE_FREE;
     say_held(device);
-    if (late)
-        device->state = HA_DEVICE_ASIDE;
+    return late ? HA_DEVICE_ASIDE : HA_DEVICE_HELD;
+}
+
+static int64_t count_suspected(const struct ha_device *devices, int64_t n)
+{
+    int64_t suspected = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        suspected += devices[i].suspected;
+    return suspected;
+}
+
+static enum ha_device_state judge_one(struct ha_device *device, const struct ha_device_rules *rules,
+                                      int64_t now_ms)
+{
+    if (device->busy)
+        return HA_DEVICE_BUSY;
+    if (device->reading.trouble[0]) {
+        say(device, "it cannot be read: %s", device->reading.trouble);
+        return HA_DEVICE_ASIDE;
+    }
+    if (device->suspected)
+        return HA_DEVICE_ASIDE;
+    if (device->read_ms >= 0 && now_ms - device->read_ms > rules->stale_ms) {
+        say(device, "the driver has not answered for %" PRId64 " s",
+            (now_ms - device->read_ms) / 1000);
+        return HA_DEVICE_ASIDE;
+    }
+    return judge_free(device, rules, now_ms);
 }
 
 void ha_device_judge(struct ha_device *devices, int64_t n, const struct ha_device_rules *rules,
                      int64_t now_ms)
 {
-    int64_t aside = 0, last_good_ms = -1;
+    int64_t aside = count_suspected(devices, n), last_good_ms = -1;
 
     for (int64_t i = 0; i < n; i++) {
-        aside += devices[i].suspected;
         if (devices[i].good_ms > last_good_ms)
             last_good_ms = devices[i].good_ms;
     }
     for (int64_t i = 0; i < n; i++) {
         struct ha_device *device = &devices[i];
+        enum ha_device_state state;
         bool suspect;
 
         device->reason[0] = '\0';
@@ -97,23 +123,10 @@ void ha_device_judge(struct ha_device *devices, int64_t n, const struct ha_devic
             device->suspected = true;
             aside++;
         }
-        if (device->busy) {
-            device->state = HA_DEVICE_BUSY;
-        } else if (device->reading.trouble[0]) {
-            device->state = HA_DEVICE_ASIDE;
-            say(device, "it cannot be read: %s", device->reading.trouble);
-        } else if (device->unfit[0]) {
-            device->state = HA_DEVICE_ASIDE;
-            say(device, "%s", device->unfit);
-        } else if (device->suspected) {
-            device->state = HA_DEVICE_ASIDE;
-        } else if (device->read_ms >= 0 && now_ms - device->read_ms > rules->stale_ms) {
-            device->state = HA_DEVICE_ASIDE;
-            say(device, "the driver has not answered for %" PRId64 " s",
-                (now_ms - device->read_ms) / 1000);
-        } else {
-            judge_free(device, rules, now_ms);
-        }
+        state = judge_one(device, rules, now_ms);
+        if (device->since_ms < 0 || device->judged != state)
+            device->since_ms = now_ms;
+        device->state = device->judged = state;
     }
 }
 
@@ -143,9 +156,14 @@ void ha_device_end(struct ha_device *device, uint64_t job, bool spoke, bool fail
     }
 }
 
-void ha_device_condemn(struct ha_device *device, const char *why)
+bool ha_device_condemn(struct ha_device *devices, int64_t n, int64_t at,
+                       const struct ha_device_rules *rules, const char *why)
 {
-    (void)snprintf(device->unfit, sizeof(device->unfit), "%s", why);
+    if (!devices[at].suspected && count_suspected(devices, n) >= rules->max_aside)
+        return false;
+    (void)snprintf(devices[at].unfit, sizeof(devices[at].unfit), "%s", why);
+    devices[at].suspected = true;
+    return true;
 }
 
 void ha_device_accept(struct ha_device *device)

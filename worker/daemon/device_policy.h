@@ -9,10 +9,11 @@
  * reading that began after the attempt had ended counts.  A device that cannot be read, or whose
  * memory is still held release_ms after its attempt, is aside until that is over.  Others are
  * suspected, and aside until ha_device_accept: for new uncorrected ECC errors, for an XID of broken
- * hardware, and when attempts of `failures` different jobs in a row failed on it while one on
- * another device of this worker came to a good end.  (Where all fail, the jobs or the whole worker
- * are to blame: the coordinator sees which.)  Of suspected ones no more than max_aside are taken
- * away: more at once tell of a cause that is not in the devices.
+ * hardware, for a check before an attempt that failed, and when attempts of `failures` different
+ * jobs in a row failed on it while one on another device of this worker came to a good end.  (Where
+ * all fail, the jobs or the whole worker are to blame: the coordinator sees which.)  Of suspected
+ * ones no more than max_aside are taken away: more at once tell of a cause that is not in the
+ * devices.
  */
 #ifndef HA_WORKER_DAEMON_DEVICE_POLICY_H
 #define HA_WORKER_DAEMON_DEVICE_POLICY_H
@@ -36,9 +37,10 @@ enum { HA_DEVICE_REASON_BYTES = 200 };
 
 struct ha_device {
     struct ha_device_reading reading;
-    int64_t read_ms; /* when the reading began; -1: there is none yet */
-    enum ha_device_state state;
+    int64_t read_ms;                     /* when the reading began; -1: there is none yet */
+    enum ha_device_state state, judged;  /* judged: at the last ha_device_judge */
     char reason[HA_DEVICE_REASON_BYTES]; /* of held and aside; of others: why it would be aside */
+    int64_t since_ms; /* since when it is judged to be in this state; -1: not judged yet */
     bool busy;
     bool suspected;      /* is aside for what only ha_device_accept undoes */
     int64_t released_ms; /* when the last attempt on it ended; -1: none yet */
@@ -62,8 +64,11 @@ void ha_device_begin(struct ha_device *device);
  * or a stopped attempt says nothing: spoke false. */
 void ha_device_end(struct ha_device *device, uint64_t job, bool spoke, bool failed, int64_t now_ms);
 
-/* A check found that it does not compute.  It is aside until ha_device_accept, however many are. */
-void ha_device_condemn(struct ha_device *device, const char *why);
+/* A check before an attempt found that devices[at] does not compute: it is aside until
+ * ha_device_accept.  False, and nothing done, when max_aside of the n are suspected already: then
+ * the cause may be elsewhere, and the attempt has to say so. */
+bool ha_device_condemn(struct ha_device *devices, int64_t n, int64_t at,
+                       const struct ha_device_rules *rules, const char *why);
 
 /* The operator says that it is well. */
 void ha_device_accept(struct ha_device *device);

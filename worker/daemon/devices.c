@@ -410,12 +410,13 @@ void ha_devices_release(struct ha_devices *devices, uint64_t claim, uint64_t job
     pthread_mutex_unlock(&devices->reader->lock);
 }
 
-void ha_devices_condemn(struct ha_devices *devices, const char *uuid, const char *why)
+bool ha_devices_condemn(struct ha_devices *devices, const char *uuid, const char *why)
 {
     for (int64_t i = 0; i < devices->n; i++) {
         if (strcmp(devices->items[i].reading.uuid, uuid) == 0)
-            ha_device_condemn(&devices->items[i], why);
+            return ha_device_condemn(devices->items, devices->n, i, &devices->options.rules, why);
     }
+    return false;
 }
 
 void ha_devices_accept(struct ha_devices *devices, int64_t now_ms)

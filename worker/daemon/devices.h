@@ -57,8 +57,9 @@ int ha_devices_take(struct ha_devices *devices, int64_t n, int64_t now_ms, uint6
 void ha_devices_release(struct ha_devices *devices, uint64_t claim, uint64_t job, bool spoke,
                         bool failed, int64_t now_ms);
 
-/* A check before an attempt found that this one does not compute (ha_device_condemn). */
-void ha_devices_condemn(struct ha_devices *devices, const char *uuid, const char *why);
+/* A check before an attempt found that this one does not compute (ha_device_condemn).  False: as
+ * many as may be are set aside already. */
+bool ha_devices_condemn(struct ha_devices *devices, const char *uuid, const char *why);
 
 /* The operator says that all are well. */
 void ha_devices_accept(struct ha_devices *devices, int64_t now_ms);

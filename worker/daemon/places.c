@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
@@ -154,6 +155,12 @@ int64_t places_gpu_memory_bytes(const struct places *places)
     return places->gpu_memory_bytes;
 }
 
+/* Of a time of the clock that no one sets. */
+static int64_t wall_ms(int64_t boot_ms)
+{
+    return boot_ms < 0 ? 0 : ha_clock_wall_ms() - (ha_clock_boot_ms() - boot_ms);
+}
+
 void places_tell(struct places *places, struct ha_wire_heartbeat *beat)
 {
     const struct ha_device *list;
@@ -175,7 +182,8 @@ void places_tell(struct places *places, struct ha_wire_heartbeat *beat)
                                     .temperature_c = reading->temperature_c,
                                     .ecc_uncorrected = reading->ecc_uncorrected,
                                     .state = ha_device_state_name(list[i].state),
-                                    .reason = list[i].reason};
+                                    .reason = list[i].reason,
+                                    .since_ms = wall_ms(list[i].since_ms)};
     }
     beat->devices = places->told;
     beat->n_devices = n;

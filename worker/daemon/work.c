@@ -229,19 +229,34 @@ static int take_devices(struct work *work, struct ha_error *err)
 
 static void start_if_ready(struct work *work);
 
+/* With so many set aside the cause may be what they have in common; the coordinator counts it
+ * against this worker. */
+static void fail_preflight(struct work *work, const char *uuid, const char *why)
+{
+    char *text = ha_format("GPU %s: %s; as many GPUs as may be are set aside already "
+                           "(max_devices_aside)",
+                           uuid, why);
+
+    end(work, ATTEMPT_FAILED, text ? text : "out of memory");
+    free(text);
+}
+
 static void on_preflight(void *context, const char *uuid, const char *why)
 {
     struct work *work = context;
+    bool aside = true;
 
     if (uuid) {
         ha_log_warning("job %" PRIu64 " does not begin on GPU %s: %s", work->id.job, uuid, why);
-        ha_devices_condemn(work->options.devices, uuid, why);
+        aside = ha_devices_condemn(work->options.devices, uuid, why);
+        if (!aside)
+            fail_preflight(work, uuid, why);
     }
     preflight_destroy(work->preflight);
     work->preflight = NULL;
     if (uuid) {
         release_devices(work, false, false);
-        work->device_since_ms = ha_loop_now_ms(work->options.loop); /* for others */
+        work->device_since_ms = aside ? ha_loop_now_ms(work->options.loop) : 0; /* for others */
         return;
     }
     ha_log_info("job %" PRIu64 ": its GPUs multiply rightly", work->id.job);

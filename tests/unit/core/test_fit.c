@@ -170,6 +170,68 @@ static void reasons_have_categories(void **state)
     assert_string_equal(ha_why_name(HA_WHY_NEVER), "can never run here");
 }
 
+/* Only training uses several GPUs; those who have just one go first for the rest. */
+static void gangs_keep_their_places(void **state)
+{
+    const struct ha_fit sweep = {.labels = "fast\n", .gpus = 4, .gpu_memory_bytes = GIB};
+    const struct ha_fit one = ha_fit_of_stage(&sweep, HA_STAGE_GENERATE);
+    struct ha_plan_worker workers[] = {worker(1, "four", 2, 0), worker(2, "one", 1, 0)};
+    struct ha_plan_job jobs[] = {job(5, 1, 0), job(6, 1, 0), job(7, 1, 0)};
+    struct ha_plan_snapshot s = {
+        .workers = workers, .worker_count = 2, .jobs = jobs, .job_count = 3};
+    struct ha_plan_assignment out[4];
+
+    (void)state;
+    assert_int_equal(ha_fit_of_stage(&sweep, HA_STAGE_TRAIN).gpus, 4);
+    assert_int_equal(ha_fit_of_stage(&sweep, HA_STAGE_PROBE).gpus, 1);
+    assert_int_equal(one.gpus, 1);
+    assert_int_equal(one.gpu_memory_bytes, GIB);
+    assert_string_equal(one.labels, "fast\n");
+    workers[0].offer.gpus = 4;
+    workers[0].warm[0] = 1;
+    for (int i = 0; i < 3; i++) {
+        jobs[i].kind = i == 1 ? HA_STAGE_TRAIN : HA_STAGE_GENERATE;
+        jobs[i].fit = i == 1 ? &sweep : &one;
+        jobs[i].turn = i;
+    }
+    assert_int_equal(ha_plan_make(&s, 1000, out, 4), 3);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(out[i].worker, out[i].job == 5 ? 2 : 1);
+}
+
+static void gpus_that_are_aside_are_the_reason(void **state)
+{
+    const struct ha_fit two = {.gpus = 2}, many = {.gpus = 8};
+    struct ha_plan_worker workers[] = {worker(1, "a", 0, 0), worker(2, "b", 1, 1)};
+    struct ha_plan_snapshot s = {.workers = workers, .worker_count = 1};
+    struct ha_plan_job j = job(5, 1, 0);
+
+    (void)state;
+    workers[0].lacks = "GPU 0 is set aside since noon: XID 79";
+    workers[0].aside = 1;
+    expect_why(&s, &j, HA_WHY_DEVICES,
+               "worker a has not the GPUs for it now: GPU 0 is set aside since noon: XID 79");
+    assert_non_null(strstr(ha_why_mend(HA_WHY_DEVICES), "undrain"));
+    s.worker_count = 2; /* what is busy comes first: it passes */
+    expect_why(&s, &j, HA_WHY_BUSY, "the only slot is busy");
+    workers[0].slots = 1; /* it has one that is well, of two that are asked for */
+    j.fit = &two;
+    expect_why(&s, &j, HA_WHY_DEVICES,
+               "worker a has not the GPUs for it now: GPU 0 is set aside since noon: XID 79");
+    j.fit = &many; /* it never had so many */
+    expect_why(&s, &j, HA_WHY_NEVER,
+               "no worker that takes work fits: a offers 1 of 8 GPUs, b offers 1 of 8 GPUs");
+    workers[0].slots = 0; /* memory that somebody holds comes back by itself */
+    workers[0].lacks = "GPU 0 is held: 3.9 GiB of its memory is held by process 1";
+    workers[0].aside = 0;
+    workers[0].held = 1;
+    s.worker_count = 1;
+    j.fit = NULL;
+    expect_why(&s, &j, HA_WHY_BUSY,
+               "worker a has not the GPUs for it now: GPU 0 is held: 3.9 GiB of its memory is "
+               "held by process 1");
+}
+
 /* ---- preemption ---------------------------------------------------------------------------- */
 
 enum { MINUTE = 60000 };
@@ -244,6 +306,8 @@ int main(void)
         cmocka_unit_test(jobs_go_where_they_fit),
         cmocka_unit_test(sweeps_share_fairly),
         cmocka_unit_test(reasons_have_categories),
+        cmocka_unit_test(gangs_keep_their_places),
+        cmocka_unit_test(gpus_that_are_aside_are_the_reason),
         cmocka_unit_test(the_lowest_and_youngest_makes_room),
         cmocka_unit_test(nobody_is_stopped_in_vain),
     };

@@ -101,12 +101,6 @@ static void test_trouble(void **state)
     assert_int_equal(devices[0].state, HA_DEVICE_FREE);
     assert_int_equal(devices[1].state, HA_DEVICE_ASIDE); /* its turn now */
     ha_device_accept(&devices[1]);
-    /* One that does not compute is not counted for the cap. */
-    ha_device_condemn(&devices[1], "no result");
-    ha_device_condemn(&devices[2], "no result");
-    judge(5);
-    assert_int_equal(devices[1].state, HA_DEVICE_ASIDE);
-    assert_int_equal(devices[2].state, HA_DEVICE_ASIDE);
     ha_device_accept(&devices[1]);
     ha_device_accept(&devices[2]);
     judge(5);
@@ -114,6 +108,40 @@ static void test_trouble(void **state)
     devices[0].reading.ecc_uncorrected = 2;
     judge(6);
     assert_int_equal(devices[0].state, HA_DEVICE_ASIDE);
+}
+
+/* A check that fails takes a device away as long as the cap allows it. */
+static void test_condemned(void **state)
+{
+    static const struct {
+        int64_t max_aside;
+        int suspected; /* for another reason, devices[0] onwards */
+        int at;        /* whose check failed */
+        bool taken;
+    } rows[] = {{0, 0, 1, false}, {1, 0, 1, true},  {1, 1, 1, false}, {1, 1, 0, true},
+                {2, 1, 2, true},  {2, 2, 2, false}, {3, 2, 2, true},  {3, 3, 2, true}};
+
+    for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++) {
+        struct ha_device_rules own = rules;
+
+        own.max_aside = rows[k].max_aside;
+        set_up(state);
+        read_at(1);
+        for (int i = 0; i < rows[k].suspected; i++)
+            devices[i].reading.xids = devices[i].reading.last_xid = 79;
+        ha_device_judge(devices, N, &own, 1);
+        assert_int_equal(ha_device_condemn(devices, N, rows[k].at, &own, "no result"),
+                         rows[k].taken);
+        ha_device_judge(devices, N, &own, 2);
+        assert_int_equal(devices[rows[k].at].state,
+                         rows[k].taken ? HA_DEVICE_ASIDE : HA_DEVICE_FREE);
+        assert_int_equal(devices[rows[k].at].since_ms, rows[k].at < rows[k].suspected ? 1
+                                                       : rows[k].taken                ? 2
+                                                                                      : 1);
+        ha_device_accept(&devices[rows[k].at]);
+        ha_device_judge(devices, N, &own, 3);
+        assert_int_equal(devices[rows[k].at].state, HA_DEVICE_FREE);
+    }
 }
 
 static void end_job(struct ha_device *device, uint64_t job, bool failed, int64_t now_ms)
@@ -181,7 +209,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_memory, set_up), cmocka_unit_test_setup(test_trouble, set_up),
-        cmocka_unit_test_setup(test_poison, set_up), cmocka_unit_test_setup(test_select, set_up)};
+        cmocka_unit_test_setup(test_condemned, set_up), cmocka_unit_test_setup(test_poison, set_up),
+        cmocka_unit_test_setup(test_select, set_up)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

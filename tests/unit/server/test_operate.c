@@ -391,6 +391,57 @@ static void a_job_waits_for_a_worker_that_fits(void **state)
     assert_true(bench_granted(b, WORKER, &job));
 }
 
+/* A heartbeat that tells one device, and how many attempts the worker has room for. */
+static int64_t beat_with_device(struct bench *b, uint64_t peer, uint32_t places, const char *state,
+                                const char *reason)
+{
+    struct ha_wire_device device = {.uuid = "GPU-aaaa",
+                                    .name = "One",
+                                    .state = state,
+                                    .reason = reason,
+                                    .since_ms = 1767225600000};
+    const struct ha_wire_message message = {
+        .kind = HA_WIRE_HEARTBEAT,
+        .body.heartbeat = {.devices = &device, .n_devices = 1, .places = places, .gpus = 1}};
+    struct ha_wire_message *reply = bench_call(b, peer, &message, HA_WIRE_HEARTBEAT_REPLY);
+    int64_t undrained_ms = reply->body.heartbeat_reply.undrained_ms;
+
+    ha_wire_message_destroy(reply);
+    bench_settle(b);
+    return undrained_ms;
+}
+
+static void gpus_that_are_aside_take_no_work(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job;
+    struct ha_wire_message *status;
+    const struct ha_wire_stage_row *stage;
+
+    bench_hello_worker(b, WORKER, "w1", "i1", 2);
+    assert_int_equal(beat_with_device(b, WORKER, 0, "aside", "3 uncorrected ECC errors"), 0);
+    bench_create(b, CLIENT);
+    assert_false(bench_granted(b, WORKER, &job));
+    status = bench_status(b, CLIENT, "demo");
+    stage = bench_stage(status, "tiny/base", "generate");
+    assert_string_equal(stage->category, "GPUs are set aside");
+    assert_string_equal(stage->reason,
+                        "worker w1 has not the GPUs for it now: GPU 0 is set aside since "
+                        "2026-01-01T00:00:00Z: 3 uncorrected ECC errors");
+    assert_non_null(strstr(stage->mend, "hactl workers undrain"));
+    ha_wire_message_destroy(status);
+    /* An undraining reaches the worker, which says then that they are well. */
+    assert_int_equal(drain(b, "undrain", "w1", 0), 1);
+    assert_int_equal(beat_with_device(b, WORKER, 0, "aside", "3 uncorrected ECC errors"),
+                     b->wall_ms);
+    assert_false(bench_granted(b, WORKER, &job));
+    beat_with_device(b, WORKER, 1, "free", "");
+    assert_true(bench_granted(b, WORKER, &job)); /* one of its two slots has a device */
+    assert_false(bench_granted(b, WORKER, &job));
+    beat_with_device(b, WORKER, 2, "free", "");
+    assert_true(bench_granted(b, WORKER, &job));
+}
+
 static void a_time_limit_counts_only_without_progress(void **state)
 {
     struct bench *b = *state;
@@ -507,6 +558,7 @@ int main(void)
         CASE(drain_is_for_admin_and_known_workers),
         CASE(a_drained_judge_worker_gets_no_items),
         CASE(a_job_waits_for_a_worker_that_fits),
+        CASE(gpus_that_are_aside_take_no_work),
         CASE(a_time_limit_counts_only_without_progress),
         CASE(a_higher_priority_gets_the_place),
         CASE(clocks_are_compared),
