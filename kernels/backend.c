@@ -277,6 +277,17 @@ void *ha_backend_stream(struct ha_backend *backend)
     return backend->table->stream ? backend->table->stream(backend) : NULL;
 }
 
+int ha_backend_fork(struct ha_backend *backend, void **ret_stream, struct ha_error *err)
+{
+    *ret_stream = NULL;
+    return backend->table->fork ? backend->table->fork(backend, ret_stream, err) : 0;
+}
+
+int ha_backend_poll_fork(struct ha_backend *backend, struct ha_error *err)
+{
+    return backend->table->poll_fork ? backend->table->poll_fork(backend, err) : 0;
+}
+
 int ha_backend_export_choices(const struct ha_backend *backend, void **ret_blob, size_t *ret_bytes,
                               struct ha_error *err)
 {

@@ -104,6 +104,13 @@ int ha_backend_poll(struct ha_backend *backend, struct ha_error *err);
 /* The stream itself (a cudaStream_t), for kernels/comm; NULL on the CPU. */
 void *ha_backend_stream(struct ha_backend *backend);
 
+/* A second stream (a cudaStream_t), for kernels/comm, whose work runs beside the first one's: what
+ * is put on it from now on begins when all that the first was given so far is done.  NULL on the
+ * CPU.  ha_backend_poll_fork is 0 when all work of the second is done, -EINPROGRESS while it is
+ * not; the first does not wait for it. */
+int ha_backend_fork(struct ha_backend *backend, void **ret_stream, struct ha_error *err);
+int ha_backend_poll_fork(struct ha_backend *backend, struct ha_error *err);
+
 /* What a backend chose for itself that bits depend on, as a blob that only it reads: a GPU's
  * algorithm for each shape of a product.  The blob of one run makes another multiply as it did;
  * it is kept with checkpoints, and on disk for later runs on devices of the same kind.  Empty

@@ -15,7 +15,7 @@
 #include "kernels/backend.h"
 
 /* Raised whenever backend.h, ops.h or this header changes what a module sees. */
-enum { HA_BACKEND_API_VERSION = 7 };
+enum { HA_BACKEND_API_VERSION = 8 };
 
 #define HA_BACKEND_CUDA_MODULE "ha-kernels-cuda.so"
 /* Names the module where it does not lie beside the program: for tests and packages. */
@@ -48,9 +48,11 @@ struct ha_backend_table {
                      size_t from_stride, size_t row_bytes, int64_t n_rows, struct ha_error *err);
     int (*zero)(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err);
     int (*sync)(struct ha_backend *backend, struct ha_error *err);
-    /* Both or none: NULL where calls return when their work is done. */
+    /* All four or none: NULL where calls return when their work is done. */
     int (*poll)(struct ha_backend *backend, struct ha_error *err);
     void *(*stream)(struct ha_backend *backend);
+    int (*fork)(struct ha_backend *backend, void **ret_stream, struct ha_error *err);
+    int (*poll_fork)(struct ha_backend *backend, struct ha_error *err);
     /* All three or none: NULL where nothing is chosen. */
     int (*export_choices)(const struct ha_backend *backend, void **ret_blob, size_t *ret_bytes,
                           struct ha_error *err);

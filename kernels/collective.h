@@ -78,7 +78,11 @@ const char *ha_comm_kind(const struct ha_comm *comm);
 /* Another time limit for the waits that follow. */
 void ha_comm_set_timeout(struct ha_comm *comm, int64_t timeout_ms);
 
-/* ---- collectives; one at a time ---- */
+/* ---- collectives; one at a time ----
+ *
+ * One communicator serves all of them, and one collective is under way at any time, so that every
+ * rank puts them on its device in the same order: two communicators on one device would have to be
+ * kept in order by their users (NCCL before 2.26 does not). */
 
 /* One addition of a sum: value[into] += value[from], `into` below `from`. */
 struct ha_comm_add {
@@ -89,6 +93,14 @@ struct ha_comm_add {
  * Both must stay valid until it is done. */
 int ha_comm_start_gather(struct ha_comm *comm, void *all, const void *own, size_t bytes,
                          struct ha_error *err);
+
+/* The same in the backend's memory, for pieces that are too large to pass through the host: `all`
+ * and `own` must not overlap.  It is on its way when this returns.  On a GPU it runs beside what
+ * the backend is given from now on and behind what it was given before, so `all` may be what
+ * operations of before still read; nothing may be given that reads `all` until a poll or a wait
+ * has said that it is done. */
+int ha_comm_start_gather_device(struct ha_comm *comm, void *all, const void *own, size_t bytes,
+                                struct ha_error *err);
 
 /* x (n f32 of the backend's memory), with value[r] the x of rank r: the additions are done in
  * order, element by element, and value[0] is the x of every rank afterwards.  A rank that
@@ -107,11 +119,6 @@ int ha_comm_gather(struct ha_comm *comm, void *all, const void *own, size_t byte
                    struct ha_error *err);
 int ha_comm_sum(struct ha_comm *comm, float *x, int64_t n, const struct ha_comm_add *adds,
                 int n_adds, struct ha_error *err);
-int ha_comm_barrier(struct ha_comm *comm, struct ha_error *err);
-
-/* The same sum over doubles in host memory. */
-int ha_comm_sum_f64(struct ha_comm *comm, double *x, int64_t n, const struct ha_comm_add *adds,
-                    int n_adds, struct ha_error *err);
 
 /* ---- when it goes wrong ---- */
 

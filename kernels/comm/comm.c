@@ -240,18 +240,32 @@ static int start(struct ha_comm *comm, const struct ha_comm_work *work, struct h
     return 0;
 }
 
-int ha_comm_start_gather(struct ha_comm *comm, void *all, const void *own, size_t bytes,
-                         struct ha_error *err)
+static int start_gather(struct ha_comm *comm, enum ha_comm_work_kind kind, void *all,
+                        const void *own, size_t bytes, struct ha_error *err)
 {
     size_t total;
 
     if (__builtin_mul_overflow(bytes, (size_t)comm->size, &total) || total > INT64_MAX)
         return ha_error_set(err, EOVERFLOW, "%zu bytes of each rank are more than can be addressed",
                             bytes);
-    return start(
-        comm,
-        &(struct ha_comm_work){.kind = HA_COMM_GATHER, .all = all, .own = own, .bytes = bytes},
-        err);
+    return start(comm, &(struct ha_comm_work){.kind = kind, .all = all, .own = own, .bytes = bytes},
+                 err);
+}
+
+int ha_comm_start_gather(struct ha_comm *comm, void *all, const void *own, size_t bytes,
+                         struct ha_error *err)
+{
+    return start_gather(comm, HA_COMM_GATHER, all, own, bytes, err);
+}
+
+int ha_comm_start_gather_device(struct ha_comm *comm, void *all, const void *own, size_t bytes,
+                                struct ha_error *err)
+{
+    int r = start_gather(comm, HA_COMM_GATHER_DEVICE, all, own, bytes, err);
+
+    if (r == 0)
+        r = ha_comm_poll(comm, err);
+    return r == -EINPROGRESS ? 0 : r;
 }
 
 static int check_adds(const struct ha_comm *comm, const struct ha_comm_add *adds, int n_adds,
@@ -323,39 +337,6 @@ int ha_comm_sum(struct ha_comm *comm, float *x, int64_t n, const struct ha_comm_
     return r < 0 ? r : ha_comm_wait(comm, err);
 }
 
-int ha_comm_barrier(struct ha_comm *comm, struct ha_error *err)
-{
-    return ha_comm_gather(comm, NULL, NULL, 0, err);
-}
-
-int ha_comm_sum_f64(struct ha_comm *comm, double *x, int64_t n, const struct ha_comm_add *adds,
-                    int n_adds, struct ha_error *err)
-{
-    int64_t total;
-    double *all;
-    int r;
-
-    adds = adds ? adds : comm->chain;
-    n_adds = adds == comm->chain ? comm->size - 1 : n_adds;
-    if (n < 0 || __builtin_mul_overflow(n, (int64_t)comm->size, &total))
-        return ha_error_set(err, EINVAL, "a sum of %" PRId64 " values", n);
-    r = check_adds(comm, adds, n_adds, err);
-    if (r < 0)
-        return r;
-    all = ha_calloc(total, sizeof(*all));
-    if (!all)
-        return ha_error_set(err, ENOMEM, "no memory for a sum over ranks");
-    r = ha_comm_gather(comm, all, x, (size_t)n * sizeof(*x), err);
-    for (int i = 0; r == 0 && i < n_adds; i++) {
-        for (int64_t j = 0; j < n; j++)
-            all[adds[i].into * n + j] += all[adds[i].from * n + j];
-    }
-    if (r == 0)
-        memcpy(x, all, (size_t)n * sizeof(*x));
-    free(all);
-    return r;
-}
-
 /* ---- what was done ---- */
 
 void ha_comm_count(const struct ha_comm *comm, int64_t *ret_started, int64_t *ret_finished)
@@ -367,7 +348,7 @@ void ha_comm_count(const struct ha_comm *comm, int64_t *ret_started, int64_t *re
 void ha_comm_dump(const struct ha_comm *comm, void (*line)(void *context, const char *text),
                   void *context)
 {
-    static const char *const names[] = {"gather", "sum"};
+    static const char *const names[] = {"gather", "device gather", "sum"};
     int64_t first = comm->started > HA_COMM_RING ? comm->started - HA_COMM_RING : 0;
     int64_t now_ns = ha_clock_boot_ns();
     char text[HA_COMM_LINE_BYTES];

@@ -30,11 +30,11 @@ struct ha_comm_table {
 extern const struct ha_comm_table ha_comm_shm;
 extern const struct ha_comm_table ha_comm_nccl;
 
-enum ha_comm_work_kind { HA_COMM_GATHER, HA_COMM_SUM };
+enum ha_comm_work_kind { HA_COMM_GATHER, HA_COMM_GATHER_DEVICE, HA_COMM_SUM };
 
 struct ha_comm_work {
     enum ha_comm_work_kind kind;
-    void *all; /* gather: host (size * bytes) */
+    void *all; /* gather: host, or device memory (size * bytes) */
     const void *own;
     size_t bytes; /* of one rank */
     float *x;     /* sum: device (bytes / 4) */

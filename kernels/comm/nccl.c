@@ -4,6 +4,8 @@
  * all-gather is used, and the additions are kernels of ours, in the caller's order.  Work goes
  * through a staging area of the device, a chunk at a time.
  *
+ * A gather of device memory needs no staging: it is one call, on the backend's second stream.
+ *
  * Communicators are non-blocking.  While NCCL says that a call is in progress, no other call is
  * made on the communicator and nothing is put on its stream; whether the stream is done is
  * asked, never waited for, as a collective whose peer is gone never ends by itself. */
@@ -295,12 +297,28 @@ static size_t chunk_of(const struct ha_comm_work *work)
     return left < CHUNK_BYTES ? left : CHUNK_BYTES;
 }
 
-/* A barrier gathers a byte, as NCCL does nothing for none. */
+/* One that gathers nothing gathers a byte, as NCCL does nothing for none. */
 static size_t sent_bytes(const struct ha_comm_work *work)
 {
     size_t bytes = chunk_of(work);
 
     return bytes > 0 ? bytes : 1;
+}
+
+/* A gather of device memory, whole, on the second stream. */
+static int launch_beside(struct nccl *nccl, struct ha_error *err)
+{
+    const struct ha_comm_work *work = &nccl->base.work;
+    void *stream = NULL;
+    int r = ha_backend_fork(nccl->base.backend, &stream, err);
+
+    if (r < 0)
+        return r;
+    nccl->stage = LAUNCHED;
+    return check_call(
+        nccl,
+        nccl->api.all_gather(work->own, work->all, work->bytes, HA_NCCL_INT8, nccl->comm, stream),
+        "an all-gather of device memory", err);
 }
 
 static int launch(struct nccl *nccl, struct ha_error *err)
@@ -309,6 +327,8 @@ static int launch(struct nccl *nccl, struct ha_error *err)
     const void *own = nccl->own;
     int r = 0;
 
+    if (work->kind == HA_COMM_GATHER_DEVICE)
+        return launch_beside(nccl, err);
     if (work->kind == HA_COMM_SUM && work->bytes > 0)
         own = (const char *)work->x + work->at;
     else if (work->bytes > 0)
@@ -361,6 +381,17 @@ static int take(struct nccl *nccl, struct ha_error *err)
     return r;
 }
 
+static int end_beside(struct nccl *nccl, struct ha_error *err)
+{
+    int r = ha_backend_poll_fork(nccl->base.backend, err);
+
+    if (r < 0)
+        return r;
+    nccl->base.work.at = nccl->base.work.bytes;
+    nccl->stage = BEGIN;
+    return 0;
+}
+
 static int poll_nccl(struct ha_comm *comm, struct ha_error *err)
 {
     struct nccl *nccl = nccl_of(comm);
@@ -373,6 +404,8 @@ static int poll_nccl(struct ha_comm *comm, struct ha_error *err)
             r = async_state(nccl, "a collective", err);
         if (r == 0 && nccl->stage == LAUNCHED)
             r = add(nccl, err);
+        if (r == 0 && comm->work.kind == HA_COMM_GATHER_DEVICE)
+            return end_beside(nccl, err);
         if (r == 0)
             r = ha_backend_poll(comm->backend, err);
         if (r == 0)

@@ -344,11 +344,15 @@ static int give(struct shm *shm, struct ha_error *err)
     char *slot = slot_of(shm, shm->base.rank);
     int r = 0;
 
-    if (work->kind == HA_COMM_SUM)
-        r = ha_backend_download(shm->base.backend, slot, (char *)work->x + work->at, bytes, err);
+    if (work->kind != HA_COMM_GATHER)
+        r = ha_backend_download(
+            shm->base.backend, slot,
+            (work->kind == HA_COMM_SUM ? (const char *)work->x : (const char *)work->own) +
+                work->at,
+            bytes, err);
     else if (bytes > 0)
         memcpy(slot, (const char *)work->own + work->at, bytes);
-    if (r == 0 && work->kind == HA_COMM_SUM)
+    if (r == 0 && work->kind != HA_COMM_GATHER)
         r = ha_backend_sync(shm->base.backend, err);
     if (r < 0)
         return r;
@@ -391,6 +395,20 @@ static int take_sum(struct shm *shm, struct ha_error *err)
     return r < 0 ? r : ha_backend_sync(shm->base.backend, err);
 }
 
+/* Through the backend's one stream, behind what it was given before. */
+static int take_device(struct shm *shm, struct ha_error *err)
+{
+    const struct ha_comm_work *work = &shm->base.work;
+    size_t bytes = round_bytes(work);
+    int r = 0;
+
+    for (int i = 0; r == 0 && i < shm->base.size; i++)
+        r = ha_backend_upload(shm->base.backend,
+                              (char *)work->all + (size_t)i * work->bytes + work->at,
+                              slot_of(shm, i), bytes, err);
+    return r < 0 ? r : ha_backend_sync(shm->base.backend, err);
+}
+
 static int take(struct shm *shm, struct ha_error *err)
 {
     const struct ha_comm_work *work = &shm->base.work;
@@ -398,6 +416,8 @@ static int take(struct shm *shm, struct ha_error *err)
 
     if (work->kind == HA_COMM_SUM)
         return take_sum(shm, err);
+    if (work->kind == HA_COMM_GATHER_DEVICE)
+        return take_device(shm, err);
     for (int i = 0; bytes > 0 && i < shm->base.size; i++)
         memcpy((char *)work->all + (size_t)i * work->bytes + work->at, slot_of(shm, i), bytes);
     return 0;

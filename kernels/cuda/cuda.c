@@ -92,6 +92,8 @@ static const struct ha_backend_table table = {
     .sync = ha_cuda_sync,
     .poll = ha_cuda_poll,
     .stream = stream_of,
+    .fork = ha_cuda_fork,
+    .poll_fork = ha_cuda_poll_fork,
     .export_choices = export_choices,
     .import_choices = import_choices,
     .time_choices = time_choices,
@@ -126,6 +128,10 @@ static void close_device(struct ha_backend *backend)
     (void)cudaSetDevice(cuda->device);
     if (cuda->stream)
         (void)cudaStreamSynchronize(cuda->stream);
+    if (cuda->forked)
+        (void)cudaEventDestroy(cuda->forked);
+    if (cuda->fork)
+        (void)cudaStreamDestroy(cuda->fork);
     if (cuda->lt)
         (void)cublasLtDestroy(cuda->lt);
     ha_cuda_memory_close(cuda);

@@ -68,6 +68,8 @@ struct ha_cuda {
     size_t shared_bytes; /* a block may ask for */
     char kind[128];      /* device name, sm and library version: what choices of products hang on */
     struct CUstream_st *stream;
+    struct CUstream_st *fork;  /* ha_backend_fork; NULL until it is asked for */
+    struct CUevent_st *forked; /* on stream: where fork may begin */
     struct cublasLtContext *lt;
     void *workspace;                /* HA_CUDA_WORKSPACE_BYTES of the device */
     struct ha_cuda_choices choices; /* of products' algorithms */
@@ -153,6 +155,8 @@ int ha_cuda_copy_rows(struct ha_backend *backend, void *to, size_t to_stride, co
                       size_t from_stride, size_t row_bytes, int64_t n_rows, struct ha_error *err);
 int ha_cuda_zero(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err);
 int ha_cuda_poll(struct ha_backend *backend, struct ha_error *err);
+int ha_cuda_fork(struct ha_backend *backend, void **ret_stream, struct ha_error *err);
+int ha_cuda_poll_fork(struct ha_backend *backend, struct ha_error *err);
 int ha_cuda_sync(struct ha_backend *backend, struct ha_error *err);
 
 /* At least `bytes` of the device, 256-byte aligned, not zeroed; earlier contents are lost when it

@@ -442,6 +442,42 @@ int ha_cuda_poll(struct ha_backend *backend, struct ha_error *err)
     return rc < 0 ? rc : ha_cuda_take_fault(cuda, err);
 }
 
+/* ---- the second stream ---- */
+
+int ha_cuda_fork(struct ha_backend *backend, void **ret_stream, struct ha_error *err)
+{
+    struct ha_cuda *cuda = ha_cuda_of(backend);
+    int rc = ha_cuda_enter(cuda, err);
+
+    if (rc == 0 && !cuda->fork)
+        rc = ha_cuda_check(cuda, (int)cudaStreamCreateWithFlags(&cuda->fork, cudaStreamNonBlocking),
+                           "creating a second stream", err);
+    if (rc == 0 && !cuda->forked)
+        rc = create_events(cuda, &cuda->forked, 1, err);
+    if (rc == 0)
+        rc = ha_cuda_check(cuda, (int)cudaEventRecord(cuda->forked, cuda->stream),
+                           "recording an event", err);
+    if (rc == 0)
+        rc = ha_cuda_check(cuda, (int)cudaStreamWaitEvent(cuda->fork, cuda->forked, 0),
+                           "making the second stream wait", err);
+    if (rc == 0)
+        *ret_stream = cuda->fork;
+    return rc;
+}
+
+int ha_cuda_poll_fork(struct ha_backend *backend, struct ha_error *err)
+{
+    struct ha_cuda *cuda = ha_cuda_of(backend);
+    int rc = ha_cuda_enter(cuda, err), code;
+
+    if (rc < 0 || !cuda->fork)
+        return rc;
+    code = (int)cudaStreamQuery(cuda->fork);
+    if (code == (int)cudaErrorNotReady)
+        return -EINPROGRESS;
+    return ha_cuda_check(cuda, code, "asking the device", err);
+}
+
 /* ---- arguments ---- */
 
 /* Room for bytes in the ring, which may mean to wait until the device has read what lay there. */
