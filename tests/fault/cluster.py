@@ -164,13 +164,13 @@ class Cluster:
         return self.coordinator
 
     def start_worker(self, name="w1", env=None, control=None, files=None, work_dir=None,
-                     slots=1, log=None, grace="5s"):
+                     slots=1, log=None, grace="5s", settings=()):
         return self.start(
             log or name, "ha-worker", "--connect", control or self.control, "--files",
             files or self.files, "--name", name, "--work-dir", work_dir or self.dir / name,
             "--slots", slots, "--threads", 1, "--backend", "cpu", "--model-root", "/",
             "--insecure-loopback", "--set", f"stop_grace={grace}", "--set",
-            f"gpus={self.grid['gpus']}", env=env)
+            f"gpus={self.grid['gpus']}", *(x for s in settings for x in ("--set", s)), env=env)
 
     def start_judge(self, name="j1", env=None, control=None, spool=None, log=None):
         return self.start(

@@ -9,6 +9,7 @@ from cluster import BUILD, ROOT, Cluster, Failure, expect, until  # noqa: F401 (
 
 SCENARIOS = []
 SHIM = BUILD / "fault-shim.so"
+GPUS = BUILD / "fault-gpus.so"  # plays the driver's library
 
 
 def scenario(number, name, slow=False):
@@ -19,11 +20,13 @@ def scenario(number, name, slow=False):
     return add
 
 
-def build_shim():
+def build_shims():
     source = ROOT / "tests" / "fault" / "shim.c"
-    if not SHIM.exists() or SHIM.stat().st_mtime < source.stat().st_mtime:
-        subprocess.run(["cc", "-std=gnu17", "-D_GNU_SOURCE", "-O1", "-shared", "-fPIC", source,
-                        "-o", SHIM, "-ldl"], check=True)
+    gpus = ROOT / "tests" / "unit" / "daemon" / "fake_nvml.c"
+    for library, file in ((SHIM, source), (GPUS, gpus)):
+        if not library.exists() or library.stat().st_mtime < file.stat().st_mtime:
+            subprocess.run(["cc", "-std=gnu17", "-D_GNU_SOURCE", "-O1", "-shared", "-fPIC", file,
+                            "-o", library, "-ldl"], check=True)
 
 
 class Orders:

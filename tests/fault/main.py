@@ -11,6 +11,7 @@ import traceback
 
 import frame
 import scenarios_coordinator  # noqa: F401  (they add themselves)
+import scenarios_device       # noqa: F401
 import scenarios_gang         # noqa: F401
 import scenarios_judge        # noqa: F401
 import scenarios_network      # noqa: F401
@@ -58,7 +59,7 @@ def main():
             print(f"{number:>10}  {name}{'  (--slow)' if slow else ''}")
         return 0
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 31)
-    frame.build_shim()
+    frame.build_shims()
     if options.soak:
         import soak  # pylint: disable=import-outside-toplevel
         return soak.run(options.soak, seed, options.kills)

@@ -2,11 +2,17 @@
 
 Each round draws its victims, moments and means from its seed.  At the end the
 last database of every round has been held to the guarantees.
+
+A round is hurt for a while, then left alone until its sweep has ended.  The
+second part is mostly the wait after many crashes, up to five minutes, so that
+other rounds are hurt meanwhile: HURT_AT_ONCE of ROUNDS_AT_ONCE.
 """
+import collections
 import concurrent.futures
 import os
 import pathlib
 import random
+import shutil
 import signal
 import threading
 import time
@@ -17,21 +23,29 @@ from cluster import Cluster, Failure
 from proxy import Proxy
 from scenarios_points import points
 
-HURT_S, ALONE_S, WAIT_S = 90, 150, 900  # of a round: hurt, then left alone; waiting for a retry
-MEANS = ["kill"] * 10 + ["attempt"] * 4 + ["stop"] * 3 + ["cut"] * 3 + ["point"] * 5 + ["all"]
+HURT_S, ALONE_S, WAIT_S = 60, 150, 900  # of a round: hurt, then left alone; waiting for a retry
+HURT_AT_ONCE, ROUNDS_AT_ONCE = 3, 8
+GRID = {"strategies": ["base", "mid", "full"], "epochs": 4, "eval": 8}
+MEANS = (["kill"] * 10 + ["attempt"] * 8 + ["stop"] * 3 + ["cut"] * 3 + ["point"] * 5
+         + ["client"] * 3 + ["all"])
+PROGRAMS = {"c": "coordinator", "w": "worker", "j": "judge worker"}
+CLIENTS = (["submit", "grid.toml"], ["status", "grid", "--watch"], ["wait", "grid"], ["results"],
+           ["set", "grid", "priority=1"], ["log", "--json"])
 
 
 class Round:
-    def __init__(self, seed, trace, total):
-        self.seed, self.random, self.total = seed, random.Random(seed), total
-        self.kills = 0
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.kills = collections.Counter()
         self.retries = 0
-        self.cluster = Cluster(seed, trace, step_ms=self.random.choice((0, 30, 60, 100)),
+        self.hurt_s = 0
+        self.cluster = Cluster(seed, pathlib.Path("/dev/null"), step_ms=self.random.choice((30, 60, 100, 150)),
                                judge="max_attempts = 1000\nmax_reasks = 16",
-                               retry="max_attempts = 1000")
+                               retry="max_attempts = 1000", **GRID)
         self.proxies = []
         self.running = {}
         self.stopped = {}
+        self.ours = set()  # processes that were killed here, not at a crash point
         self.waits = False
         self.env = {"HA_NET_FAULTS": f"seed={seed};dup=0.03;reorder=0.05/200;delay=0.05/200"}
 
@@ -53,6 +67,26 @@ class Round:
         return (f"{self.random.choice(names)}:{self.random.randrange(1, 30)}"
                 f"@{self.cluster.dir}/claim-{time.monotonic_ns()}")
 
+    def kill(self, name):
+        process = self.running[name]
+        if process.alive():
+            process.kill()
+            self.ours.add(process.pid)
+            self.kills[PROGRAMS[name[0]]] += 1
+
+    def kill_client(self):
+        """hactl in the middle of what it does."""
+        folder = self.cluster.dir / f"saved-{time.monotonic_ns()}"
+        verb = self.random.choice((*CLIENTS, ["backup", folder]))
+        client = self.cluster.start("hactl", "hactl", *verb, "--connect", self.cluster.control,
+                                    "--insecure-loopback")
+        time.sleep(self.random.uniform(0.0, 0.06))
+        if client.alive():
+            client.kill()
+            self.kills["hactl"] += 1
+        self.cluster.processes.remove(client)
+        shutil.rmtree(folder, ignore_errors=True)
+
     def hurt(self):
         means = self.random.choice(MEANS)
         name = self.random.choice(list(self.running))
@@ -60,14 +94,15 @@ class Round:
         if name in self.stopped:
             return
         if means == "kill":
-            victim.kill()
-            self.kills += 1
+            self.kill(name)
+        elif means == "client":
+            self.kill_client()
         elif means == "attempt":
             for worker in [p for n, p in self.running.items() if n[0] == "w"]:
                 for pid in worker.children():
                     try:
                         os.kill(pid, signal.SIGKILL)
-                        self.kills += 1
+                        self.kills["attempt"] += 1
                     except ProcessLookupError:
                         pass
         elif means == "stop":
@@ -78,13 +113,11 @@ class Round:
                 proxy.mode = self.random.choice(("pass", "hold", "hold-up", "hold-down"))
                 proxy.cut()
         elif means == "point":
-            victim.kill()
-            self.kills += 1
+            self.kill(name)
             self.running[name] = self.start(name, self.point(name))
         else:
-            for process in self.running.values():
-                process.kill()
-                self.kills += 1
+            for each in self.running:
+                self.kill(each)
             self.stopped.clear()
 
     def mend(self, now):
@@ -94,8 +127,9 @@ class Round:
                 del self.stopped[name]
         for name, process in list(self.running.items()):
             if not process.alive():
-                if process.child.returncode == -signal.SIGKILL and "HA_CRASH" in str(name):
-                    self.kills += 1
+                if process.child.returncode == -signal.SIGKILL and process.pid not in self.ours:
+                    self.kills[PROGRAMS[name[0]]] += 1  # at its crash point
+                self.cluster.processes.remove(process)
                 self.stopped.pop(name, None)
                 self.running[name] = self.start(name)
 
@@ -110,7 +144,29 @@ class Round:
                 self.retries += 1
                 return
 
-    def play(self, end):
+    def play(self, end, turn):
+        """turn: given back when this round is no longer hurt."""
+        began = time.monotonic()
+        try:
+            self.begin()
+            ended = self.run(lambda now: now > began + HURT_S or now > end)
+        finally:
+            self.hurt_s = time.monotonic() - began
+            turn.release()
+        for proxy in self.proxies:
+            proxy.mode = "pass"
+        if not ended:
+            self.run(None)
+        self.mend(time.monotonic() + 100)
+        if not self.cluster.ended():
+            raise Failure("not ended: " + str([(s["stage"], s["state"], s["reason"])
+                                               for s in self.cluster.stages()]))
+        try:
+            frame.until(20, self.cluster.quiet, "quiet")
+        except Failure:
+            pass  # a word about an end is under way; the checker decides
+
+    def begin(self):
         c = self.cluster
         c.start_evaluator("--latency", str(self.random.choice((0, 50, 300))))
         c.start_coordinator(env=self.env)
@@ -119,22 +175,21 @@ class Round:
         self.running = {"coordinator": c.coordinator}
         for name in ("w1", "j1", "w2", "j2")[:self.random.randrange(2, 5)]:
             self.running[name] = self.start(name)
-        began = time.monotonic()
+
+    def run(self, enough):
+        """Hurt until enough(now), or (enough None) leave it alone; true: the sweep has ended."""
+        c = self.cluster
+        began = waited = time.monotonic()
         next_hurt = looked = began + 0.5
-        waited = began
-        calm = None  # since when it is left alone
         while True:
             now = time.monotonic()
             if self.waits:
                 waited = now
-            if calm and (now > max(calm, waited) + ALONE_S or now > calm + WAIT_S):
-                break
-            # Near the end of its time, and of the soak's, it is left alone.
-            if not calm and (now > began + HURT_S or now > end):
-                calm = now
-                for proxy in self.proxies:
-                    proxy.mode = "pass"
-            if not calm and now >= next_hurt:
+            if enough is None and (now > waited + ALONE_S or now > began + WAIT_S):
+                return False
+            if enough and enough(now):
+                return False
+            if enough and now >= next_hurt:
                 for proxy in self.proxies:
                     proxy.mode = "pass"
                 self.hurt()
@@ -143,19 +198,9 @@ class Round:
             if now - looked > 1 and "coordinator" not in self.stopped:
                 looked = now
                 if c.ended():
-                    break
+                    return True
                 self.look()
             time.sleep(0.03)
-        for proxy in self.proxies:
-            proxy.mode = "pass"
-        self.mend(time.monotonic() + 100)
-        if not c.ended():
-            raise Failure("not ended: " + str([(s["stage"], s["state"], s["reason"])
-                                               for s in c.stages()]))
-        try:
-            frame.until(20, c.quiet, "quiet")
-        except Failure:
-            pass  # a word about an end is under way; the checker decides
 
     def close(self):
         for proxy in self.proxies:
@@ -163,18 +208,16 @@ class Round:
         self.cluster.close()
 
 
-def play_round(seed, trace, end, total, lock):
-    play = Round(seed, trace, total)
+def play_round(seed, reference, end, total, lock, turn):
+    play = Round(seed)
     stuck, found = [], None
     try:
-        grid = play.cluster.grid
-        reference = frame.reference()
         try:
-            play.play(end)
+            play.play(end, turn)
         except Failure as error:
             stuck.append(str(error))
         play.cluster.stop_coordinator()
-        found = checker.check(play.cluster.run, grid["eval"], 2, play.cluster.calls,
+        found = checker.check(play.cluster.run, GRID["eval"], len(GRID["strategies"]), play.cluster.calls,
                               not stuck, reference if not stuck else None)
         possibly = checker.possibly_paid(play.cluster.run)
     finally:
@@ -182,7 +225,8 @@ def play_round(seed, trace, end, total, lock):
             os.environ["HA_KEEP"] = "1"
         play.close()
     with lock:
-        total["kills"] += play.kills
+        total["kills"] += sum(play.kills.values())
+        total["by"] += play.kills
         total["lost"] += len(found.lost)
         total["duplicated"] += len(found.duplicated)
         total["stuck"] += len(stuck) + len(found.stuck)
@@ -192,30 +236,37 @@ def play_round(seed, trace, end, total, lock):
         total["rounds"] += 1
         for text in stuck + found.all():
             print(f"not ok soak: seed {seed}: {text}", flush=True)
-        print(f"# round {total['rounds']} seed {seed}: {play.kills} kills, "
-              f"{total['kills']} in all", flush=True)
+        print(f"# round {total['rounds']} seed {seed}: {sum(play.kills.values())} kills in "
+              f"{play.hurt_s:.0f} s, {total['kills']} in all", flush=True)
 
 
-def run(seconds, seed, kills=None, jobs=2):
+def run(seconds, seed, kills=None):
     total = dict.fromkeys(("kills", "lost", "duplicated", "stuck", "wrong", "possibly_paid",
                            "retries", "rounds"), 0)
+    total["by"] = collections.Counter()
+    turn = threading.Semaphore(HURT_AT_ONCE)
     lock = threading.Lock()
     draw = random.Random(seed)
-    end = time.monotonic() + seconds
     print(f"# soak of {seconds:.0f} s, seed {seed}", flush=True)
-    trace = pathlib.Path("/dev/null")
+    reference = frame.reference(**GRID)
+    end = time.monotonic() + seconds
 
     def worker(first):
         next_seed = first
-        while time.monotonic() < end and (not kills or total["kills"] < kills):
-            play_round(next_seed, trace, end, total, lock)
+        while True:
+            turn.acquire()
+            if time.monotonic() > end or (kills and total["kills"] >= kills):
+                turn.release()
+                return
+            play_round(next_seed, reference, end, total, lock, turn)
             with lock:
                 next_seed = draw.randrange(1 << 31)
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        for future in [pool.submit(worker, seed + i) for i in range(jobs)]:
+    with concurrent.futures.ThreadPoolExecutor(ROUNDS_AT_ONCE) as pool:
+        for future in [pool.submit(worker, seed + i) for i in range(ROUNDS_AT_ONCE)]:
             future.result()
     print(f"# {total['rounds']} rounds, {total['retries']} jobs that had been set aside after five "
           f"losses were given another chance, {total['wrong']} other breaches")
+    print("# killed: " + ", ".join(f"{n} {name}" for name, n in sorted(total["by"].items())))
     print("soak kills={kills} lost={lost} duplicated={duplicated} stuck={stuck} "
           "possibly_paid={possibly_paid}".format(**total))
     return 1 if total["lost"] + total["duplicated"] + total["stuck"] + total["wrong"] else 0
