@@ -189,10 +189,27 @@ bool ha_backend_copies_weights(const struct ha_backend *backend)
 int ha_backend_load_weight(struct ha_backend *backend, void *memory, const void *host,
                            enum ha_dtype dtype, int64_t n, struct ha_error *err)
 {
+    return ha_backend_load_weight_rows(backend, memory, n, host, dtype, 1, n, err);
+}
+
+int ha_backend_load_weight_rows(struct ha_backend *backend, void *memory, int64_t stride,
+                                const void *host, enum ha_dtype dtype, int64_t rows, int64_t cols,
+                                struct ha_error *err)
+{
     if (!backend->table->load_weight)
         return ha_error_set(err, ENOTSUP, "%s reads weights where they lie",
                             ha_backend_description(backend));
-    return n > 0 ? backend->table->load_weight(backend, memory, host, dtype, n, err) : 0;
+    if (stride < cols)
+        return ha_error_set(err, EINVAL, "rows of %lld values do not fit a stride of %lld",
+                            (long long)cols, (long long)stride);
+    if (rows <= 0 || cols <= 0)
+        return 0;
+    if (stride == cols) { /* one run */
+        cols *= rows;
+        stride = cols;
+        rows = 1;
+    }
+    return backend->table->load_weight(backend, memory, stride, host, dtype, rows, cols, err);
 }
 
 int ha_backend_import_weight(struct ha_backend *backend, const void *host, enum ha_dtype dtype,
@@ -260,6 +277,14 @@ int ha_backend_copy_rows(struct ha_backend *backend, void *to, size_t to_stride,
 int ha_backend_zero(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err)
 {
     return bytes ? backend->table->zero(backend, memory, bytes, err) : 0;
+}
+
+int ha_backend_zero_rows(struct ha_backend *backend, void *memory, size_t stride, size_t row_bytes,
+                         int64_t n_rows, struct ha_error *err)
+{
+    if (row_bytes == 0 || n_rows == 0)
+        return 0;
+    return backend->table->zero_rows(backend, memory, stride, row_bytes, n_rows, err);
 }
 
 int ha_backend_sync(struct ha_backend *backend, struct ha_error *err)

@@ -80,6 +80,11 @@ bool ha_backend_copies_weights(const struct ha_backend *backend);
  * several lie side by side.  The host's bytes need no alignment. */
 int ha_backend_load_weight(struct ha_backend *backend, void *memory, const void *host,
                            enum ha_dtype dtype, int64_t n, struct ha_error *err);
+/* The same for (rows, cols) values whose rows shall begin `stride` values apart; what lies between
+ * them stays as it is. */
+int ha_backend_load_weight_rows(struct ha_backend *backend, void *memory, int64_t stride,
+                                const void *host, enum ha_dtype dtype, int64_t rows, int64_t cols,
+                                struct ha_error *err);
 
 int ha_backend_upload(struct ha_backend *backend, void *memory, const void *host, size_t bytes,
                       struct ha_error *err);
@@ -92,6 +97,9 @@ int ha_backend_copy_rows(struct ha_backend *backend, void *to, size_t to_stride,
                          size_t from_stride, size_t row_bytes, int64_t n_rows,
                          struct ha_error *err);
 int ha_backend_zero(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err);
+/* n_rows rows of row_bytes each, which begin `stride` bytes apart. */
+int ha_backend_zero_rows(struct ha_backend *backend, void *memory, size_t stride, size_t row_bytes,
+                         int64_t n_rows, struct ha_error *err);
 
 /* Wait for the stream.  A device error is sticky: once returned, every later
  * call returns it. */

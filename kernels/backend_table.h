@@ -34,9 +34,10 @@ struct ha_backend_table {
     size_t (*free)(struct ha_backend *backend, void *memory);
     int (*import_host)(struct ha_backend *backend, const void *host, size_t bytes,
                        const void **ret_memory, struct ha_error *err);
-    /* n values as bf16 into memory of alloc; NULL: weights are read where they lie. */
-    int (*load_weight)(struct ha_backend *backend, void *memory, const void *host,
-                       enum ha_dtype dtype, int64_t n, struct ha_error *err);
+    /* (rows, cols) values as bf16 into memory of alloc, rows `stride` apart there; NULL: weights
+     * are read where they lie. */
+    int (*load_weight)(struct ha_backend *backend, void *memory, int64_t stride, const void *host,
+                       enum ha_dtype dtype, int64_t rows, int64_t cols, struct ha_error *err);
     void (*release_host)(struct ha_backend *backend, const void *memory);
     int (*upload)(struct ha_backend *backend, void *memory, const void *host, size_t bytes,
                   struct ha_error *err);
@@ -47,6 +48,8 @@ struct ha_backend_table {
     int (*copy_rows)(struct ha_backend *backend, void *to, size_t to_stride, const void *from,
                      size_t from_stride, size_t row_bytes, int64_t n_rows, struct ha_error *err);
     int (*zero)(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err);
+    int (*zero_rows)(struct ha_backend *backend, void *memory, size_t stride, size_t row_bytes,
+                     int64_t n_rows, struct ha_error *err);
     int (*sync)(struct ha_backend *backend, struct ha_error *err);
     /* All four or none: NULL where calls return when their work is done. */
     int (*poll)(struct ha_backend *backend, struct ha_error *err);

@@ -89,6 +89,26 @@ struct ha_dropout {
 
 enum { HA_DROPOUT_MAX_COLS = 1 << 26 };
 
+/* One of the LoRA modules whose outputs a product makes side by side. */
+struct ha_lora_part {
+    const float *a, *b; /* f32 (rank, in) and (out, rank); both NULL: not adapted, with rank 0 */
+    int64_t rank, out;
+};
+
+enum { HA_LORA_MAX_PARTS = 3 };
+
+/* What LoRA adds to a product y = x W^T of an input and a weight that have C columns more:
+ * with x's columns u = x A^T and W's columns B it is y = x W^T + u B^T.  Part p has the rows of W
+ * behind those of the parts before it, and the columns behind theirs, so that B is block-diagonal
+ * with scale * b; what no part has is 0.  A holds the parts' a below each other, then zeros. */
+struct ha_lora_columns {
+    struct ha_matrix b; /* act (sum of the parts' out, C) = */
+    struct ha_matrix a; /* act (C, in) = */
+    float scale;
+    struct ha_lora_part parts[HA_LORA_MAX_PARTS]; /* ranks sum up to C at most */
+    int n_parts;
+};
+
 /* Doubles, as torch keeps them: a float's 0.999 would put 1e-5 of error into 1 - beta2. */
 struct ha_adamw {
     double lr, beta1, beta2, eps, weight_decay;
@@ -174,6 +194,10 @@ struct ha_ops {
                    const void *x /* act */, const struct ha_dropout *dropout, int64_t n_rows,
                    int64_t cols, int64_t out_stride, int64_t x_stride, bool accumulate,
                    struct ha_error *err);
+
+    /* Rounds the masters of an adapter to what one product of all takes. */
+    int (*lora_columns)(struct ha_backend *backend, const struct ha_lora_columns *columns,
+                        struct ha_error *err);
 
     /* out[i] = x[index[i]]. */
     int (*gather_rows)(struct ha_backend *backend, void *out /* act (N, cols) = */, const void *x,

@@ -102,6 +102,16 @@ static int cpu_zero(struct ha_backend *backend, void *memory, size_t bytes, stru
     return 0;
 }
 
+static int cpu_zero_rows(struct ha_backend *backend, void *memory, size_t stride, size_t row_bytes,
+                         int64_t n_rows, struct ha_error *err)
+{
+    (void)backend;
+    (void)err;
+    for (size_t i = 0; i < (size_t)n_rows; i++)
+        memset((char *)memory + i * stride, 0, row_bytes);
+    return 0;
+}
+
 static int cpu_sync(struct ha_backend *backend, struct ha_error *err)
 {
     (void)backend;
@@ -132,6 +142,7 @@ static const struct ha_backend_table table = {
     .copy = cpu_copy,
     .copy_rows = cpu_copy_rows,
     .zero = cpu_zero,
+    .zero_rows = cpu_zero_rows,
     .sync = cpu_sync,
 };
 
@@ -147,6 +158,7 @@ static const struct ha_ops ops = {
     .swiglu_forward = ha_cpu_op_swiglu_forward,
     .swiglu_backward = ha_cpu_op_swiglu_backward,
     .dropout = ha_cpu_op_dropout,
+    .lora_columns = ha_cpu_op_lora_columns,
     .gather_rows = ha_cpu_op_gather_rows,
     .scatter_rows_add = ha_cpu_op_scatter_rows_add,
     .head = ha_cpu_op_head,

@@ -121,6 +121,8 @@ int ha_cpu_op_swiglu_backward(struct ha_backend *backend, void *dgate, void *dup
 int ha_cpu_op_dropout(struct ha_backend *backend, void *out, const void *x,
                       const struct ha_dropout *dropout, int64_t n_rows, int64_t cols,
                       int64_t out_stride, int64_t x_stride, bool accumulate, struct ha_error *err);
+int ha_cpu_op_lora_columns(struct ha_backend *backend, const struct ha_lora_columns *columns,
+                           struct ha_error *err);
 int ha_cpu_op_gather_rows(struct ha_backend *backend, void *out, const void *x,
                           const int64_t *index, int64_t n_rows, int64_t cols, struct ha_error *err);
 int ha_cpu_op_scatter_rows_add(struct ha_backend *backend, void *x, const float *rows,

@@ -142,8 +142,8 @@ int ha_cuda_alloc(struct ha_backend *backend, size_t bytes, void **ret_memory,
 size_t ha_cuda_free(struct ha_backend *backend, void *memory);
 int ha_cuda_import_host(struct ha_backend *backend, const void *host, size_t bytes,
                         const void **ret_memory, struct ha_error *err);
-int ha_cuda_load_weight(struct ha_backend *backend, void *memory, const void *host,
-                        enum ha_dtype dtype, int64_t n, struct ha_error *err);
+int ha_cuda_load_weight(struct ha_backend *backend, void *memory, int64_t stride, const void *host,
+                        enum ha_dtype dtype, int64_t rows, int64_t cols, struct ha_error *err);
 void ha_cuda_release_host(struct ha_backend *backend, const void *memory);
 int ha_cuda_upload(struct ha_backend *backend, void *memory, const void *host, size_t bytes,
                    struct ha_error *err);
@@ -154,6 +154,8 @@ int ha_cuda_copy(struct ha_backend *backend, void *to, const void *from, size_t 
 int ha_cuda_copy_rows(struct ha_backend *backend, void *to, size_t to_stride, const void *from,
                       size_t from_stride, size_t row_bytes, int64_t n_rows, struct ha_error *err);
 int ha_cuda_zero(struct ha_backend *backend, void *memory, size_t bytes, struct ha_error *err);
+int ha_cuda_zero_rows(struct ha_backend *backend, void *memory, size_t stride, size_t row_bytes,
+                      int64_t n_rows, struct ha_error *err);
 int ha_cuda_poll(struct ha_backend *backend, struct ha_error *err);
 int ha_cuda_fork(struct ha_backend *backend, void **ret_stream, struct ha_error *err);
 int ha_cuda_poll_fork(struct ha_backend *backend, struct ha_error *err);
@@ -204,6 +206,8 @@ int ha_cuda_op_swiglu_backward(struct ha_backend *backend, void *dgate, void *du
 int ha_cuda_op_dropout(struct ha_backend *backend, void *out, const void *x,
                        const struct ha_dropout *dropout, int64_t n_rows, int64_t cols,
                        int64_t out_stride, int64_t x_stride, bool accumulate, struct ha_error *err);
+int ha_cuda_op_lora_columns(struct ha_backend *backend, const struct ha_lora_columns *columns,
+                            struct ha_error *err);
 int ha_cuda_op_gather_rows(struct ha_backend *backend, void *out, const void *x,
                            const int64_t *index, int64_t n_rows, int64_t cols,
                            struct ha_error *err);

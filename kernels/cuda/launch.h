@@ -1,4 +1,4 @@
-/* launch.h - the C launchers of rows.cu, norm.cu, optimizer.cu, head.cu and convert.cu
+/* launch.h - the C launchers of rows.cu, norm.cu, optimizer.cu, head.cu, convert.cu and lora.cu
  *
  * Shapes and contracts are those of kernels/ops.h.  Pointers are of the device,
  * sizes are positive (the host part leaves empty work out), act is bf16.  Each
@@ -125,6 +125,13 @@ int ha_cuda_launch_convert(struct CUstream_st *stream, void *out, enum ha_dtype 
 /* x (rows, cols) *= factor; 0 also clears NaN. */
 int ha_cuda_launch_scale(struct CUstream_st *stream, void *x, enum ha_dtype dtype, int64_t rows,
                          int64_t cols, int64_t stride, float factor);
+
+/* ---- lora.cu ---- */
+
+struct ha_lora_columns;
+
+/* Views of act memory and device masters; the parts have been checked. */
+int ha_cuda_launch_lora_columns(struct CUstream_st *stream, const struct ha_lora_columns *columns);
 
 #ifdef __cplusplus
 }

@@ -291,41 +291,50 @@ int ha_cuda_import_host(struct ha_backend *backend, const void *host, size_t byt
     return 0;
 }
 
-/* A piece at a time, so that no second copy of the weight is on the device. */
-static int load_converted(struct ha_cuda *cuda, char *memory, const char *host, enum ha_dtype dtype,
-                          int64_t n, struct ha_error *err)
+/* A piece at a time, so that no second copy of the weight is on the device: whole rows where they
+ * lie apart, else any part of the one row. */
+static int load_pieces(struct ha_cuda *cuda, char *memory, int64_t stride, const char *host,
+                       enum ha_dtype dtype, int64_t rows, int64_t cols, struct ha_error *err)
 {
-    int64_t piece = ha_cuda_min(CONVERT_BYTES / (int64_t)ha_dtype_bytes(dtype), n);
+    int64_t most = CONVERT_BYTES / (int64_t)ha_dtype_bytes(dtype), step = 1;
+    int64_t piece = ha_cuda_min(most, rows * cols);
     void *wide = NULL;
-    int rc = ha_backend_alloc_counted(&cuda->base, (size_t)piece * ha_dtype_bytes(dtype),
-                                      ha_cuda_alloc, &wide, err);
+    int rc;
 
+    if (rows > 1) {
+        step = ha_cuda_min(most > cols ? most / cols : 1, rows);
+        piece = step * cols;
+    }
+    rc = ha_backend_alloc_counted(&cuda->base, (size_t)piece * ha_dtype_bytes(dtype), ha_cuda_alloc,
+                                  &wide, err);
     if (rc < 0)
         return rc;
-    for (int64_t at = 0; rc == 0 && at < n; at += piece) {
-        int64_t count = ha_cuda_min(piece, n - at);
+    for (int64_t at = 0; rc == 0 && at < rows * cols; at += piece) {
+        int64_t count = ha_cuda_min(piece, rows * cols - at);
+        int64_t n = rows > 1 ? count / cols : 1, width = rows > 1 ? cols : count;
+        char *to = memory + (rows > 1 ? at / cols * stride : at) * 2;
 
         rc = ha_cuda_upload(&cuda->base, wide, host + (size_t)at * ha_dtype_bytes(dtype),
                             (size_t)count * ha_dtype_bytes(dtype), err);
         if (rc == 0)
             rc = ha_cuda_check(cuda,
-                               ha_cuda_launch_convert(cuda->stream, memory + at * 2, HA_DTYPE_BF16,
-                                                      count, wide, dtype, count, 1, count),
-                               "converting a weight", err);
+                               ha_cuda_launch_convert(cuda->stream, to, HA_DTYPE_BF16, stride, wide,
+                                                      dtype, width, n, width),
+                               "laying out a weight", err);
     }
     ha_backend_unreserve(&cuda->base, ha_cuda_free(&cuda->base, wide));
     return rc;
 }
 
-int ha_cuda_load_weight(struct ha_backend *backend, void *memory, const void *host,
-                        enum ha_dtype dtype, int64_t n, struct ha_error *err)
+int ha_cuda_load_weight(struct ha_backend *backend, void *memory, int64_t stride, const void *host,
+                        enum ha_dtype dtype, int64_t rows, int64_t cols, struct ha_error *err)
 {
-    size_t bytes = (size_t)n * ha_dtype_bytes(dtype);
+    size_t bytes = (size_t)(rows * cols) * ha_dtype_bytes(dtype);
 
     read_ahead(host, bytes);
-    return dtype == HA_DTYPE_BF16
+    return dtype == HA_DTYPE_BF16 && rows == 1
                ? ha_cuda_upload(backend, memory, host, bytes, err)
-               : load_converted(ha_cuda_of(backend), memory, host, dtype, n, err);
+               : load_pieces(ha_cuda_of(backend), memory, stride, host, dtype, rows, cols, err);
 }
 
 void ha_cuda_release_host(struct ha_backend *backend, const void *memory)
@@ -415,6 +424,19 @@ int ha_cuda_zero(struct ha_backend *backend, void *memory, size_t bytes, struct 
     return rc < 0 ? rc
                   : ha_cuda_check(cuda, (int)cudaMemsetAsync(memory, 0, bytes, cuda->stream),
                                   "zeroing device memory", err);
+}
+
+int ha_cuda_zero_rows(struct ha_backend *backend, void *memory, size_t stride, size_t row_bytes,
+                      int64_t n_rows, struct ha_error *err)
+{
+    struct ha_cuda *cuda = ha_cuda_of(backend);
+    int rc = ha_cuda_enter(cuda, err);
+
+    return rc < 0 ? rc
+                  : ha_cuda_check(cuda,
+                                  (int)cudaMemset2DAsync(memory, stride, 0, row_bytes,
+                                                         (size_t)n_rows, cuda->stream),
+                                  "zeroing rows on the device", err);
 }
 
 int ha_cuda_sync(struct ha_backend *backend, struct ha_error *err)

@@ -9,6 +9,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/dropout.h"
+#include "kernels/lora.h"
 
 int ha_cuda_op_add_bias(struct ha_backend *backend, void *x, const void *bias,
                         enum ha_dtype bias_dtype, int64_t n_rows, int64_t cols, int64_t stride,
@@ -136,6 +137,20 @@ int ha_cuda_op_dropout(struct ha_backend *backend, void *out, const void *x,
                          ha_cuda_launch_dropout(cuda->stream, out, x, &mask, dropout->places,
                                                 n_rows, cols, out_stride, x_stride, accumulate),
                          "dropout", err);
+}
+
+int ha_cuda_op_lora_columns(struct ha_backend *backend, const struct ha_lora_columns *columns,
+                            struct ha_error *err)
+{
+    struct ha_cuda *cuda = ha_cuda_of(backend);
+    int rc = ha_cuda_enter(cuda, err);
+
+    if (rc == 0)
+        rc = ha_lora_columns_check(columns, err);
+    if (rc < 0 || columns->b.rows == 0 || columns->b.cols == 0)
+        return rc;
+    return ha_cuda_check(cuda, ha_cuda_launch_lora_columns(cuda->stream, columns), "lora_columns",
+                         err);
 }
 
 int ha_cuda_op_gather_rows(struct ha_backend *backend, void *out, const void *x,

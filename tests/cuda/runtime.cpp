@@ -171,6 +171,19 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_stride, const void *from, size
     return cudaSuccess;
 }
 
+cudaError_t cudaMemset2DAsync(void *memory, size_t stride, int value, size_t row_bytes,
+                              size_t n_rows, cudaStream_t)
+{
+    if (row_bytes > stride)
+        return cudaErrorInvalidValue;
+    emulator::expect_device("cudaMemset2DAsync", memory, (n_rows - 1) * stride + row_bytes);
+    emulator::enqueue([=] {
+        for (size_t i = 0; i < n_rows; i++)
+            memset(static_cast<char *>(memory) + i * stride, value, row_bytes);
+    });
+    return cudaSuccess;
+}
+
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 {
     *stream = new CUstream_st();

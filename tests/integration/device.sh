@@ -214,10 +214,10 @@ equal "layers are run again" $? 0
 [ "$(of_summary limited memory_peak)" -le "$HA_GPU_MEMORY_LIMIT" ]
 equal "the limit holds" $? 0
 check "and changes no bit" same_adapter full limited/out/22/adapter
-HA_GPU_MEMORY_LIMIT=36M
+HA_GPU_MEMORY_LIMIT=37M
 (train cuda none --strategy full) 2>none.log
 equal "too little is refused" $? 1
-grep -q '36 MiB may be used (.*HA_GPU_MEMORY_LIMIT' none.log
+grep -q '37 MiB may be used (.*HA_GPU_MEMORY_LIMIT' none.log
 equal "by its name" $? 0
 ha-attempt plan --model "$MODEL" --json >plan.json
 equal "and planned for" \

@@ -58,6 +58,7 @@ static void start_request(struct making *making, int64_t stored_bytes)
         .config = making->view->config,
         .device = making->view->device,
         .stored_bytes = stored_bytes,
+        .lora_columns = ha_weights_lora_columns(making->view->device.gpu),
         .dropout = !train->disable_dropout && train->lora_dropout > 0,
         .f32_logits = strcmp(train->precision, "bf16") != 0,
         .n_train = settings->data.train_samples,

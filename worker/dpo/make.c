@@ -344,6 +344,7 @@ static struct ha_dpo_plan_request plan_request(const struct ha_dpo_trainer *trai
                    .memory_bytes = job->memory_bytes},
         .n_adapters = trainer->n_cells,
         .dropout = any_dropout(trainer),
+        .lora_columns = ha_model_weights(trainer->model)->lora_columns,
         .reference_rank = job->reference ? ha_adapter_settings(job->reference)->rank : 0,
         .max_tokens = limits->max_tokens,
         .max_rows = limits->max_rows,

@@ -197,7 +197,9 @@ static int fixed_parts(const struct job *job, struct ha_dpo_plan *plan, struct h
     int64_t value = (int64_t)sizeof(float), *part = plan->part;
     int64_t stored = request->stored_bytes > 0 ? request->stored_bytes : 2 * plan->n_params;
 
-    part[HA_DPO_WEIGHTS] = gpu ? 2 * plan->n_params : 0;
+    part[HA_DPO_WEIGHTS] =
+        gpu ? 2 * plan->n_params + ha_weights_lora_bytes(request->config, request->lora_columns)
+            : 0;
     plan->mapped_bytes = stored;
     part[HA_DPO_KERNELS] = kernel_bytes(job);
     part[HA_DPO_ADAPTERS] =
@@ -340,8 +342,11 @@ int ha_dpo_plan_tokens(const struct ha_model_config *config, const struct ha_dpo
                                           .modules = (1u << HA_MODULE_COUNT) - 1,
                                           .layers = layers,
                                           .n_layers = config->n_layers};
-    struct ha_dpo_plan_request request = {
-        .config = config, .device = *device, .adapters = &adapter, .n_adapters = 1};
+    struct ha_dpo_plan_request request = {.config = config,
+                                          .device = *device,
+                                          .adapters = &adapter,
+                                          .n_adapters = 1,
+                                          .lora_columns = ha_weights_lora_columns(device->gpu)};
 
     if (device->memory_bytes == 0) {
         *ret_tokens = TOKENS_UNSTATED;

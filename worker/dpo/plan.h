@@ -66,6 +66,7 @@ struct ha_dpo_plan_request {
     int64_t n_adapters;     /* 0: a probe, which passes through all layers and trains nothing */
     int64_t probe_bytes;    /* of its gradient's tile and sums: in HA_DPO_GRADIENTS */
     bool dropout;           /* of the inputs of any of them */
+    int64_t lora_columns;   /* of the model's weights (weights.h) */
     int64_t reference_rank; /* of a reference adapter like the first one; 0: none */
     int64_t stored_bytes;   /* of the weights as they lie in files; 0: 2 bytes a parameter */
     /* Of the largest pack; ha_dpo_plan_worst_pack before the data is read. */

@@ -229,6 +229,7 @@ static int fit_pass(struct probe *probe, struct ha_pass_limits *limits, struct h
         .device = {.gpu = strcmp(ha_backend_name(probe->backend), "cpu") != 0,
                    .threads = settings->threads,
                    .memory_bytes = settings->memory_bytes},
+        .lora_columns = ha_model_weights(probe->model)->lora_columns,
         .probe_bytes =
             tile_values(probe) * (int64_t)sizeof(float) + 2 * (int64_t)square_bytes(probe),
         .max_tokens = limits->max_tokens,

@@ -38,7 +38,24 @@ struct slot {
      * NULL where it lies by itself. */
     struct ha_matrix *joined;
     int64_t joined_rows, joined_cols, offset;
+    int64_t columns; /* room behind each row, where the backend copies weights */
 };
+
+int64_t ha_weights_lora_columns(bool copies_weights)
+{
+    return copies_weights ? HA_WEIGHTS_LORA_COLUMNS : 0;
+}
+
+int64_t ha_weights_lora_bytes(const struct ha_model_config *config, int64_t columns)
+{
+    struct ha_adapter_geometry geometry;
+    int64_t rows = 0;
+
+    ha_model_config_geometry(config, &geometry);
+    for (int module = HA_MODULE_Q; module <= HA_MODULE_O; module++)
+        rows += geometry.out[module];
+    return config->n_layers * rows * columns * (int64_t)ha_dtype_bytes(HA_DTYPE_BF16);
+}
 
 /* "layers.12.rest" -> 12 and "rest".  -EINVAL for anything else. */
 static int parse_layer(const char *name, int64_t n_layers, int64_t *ret_layer,
@@ -80,7 +97,7 @@ static void join_slot(const struct ha_adapter_geometry *geometry, struct ha_laye
     slot->joined_rows = slot->vector ? 1 : rows;
     slot->joined_cols = slot->vector ? rows : geometry->in[first];
     if (!slot->vector)
-        slot->offset *= slot->joined_cols;
+        slot->offset *= slot->joined_cols + slot->columns;
 }
 
 /* The slot of a tensor inside a layer.  -ENOENT for a name that does not belong. */
@@ -112,9 +129,11 @@ static int find_layer_slot(struct ha_weight_files *files, int64_t index, const c
             if (strncmp(rest, path, length) != 0)
                 continue;
             if (strcmp(rest + length, ".weight") == 0) {
-                *ret_slot = (struct slot){.view = &layer->linear[module],
-                                          .rows = geometry.out[module],
-                                          .cols = geometry.in[module]};
+                *ret_slot = (struct slot){
+                    .view = &layer->linear[module],
+                    .rows = geometry.out[module],
+                    .cols = geometry.in[module],
+                    .columns = module <= HA_MODULE_O ? files->weights.lora_columns : 0};
                 join_slot(&geometry, layer, (enum ha_module)module, ret_slot);
                 return 0;
             }
@@ -196,6 +215,7 @@ static int load_tensor(struct ha_weight_files *files, const struct ha_safetensor
 {
     struct ha_matrix own = {.rows = slot->rows, .cols = slot->cols};
     struct ha_matrix *matrix = slot->joined ? slot->joined : &own;
+    int64_t row = slot->cols + slot->columns;
     char *at;
     int r = 0;
 
@@ -203,16 +223,16 @@ static int load_tensor(struct ha_weight_files *files, const struct ha_safetensor
         if (slot->joined)
             *matrix = (struct ha_matrix){.rows = slot->joined_rows, .cols = slot->joined_cols};
         matrix->dtype = HA_DTYPE_BF16;
-        matrix->stride = matrix->cols;
+        matrix->stride = matrix->cols + slot->columns;
         r = take_memory(files,
-                        (size_t)(matrix->rows * matrix->cols) * ha_dtype_bytes(HA_DTYPE_BF16),
+                        (size_t)(matrix->rows * matrix->stride) * ha_dtype_bytes(HA_DTYPE_BF16),
                         &matrix->data, err);
     }
     if (r < 0)
         return r;
     at = (char *)matrix->data + (size_t)slot->offset * ha_dtype_bytes(HA_DTYPE_BF16);
-    r = ha_backend_load_weight(files->backend, at, tensor->data, *dtype, slot->rows * slot->cols,
-                               err);
+    r = ha_backend_load_weight_rows(files->backend, at, row, tensor->data, *dtype, slot->rows,
+                                    slot->cols, err);
     *ret_memory = at;
     *dtype = HA_DTYPE_BF16;
     return r;
@@ -282,7 +302,7 @@ static int take_tensor(struct ha_weight_files *files, int64_t file,
                                     .dtype = dtype,
                                     .rows = slot.rows,
                                     .cols = slot.cols,
-                                    .stride = slot.cols};
+                                    .stride = slot.cols + slot.columns};
     files->weights.bytes += (int64_t)tensor->bytes;
     return 0;
 }
@@ -441,6 +461,7 @@ int ha_weight_files_open(struct ha_backend *backend, const struct ha_model_confi
     files->backend = backend;
     files->config = *config;
     files->dir = dir;
+    files->weights.lora_columns = ha_weights_lora_columns(ha_backend_copies_weights(backend));
     files->weights.layers = ha_calloc(config->n_layers, sizeof(*files->weights.layers));
     r = files->weights.layers ? list_files(files, err)
                               : ha_error_set(err, ENOMEM, "no memory to open a model");

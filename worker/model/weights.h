@@ -9,6 +9,7 @@
 #ifndef HA_WORKER_MODEL_WEIGHTS_H
 #define HA_WORKER_MODEL_WEIGHTS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/ops.h"
@@ -21,11 +22,30 @@ struct ha_safetensors;
 /* The list of shards, beside them where there are several. */
 #define HA_WEIGHT_INDEX_FILE "model.safetensors.index.json"
 
+/* Where the backend copies weights, the rows of q, k, v and those of o have so many columns behind
+ * them, which are 0 until a pass puts an adapter's scale * B there (layer.h): one product then
+ * makes W x + scale B (A x).
+ *
+ * It is the same number whatever is trained.  So the base model, every cell of a job and the same
+ * cell in a job of its own multiply the same shapes by the same algorithms: margins are exactly 0
+ * at step 0, and no bit depends on the ranks or modules of the cells beside.  What does not fit
+ * (rank times adapted modules of the matrix: above 21 for q, k, v, above 64 for o) and what is
+ * adapted elsewhere is added to W x by a product of its own, as on the CPU, where weights are
+ * mapped.  64 is what tensor cores take at a time: fewer would cost as much. */
+enum { HA_WEIGHTS_LORA_COLUMNS = 64 };
+
+/* The number for a backend that copies weights, or not. */
+int64_t ha_weights_lora_columns(bool copies_weights);
+
+/* Bytes that the columns of a model take. */
+int64_t ha_weights_lora_bytes(const struct ha_model_config *config, int64_t columns);
+
 /* Vectors are matrices of one row; data NULL where the model has no such tensor.
  *
  * Where the backend copies weights, q, k, v lie below each other in one matrix, so that one
  * product makes them all, and so do gate and up; linear and bias are then views of their rows.
- * Elsewhere the joined ones are NULL. */
+ * Elsewhere the joined ones are NULL.  The columns above are no part of a view, but of its
+ * stride. */
 struct ha_layer_weights {
     struct ha_matrix linear[HA_MODULE_COUNT]; /* (out, in) */
     struct ha_matrix bias[HA_MODULE_COUNT];   /* (1, out), or NULL data */
@@ -43,6 +63,7 @@ struct ha_weights {
     struct ha_matrix final_norm;     /* (1, H) */
     struct ha_matrix head;           /* (V, H); the embedding's memory where tied */
     int64_t bytes;                   /* of all tensors as stored */
+    int64_t lora_columns;            /* behind qkv and linear[HA_MODULE_O]; 0: none */
 };
 
 /* Files and views that belong together. */

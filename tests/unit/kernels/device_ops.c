@@ -417,6 +417,34 @@ static int dropout(struct ha_backend *backend, void *out, const void *x,
                    err);
 }
 
+static int lora_columns(struct ha_backend *backend, const struct ha_lora_columns *columns,
+                        struct ha_error *err)
+{
+    struct call call = {.backend = backend};
+    struct ha_lora_columns device = *columns;
+    int n_b = take(&call, columns->b.data, ACT, columns->b.rows, columns->b.cols, columns->b.stride,
+                   true);
+    int n_a = take(&call, columns->a.data, ACT, columns->a.rows, columns->a.cols, columns->a.stride,
+                   true);
+    int masters[HA_LORA_MAX_PARTS][2];
+
+    for (int i = 0; i < columns->n_parts; i++) {
+        const struct ha_lora_part *part = &columns->parts[i];
+
+        masters[i][0] = take_vector(&call, part->a, F32, part->rank * columns->a.cols, false);
+        masters[i][1] = take_vector(&call, part->b, F32, part->out * part->rank, false);
+    }
+    send(&call);
+    device.b.data = at(&call, n_b);
+    device.b.dtype = device.a.dtype = HA_DTYPE_BF16;
+    device.a.data = at(&call, n_a);
+    for (int i = 0; i < columns->n_parts; i++) {
+        device.parts[i].a = at(&call, masters[i][0]);
+        device.parts[i].b = at(&call, masters[i][1]);
+    }
+    return receive(&call, real(&call)->lora_columns(backend, &device, err), err);
+}
+
 static int64_t most(const int64_t *index, int64_t n)
 {
     int64_t largest = -1;
@@ -632,6 +660,7 @@ const struct ha_ops *device_ops(void)
         .swiglu_forward = swiglu_forward,
         .swiglu_backward = swiglu_backward,
         .dropout = dropout,
+        .lora_columns = lora_columns,
         .gather_rows = gather_rows,
         .scatter_rows_add = scatter_rows_add,
         .head = head,

@@ -202,6 +202,10 @@ static void rows_are_copied(void **state)
     assert_memory_equal(back, "bcefhikl", 8);
     assert_ok(ha_backend_download(backend, back, wide, 16, &err));
     assert_memory_equal(back, want, 16);
+    assert_ok(ha_backend_zero_rows(backend, wide + 1, 4, 2, 3, &err));
+    assert_ok(ha_backend_zero_rows(backend, wide, 4, 0, 3, &err));
+    assert_ok(ha_backend_download(backend, back, wide, 16, &err));
+    assert_memory_equal(back, "b\0\0.e\0\0.h\0\0.kl..", 16);
     ha_backend_free(backend, memory);
     ha_backend_close(backend);
 }
@@ -237,6 +241,42 @@ static void weights_are_loaded_side_by_side(void **state)
     assert_ok(ha_backend_download(backend, back, memory, sizeof(back), &err));
     for (int i = 0; i < 9; i++)
         assert_int_equal(back[i], ha_half_to_bf16(values[i % 3]));
+    ha_backend_free(backend, memory);
+    ha_backend_close(backend);
+}
+
+/* Rows with room behind them that is left as it is. */
+static void weights_are_loaded_with_room(void **state)
+{
+    static const enum ha_dtype types[] = {HA_DTYPE_BF16, HA_DTYPE_F32};
+    enum { ROWS = 5, COLS = 3, STRIDE = 4 };
+    struct ha_backend *backend = open_device(0);
+    uint16_t half[ROWS * COLS], back[ROWS * STRIDE];
+    float whole[ROWS * COLS];
+    void *memory;
+    int64_t held;
+
+    (void)state;
+    for (int i = 0; i < ROWS * COLS; i++) {
+        whole[i] = (float)i - 4.5f;
+        half[i] = ha_half_to_bf16(whole[i]);
+    }
+    assert_ok(ha_backend_alloc(backend, sizeof(back), &memory, &err));
+    held = ha_backend_allocated_bytes(backend);
+    for (int k = 0; k < 2; k++) {
+        memset(back, 0x11, sizeof(back));
+        assert_ok(ha_backend_upload(backend, memory, back, sizeof(back), &err));
+        assert_ok(ha_backend_load_weight_rows(
+            backend, memory, STRIDE, k ? (const void *)whole : half, types[k], ROWS, COLS, &err));
+        assert_int_equal(ha_backend_allocated_bytes(backend), held);
+        assert_ok(ha_backend_download(backend, back, memory, sizeof(back), &err));
+        for (int i = 0; i < ROWS * STRIDE; i++)
+            assert_int_equal(back[i],
+                             i % STRIDE < COLS ? half[i / STRIDE * COLS + i % STRIDE] : 0x1111);
+    }
+    assert_int_equal(ha_backend_load_weight_rows(backend, memory, COLS - 1, half, HA_DTYPE_BF16,
+                                                 ROWS, COLS, NULL),
+                     -EINVAL);
     ha_backend_free(backend, memory);
     ha_backend_close(backend);
 }
@@ -535,6 +575,7 @@ int main(void)
         device_only(copies_and_zeroes),
         device_only(rows_are_copied),
         device_only(weights_are_loaded_side_by_side),
+        device_only(weights_are_loaded_with_room),
         device_only(memory_is_counted_and_limited),
         device_only(a_full_device_says_so),
         device_only(arguments_are_kept),

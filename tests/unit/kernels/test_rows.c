@@ -343,6 +343,79 @@ static void bias_gather_and_scatter(void **state)
     bias_gather_and_scatter_of(608, 8);
 }
 
+/* ---- LoRA's columns ---- */
+
+/* One shape: parts of these ranks (0: not adapted) and 8 rows, then 9, then 10 of W. */
+static void lora_columns_of(const int64_t *ranks, int n_parts, int64_t in, int64_t columns,
+                            int64_t pad)
+{
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+    struct random random = {31};
+    struct ha_lora_columns c = {.scale = 0.75f, .n_parts = n_parts};
+    struct guarded master[2 * HA_LORA_MAX_PARTS], want_a, want_b;
+    int64_t rows = 0, column = 0;
+
+    for (int p = 0; p < n_parts; p++) {
+        master[2 * p] = guarded_new(ranks[p] * in);
+        master[2 * p + 1] = guarded_new((8 + p) * ranks[p]);
+        random_fill_f32(&random, master[2 * p].data, ranks[p] * in, 1.0f);
+        random_fill_f32(&random, master[2 * p + 1].data, (8 + p) * ranks[p], 1.0f);
+        c.parts[p] = (struct ha_lora_part){.a = ranks[p] ? master[2 * p].data : NULL,
+                                           .b = ranks[p] ? master[2 * p + 1].data : NULL,
+                                           .rank = ranks[p],
+                                           .out = 8 + p};
+        rows += 8 + p;
+    }
+    want_b = filled(&random, rows * (columns + pad), 1.0f);
+    want_a = filled(&random, columns * in, 1.0f);
+    c.b = matrix_of(NULL, HA_DTYPE_F32, rows, columns, columns + pad);
+    c.a = matrix_of(NULL, HA_DTYPE_F32, columns, in, in);
+    for (int v = 0; v < n; v++) {
+        struct guarded a = guarded_copy(want_a), b = guarded_copy(want_b);
+
+        c.a.data = a.data;
+        c.b.data = b.data;
+        assert_ok(variants[v].ops->lora_columns(variants[v].backend, &c, &err));
+        rows = column = 0;
+        for (int p = 0; p < n_parts; p++) {
+            for (int64_t i = 0; i < c.parts[p].out; i++, rows++)
+                for (int64_t k = 0; k < columns + pad; k++) {
+                    int64_t own = k - column, at = rows * (columns + pad) + k;
+                    float product = own >= 0 && own < ranks[p]
+                                        ? c.scale * c.parts[p].b[i * ranks[p] + own]
+                                        : 0.0f;
+
+                    assert_true(b.data[at] == (k < columns ? as_stored(product) : want_b.data[at]));
+                }
+            for (int64_t k = 0; k < ranks[p] * in; k++)
+                assert_true(a.data[column * in + k] == as_stored(c.parts[p].a[k]));
+            column += ranks[p];
+        }
+        for (int64_t k = column * in; k < columns * in; k++)
+            assert_true(a.data[k] == 0.0f);
+        guarded_check(a);
+        guarded_check(b);
+        guarded_free(a);
+        guarded_free(b);
+    }
+    c.parts[0].out++;
+    assert_int_equal(variants[0].ops->lora_columns(variants[0].backend, &c, NULL), -EINVAL);
+    for (int i = 0; i < 2 * n_parts; i++)
+        guarded_free(master[i]);
+    guarded_free(want_a);
+    guarded_free(want_b);
+    variants_close(variants, n);
+}
+
+static void lora_columns_lie_as_blocks(void **state)
+{
+    (void)state;
+    lora_columns_of((const int64_t[]){8, 8, 8}, 3, 40, 32, 8);
+    lora_columns_of((const int64_t[]){3, 0, 5}, 3, 19, 11, 2);
+    lora_columns_of((const int64_t[]){8}, 1, 16, 8, 0);
+}
+
 /* No row operation may turn a NaN into a number, or spread it to another row. */
 static void nan_shows_and_stays_in_its_row(void **state)
 {
@@ -388,6 +461,7 @@ int main(void)
         both(rmsnorm_agrees_with_double), both(rope_turns_and_turns_back),
         both(swiglu_agrees_with_double),  both(embedding_widens_and_checks_ids),
         both(bias_gather_and_scatter),    both(nan_shows_and_stays_in_its_row),
+        both(lora_columns_lie_as_blocks),
     };
 
     return run_kernel_tests(tests);
