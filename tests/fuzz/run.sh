@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fuzzes the parsers of everything that comes from outside.
 #
-#   sh tests/fuzz/run.sh [--seconds N] [TARGET ...]
+#   sh tests/fuzz/run.sh [--seconds N] [--idle | --build] [TARGET ...]
 #
 # Every target (all of tests/fuzz/meson.build when none is named) takes its
 # seeds, the inputs of tests/fuzz/corpus/TARGET (each once broke something), and
@@ -14,16 +14,24 @@
 # build/fuzz/corpus/TARGET and is where the next run goes on: for hours, in
 # parallel, as often as wanted.  HA_TEST_DATA adds the files of other projects
 # to the seeds.
+#
+# --idle: run only while no other process wants the processors.  --build: build, and no more.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 root=$(pwd)
 seconds=5
+idle=
+only_build=
+# Of one input: 10 s; where it may have to wait for a processor, more.
+timeout=10
 build=$root/build/fuzz
 while [ $# -gt 0 ]; do
     case $1 in
     --seconds) seconds=$2 && shift 2 ;;
+    --idle) idle='chrt --idle 0' timeout=120 && shift ;;
+    --build) only_build=yes && shift ;;
     --) shift && break ;;
-    -*) echo "usage: sh tests/fuzz/run.sh [--seconds N] [TARGET ...]" >&2 && exit 2 ;;
+    -*) echo "usage: sh tests/fuzz/run.sh [--seconds N] [--idle | --build] [TARGET ...]" >&2 && exit 2 ;;
     *) break ;;
     esac
 done
@@ -44,17 +52,18 @@ if [ ! -d "$build/seeds" ]; then
     python3 tests/fuzz/seeds.py . "$build/seeds.new" && "$build/tests/fuzz/fuzz-seeds" "$build/seeds.new" &&
         mv "$build/seeds.new" "$build/seeds" || { echo "not ok fuzz: seeds"; exit 1; }
 fi
+[ -z "$only_build" ] || exit 0
 
 fuzz() { # target
     known=$root/tests/fuzz/corpus/$1
     mkdir -p "$build/corpus/$1" "$build/findings/$1" "$build/results" "$build/seeds/$1"
     [ -d "$known" ] || known=
     started=$(date +%s)
-    # Bounds of one input: 10 s, 256 MiB at once, 1 GiB in all.
+    # Bounds of one input: its time, 256 MiB at once, 1 GiB in all.
     # shellcheck disable=SC2086
     ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=0 \
         UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-        "$build/tests/fuzz/fuzz-$1" -seed="${SEED:-1}" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 \
+        $idle "$build/tests/fuzz/fuzz-$1" -seed="${SEED:-1}" -max_total_time="$seconds" -timeout=$timeout -rss_limit_mb=1024 \
         -malloc_limit_mb=256 -print_final_stats=1 -artifact_prefix="$build/findings/$1/" \
         "$build/corpus/$1" "$build/seeds/$1" $known >"$build/results/$1.log" 2>&1
     status=$?
