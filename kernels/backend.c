@@ -137,6 +137,19 @@ void ha_backend_close(struct ha_backend *backend)
         backend->table->close(backend);
 }
 
+int ha_backend_renew(struct ha_backend *backend, struct ha_error *err)
+{
+    int rc = ha_backend_sync(backend, err);
+
+    if (rc == 0 && backend->table->renew)
+        rc = backend->table->renew(backend, err);
+    if (rc < 0)
+        return rc;
+    backend->peak_bytes = backend->allocated_bytes;
+    backend->flops = backend->bytes_moved = 0;
+    return 0;
+}
+
 const char *ha_backend_name(const struct ha_backend *backend)
 {
     return backend->table->name;

@@ -35,6 +35,12 @@ int ha_backend_open(const struct ha_backend_options *options, struct ha_backend 
                     struct ha_error *err);
 void ha_backend_close(struct ha_backend *backend);
 
+/* Between two jobs of one process: wait for the stream, and be as a backend that was just opened,
+ * but for the memory of ha_backend_alloc that is still held.  Choices of products are forgotten,
+ * counts begin anew, and the peak is what is held now.  Returns an error of earlier work, after
+ * which the backend serves nobody. */
+int ha_backend_renew(struct ha_backend *backend, struct ha_error *err);
+
 /* "cpu" or "cuda". */
 const char *ha_backend_name(const struct ha_backend *backend);
 

@@ -28,6 +28,8 @@ typedef int (*ha_backend_alloc_fn)(struct ha_backend *backend, size_t bytes, voi
 struct ha_backend_table {
     const char *name;
     void (*close)(struct ha_backend *backend);
+    /* Forget what a job has left; the stream is empty.  NULL: nothing is left. */
+    int (*renew)(struct ha_backend *backend, struct ha_error *err);
     /* Zeroed, 256-byte aligned memory; bytes > 0. */
     ha_backend_alloc_fn alloc;
     /* Returns the bytes that alloc was asked for. */

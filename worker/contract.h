@@ -14,11 +14,21 @@
  * and never change afterwards; their paths are relative to the folder.  Texts hold no zero byte:
  * U+FFFD stands for one.
  *
+ * With --serve the process takes further jobs of its model, one at a time.  When a job is done it
+ * says "waits" instead of ending, with the model loaded; it then reads one line from its standard
+ * input, the folder of the next job, makes that its working directory and does it as a process of
+ * its own would, to the bit: what it held (backend, weights, tokenizer) is used again only where
+ * the files, the backend and the threads are the same, after a product on the device came out
+ * right.  The end of its input, and SIGTERM, end it.  Only a job that was done leads to "waits":
+ * failed, refused or stopped, the process ends with the exit code, and so does one whose device has
+ * failed after its job.  One that ends before the first line of a further job has not begun it.
+ *
  * A train job with ranks > 1 is a gang of so many of these processes, in the same folder, each
  * with --rank R.  They use the devices 0, 1, ... of the backend.  A rank prepares, says that it is
  * ready, and then reads one line from its standard input: the id that rank 0 has made, in
- * hexadecimal.  Rank 0 writes all files and all lines but "gang", "phase", "progress" and "error".
- * SIGTERM to one rank stops all, after a checkpoint; SIGUSR1 = give up at once.
+ * hexadecimal.  A gang serves one job.  Rank 0 writes all files and all lines but "gang", "phase",
+ * "progress" and "error". SIGTERM to one rank stops all, after a checkpoint; SIGUSR1 = give up at
+ * once.
  *
  * Lines (type, then fields):
  *
@@ -44,6 +54,10 @@
  *   "cell"      cell, done (bool), reason, permanent (bool), summary {...}
  *   "gang"      state, and with it of a rank of a gang: "ready" (prepared; of rank 0: id, the
  *               communicator's, in hexadecimal), "failed" (started, finished: collectives so far)
+ *   "model"     bytes (of its weights, as stored), read_bytes (of these, opened or copied now; 0:
+ *               the job before had left them), device_bytes (that the GPU holds; 0: the weights
+ *               lie in mapped files), seconds: model and tokenizer are there
+ *   "waits"     the job is done, and the process stays for the next (--serve)
  *   "error"     text: why the process is about to end with an error code
  *
  * job.json:

@@ -71,6 +71,18 @@ static void time_choices(struct ha_backend *backend, bool on)
         name_choices(cuda);
 }
 
+/* Scratch memory is part of a job's plan, not of the next one's. */
+static int renew(struct ha_backend *backend, struct ha_error *err)
+{
+    struct ha_cuda *cuda = ha_cuda_of(backend);
+
+    ha_cuda_scratch_clear(cuda);
+    ha_cuda_choices_clear(&cuda->choices);
+    cuda->time_products = false;
+    name_choices(cuda);
+    return ha_cuda_enter(cuda, err);
+}
+
 static void *stream_of(struct ha_backend *backend)
 {
     return ha_cuda_of(backend)->stream;
@@ -79,6 +91,7 @@ static void *stream_of(struct ha_backend *backend)
 static const struct ha_backend_table table = {
     .name = "cuda",
     .close = close_device,
+    .renew = renew,
     .alloc = ha_cuda_alloc,
     .free = ha_cuda_free,
     .import_host = ha_cuda_import_host,

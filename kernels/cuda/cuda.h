@@ -166,6 +166,9 @@ int ha_cuda_sync(struct ha_backend *backend, struct ha_error *err);
 int ha_cuda_scratch(struct ha_cuda *cuda, enum ha_cuda_scratch use, size_t bytes, void **ret_memory,
                     struct ha_error *err);
 
+/* Give all of it back. */
+void ha_cuda_scratch_clear(struct ha_cuda *cuda);
+
 /* A copy on the device of an operation's host arguments (segments, indices, pointers), 256-byte
  * aligned, valid for what is enqueued by this operation.  Does not wait for the device unless
  * several MB of arguments are on their way.  Several calls in one operation may together take

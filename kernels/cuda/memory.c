@@ -175,6 +175,16 @@ int ha_cuda_scratch(struct ha_cuda *cuda, enum ha_cuda_scratch use, size_t bytes
     return 0;
 }
 
+void ha_cuda_scratch_clear(struct ha_cuda *cuda)
+{
+    for (int use = 0; use < HA_CUDA_N_SCRATCH; use++) {
+        if (cuda->scratch[use])
+            ha_backend_unreserve(&cuda->base, ha_cuda_free(&cuda->base, cuda->scratch[use]));
+        cuda->scratch[use] = NULL;
+        cuda->scratch_bytes[use] = 0;
+    }
+}
+
 /* ---- to the device ---- */
 
 /* Send a run of chunks, each HA_CUDA_STAGE_BYTES of `bytes`, every `step`th from `first`, through

@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,15 +18,28 @@
 #include "worker/attempt/job_spec.h"
 #include "worker/attempt/outcome.h"
 #include "worker/attempt/probing.h"
+#include "worker/attempt/shelf.h"
 #include "worker/attempt/training.h"
 #include "worker/contract.h"
 
-static struct ha_engine_options engine_of(const struct ha_job_spec *spec)
+/* What the jobs of this process have in common. */
+struct service {
+    struct ha_contract_reporter context;
+    struct ha_reporter reporter;
+    struct ha_shelf shelf;
+    int64_t rank;
+    bool serves; /* more than one job */
+};
+
+static struct ha_engine_options engine_of(const struct ha_job_spec *spec, struct service *service)
 {
     return (struct ha_engine_options){.model_dir = spec->model_path,
                                       .backend = spec->backend,
                                       .threads = spec->threads,
-                                      .prompt_template = spec->prompt_template};
+                                      .prompt_template = spec->prompt_template,
+                                      .shelf = service->serves ? &service->shelf : NULL,
+                                      .loaded = service->rank == 0 ? ha_contract_model : NULL,
+                                      .context = &service->context};
 }
 
 static struct ha_gang gang_of(const struct ha_job_spec *spec, struct ha_gang_daemon *meeting)
@@ -40,11 +55,11 @@ static struct ha_gang gang_of(const struct ha_job_spec *spec, struct ha_gang_dae
 }
 
 static int train(const struct ha_job_spec *spec, const struct ha_gang *gang,
-                 const struct ha_reporter *reporter, struct ha_error *err)
+                 struct service *service, struct ha_error *err)
 {
     struct ha_training_cell *cells = ha_calloc(spec->n_cells, sizeof(*cells));
     char **folders = ha_calloc(2 * spec->n_cells, sizeof(*folders));
-    struct ha_training training = {.engine = engine_of(spec),
+    struct ha_training training = {.engine = engine_of(spec, service),
                                    .hub_id = spec->hub_id,
                                    .train = spec->train,
                                    .n_train = spec->n_train,
@@ -78,7 +93,7 @@ static int train(const struct ha_job_spec *spec, const struct ha_gang *gang,
                                              .checkpoint_dir = folders[2 * i + 1]};
     }
     if (r == 0)
-        r = ha_training_run(&training, reporter, &ha_attempt_stop, err);
+        r = ha_training_run(&training, &service->reporter, &ha_attempt_stop, err);
     for (int64_t i = 0; folders && i < 2 * spec->n_cells; i++)
         free(folders[i]);
     free(folders);
@@ -86,11 +101,10 @@ static int train(const struct ha_job_spec *spec, const struct ha_gang *gang,
     return r;
 }
 
-static int generate(const struct ha_job_spec *spec, const struct ha_reporter *reporter,
-                    struct ha_error *err)
+static int generate(const struct ha_job_spec *spec, struct service *service, struct ha_error *err)
 {
     struct ha_generation_cell *cells = ha_calloc(spec->n_cells, sizeof(*cells));
-    struct ha_generation generation = {.engine = engine_of(spec),
+    struct ha_generation generation = {.engine = engine_of(spec, service),
                                        .prompts = spec->eval,
                                        .n_prompts = spec->n_eval,
                                        .train = spec->train,
@@ -108,68 +122,130 @@ static int generate(const struct ha_job_spec *spec, const struct ha_reporter *re
                                                .settings = spec->cells[i].settings,
                                                .skip = spec->cells[i].skip,
                                                .n_skip = spec->cells[i].n_skip};
-    r = ha_generation_run(&generation, reporter, &ha_attempt_stop, err);
+    r = ha_generation_run(&generation, &service->reporter, &ha_attempt_stop, err);
     free(cells);
     return r;
 }
 
-static int probe(const struct ha_job_spec *spec, const struct ha_reporter *reporter,
-                 struct ha_error *err)
+static int probe(const struct ha_job_spec *spec, struct service *service, struct ha_error *err)
 {
-    struct ha_probing probing = {.engine = engine_of(spec),
+    struct ha_probing probing = {.engine = engine_of(spec, service),
                                  .train = spec->train,
                                  .n_train = spec->n_train,
                                  .cell = spec->cells[0].id,
                                  .settings = spec->cells[0].settings};
 
-    return ha_probing_run(&probing, reporter, &ha_attempt_stop, err);
+    return ha_probing_run(&probing, &service->reporter, &ha_attempt_stop, err);
 }
 
-static int run_job(const struct ha_job_spec *spec, const struct ha_gang *gang,
-                   const struct ha_reporter *reporter, struct ha_error *err)
+static int run_kind(const struct ha_job_spec *spec, const struct ha_gang *gang,
+                    struct service *service, struct ha_error *err)
 {
     switch (spec->kind) {
     case HA_JOB_TRAIN:
-        return train(spec, gang, reporter, err);
+        return train(spec, gang, service, err);
     case HA_JOB_PROBE:
-        return probe(spec, reporter, err);
+        return probe(spec, service, err);
     case HA_JOB_GENERATE:
         break;
     }
-    return generate(spec, reporter, err);
+    return generate(spec, service, err);
+}
+
+/* The job of the folder that we are in. */
+static int run_job(struct service *service, struct ha_error *err)
+{
+    struct ha_gang_daemon meeting = {.reporter = &service->context, .abort = &ha_attempt_abort};
+    struct ha_job_spec *spec;
+    struct ha_gang gang;
+    int r = ha_job_spec_load(HA_ATTEMPT_SPEC_FILE, &spec, err);
+
+    if (r < 0)
+        return r;
+    service->serves = service->serves && spec->ranks == 1;
+    meeting.rank = service->rank < spec->ranks ? (int)service->rank : 0;
+    gang = gang_of(spec, &meeting);
+    r = service->rank < spec->ranks ? run_kind(spec, &gang, service, err)
+                                    : ha_error_set(err, EINVAL, "--rank %lld: the job has %d ranks",
+                                                   (long long)service->rank, spec->ranks);
+    ha_job_spec_destroy(spec);
+    return r;
+}
+
+/* Wait for the next job's folder.  False: there is none, or we are to end. */
+static bool next_folder(char *folder)
+{
+    size_t used = 0;
+
+    while (used < PATH_MAX && !ha_attempt_stop) {
+        ssize_t n = read(STDIN_FILENO, folder + used, 1);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        if (folder[used] == '\n') {
+            folder[used] = '\0';
+            return true;
+        }
+        used++;
+    }
+    return false;
+}
+
+static int enter(const char *folder, struct ha_error *err)
+{
+    return chdir(folder) < 0 ? ha_error_set(err, errno, "--dir %s: %s", folder, strerror(errno))
+                             : 0;
+}
+
+/* One job after the other.  One that was not done, and a device that has failed, end it. */
+static int serve(struct service *service, struct ha_error *err)
+{
+    char folder[PATH_MAX + 1];
+    int r = run_job(service, err);
+
+    while (r == 0 && service->serves && !ha_attempt_stop) {
+        struct ha_error why = {0};
+
+        if (ha_shelf_rest(&service->shelf, &why) < 0) {
+            ha_log_error("the process ends after its job: %s", ha_error_text(&why));
+            break;
+        }
+        (void)fflush(stdout);
+        r = ha_contract_waits(&service->context, err);
+        if (r < 0 || !next_folder(folder))
+            break;
+        r = enter(folder, err);
+        if (r == 0)
+            r = ha_shelf_wake(&service->shelf, err);
+        if (r == 0)
+            r = run_job(service, err);
+    }
+    ha_shelf_clear(&service->shelf);
+    return r;
 }
 
 static int run(const struct ha_call *call, struct ha_error *err)
 {
     const char *dir = ha_arguments_value(call->arguments, "dir", ".");
-    struct ha_contract_reporter context;
-    struct ha_reporter reporter;
-    struct ha_job_spec *spec;
-    struct ha_gang_daemon meeting = {.reporter = &context, .abort = &ha_attempt_abort};
-    struct ha_gang gang;
-    int64_t fd, rank = 0;
+    struct service service = {.serves = ha_arguments_given(call->arguments, "serve")};
+    int64_t fd;
     int r = ha_arguments_int(call->arguments, "contract-fd", 0, STDOUT_FILENO, &fd, err);
 
     if (r == 0)
-        r = ha_arguments_int(call->arguments, "rank", 0, 0, &rank, err);
+        r = ha_arguments_int(call->arguments, "rank", 0, 0, &service.rank, err);
     if (r < 0)
         return r;
     if (fd > INT_MAX || fcntl((int)fd, F_GETFD) < 0)
         return ha_error_set(err, EBADF, "--contract-fd %lld: not an open descriptor",
                             (long long)fd);
-    if (chdir(dir) < 0)
-        return ha_error_set(err, errno, "--dir %s: %s", dir, strerror(errno));
-    context.fd = (int)fd;
-    reporter = ha_contract_reporter(&context);
-    r = ha_job_spec_load(HA_ATTEMPT_SPEC_FILE, &spec, err);
-    if (r == 0) {
-        meeting.rank = rank < spec->ranks ? (int)rank : 0;
-        gang = gang_of(spec, &meeting);
-        r = rank < spec->ranks ? run_job(spec, &gang, &reporter, err)
-                               : ha_error_set(err, EINVAL, "--rank %lld: the job has %d ranks",
-                                              (long long)rank, spec->ranks);
-        ha_job_spec_destroy(spec);
-    }
+    r = enter(dir, err);
+    if (r < 0)
+        return r;
+    service.context.fd = (int)fd;
+    service.reporter = ha_contract_reporter(&service.context);
+    r = serve(&service, err);
     if (r == 0)
         return HA_ATTEMPT_DONE;
     if (r == -EINTR) {
@@ -177,13 +253,14 @@ static int run(const struct ha_call *call, struct ha_error *err)
         return HA_ATTEMPT_STOPPED;
     }
     ha_log_error("%s", ha_error_text(err));
-    (void)ha_contract_error(&context, ha_error_text(err));
+    (void)ha_contract_error(&service.context, ha_error_text(err));
     return ha_outcome_is_permanent(r) ? HA_ATTEMPT_REFUSED : HA_ATTEMPT_FAILED;
 }
 
 static const struct ha_option options[] = {
     {"dir", "FOLDER", "the attempt's folder, with job.json and inputs/ (default: here)"},
     {"rank", "R", "of the gang that the job asks for (default: 0)"},
+    {"serve", NULL, "then take the folders of further jobs from standard input, one a line"},
     {"contract-fd", "N", "where the lines for the daemon go (default: standard output)"},
 };
 

@@ -12,6 +12,7 @@
 #include "common/conf/json.h"
 #include "common/io/file.h"
 #include "kernels/collective.h"
+#include "worker/attempt/engine.h"
 
 /* Write one line and end the object; NULL: memory was short. */
 static int put(struct ha_contract_reporter *context, struct ha_json *line, struct ha_error *err)
@@ -234,6 +235,25 @@ int ha_contract_gang_failed(struct ha_contract_reporter *context, int64_t starte
     if (r == 0)
         r = ha_json_set(line, "finished", ha_json_new_int(finished));
     return finish(context, line, r, NULL);
+}
+
+int ha_contract_model(void *context, const struct ha_engine_loaded *loaded, struct ha_error *err)
+{
+    struct ha_json *line = line_of("model");
+    int r = ha_json_set(line, "bytes", ha_json_new_int(loaded->bytes));
+
+    if (r == 0)
+        r = ha_json_set(line, "read_bytes", ha_json_new_int(loaded->read_bytes));
+    if (r == 0)
+        r = ha_json_set(line, "device_bytes", ha_json_new_int(loaded->device_bytes));
+    if (r == 0)
+        r = ha_json_set(line, "seconds", ha_json_new_real(loaded->seconds));
+    return finish(context, line, r, err);
+}
+
+int ha_contract_waits(struct ha_contract_reporter *context, struct ha_error *err)
+{
+    return put(context, line_of("waits"), err);
 }
 
 int ha_contract_error(struct ha_contract_reporter *context, const char *text)

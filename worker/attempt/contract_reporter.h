@@ -22,6 +22,14 @@ int ha_contract_gang_ready(struct ha_contract_reporter *context, const struct ha
 int ha_contract_gang_failed(struct ha_contract_reporter *context, int64_t started,
                             int64_t finished);
 
+struct ha_engine_loaded;
+
+/* The "model" line: what opening it cost.  For ha_engine_options.loaded. */
+int ha_contract_model(void *context, const struct ha_engine_loaded *loaded, struct ha_error *err);
+
+/* The "waits" line: the job is done, and the next one of the model may come. */
+int ha_contract_waits(struct ha_contract_reporter *context, struct ha_error *err);
+
 /* The "error" line: why the process is about to end with an error code. */
 int ha_contract_error(struct ha_contract_reporter *context, const char *text);
 

@@ -1,11 +1,14 @@
 #include "worker/attempt/engine.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "kernels/peak.h"
+#include "worker/attempt/shelf.h"
 
 int ha_engine_open_chat(const struct ha_engine_options *options,
                         const struct ha_tokenizer *tokenizer, struct ha_chat *ret_chat,
@@ -28,41 +31,91 @@ const struct ha_chat *ha_engine_chat(const struct ha_engine *engine)
     return engine->has_chat ? &engine->chat : NULL;
 }
 
-int ha_engine_open(const struct ha_engine_options *options, struct ha_engine *ret_engine,
-                   struct ha_error *err)
+static int open_parts(const struct ha_engine_options *options, struct ha_engine *engine,
+                      struct ha_error *err)
 {
     struct ha_backend_options backend = {
         .name = options->backend, .threads = options->threads, .device = options->device};
-    struct ha_engine engine = {0};
-    int r = ha_backend_open(&backend, &engine.backend, err);
+    int r = ha_backend_open(&backend, &engine->backend, err);
 
     if (r == 0) {
-        ha_log_info("backend %s", ha_backend_description(engine.backend));
-        r = ha_tokenizer_load(options->model_dir, &engine.tokenizer, err);
+        ha_log_info("backend %s", ha_backend_description(engine->backend));
+        r = ha_tokenizer_load(options->model_dir, &engine->tokenizer, err);
     }
     if (r == 0)
-        r = ha_engine_open_chat(options, engine.tokenizer, &engine.chat, &engine.has_chat, err);
+        r = ha_engine_open_chat(options, engine->tokenizer, &engine->chat, &engine->has_chat, err);
     if (r == 0)
-        r = ha_model_open(engine.backend, options->model_dir, &engine.model, err);
-    if (r == 0 && ha_tokenizer_vocab_size(engine.tokenizer) > ha_model_config(engine.model)->vocab)
+        r = ha_model_open(engine->backend, options->model_dir, &engine->model, err);
+    if (r == 0 &&
+        ha_tokenizer_vocab_size(engine->tokenizer) > ha_model_config(engine->model)->vocab)
         r = ha_error_set(err, EINVAL,
                          "%s: the tokenizer has %lld ids, the model's embedding %lld rows; they do "
                          "not belong together",
-                         options->model_dir, (long long)ha_tokenizer_vocab_size(engine.tokenizer),
-                         (long long)ha_model_config(engine.model)->vocab);
+                         options->model_dir, (long long)ha_tokenizer_vocab_size(engine->tokenizer),
+                         (long long)ha_model_config(engine->model)->vocab);
+    return r;
+}
+
+/* One of an earlier job: the template alone may be another. */
+static int reopen(const struct ha_engine_options *options, struct ha_engine *engine,
+                  struct ha_error *err)
+{
+    ha_log_info("backend %s; the model is there from the job before",
+                ha_backend_description(engine->backend));
+    return ha_engine_open_chat(options, engine->tokenizer, &engine->chat, &engine->has_chat, err);
+}
+
+static int tell_loaded(const struct ha_engine_options *options, const struct ha_engine *engine,
+                       bool held, int64_t start_ns, struct ha_error *err)
+{
+    const struct ha_backend *backend = engine->backend;
+    struct ha_engine_loaded loaded = {
+        .bytes = ha_model_weights(engine->model)->bytes,
+        .seconds = (double)(ha_clock_work_ns() - start_ns) / 1e9,
+    };
+
+    loaded.read_bytes = held ? 0 : loaded.bytes;
+    if (ha_backend_copies_weights(backend))
+        loaded.device_bytes = ha_backend_allocated_bytes(backend);
+    return options->loaded ? options->loaded(options->context, &loaded, err) : 0;
+}
+
+int ha_engine_open(const struct ha_engine_options *options, struct ha_engine *ret_engine,
+                   struct ha_error *err)
+{
+    int64_t start_ns = ha_clock_work_ns();
+    struct ha_engine engine = {0};
+    /* Before the files are read: one that changes meanwhile makes it another engine. */
+    char *key = options->shelf ? ha_shelf_key(options) : NULL;
+    bool held = options->shelf && ha_shelf_take(options->shelf, key, &engine);
+    int r;
+
+    if (held)
+        free(key);
+    else
+        engine.key = key;
+    r = held ? reopen(options, &engine, err) : open_parts(options, &engine, err);
+    if (r == 0)
+        r = tell_loaded(options, &engine, held, start_ns, err);
     if (r < 0) {
         ha_engine_close(&engine);
         return r;
     }
+    engine.shelf = options->shelf;
     *ret_engine = engine;
     return 0;
 }
 
 void ha_engine_close(struct ha_engine *engine)
 {
-    ha_model_destroy(engine->model);
-    ha_tokenizer_destroy(engine->tokenizer);
-    ha_backend_close(engine->backend);
+    if (engine->shelf) {
+        ha_shelf_put(engine->shelf, engine);
+    } else {
+        ha_model_destroy(engine->model);
+        ha_tokenizer_destroy(engine->tokenizer);
+        ha_backend_close(engine->backend);
+        free(engine->key);
+    }
     *engine = (struct ha_engine){0};
 }
 
@@ -70,7 +123,11 @@ void ha_engine_measure(struct ha_engine *engine)
 {
     struct ha_error err = {0};
     double peak = 0;
-    int r = ha_backend_measure_peak(engine->backend, &peak, &err);
+    int r;
+
+    if (engine->peak_flops_per_second > 0) /* it was on the shelf */
+        return;
+    r = ha_backend_measure_peak(engine->backend, &peak, &err);
 
     engine->peak_flops_per_second = r < 0 ? 0 : peak;
     if (r < 0)

@@ -9,6 +9,15 @@
 #include "worker/tokenizer/tokenizer.h"
 
 struct ha_error;
+struct ha_shelf;
+
+/* What an opened engine cost. */
+struct ha_engine_loaded {
+    int64_t bytes;        /* of the weights, as they are stored */
+    int64_t read_bytes;   /* of these, opened or copied now; 0: the job before had left them */
+    int64_t device_bytes; /* that the GPU holds for it; 0: the weights lie in mapped files */
+    double seconds;
+};
 
 struct ha_engine_options {
     const char *model_dir;
@@ -16,6 +25,11 @@ struct ha_engine_options {
     int threads;                 /* 0: one per core */
     int device;                  /* index of the GPU */
     const char *prompt_template; /* "hh" (also NULL), "chat", or a format of chat.h */
+    struct ha_shelf
+        *shelf; /* shelf.h: where engines come from and go to; NULL: opened and closed */
+    /* Told once when the engine is there; may be NULL. */
+    int (*loaded)(void *context, const struct ha_engine_loaded *loaded, struct ha_error *err);
+    void *context;
 };
 
 struct ha_engine {
@@ -25,11 +39,13 @@ struct ha_engine {
     struct ha_chat chat;
     bool has_chat;
     double peak_flops_per_second; /* ha_engine_measure; 0: not known */
+    struct ha_shelf *shelf;       /* it goes back there; NULL: it is closed */
+    char *key;                    /* what the shelf tells it by; NULL: it does not serve again */
 };
 
-/* Opens all three and logs in one line which backend is used and why, and in another the chat
- * template.  -EINVAL where the tokenizer has ids that the model's embedding has not, -ENOTSUP for a
- * chat template that is not known. */
+/* Opens all three, or takes them from the shelf, and logs in one line which backend is used and
+ * why, and in another the chat template.  -EINVAL where the tokenizer has ids that the model's
+ * embedding has not, -ENOTSUP for a chat template that is not known. */
 int ha_engine_open(const struct ha_engine_options *options, struct ha_engine *ret_engine,
                    struct ha_error *err);
 /* The chat template; NULL: dialogues as they stand. */
@@ -40,6 +56,7 @@ int ha_engine_open_chat(const struct ha_engine_options *options,
                         const struct ha_tokenizer *tokenizer, struct ha_chat *ret_chat,
                         bool *ret_has, struct ha_error *err);
 
+/* To the shelf, where there is one. */
 void ha_engine_close(struct ha_engine *engine);
 
 /* Find out what the backend does at best (kernels/peak.h), by which utilisation is said; before

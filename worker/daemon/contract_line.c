@@ -205,6 +205,27 @@ static int parse_gang(struct contract_line *line, struct ha_error *err)
                                                                             : wrong("gang", err);
 }
 
+static int parse_model(struct contract_line *line, struct ha_error *err)
+{
+    struct contract_model *model = &line->model;
+
+    line->kind = CONTRACT_MODEL;
+    *model = (struct contract_model){.bytes = count_of(line->json, "bytes"),
+                                     .read_bytes = count_of(line->json, "read_bytes"),
+                                     .device_bytes = count_of(line->json, "device_bytes"),
+                                     .seconds = rate_of(line->json, "seconds")};
+    return model->bytes >= 0 && model->read_bytes >= 0 && model->device_bytes >= 0
+               ? 0
+               : wrong("model", err);
+}
+
+static int parse_waits(struct contract_line *line, struct ha_error *err)
+{
+    (void)err;
+    line->kind = CONTRACT_WAITS;
+    return 0;
+}
+
 static const struct {
     const char *type;
     int (*parse)(struct contract_line *line, struct ha_error *err);
@@ -212,6 +233,7 @@ static const struct {
     {"phase", parse_phase},   {"progress", parse_progress}, {"metric", parse_metric},
     {"answer", parse_answer}, {"artifact", parse_artifact}, {"cell", parse_cell},
     {"error", parse_error},   {"probe", parse_norm},        {"gang", parse_gang},
+    {"model", parse_model},   {"waits", parse_waits},
 };
 
 /* Refused here, where the attempt can be stopped for it, and not when a report is to be sent: it

@@ -18,7 +18,15 @@ enum contract_kind {
     CONTRACT_ARTIFACT,
     CONTRACT_ERROR,
     CONTRACT_GANG,
-    CONTRACT_OTHER /* of a newer attempt */
+    CONTRACT_MODEL, /* is loaded */
+    CONTRACT_WAITS, /* the job is done, its process waits for the next */
+    CONTRACT_OTHER  /* of a newer attempt */
+};
+
+/* What a line "model" tells. */
+struct contract_model {
+    int64_t bytes, read_bytes, device_bytes;
+    double seconds;
 };
 
 /* Texts belong to the line. */
@@ -28,6 +36,7 @@ struct contract_line {
     const char *text;
     const char *gang_id;  /* "" but from rank 0 that is ready */
     int64_t gang_started; /* collectives */
+    struct contract_model model;
     struct attempt_progress progress;
     struct ha_wire_attempt_event *events;
     int64_t n_events;

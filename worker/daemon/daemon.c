@@ -292,6 +292,8 @@ static void on_line(void *context, struct work *work, const struct contract_line
         break;
     case CONTRACT_ERROR: /* kept by work.c for the end */
     case CONTRACT_GANG:  /* crew.c's */
+    case CONTRACT_MODEL:
+    case CONTRACT_WAITS:
     case CONTRACT_OTHER:
         break;
     }

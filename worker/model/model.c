@@ -50,12 +50,19 @@ int ha_model_open(struct ha_backend *backend, const char *dir, struct ha_model *
     return 0;
 }
 
+void ha_model_rest(struct ha_model *model)
+{
+    if (model->cos_sin)
+        ha_backend_free(model->backend, model->cos_sin);
+    model->cos_sin = NULL;
+    model->n_positions = 0;
+}
+
 void ha_model_destroy(struct ha_model *model)
 {
     if (!model)
         return;
-    if (model->cos_sin)
-        ha_backend_free(model->backend, model->cos_sin);
+    ha_model_rest(model);
     ha_weight_files_close(model->files);
     free(model);
 }

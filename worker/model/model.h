@@ -46,6 +46,9 @@ int ha_model_create(struct ha_backend *backend, const struct ha_model_config *co
                     struct ha_error *err);
 void ha_model_destroy(struct ha_model *model);
 
+/* Between two jobs: give back what passes have left with the model (the table of positions). */
+void ha_model_rest(struct ha_model *model);
+
 struct ha_backend *ha_model_backend(const struct ha_model *model);
 const struct ha_model_config *ha_model_config(const struct ha_model *model);
 const struct ha_weights *ha_model_weights(const struct ha_model *model);

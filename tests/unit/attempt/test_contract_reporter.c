@@ -13,6 +13,7 @@
 #include "common/base/error.h"
 #include "common/conf/json.h"
 #include "worker/attempt/contract_reporter.h"
+#include "worker/attempt/engine.h"
 #include "worker/daemon/contract_line.h"
 
 enum { LINE_BYTES = 4096 };
@@ -84,6 +85,24 @@ static void phases_and_progress(void **state)
     assert_true(line->progress.utilisation == 0.5);
     assert_true(ha_json_real(ha_json_get(line->json, "saved"), 0) == 0.875);
     assert_null(ha_json_get(line->json, "pairs_per_second")); /* not counted: not said */
+}
+
+static void models_are_told(void **state)
+{
+    const struct ha_engine_loaded loaded = {
+        .bytes = (int64_t)16 << 30, .read_bytes = 5, .device_bytes = 7, .seconds = 0.25};
+    struct fixture *fixture = *state;
+    const struct contract_line *line;
+
+    assert_int_equal(ha_contract_model(&fixture->context, &loaded, NULL), 0);
+    line = read_line(fixture);
+    assert_int_equal(line->kind, CONTRACT_MODEL);
+    assert_int_equal(line->model.bytes, (int64_t)16 << 30);
+    assert_int_equal(line->model.read_bytes, 5);
+    assert_int_equal(line->model.device_bytes, 7);
+    assert_true(line->model.seconds == 0.25);
+    assert_int_equal(ha_contract_waits(&fixture->context, NULL), 0);
+    assert_int_equal(read_line(fixture)->kind, CONTRACT_WAITS);
 }
 
 static void metrics_keep_every_bit(void **state)
@@ -233,6 +252,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(phases_and_progress, setup, teardown),
+        cmocka_unit_test_setup_teardown(models_are_told, setup, teardown),
         cmocka_unit_test_setup_teardown(metrics_keep_every_bit, setup, teardown),
         cmocka_unit_test_setup_teardown(answers_with_any_text, setup, teardown),
         cmocka_unit_test_setup_teardown(norms, setup, teardown),

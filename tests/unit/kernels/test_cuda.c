@@ -536,6 +536,18 @@ static void choices_travel(void **state)
     assert_memory_equal(blob, other, bytes);
     ((uint8_t *)blob)[bytes / 2] ^= 1;
     assert_int_equal(ha_backend_import_choices(backend, blob, bytes, &why), -EINVAL);
+
+    /* Renewed, it is as one that was just opened. */
+    assert_true(ha_backend_flops(backend) > 0);
+    assert_true(ha_backend_peak_bytes(backend) > held);
+    assert_ok(ha_backend_renew(backend, &err));
+    assert_string_equal(ha_backend_fingerprint(backend), untimed);
+    assert_int_equal(ha_backend_allocated_bytes(backend), held);
+    assert_int_equal(ha_backend_peak_bytes(backend), held);
+    assert_true(ha_backend_flops(backend) == 0);
+    for (int i = 0; i < 2; i++)
+        multiply(backend, again[i], i);
+    assert_memory_equal(suggested, again, sizeof(again));
     ha_backend_close(backend);
     free(blob);
     free(other);

@@ -1,0 +1,136 @@
+#!/bin/sh
+# A process that serves several jobs of one model: the bytes of processes that serve one each, on the
+# CPU and on the emulated device, and weights that are read once.
+. "$(dirname "$0")/lib.sh"
+
+MODULE=$HA_BUILD/tests/cuda/ha-kernels-cuda-emulated.so
+MODEL=$HA_TMP/model
+cp -r "$HA_ROOT/deploy/demo/models/qwen2.5-demo" "$MODEL"
+
+# The shortest rows: each thread of a kernel of the emulated device is a fiber.
+python3 - "$HA_ROOT/deploy/demo/data" <<'PYTHON'
+import sys
+for name, out, n in (("train", "three", 3), ("eval", "two", 2)):
+    rows = sorted(open(f"{sys.argv[1]}/{name}.jsonl"), key=len)[:n]
+    open(out + ".jsonl", "w").writelines(rows)
+PYTHON
+
+job() { # folder, backend, kind, layers
+    mkdir -p "$1/inputs"
+    cp three.jsonl "$1/inputs/train.jsonl"
+    cp two.jsonl "$1/inputs/eval.jsonl"
+    cat >"$1/job.json" <<JSON
+{"kind": "$3", "sweep": "test", "job": 7, "threads": 1, "backend": "$2",
+ "model": {"name": "demo", "path": "$MODEL", "hub_id": "", "template": "hh"},
+ "data": {"train": ["inputs/train.jsonl"], "eval": ["inputs/eval.jsonl"]},
+ "settings": {"data": {"train_samples": 3, "eval_samples": 2}, "generate": {"max_new_tokens": 6},
+              "train": {"batch_size": 3, "gradient_accumulation": 1, "lora_rank": 4, "max_length": 56,
+                        "learning_rate": 0.01, "tokens_per_microbatch": 64}},
+ "cells": [{"id": 21, "name": "demo/cell", "layers": $4}], "skip_answers": {}}
+JSON
+}
+
+alone() { # folder
+    (exec ha-attempt job --dir "$1" --contract-fd 3 3>"$1.lines" 2>"$1.log" </dev/null)
+}
+
+# served NAME FIRST FOLDER...: FIRST and the folders after it, by one process.
+served() {
+    served_name=$1 served_first=$2
+    shift 2
+    for folder in "$@"; do echo "$HA_TMP/$folder"; done |
+        (exec ha-attempt job --serve --dir "$served_first" --contract-fd 3 3>"$served_name.lines" 2>"$served_name.log")
+}
+
+# What a daemon is told, but for what the clock says and what is only there once.
+cat >told.py <<'PYTHON'
+import json, sys
+same = ("flops", "bytes_moved", "reference", "backend", "memory_planned", "tokens", "steps")
+for name in sys.argv[1:]:
+    for line in map(json.loads, open(name)):
+        if line["type"] in ("metric", "answer"):
+            print(line["type"], json.dumps(line, sort_keys=True))
+        elif line["type"] == "cell":
+            print("cell", line["cell"], line["done"], *(line["summary"].get(key) for key in same))
+PYTHON
+
+told() {
+    python3 told.py "$@" | sort
+}
+
+lines_of() { # file, type, member
+    python3 -c '
+import json, sys
+print(*(line.get(sys.argv[3], "") for line in map(json.loads, open(sys.argv[1])) if line["type"] == sys.argv[2]))' "$@"
+}
+
+# serve_all BACKEND KIND...: the jobs by a process each, and by one process.
+serve_all() {
+    on=$1 fresh= shared= n=0
+    shift
+    for kind in "$@"; do
+        n=$((n + 1))
+        layers='[]'
+        [ "$kind" = train ] && layers='[3, 4]'
+        job "$on-$n" "$on" "$kind" "$layers"
+        cp -r "$on-$n" "$on-$n-shared"
+        alone "$on-$n" || not_ok "$on: $kind alone: $(tail -n 1 "$on-$n.log")"
+        fresh="$fresh $on-$n.lines" shared="$shared $on-$n-shared"
+    done
+    served "$on" $shared
+    equal "$on: one process serves $n jobs and ends with its input" $? 0
+    equal "$on: it waited after each" "$(grep -c '"waits"' "$on.lines")" $n
+    size=$(lines_of "$on-1.lines" model bytes)
+    equal "$on: it read the weights once" "$(lines_of "$on.lines" model read_bytes | sed 's/ 0//g')" "$size"
+    for i in $(seq $n); do
+        [ -d "$on-$i/out/21/adapter" ] || continue
+        check "$on: the adapter is that of a fresh process" cmp \
+            "$on-$i/out/21/adapter/adapter_model.safetensors" "$on-$i-shared/out/21/adapter/adapter_model.safetensors"
+    done
+    told $fresh >alone.txt
+    told "$on.lines" >shared.txt
+    check "$on: and so is all that is told" cmp alone.txt shared.txt
+    equal "$on: cells, answers and metrics are among it" "$(cut -d ' ' -f 1 shared.txt | sort -u | tr '\n' ' ')" \
+        "answer cell metric "
+}
+
+serve_all cpu generate train generate
+if [ -f "$MODULE" ]; then
+    HA_CUDA_MODULE=$(realpath "$MODULE")
+    export HA_CUDA_MODULE
+    serve_all cuda train generate
+    equal "cuda: the GPU held them all the time" \
+        "$(lines_of cuda.lines model device_bytes | tr ' ' '\n' | sort -u | wc -l)" 1
+else
+    echo "skip $HA_TEST: the emulated device is built where nvcc is"
+fi
+
+# ---- what is not used again ----
+job again cpu generate '[]'
+job other cpu generate '[]'
+mkfifo input
+served_by_hand() { (exec ha-attempt job --serve --dir again --contract-fd 3 3>hand.lines 2>hand.log <input); }
+served_by_hand &
+pid=$!
+exec 9>input
+until_true 20 grep -q '"waits"' hand.lines
+touch "$MODEL/model.safetensors"
+echo "$HA_TMP/other" >&9
+until_true 20 eval '[ $(grep -c "\"waits\"" hand.lines) = 2 ]'
+size=$(lines_of cpu-1.lines model bytes)
+equal "files that have changed are read again" "$(lines_of hand.lines model read_bytes)" "$size $size"
+mkdir broken
+echo '{' >broken/job.json
+echo "$HA_TMP/broken" >&9
+wait $pid
+equal "a job that is refused ends the process with its code" $? 78
+exec 9>&-
+job stopped cpu generate '[]'
+(exec ha-attempt job --serve --dir stopped --contract-fd 3 3>stopped.lines 2>stopped.log <input) &
+exec 9>input
+pid=$!
+until_true 20 grep -q '"waits"' stopped.lines
+kill -TERM $pid
+wait $pid
+equal "SIGTERM ends one that waits" $? 0
+exec 9>&-
