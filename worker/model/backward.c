@@ -16,6 +16,7 @@
 #include <errno.h>
 
 #include "common/base/error.h"
+#include "worker/model/shards.h"
 
 /* What the functions below share. */
 struct walk {
@@ -309,6 +310,7 @@ static int head_backward(const struct ha_pass *pass, const float *coefficient, s
 static int walk_down(struct ha_pass *pass, const struct ha_adapter *adapter, int64_t lowest,
                      const float *coefficient, struct walk walk, struct ha_error *err)
 {
+    struct ha_shards *shards = ha_model_shards(pass->model);
     int r;
 
     if (!pass->has_gradient)
@@ -317,11 +319,15 @@ static int walk_down(struct ha_pass *pass, const struct ha_adapter *adapter, int
     pass->border = -1;
     walk.pass = pass;
     r = head_backward(pass, coefficient, err);
+    if (r == 0)
+        r = ha_shards_begin(shards, HA_WALK_DOWN, lowest, pass->config->n_layers, err);
     for (int64_t layer = pass->config->n_layers - 1; r == 0 && layer >= lowest; layer--) {
         walk.context = ha_pass_context(pass, adapter, layer);
         walk.kept = ha_pass_kept(pass, layer);
         walk.go_on = layer > lowest;
-        r = layer_backward(&walk, err);
+        r = ha_shards_take(shards, layer, err);
+        if (r == 0)
+            r = layer_backward(&walk, err);
     }
     return r;
 }

@@ -117,6 +117,13 @@ int ha_decoder_create(struct ha_model *model, const struct ha_decoder_limits *li
     decoder->model = model;
     decoder->backend = backend;
     decoder->ops = ha_backend_ops(backend);
+    if (ha_model_ranks(model) > 1) {
+        ha_decoder_destroy(decoder);
+        return ha_error_set(err, ENOTSUP,
+                            "answers are not generated with weights that %d ranks share; open the "
+                            "model whole",
+                            ha_model_ranks(model));
+    }
     r = begin_decoder(decoder, ha_model_config(model), ha_backend_activation_dtype(backend), limits,
                       &bytes, err);
     if (r == 0)

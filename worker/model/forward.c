@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include "common/base/error.h"
+#include "worker/model/shards.h"
 
 static int attention_forward(const struct ha_pass *pass, const struct ha_layer_context *context,
                              struct ha_pass_kept *kept, void *x, struct ha_error *err)
@@ -91,6 +92,9 @@ static int64_t widest_input(const struct ha_adapter *adapter)
 int ha_pass_layers(struct ha_pass *pass, const struct ha_adapter *adapter, int64_t from, int64_t to,
                    struct ha_error *err)
 {
+    struct ha_shards *shards = ha_model_shards(pass->model);
+    int r;
+
     if (from != pass->border || to < from || to > pass->config->n_layers)
         return ha_error_set(err, EINVAL, "layers %lld to %lld cannot run after layer %lld",
                             (long long)from, (long long)to, (long long)pass->border - 1);
@@ -104,14 +108,15 @@ int ha_pass_layers(struct ha_pass *pass, const struct ha_adapter *adapter, int64
                             "%lld",
                             (long long)widest_input(adapter),
                             (long long)pass->limits.dropout_width);
-    for (int64_t layer = from; layer < to; layer++) {
-        int r = layer_forward(pass, adapter, layer, err);
-
-        if (r < 0)
-            return r;
-        pass->border = layer + 1;
+    r = ha_shards_begin(shards, HA_WALK_UP, from, to, err);
+    for (int64_t layer = from; r == 0 && layer < to; layer++) {
+        r = ha_shards_take(shards, layer, err);
+        if (r == 0)
+            r = layer_forward(pass, adapter, layer, err);
+        if (r == 0)
+            pass->border = layer + 1;
     }
-    return 0;
+    return r;
 }
 
 int ha_pass_forward(struct ha_pass *pass, const struct ha_pack *pack,

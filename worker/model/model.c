@@ -6,13 +6,15 @@
 
 #include "common/base/error.h"
 #include "common/base/memory.h"
+#include "worker/model/shards.h"
 
 struct ha_model {
     struct ha_backend *backend;
     struct ha_model_config config;
     struct ha_weight_files *files; /* NULL: the weights are the caller's */
     const struct ha_weights *weights;
-    float *cos_sin; /* device (n_positions, D) */
+    struct ha_weights none; /* what weights are before they are loaded */
+    float *cos_sin;         /* device (n_positions, D) */
     int64_t n_positions;
 };
 
@@ -31,22 +33,46 @@ int ha_model_create(struct ha_backend *backend, const struct ha_model_config *co
     return 0;
 }
 
-int ha_model_open(struct ha_backend *backend, const char *dir, struct ha_model **ret_model,
-                  struct ha_error *err)
+int ha_model_prepare(struct ha_backend *backend, const char *dir, struct ha_model **ret_model,
+                     struct ha_error *err)
 {
-    struct ha_weight_files *files = NULL;
     struct ha_model_config config;
     int r = ha_model_config_load(dir, &config, err);
 
     if (r == 0)
-        r = ha_weight_files_open(backend, &config, dir, &files, err);
+        r = ha_model_create(backend, &config, NULL, ret_model, err);
+    if (r < 0)
+        return r;
+    (*ret_model)->none.lora_columns = ha_weights_lora_columns(ha_backend_copies_weights(backend));
+    (*ret_model)->weights = &(*ret_model)->none;
+    return 0;
+}
+
+int ha_model_load(struct ha_model *model, const char *dir, const struct ha_model_shard *shard,
+                  struct ha_error *err)
+{
+    int r =
+        ha_weight_files_open_shard(model->backend, &model->config, dir, shard, &model->files, err);
+
     if (r == 0)
-        r = ha_model_create(backend, &config, ha_weight_files_weights(files), ret_model, err);
+        model->weights = ha_weight_files_weights(model->files);
+    return r;
+}
+
+int ha_model_open(struct ha_backend *backend, const char *dir, struct ha_model **ret_model,
+                  struct ha_error *err)
+{
+    struct ha_model *model;
+    int r = ha_model_prepare(backend, dir, &model, err);
+
+    if (r < 0)
+        return r;
+    r = ha_model_load(model, dir, NULL, err);
     if (r < 0) {
-        ha_weight_files_close(files);
+        ha_model_destroy(model);
         return r;
     }
-    (*ret_model)->files = files;
+    *ret_model = model;
     return 0;
 }
 
@@ -56,6 +82,34 @@ void ha_model_rest(struct ha_model *model)
         ha_backend_free(model->backend, model->cos_sin);
     model->cos_sin = NULL;
     model->n_positions = 0;
+}
+
+struct ha_shards *ha_model_shards(const struct ha_model *model)
+{
+    return model->files ? ha_weight_files_shards(model->files) : NULL;
+}
+
+void ha_model_join(struct ha_model *model, struct ha_comm *comm)
+{
+    if (ha_model_shards(model))
+        ha_shards_join(ha_model_shards(model), comm);
+}
+
+int ha_model_idle(struct ha_model *model, struct ha_error *err)
+{
+    return ha_shards_idle(ha_model_shards(model), err);
+}
+
+int ha_model_ranks(const struct ha_model *model)
+{
+    const struct ha_shards *shards = ha_model_shards(model);
+
+    return shards ? ha_shards_layout(shards)->ranks : 1;
+}
+
+int64_t ha_model_gathered_bytes(const struct ha_model *model)
+{
+    return ha_shards_gathered_bytes(ha_model_shards(model));
 }
 
 void ha_model_destroy(struct ha_model *model)

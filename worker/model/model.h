@@ -32,6 +32,7 @@
 #include "worker/model/pack.h"
 #include "worker/model/weights.h"
 
+struct ha_comm;
 struct ha_error;
 struct ha_model;
 struct ha_pass;
@@ -39,6 +40,30 @@ struct ha_pass;
 /* Open a Hugging Face directory. */
 int ha_model_open(struct ha_backend *backend, const char *dir, struct ha_model **ret_model,
                   struct ha_error *err);
+
+/* The same in two steps: the configuration alone, by which memory is planned, then the weights.
+ * Between them a model serves for nothing else.
+ *
+ * With a shard this process is one rank of a gang whose ranks each keep a share of the layers, and
+ * put each layer together when it computes (shard_layout.h); results have the same bits.  It
+ * computes after ha_model_join only, in passes and not in decoders, and all ranks then need each
+ * other in every pass: before any other collective over the communicator each calls
+ * ha_model_idle, which returns when no rank wants a pass any more. */
+int ha_model_prepare(struct ha_backend *backend, const char *dir, struct ha_model **ret_model,
+                     struct ha_error *err);
+int ha_model_load(struct ha_model *model, const char *dir, const struct ha_model_shard *shard,
+                  struct ha_error *err);
+
+/* The communicator must outlive the model's last pass.  Nothing happens, here and below, where
+ * weights are whole. */
+void ha_model_join(struct ha_model *model, struct ha_comm *comm);
+int ha_model_idle(struct ha_model *model, struct ha_error *err);
+
+/* Ranks that share the weights; 1: they are whole. */
+int ha_model_ranks(const struct ha_model *model);
+
+/* Bytes of weights that came from other ranks so far. */
+int64_t ha_model_gathered_bytes(const struct ha_model *model);
 
 /* A model over weights that the caller keeps (tests with made-up weights). */
 int ha_model_create(struct ha_backend *backend, const struct ha_model_config *config,

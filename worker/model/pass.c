@@ -8,6 +8,7 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "worker/model/arena.h"
+#include "worker/model/shards.h"
 
 enum { LOGIT_ROWS = 16 };
 
@@ -380,10 +381,12 @@ int ha_pass_begin(struct ha_pass *pass, const struct ha_pack *pack, struct ha_er
 
 int ha_pass_embed(struct ha_pass *pass, struct ha_error *err)
 {
-    int r = pass->ops->embed_forward(pass->backend, ha_pass_x(pass, 0),
+    int r = ha_shards_begin(ha_model_shards(pass->model), HA_WALK_EMBEDDING, 0, 0, err);
+
+    if (r == 0)
+        r = pass->ops->embed_forward(pass->backend, ha_pass_x(pass, 0),
                                      &ha_model_weights(pass->model)->embedding, pass->ids,
                                      pass->pack->n_tokens, err);
-
     if (r == 0)
         pass->border = 0;
     return r;
@@ -412,13 +415,19 @@ int ha_pass_set_hidden(struct ha_pass *pass, const void *hidden, int64_t from, s
 
 /* ---- the head ---- */
 
+/* What both kinds of head begin with. */
 static int final_norm(struct ha_pass *pass, struct ha_error *err)
 {
     const struct ha_matrix *weight = &ha_model_weights(pass->model)->final_norm;
     int64_t width = pass->config->width;
 
+    int r;
+
     if (pass->border != pass->config->n_layers)
         return ha_error_set(err, EINVAL, "the head runs after the last layer");
+    r = ha_shards_begin(ha_model_shards(pass->model), HA_WALK_HEAD, 0, 0, err);
+    if (r < 0)
+        return r;
     return pass->ops->rmsnorm_forward(
         pass->backend, pass->norm, pass->final_rstd, ha_pass_x(pass, pass->border), weight->data,
         weight->dtype, pass->config->rms_eps, pass->pack->n_tokens, 1, width, width, width, err);

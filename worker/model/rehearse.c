@@ -5,6 +5,7 @@
 
 #include "common/base/error.h"
 #include "common/base/memory.h"
+#include "worker/model/shards.h"
 
 /* Lengths are sixteenths of the longest pack, as far apart as a GPU's choices are
  * (kernels/cuda/gemm_choice.h); pairs are about as long as real ones. */
@@ -85,6 +86,7 @@ int ha_model_rehearse(struct ha_model *model, int64_t max_tokens, bool round_log
     int r = coefficient ? ha_pass_create(model, &limits, &pass, err)
                         : ha_error_set(err, ENOMEM, "no memory to rehearse");
 
+    ha_shards_rehearse(ha_model_shards(model), true);
     for (int64_t part = PARTS; r == 0 && part >= FEWEST_PARTS; part--) {
         int64_t n_tokens = max_tokens * part / PARTS;
 
@@ -96,6 +98,7 @@ int ha_model_rehearse(struct ha_model *model, int64_t max_tokens, bool round_log
     }
     if (r == 0)
         r = ha_backend_sync(ha_model_backend(model), err);
+    ha_shards_rehearse(ha_model_shards(model), false);
     ha_pass_destroy(pass);
     free(coefficient);
     return r;

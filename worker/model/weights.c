@@ -9,6 +9,7 @@
 #include "common/base/path.h"
 #include "common/conf/json.h"
 #include "common/io/safetensors.h"
+#include "worker/model/shards.h"
 
 #define SINGLE_FILE "model.safetensors"
 #define INDEX_FILE HA_WEIGHT_INDEX_FILE
@@ -20,7 +21,8 @@ struct ha_weight_files {
     struct ha_model_config config;
     const char *dir; /* during open only */
     struct ha_weights weights;
-    char **names; /* (n_files) of files in dir */
+    struct ha_shards *shards; /* NULL: weights are whole */
+    char **names;             /* (n_files) of files in dir */
     struct ha_safetensors **files;
     int64_t n_files;
     const void **imported; /* released in the end */
@@ -39,6 +41,7 @@ struct slot {
     struct ha_matrix *joined;
     int64_t joined_rows, joined_cols, offset;
     int64_t columns; /* room behind each row, where the backend copies weights */
+    int64_t part;    /* HA_SHARD_RESIDENT, or what it is divided with (shards.h) */
 };
 
 int64_t ha_weights_lora_columns(bool copies_weights)
@@ -148,29 +151,61 @@ static int find_layer_slot(struct ha_weight_files *files, int64_t index, const c
     return 0;
 }
 
+/* What of a layer this is. */
+static enum ha_shard_field field_of(const struct ha_layer_weights *layer,
+                                    const struct ha_matrix *matrix)
+{
+    const struct ha_matrix *const fields[HA_SHARD_FIELDS] = {
+        [HA_SHARD_QKV] = &layer->qkv,
+        [HA_SHARD_O] = &layer->linear[HA_MODULE_O],
+        [HA_SHARD_GATE_UP] = &layer->gate_up,
+        [HA_SHARD_DOWN] = &layer->linear[HA_MODULE_DOWN],
+        [HA_SHARD_QKV_BIAS] = &layer->qkv_bias,
+        [HA_SHARD_O_BIAS] = &layer->bias[HA_MODULE_O],
+        [HA_SHARD_INPUT_NORM] = &layer->input_norm,
+        [HA_SHARD_POST_NORM] = &layer->post_norm,
+        [HA_SHARD_Q_NORM] = &layer->q_norm,
+        [HA_SHARD_K_NORM] = &layer->k_norm,
+    };
+    int i = 0;
+
+    while (i + 1 < HA_SHARD_FIELDS && fields[i] != matrix)
+        i++;
+    return (enum ha_shard_field)i;
+}
+
 static int find_slot(struct ha_weight_files *files, const char *name, struct slot *ret_slot)
 {
     const struct ha_model_config *config = &files->config;
     struct ha_weights *weights = &files->weights;
+    bool tables = files->shards && ha_shards_layout(files->shards)->tables;
     const char *rest;
     int64_t layer;
+    int r = 0;
 
     if (strcmp(name, "model.embed_tokens.weight") == 0)
-        *ret_slot = (struct slot){
-            .view = &weights->embedding, .rows = config->vocab, .cols = config->width};
+        *ret_slot = (struct slot){.view = &weights->embedding,
+                                  .rows = config->vocab,
+                                  .cols = config->width,
+                                  .part = tables ? HA_SHARD_EMBEDDING : HA_SHARD_RESIDENT};
     else if (strcmp(name, "lm_head.weight") == 0)
         /* A tied model's head is its embedding, whatever a file still says. */
         *ret_slot = (struct slot){.view = config->tied ? NULL : &weights->head,
                                   .rows = config->vocab,
-                                  .cols = config->width};
-    else if (strcmp(name, "model.norm.weight") == 0)
+                                  .cols = config->width,
+                                  .part = tables ? HA_SHARD_HEAD : HA_SHARD_RESIDENT};
+    else if (strcmp(name, "model.norm.weight") == 0) {
         set_vector(ret_slot, &weights->final_norm, config->width);
-    else if (strncmp(name, "model.layers.", 13) == 0 &&
-             parse_layer(name + 13, config->n_layers, &layer, &rest) == 0)
-        return find_layer_slot(files, layer, rest, ret_slot);
-    else
-        return -ENOENT;
-    return 0;
+        ret_slot->part = HA_SHARD_RESIDENT;
+    } else if (strncmp(name, "model.layers.", 13) == 0 &&
+               parse_layer(name + 13, config->n_layers, &layer, &rest) == 0) {
+        r = find_layer_slot(files, layer, rest, ret_slot);
+        if (r == 0)
+            ret_slot->part = files->shards ? layer : HA_SHARD_RESIDENT;
+    } else {
+        r = -ENOENT;
+    }
+    return r;
 }
 
 static int tensor_dtype(const struct ha_safetensors_tensor *tensor, enum ha_dtype *ret_dtype)
@@ -238,6 +273,39 @@ static int load_tensor(struct ha_weight_files *files, const struct ha_safetensor
     return r;
 }
 
+/* This rank's share of the tensor, and where the whole will be when it is gathered. */
+static int load_share(struct ha_weight_files *files, const struct ha_safetensors_tensor *tensor,
+                      const struct slot *slot, enum ha_dtype *dtype, const void **ret_memory,
+                      struct ha_error *err)
+{
+    const struct ha_shard_layout *layout = ha_shards_layout(files->shards);
+    struct ha_layer_weights *layer = slot->part >= 0 ? &files->weights.layers[slot->part] : NULL;
+    bool copies = ha_backend_copies_weights(files->backend);
+    enum ha_dtype stored = copies ? HA_DTYPE_BF16 : *dtype;
+    struct ha_shard_source source = {.host = tensor->data,
+                                     .dtype = *dtype,
+                                     .stored = stored,
+                                     .rows = slot->rows,
+                                     .cols = slot->cols,
+                                     .columns = slot->columns};
+    struct ha_matrix *joined = copies ? slot->joined : NULL;
+    int64_t field = 0, offset = slot->offset * layout->value_bytes;
+    int r;
+
+    if (layer)
+        field = layout->offset[field_of(layer, slot->joined ? slot->joined : slot->view)];
+    *ret_memory = ha_shards_view(files->shards, slot->part, field + offset);
+    if (joined && !joined->data)
+        *joined = (struct ha_matrix){.data = ha_shards_view(files->shards, slot->part, field),
+                                     .dtype = stored,
+                                     .rows = slot->joined_rows,
+                                     .cols = slot->joined_cols,
+                                     .stride = slot->joined_cols + slot->columns};
+    r = ha_shards_load(files->shards, slot->part, field + offset, &source, err);
+    *dtype = stored;
+    return r;
+}
+
 /* Make the tensor readable for operations; its type there may be another. */
 static int import_tensor(struct ha_weight_files *files, const struct ha_safetensors_tensor *tensor,
                          const struct slot *slot, enum ha_dtype *dtype, const void **ret_memory,
@@ -248,6 +316,8 @@ static int import_tensor(struct ha_weight_files *files, const struct ha_safetens
 
     if (r < 0)
         return r;
+    if (slot->part != HA_SHARD_RESIDENT)
+        return load_share(files, tensor, slot, dtype, ret_memory, err);
     if (ha_backend_copies_weights(files->backend))
         return load_tensor(files, tensor, slot, dtype, ret_memory, err);
     if (tensor->aligned) {
@@ -440,18 +510,59 @@ static int open_file(struct ha_weight_files *files, int64_t file, struct ha_erro
         return ha_error_set(err, ENOMEM, "no memory to open a model");
     r = ha_safetensors_open(path, &files->files[file], err);
     free(path);
-    if (r < 0)
-        return r;
-    for (int64_t i = 0; i < ha_safetensors_count(files->files[file]); i++) {
-        r = take_tensor(files, file, ha_safetensors_at(files->files[file], i), err);
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    return r;
 }
 
-int ha_weight_files_open(struct ha_backend *backend, const struct ha_model_config *config,
-                         const char *dir, struct ha_weight_files **ret_files, struct ha_error *err)
+static int take_file(struct ha_weight_files *files, int64_t file, struct ha_error *err)
+{
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && i < ha_safetensors_count(files->files[file]); i++)
+        r = take_tensor(files, file, ha_safetensors_at(files->files[file], i), err);
+    return r;
+}
+
+/* Bytes of a value as it will be held: on the CPU of the widest type among the tensors. */
+static int64_t value_bytes(const struct ha_weight_files *files)
+{
+    enum ha_dtype dtype;
+    int64_t most = (int64_t)ha_dtype_bytes(HA_DTYPE_BF16);
+
+    for (int64_t file = 0; file < files->n_files && !ha_backend_copies_weights(files->backend);
+         file++) {
+        for (int64_t i = 0; i < ha_safetensors_count(files->files[file]); i++) {
+            if (tensor_dtype(ha_safetensors_at(files->files[file], i), &dtype) == 0 &&
+                (int64_t)ha_dtype_bytes(dtype) > most)
+                most = (int64_t)ha_dtype_bytes(dtype);
+        }
+    }
+    return most;
+}
+
+static int open_files(struct ha_weight_files *files, const struct ha_model_shard *shard,
+                      struct ha_error *err)
+{
+    int r = list_files(files, err);
+
+    if (r < 0)
+        return r;
+    files->files = ha_calloc(files->n_files, sizeof(struct ha_safetensors *));
+    if (!files->files)
+        return ha_error_set(err, ENOMEM, "no memory to open a model");
+    for (int64_t file = 0; r == 0 && file < files->n_files; file++)
+        r = open_file(files, file, err);
+    if (r == 0 && shard)
+        r = ha_shards_create(files->backend, &files->config, shard, value_bytes(files),
+                             files->weights.lora_columns, files->weights.layers, &files->shards,
+                             err);
+    for (int64_t file = 0; r == 0 && file < files->n_files; file++)
+        r = take_file(files, file, err);
+    return r < 0 ? r : check_complete(files, err);
+}
+
+int ha_weight_files_open_shard(struct ha_backend *backend, const struct ha_model_config *config,
+                               const char *dir, const struct ha_model_shard *shard,
+                               struct ha_weight_files **ret_files, struct ha_error *err)
 {
     struct ha_weight_files *files = ha_calloc(1, sizeof(*files));
     int r;
@@ -463,17 +574,8 @@ int ha_weight_files_open(struct ha_backend *backend, const struct ha_model_confi
     files->dir = dir;
     files->weights.lora_columns = ha_weights_lora_columns(ha_backend_copies_weights(backend));
     files->weights.layers = ha_calloc(config->n_layers, sizeof(*files->weights.layers));
-    r = files->weights.layers ? list_files(files, err)
+    r = files->weights.layers ? open_files(files, shard, err)
                               : ha_error_set(err, ENOMEM, "no memory to open a model");
-    if (r == 0) {
-        files->files = ha_calloc(files->n_files, sizeof(struct ha_safetensors *));
-        if (!files->files)
-            r = ha_error_set(err, ENOMEM, "no memory to open a model");
-    }
-    for (int64_t file = 0; r == 0 && file < files->n_files; file++)
-        r = open_file(files, file, err);
-    if (r == 0)
-        r = check_complete(files, err);
     files->dir = NULL;
     if (r < 0) {
         ha_weight_files_close(files);
@@ -481,6 +583,17 @@ int ha_weight_files_open(struct ha_backend *backend, const struct ha_model_confi
     }
     *ret_files = files;
     return 0;
+}
+
+int ha_weight_files_open(struct ha_backend *backend, const struct ha_model_config *config,
+                         const char *dir, struct ha_weight_files **ret_files, struct ha_error *err)
+{
+    return ha_weight_files_open_shard(backend, config, dir, NULL, ret_files, err);
+}
+
+struct ha_shards *ha_weight_files_shards(const struct ha_weight_files *files)
+{
+    return files->shards;
 }
 
 void ha_weight_files_close(struct ha_weight_files *files)
@@ -496,6 +609,7 @@ void ha_weight_files_close(struct ha_weight_files *files)
             ha_safetensors_close(files->files[i]);
         free(files->names[i]);
     }
+    ha_shards_destroy(files->shards);
     free(files->imported);
     free(files->copied);
     free(files->files);

@@ -18,6 +18,7 @@
 
 struct ha_error;
 struct ha_safetensors;
+struct ha_shards;
 
 /* The list of shards, beside them where there are several. */
 #define HA_WEIGHT_INDEX_FILE "model.safetensors.index.json"
@@ -39,6 +40,11 @@ int64_t ha_weights_lora_columns(bool copies_weights);
 
 /* Bytes that the columns of a model take. */
 int64_t ha_weights_lora_bytes(const struct ha_model_config *config, int64_t columns);
+
+/* This process is rank `rank` of `ranks` that share the weights of the layers. */
+struct ha_model_shard {
+    int rank, ranks;
+};
 
 /* Vectors are matrices of one row; data NULL where the model has no such tensor.
  *
@@ -72,6 +78,16 @@ struct ha_weight_files;
 /* Map the files of a directory.  The views stay valid until ha_weight_files_close. */
 int ha_weight_files_open(struct ha_backend *backend, const struct ha_model_config *config,
                          const char *dir, struct ha_weight_files **ret_files, struct ha_error *err);
+
+/* The same for one of several ranks (shards.h): its share alone is read and copied to the backend's
+ * memory, on the CPU too, and the views of layers, and those of embedding and head where they are
+ * divided, point to buffers.  The ranks must be given the same files. */
+int ha_weight_files_open_shard(struct ha_backend *backend, const struct ha_model_config *config,
+                               const char *dir, const struct ha_model_shard *shard,
+                               struct ha_weight_files **ret_files, struct ha_error *err);
+
+/* NULL for files that were opened whole. */
+struct ha_shards *ha_weight_files_shards(const struct ha_weight_files *files);
 void ha_weight_files_close(struct ha_weight_files *files);
 
 const struct ha_weights *ha_weight_files_weights(const struct ha_weight_files *files);
