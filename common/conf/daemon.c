@@ -113,6 +113,10 @@ static const struct ha_setting worker_rows[] = {
      .otherwise = "1GiB", OURS, .help = "a GPU is offered when no more of its memory is in use"},
     {"device_release", HA_SETTING_DURATION, AT(device_release_s), BETWEEN(1, 3600),
      .otherwise = "60s", OURS, .help = "a GPU whose memory is held so long after its attempt is set aside"},
+    {"driver_answer", HA_SETTING_DURATION, AT(driver_answer_s), BETWEEN(1, 600), .otherwise = "15s",
+     OURS,
+     .help = "a GPU driver that is silent so long at the start: its GPUs are set aside, and with "
+             "backend = auto the worker computes on the CPU"},
     {"max_devices_aside", HA_SETTING_INT, AT(max_devices_aside), BETWEEN(0, 256), .otherwise = "2",
      OURS, .help = "GPUs that are set aside for errors until hactl workers undrain"},
     {"key_file", HA_SETTING_TEXT, AT(key_file), OURS,

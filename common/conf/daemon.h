@@ -44,6 +44,7 @@ struct ha_worker_config {
     struct ha_text_list devices; /* which GPUs; empty: all that CUDA_VISIBLE_DEVICES leaves */
     char *device_free_memory;    /* in use, and still counting as free */
     int64_t device_release_s;    /* until an ended attempt's memory must be free */
+    int64_t driver_answer_s;     /* that the start waits for the GPU driver */
     int64_t max_devices_aside;
     char *key_file;        /* this worker's CURVE key pair */
     char *server_key_file; /* the coordinator's public key */

@@ -15,7 +15,7 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 
-enum { SAFE_FD = 10, LAST_FD = 65535, POLL_MS = 10 };
+enum { SAFE_FD = 10, LAST_FD = 65535, POLL_MS = 10, DEAD_MS = 10000 };
 
 /* What the child needs; made before the fork, because little may be called
  * after it. */
@@ -302,12 +302,16 @@ int ha_child_stop(struct ha_child *child, int64_t grace_ms)
 
     ha_child_signal(child, SIGTERM);
     while (child->pid > 0 && !ha_child_poll(child, &status)) {
-        if (!killed && ha_clock_boot_ms() >= deadline) {
+        if (ha_clock_boot_ms() >= deadline) {
+            if (killed)
+                break;
             ha_child_signal(child, SIGKILL);
             killed = true;
+            deadline += DEAD_MS;
         }
         (void)nanosleep(&pause, NULL);
     }
+    child->pid = 0;
     return status;
 }
 

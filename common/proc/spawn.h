@@ -52,7 +52,8 @@ void ha_child_signal(const struct ha_child *child, int signal);
 bool ha_child_poll(struct ha_child *child, int *ret_status);
 
 /* SIGTERM, wait up to grace_ms, SIGKILL, reap.  Returns the status; 0 when there
- * is no child. */
+ * is no child.  One that hangs in the kernel (a device's driver) and does not end within 10 s of
+ * SIGKILL is left behind: nobody else shall hang with it. */
 int ha_child_stop(struct ha_child *child, int64_t grace_ms);
 
 /* Close the pipes that are open.  The child is not touched. */

@@ -179,6 +179,7 @@ static int remember(struct ha_request *q, struct ha_member *m, int64_t id, bool 
                                .memory_bytes = hello->host_memory_bytes,
                                .gpus = hello->gpus,
                                .gpu_memory_bytes = hello->gpu_memory_bytes};
+    m->gpu_memory_bytes = hello->gpu_memory_bytes;
     m->lost = m->draining = false;
     m->returns = returns;
     m->used = -1;
@@ -251,6 +252,21 @@ static int keep_progress(struct ha_member *m, const struct ha_wire_heartbeat *be
     return 0;
 }
 
+/* Of each GPU that may be had: what hello said, if none that is there now has less. */
+static int64_t least_memory(const struct ha_member *m, const struct ha_wire_heartbeat *beat)
+{
+    int64_t least = m->gpu_memory_bytes;
+
+    for (int64_t i = 0; i < beat->n_devices; i++) {
+        const struct ha_wire_device *device = &beat->devices[i];
+
+        if (device->memory_bytes > 0 && strcmp(device->state, "aside") != 0 &&
+            (least == 0 || device->memory_bytes < least))
+            least = device->memory_bytes;
+    }
+    return least;
+}
+
 /* What it tells of devices, instead of what it told before. */
 static int keep_devices(struct ha_request *q, struct ha_member *m, struct ha_error *err)
 {
@@ -261,7 +277,7 @@ static int keep_devices(struct ha_request *q, struct ha_member *m, struct ha_err
                                                             .places = beat->places,
                                                             .gpus = beat->gpus}};
     struct ha_wire_message *copy = NULL;
-    int64_t before = ha_member_slots(m);
+    int64_t before = ha_member_slots(m), memory = least_memory(m, beat);
 
     if (beat->n_devices > DEVICES_LIMIT)
         return ha_error_set(err, EINVAL, "a heartbeat of %" PRId64 " devices", beat->n_devices);
@@ -269,8 +285,9 @@ static int keep_devices(struct ha_request *q, struct ha_member *m, struct ha_err
         return -ENOMEM;
     ha_wire_message_destroy(m->beat);
     m->beat = copy;
-    if (copy && m->offer.gpus != beat->gpus) {
+    if (copy && (m->offer.gpus != beat->gpus || m->offer.gpu_memory_bytes != memory)) {
         m->offer.gpus = beat->gpus;
+        m->offer.gpu_memory_bytes = memory;
         q->c->changed = true;
     }
     q->c->changed = q->c->changed || ha_member_slots(m) != before;

@@ -57,10 +57,11 @@ struct ha_member {
     char *drain_why;        /* by whom, since when and why; NULL when nobody does */
     int64_t drain_until_ms; /* boot time: attempts are stopped then; 0: they go on to their end */
     int64_t slots;
-    int64_t memory_bytes; /* as its hello said; 0: not known */
-    struct ha_fit offer;  /* as its hello said */
-    char *labels;         /* of the offer; NULL: none */
-    int64_t used;         /* attempts that hold a slot; -1: to be counted */
+    int64_t memory_bytes;     /* as its hello said; 0: not known */
+    struct ha_fit offer;      /* as its hello said, and since then its heartbeats */
+    int64_t gpu_memory_bytes; /* of each GPU, as its hello said; 0: not known */
+    char *labels;             /* of the offer; NULL: none */
+    int64_t used;             /* attempts that hold a slot; -1: to be counted */
     int64_t warm[HA_PLAN_WARM];
     struct ha_speed speed; /* from what it has finished */
     char last_failure[HA_SERVER_FAILURE_BYTES];

@@ -1,6 +1,7 @@
 /* planning.c - from the store to a plan and back: leases and grants, revocations (inside.h) */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,15 +46,17 @@ static int tell_lacks(struct ha_arena *arena, const struct ha_member *m,
     for (int64_t i = 0; beat && i < beat->n_devices; i++) {
         const struct ha_wire_device *device = &beat->devices[i];
         bool aside = strcmp(device->state, "aside") == 0;
-        char stamp[HA_CLOCK_STAMP_BYTES];
+        char stamp[HA_CLOCK_STAMP_BYTES], which[40] = "all its GPUs are";
 
         if (!aside && strcmp(device->state, "held") != 0)
             continue;
         worker->aside += aside;
         worker->held += !aside;
+        if (device->index >= 0)
+            (void)snprintf(which, sizeof which, "GPU %" PRId64 " is", device->index);
         text = ha_scratch_format(
-            arena, "%s%sGPU %" PRId64 " is %s%s%s: %s", text ? text : "", text ? "; " : "",
-            device->index, aside ? "set aside" : "held", device->since_ms > 0 ? " since " : "",
+            arena, "%s%s%s %s%s%s: %s", text ? text : "", text ? "; " : "", which,
+            aside ? "set aside" : "held", device->since_ms > 0 ? " since " : "",
             device->since_ms > 0 ? ha_clock_stamp(device->since_ms, stamp) : "", device->reason);
         if (!text)
             return -ENOMEM;

@@ -33,14 +33,19 @@ attempt_sees() {
     return 1
 }
 
-play "" ""
+play "hang=1" ""
 start_evaluator
 start_coordinator
 start_judge judge
 background worker env HA_NVML_LIBRARY="$FAKE" ha-worker --connect "$CONTROL" --files "$FILES" \
     --name worker --work-dir "$HA_TMP/worker" --threads 1 --backend cpu --model-root / \
-    --insecure-loopback --set 'devices=["all"]' --set slots=2 --set device_release=1s
+    --insecure-loopback --set 'devices=["all"]' --set slots=2 --set device_release=1s \
+    --set driver_answer=1s
 WORKER=$HA_PID
+check "a driver that hangs does not hold the worker up" until_true 20 is_state "aside"
+hactl_here workers >workers.txt
+check "it is said that it does" grep -q 'aside .* the driver does not answer' workers.txt
+play "" ""
 check "both GPUs are found and free" until_true 20 is_state "free free"
 hactl_here workers >workers.txt
 check "text names them" grep -q 'free .*First .*41 C .*GPU-aaaa' workers.txt

@@ -306,7 +306,7 @@ static struct work_options work_options(struct daemon *daemon)
     return (struct work_options){.loop = daemon->loop,
                                  .folders = daemon->folders,
                                  .program = daemon->options.program,
-                                 .backend = config->backend,
+                                 .backend = places_setting(daemon->places),
                                  .threads = daemon->threads,
                                  .grace_ms = config->stop_grace_s * 1000,
                                  .log_bytes = daemon->log_bytes,
@@ -592,7 +592,7 @@ static void on_watch(void *context, int fd, unsigned events)
  * find out. */
 static int64_t attempt_memory(const struct daemon *daemon)
 {
-    bool cpu = strncmp(daemon->options.backend, "cpu", strlen("cpu")) == 0;
+    bool cpu = strncmp(places_backend(daemon->places), "cpu", strlen("cpu")) == 0;
 
     return cpu ? ha_memory_total() / daemon->options.config->slots : 0;
 }
@@ -603,7 +603,7 @@ static int open_session(struct daemon *daemon, struct ha_error *err)
     char host[HOST_NAME_MAX + 1] = "localhost", instance[IDENTITY_INSTANCE_BYTES];
     struct session_options options = {.version = HA_VERSION,
                                       .instance = instance,
-                                      .backend = daemon->options.backend,
+                                      .backend = places_backend(daemon->places),
                                       .host = host,
                                       .pid = getpid(),
                                       .slots = (uint32_t)config->slots,
@@ -711,8 +711,7 @@ int daemon_create(const struct daemon_options *options, struct daemon **ret_daem
     if (r == 0)
         r = open_loop(daemon, err);
     if (r == 0)
-        r = places_create(daemon->loop, config, options->backend, on_devices, daemon,
-                          &daemon->places, err);
+        r = places_create(daemon->loop, config, options, on_devices, daemon, &daemon->places, err);
     if (r == 0)
         r = open_network(daemon, err);
     if (r == 0)
@@ -762,6 +761,11 @@ void daemon_destroy(struct daemon *daemon)
     ha_loop_destroy(daemon->loop);
     folders_close(daemon->folders);
     free(daemon);
+}
+
+const char *daemon_backend(const struct daemon *daemon)
+{
+    return places_backend(daemon->places);
 }
 
 int daemon_run(struct daemon *daemon, struct ha_error *err)

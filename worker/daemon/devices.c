@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -20,27 +21,32 @@ enum { JOIN_S = 5 };
 
 /* What the thread has; it outlives the devices if the driver hangs. */
 struct reader {
-    struct ha_nvml *nvml;
+    struct ha_nvml *nvml; /* the thread's */
     struct ha_loop *loop;
-    struct ha_devices *devices; /* NULL: nobody listens any more */
-    int64_t n, poll_ms;
+    struct ha_devices *devices;
+    int64_t poll_ms, anew_ms;
     struct ha_device_reading *fresh, *next; /* fresh is complete; next belongs to the thread */
-    int64_t fresh_ms;
+    int64_t n_fresh, fresh_ms;
+    bool answered;        /* the driver did, once at least: */
+    struct ha_error lack; /* why it has no devices; code 0: fresh has them */
     pthread_t thread;
     bool started;
     pthread_mutex_t lock;
-    pthread_cond_t wake;
+    pthread_cond_t wake, told;
     bool hurry, leave;
 };
 
 struct ha_devices {
-    struct ha_devices_options options; /* chosen and visible are not kept */
+    struct ha_devices_options options; /* chosen and visible are copies */
+    struct ha_text_list chosen;
     struct reader *reader;
-    struct ha_device *items;
-    int64_t *readings; /* per item: which of the reader's */
-    uint64_t *claims;  /* per item; 0: none */
+    struct ha_device *items; /* room for HA_DEVICES_LIMIT, as all that follows */
+    uint64_t *claims;        /* per item; 0: none */
     int64_t n;
     uint64_t next_claim;
+    int64_t begin_ms;
+    bool found; /* the driver has told of devices */
+    char silence[HA_DEVICE_REASON_BYTES];
 };
 
 /* ---- the thread --------------------------------------------------------------------------------
@@ -53,61 +59,75 @@ static void free_reader(struct reader *reader)
     ha_nvml_close(reader->nvml);
     pthread_mutex_destroy(&reader->lock);
     pthread_cond_destroy(&reader->wake);
+    pthread_cond_destroy(&reader->told);
     free(reader->fresh);
     free(reader->next);
     free(reader);
 }
 
-static void take_readings(void *context)
-{
-    struct ha_devices *devices = context;
-    struct reader *reader = devices->reader;
+static void take_readings(void *context);
 
-    pthread_mutex_lock(&reader->lock);
-    for (int64_t i = 0; i < devices->n; i++) {
-        devices->items[i].reading = reader->fresh[devices->readings[i]];
-        devices->items[i].read_ms = reader->fresh_ms;
-    }
-    pthread_mutex_unlock(&reader->lock);
-    ha_devices_poll(devices, ha_loop_now_ms(reader->loop));
-    if (devices->options.changed)
-        devices->options.changed(devices->options.context);
-}
-
-static void wait_for_next(struct reader *reader)
+static struct timespec in_ms(int64_t ms)
 {
     struct timespec until;
 
     (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += reader->poll_ms / 1000;
-    until.tv_nsec += reader->poll_ms % 1000 * 1000000;
+    until.tv_sec += ms / 1000;
+    until.tv_nsec += ms % 1000 * 1000000;
     if (until.tv_nsec >= 1000000000) {
         until.tv_sec++;
         until.tv_nsec -= 1000000000;
     }
+    return until;
+}
+
+static void wait_for_next(struct reader *reader)
+{
+    const struct timespec until = in_ms(reader->poll_ms);
+
     while (!reader->hurry && !reader->leave &&
            pthread_cond_timedwait(&reader->wake, &reader->lock, &until) == 0)
         ;
     reader->hurry = false;
 }
 
+/* Ask the driver, however long that takes. */
+static int64_t ask(struct reader *reader, int64_t *anew_at_ms, struct ha_error *lack)
+{
+    int64_t now_ms = ha_clock_boot_ms();
+    bool anew = now_ms >= *anew_at_ms;
+
+    *lack = (struct ha_error){0};
+    if (!reader->nvml && ha_nvml_open(&reader->nvml, lack) < 0)
+        return 0;
+    if (anew)
+        *anew_at_ms = now_ms + reader->anew_ms;
+    return ha_nvml_read(reader->nvml, anew, reader->next);
+}
+
 static void *read_for_ever(void *context)
 {
     struct reader *reader = context;
+    int64_t anew_at_ms = ha_clock_boot_ms() + reader->anew_ms;
 
     pthread_mutex_lock(&reader->lock);
     while (!reader->leave) {
         struct ha_device_reading *done;
-        int64_t began_ms;
+        struct ha_error lack;
+        int64_t began_ms, n;
 
         pthread_mutex_unlock(&reader->lock);
         began_ms = ha_clock_boot_ms();
-        ha_nvml_read(reader->nvml, reader->next);
+        n = ask(reader, &anew_at_ms, &lack);
         pthread_mutex_lock(&reader->lock);
         done = reader->next;
         reader->next = reader->fresh;
         reader->fresh = done;
+        reader->n_fresh = n;
         reader->fresh_ms = began_ms;
+        reader->lack = lack;
+        reader->answered = true;
+        pthread_cond_signal(&reader->told);
         /* Without memory for this, the next reading tells it. */
         if (!reader->leave)
             (void)ha_loop_post(reader->loop, take_readings, reader->devices);
@@ -130,92 +150,237 @@ static int start_thread(struct reader *reader, struct ha_error *err)
     return code ? ha_error_set(err, code, "no thread to watch the GPUs: %s", strerror(code)) : 0;
 }
 
-static int open_reader(const struct ha_devices_options *options, struct reader **ret_reader,
-                       struct ha_error *err)
+static int create_reader(struct ha_devices *devices, struct ha_error *err)
 {
     struct reader *reader = ha_calloc(1, sizeof(*reader));
     pthread_condattr_t attributes;
-    int r;
 
     if (!reader)
         return ha_error_set(err, ENOMEM, "out of memory");
+    devices->reader = reader;
     pthread_mutex_init(&reader->lock, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&reader->wake, &attributes);
+    pthread_cond_init(&reader->told, &attributes);
     pthread_condattr_destroy(&attributes);
-    reader->loop = options->loop;
-    reader->poll_ms = options->poll_ms;
-    r = ha_nvml_open(&reader->nvml, err);
-    if (r == 0) {
-        reader->n = ha_nvml_count(reader->nvml);
-        reader->fresh = ha_calloc(reader->n, sizeof(*reader->fresh));
-        reader->next = ha_calloc(reader->n, sizeof(*reader->next));
-        if (!reader->fresh || !reader->next)
-            r = ha_error_set(err, ENOMEM, "out of memory");
-    }
-    if (r < 0) {
-        free_reader(reader);
-        return r;
-    }
-    ha_nvml_read(reader->nvml, reader->fresh);
-    *ret_reader = reader;
-    return 0;
+    reader->loop = devices->options.loop;
+    reader->devices = devices;
+    reader->poll_ms = devices->options.poll_ms;
+    reader->anew_ms = devices->options.anew_ms;
+    reader->fresh = ha_calloc(HA_DEVICES_LIMIT, sizeof(*reader->fresh));
+    reader->next = ha_calloc(HA_DEVICES_LIMIT, sizeof(*reader->next));
+    if (!reader->fresh || !reader->next)
+        return ha_error_set(err, ENOMEM, "out of memory");
+    return start_thread(reader, err);
 }
 
 /* ---- which -------------------------------------------------------------------------------------
  */
 
-static int choose(const struct ha_devices_options *options, const struct reader *reader,
-                  bool *chosen, bool *scratch, struct ha_error *err)
+/* Which of these the settings take.  -EINVAL: chosen names one that is not there. */
+static int choose(const struct ha_devices_options *options,
+                  const struct ha_device_reading *readings, int64_t n, bool *taken,
+                  struct ha_error *err)
 {
-    int64_t left = 0;
+    bool word[HA_DEVICES_LIMIT], some[HA_DEVICES_LIMIT] = {false};
+    int r = 0;
 
     if (options->visible)
-        ha_device_select(reader->fresh, reader->n, options->visible, chosen, NULL);
+        ha_device_select(readings, n, options->visible, taken, NULL);
     else
-        memset(chosen, true, (size_t)reader->n * sizeof(*chosen));
-    for (int64_t k = 0; options->chosen && k < options->chosen->count; k++) {
+        memset(taken, true, (size_t)n * sizeof(*taken));
+    for (int64_t k = 0; k < options->chosen->count; k++) {
         int64_t bad;
 
-        ha_device_select(reader->fresh, reader->n, options->chosen->items[k], scratch, &bad);
+        ha_device_select(readings, n, options->chosen->items[k], word, &bad);
         if (bad >= 0)
-            return ha_error_set(err, EINVAL,
-                                "devices: \"%s\" names no GPU of this machine; indices, UUIDs and "
-                                "all do (nvidia-smi -L lists them)",
-                                options->chosen->items[k]);
-        for (int64_t i = 0; i < reader->n; i++)
-            scratch[reader->n + i] = scratch[reader->n + i] || scratch[i];
+            r = ha_error_set(err, EINVAL,
+                             "devices: \"%s\" names no GPU of this machine; indices, UUIDs and "
+                             "all do (nvidia-smi -L lists them)",
+                             options->chosen->items[k]);
+        for (int64_t i = 0; i < n; i++)
+            some[i] = some[i] || word[i];
     }
-    for (int64_t i = 0; i < reader->n; i++) {
-        if (options->chosen && options->chosen->count > 0)
-            chosen[i] = chosen[i] && scratch[reader->n + i];
-        left += chosen[i];
-    }
-    return left > 0 ? 0
-                    : ha_error_set(err, ENODEV, "CUDA_VISIBLE_DEVICES and devices leave no GPU");
+    for (int64_t i = 0; i < n && options->chosen->count > 0; i++)
+        taken[i] = taken[i] && some[i];
+    return r;
 }
 
-static int add_devices(struct ha_devices *devices, const struct ha_devices_options *options,
-                       struct ha_error *err)
+/* The reading of this device, or of its GPU where that is lost; NULL: there is none. */
+static const struct ha_device_reading *find_reading(const struct ha_device_reading *readings,
+                                                    int64_t n, const struct ha_device_reading *was)
+{
+    const struct ha_device_reading *lost = NULL;
+
+    for (int64_t i = 0; i < n; i++) {
+        if (was->uuid[0] && strcmp(readings[i].uuid, was->uuid) == 0)
+            return &readings[i];
+        if (readings[i].index == was->index && (!readings[i].uuid[0] || !was->uuid[0]))
+            lost = &readings[i];
+    }
+    return lost;
+}
+
+/* Is its GPU there, in other parts? */
+static bool is_split_otherwise(const struct ha_device_reading *readings, int64_t n,
+                               const struct ha_device_reading *was)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (was->gpu_uuid[0] && strcmp(readings[i].gpu_uuid, was->gpu_uuid) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void set_trouble(struct ha_device_reading *reading, const char *text)
+{
+    (void)snprintf(reading->trouble, sizeof(reading->trouble), "%s", text);
+    reading->memory_used_bytes = reading->utilisation_percent = reading->temperature_c = -1;
+    reading->n_pids = 0;
+}
+
+/* What there is now of the devices that were there.  read_ms -1: it tells of no memory. */
+static void renew(struct ha_devices *devices, const struct ha_device_reading *readings, int64_t n,
+                  int64_t read_ms)
+{
+    int64_t kept = 0;
+
+    for (int64_t i = 0; i < devices->n; i++) {
+        struct ha_device *device = &devices->items[i];
+        const struct ha_device_reading *now = find_reading(readings, n, &device->reading);
+
+        if (!now && !device->busy && is_split_otherwise(readings, n, &device->reading)) {
+            ha_log_info("GPU %" PRId64 " (%s) is split otherwise now: not offered any more",
+                        device->reading.index, device->reading.uuid);
+            continue;
+        }
+        if (!now)
+            set_trouble(&device->reading, "it is not there any more");
+        else if (now->uuid[0] || !device->reading.uuid[0])
+            device->reading = *now;
+        else
+            set_trouble(&device->reading, now->trouble);
+        device->read_ms = read_ms;
+        if (kept != i) {
+            devices->items[kept] = *device;
+            devices->claims[kept] = devices->claims[i];
+        }
+        kept++;
+    }
+    devices->n = kept;
+}
+
+static bool is_known(const struct ha_devices *devices, const struct ha_device_reading *reading)
+{
+    for (int64_t i = 0; i < devices->n; i++) {
+        const struct ha_device_reading *known = &devices->items[i].reading;
+
+        if (reading->uuid[0] ? strcmp(known->uuid, reading->uuid) == 0
+                             : known->index == reading->index)
+            return true;
+    }
+    return false;
+}
+
+static void add_new(struct ha_devices *devices, const struct ha_device_reading *readings, int64_t n,
+                    const bool *taken, int64_t read_ms)
+{
+    for (int64_t i = 0; i < n && devices->n < HA_DEVICES_LIMIT; i++) {
+        struct ha_device *device = &devices->items[devices->n];
+
+        if (!taken[i] || is_known(devices, &readings[i]))
+            continue;
+        ha_device_init(device);
+        device->reading = readings[i];
+        device->read_ms = read_ms;
+        devices->claims[devices->n++] = 0;
+        if (devices->found)
+            ha_log_info("GPU %" PRId64 " (%s) is there now", readings[i].index, readings[i].uuid);
+    }
+}
+
+/* Join the last readings, if there are any, to what is known.  The reader is locked.  first: the
+ * settings have to fit them. */
+static int merge(struct ha_devices *devices, bool first, struct ha_error *err)
 {
     const struct reader *reader = devices->reader;
-    bool *chosen = ha_calloc(3 * reader->n, sizeof(*chosen));
-    int r = ha_error_set(err, ENOMEM, "out of memory");
+    bool taken[HA_DEVICES_LIMIT];
+    int64_t read_ms = first ? -1 : reader->fresh_ms;
+    int r = 0;
 
-    devices->items = ha_calloc(reader->n, sizeof(*devices->items));
-    devices->readings = ha_calloc(reader->n, sizeof(*devices->readings));
-    devices->claims = ha_calloc(reader->n, sizeof(*devices->claims));
-    if (chosen && devices->items && devices->readings && devices->claims)
-        r = choose(options, reader, chosen, chosen + reader->n, err);
-    for (int64_t i = 0; r == 0 && i < reader->n; i++) {
-        if (!chosen[i])
-            continue;
-        ha_device_init(&devices->items[devices->n]);
-        devices->items[devices->n].reading = reader->fresh[i];
-        devices->readings[devices->n++] = i;
+    if (reader->lack.code) {
+        (void)snprintf(devices->silence, sizeof(devices->silence), "%s",
+                       ha_error_text(&reader->lack));
+        return ha_error_set(err, reader->lack.code, "%s", reader->lack.text);
     }
-    free(chosen);
+    r = choose(&devices->options, reader->fresh, reader->n_fresh, taken, first ? err : NULL);
+    if (first && r < 0)
+        return r;
+    renew(devices, reader->fresh, reader->n_fresh, read_ms);
+    add_new(devices, reader->fresh, reader->n_fresh, taken, read_ms);
+    devices->found = true;
+    return devices->n > 0
+               ? 0
+               : ha_error_set(err, ENODEV, "CUDA_VISIBLE_DEVICES and devices leave no GPU");
+}
+
+static void take_readings(void *context)
+{
+    struct ha_devices *devices = context;
+    struct reader *reader = devices->reader;
+    bool found = devices->found;
+
+    pthread_mutex_lock(&reader->lock);
+    (void)merge(devices, false, NULL);
+    pthread_mutex_unlock(&reader->lock);
+    if (!found && devices->found)
+        ha_log_info("the GPU driver answers now: %" PRId64 " GPUs", devices->n);
+    ha_devices_poll(devices, ha_loop_now_ms(reader->loop));
+    if (devices->options.changed)
+        devices->options.changed(devices->options.context);
+}
+
+/* ---- life --------------------------------------------------------------------------------------
+ */
+
+/* Wait for the driver's first answer, and not for ever. */
+static int find_first(struct ha_devices *devices, struct ha_error *err)
+{
+    struct reader *reader = devices->reader;
+    const struct timespec until = in_ms(devices->options.answer_ms);
+    bool answered;
+    int r = 0;
+
+    pthread_mutex_lock(&reader->lock);
+    while (!reader->answered && pthread_cond_timedwait(&reader->told, &reader->lock, &until) == 0)
+        ;
+    answered = reader->answered;
+    if (answered)
+        r = merge(devices, true, err);
+    pthread_mutex_unlock(&reader->lock);
+    if (!answered)
+        ha_log_warning("the GPU driver does not answer: its GPUs are set aside until it does");
+    return r;
+}
+
+static int copy_options(struct ha_devices *devices, const struct ha_devices_options *options,
+                        struct ha_error *err)
+{
+    const struct ha_text_list *chosen = options->chosen;
+    int64_t n = chosen ? chosen->count : 0;
+    int r = 0;
+
+    devices->options = *options;
+    devices->options.visible = NULL;
+    devices->options.chosen = &devices->chosen;
+    if (options->visible) {
+        devices->options.visible = ha_strdup(options->visible);
+        if (!devices->options.visible)
+            return ha_error_set(err, ENOMEM, "out of memory");
+    }
+    for (int64_t i = 0; r == 0 && i < n; i++)
+        r = ha_text_list_append(&devices->chosen, chosen->items[i], err);
     return r;
 }
 
@@ -227,17 +392,17 @@ int ha_devices_create(const struct ha_devices_options *options, struct ha_device
 
     if (!devices)
         return ha_error_set(err, ENOMEM, "out of memory");
-    devices->options = *options;
-    devices->options.chosen = NULL;
-    devices->options.visible = NULL;
     devices->next_claim = 1;
-    r = open_reader(options, &devices->reader, err);
-    if (r == 0) {
-        devices->reader->devices = devices;
-        r = add_devices(devices, options, err);
-    }
+    devices->begin_ms = ha_clock_boot_ms();
+    (void)snprintf(devices->silence, sizeof(devices->silence), "the driver does not answer");
+    devices->items = ha_calloc(HA_DEVICES_LIMIT, sizeof(*devices->items));
+    devices->claims = ha_calloc(HA_DEVICES_LIMIT, sizeof(*devices->claims));
+    r = devices->items && devices->claims ? copy_options(devices, options, err)
+                                          : ha_error_set(err, ENOMEM, "out of memory");
     if (r == 0)
-        r = start_thread(devices->reader, err);
+        r = create_reader(devices, err);
+    if (r == 0)
+        r = find_first(devices, err);
     if (r < 0) {
         ha_devices_destroy(devices);
         return r;
@@ -246,30 +411,39 @@ int ha_devices_create(const struct ha_devices_options *options, struct ha_device
     return 0;
 }
 
+static bool end_thread(struct reader *reader)
+{
+    struct timespec until;
+
+    pthread_mutex_lock(&reader->lock);
+    reader->leave = true;
+    pthread_cond_signal(&reader->wake);
+    pthread_mutex_unlock(&reader->lock);
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += JOIN_S;
+    return pthread_timedjoin_np(reader->thread, NULL, &until) == 0;
+}
+
 void ha_devices_destroy(struct ha_devices *devices)
 {
     struct reader *reader = devices ? devices->reader : NULL;
-    struct timespec until;
-    bool stuck = false;
 
     if (!devices)
         return;
-    if (reader && reader->started) {
-        pthread_mutex_lock(&reader->lock);
-        reader->leave = true;
-        pthread_cond_signal(&reader->wake);
-        pthread_mutex_unlock(&reader->lock);
-        (void)clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_sec += JOIN_S;
-        stuck = pthread_timedjoin_np(reader->thread, NULL, &until) != 0;
-    }
     /* A thread that is stuck in the driver keeps what it uses; the process is about to end. */
-    if (!stuck)
+    if (reader && (!reader->started || end_thread(reader)))
         free_reader(reader);
+    ha_text_list_clear(&devices->chosen);
+    free((char *)(uintptr_t)devices->options.visible);
     free(devices->items);
-    free(devices->readings);
     free(devices->claims);
     free(devices);
+}
+
+const char *ha_devices_silence(const struct ha_devices *devices, int64_t *ret_since_ms)
+{
+    *ret_since_ms = devices->begin_ms;
+    return devices->found ? NULL : devices->silence;
 }
 
 /* ---- what is with them -------------------------------------------------------------------------

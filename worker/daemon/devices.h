@@ -1,7 +1,12 @@
 /* devices.h - the GPUs of this worker: found, watched, given to attempts
  *
- * A thread reads them through NVML (nvml.h), because the driver can hang; everything else happens
- * in the loop's thread.  What a reading means is device_policy.h's. */
+ * A thread finds and reads them through NVML (nvml.h), because the driver can hang; everything else
+ * happens in the loop's thread.  What a reading means is device_policy.h's.
+ *
+ * Devices that appear while the worker runs (a GPU, the instances of one that was split otherwise)
+ * are added if the settings take them.  One that goes is not given any more; what runs on it is
+ * left alone.  It leaves the list when its GPU is there in other parts, and is aside when its GPU
+ * is gone. */
 #ifndef HA_WORKER_DAEMON_DEVICES_H
 #define HA_WORKER_DAEMON_DEVICES_H
 
@@ -20,13 +25,16 @@ struct ha_devices_options {
     const char *visible;               /* CUDA_VISIBLE_DEVICES; NULL: all */
     const struct ha_text_list *chosen; /* of those (ha_device_select); empty: all */
     struct ha_device_rules rules;
-    int64_t poll_ms;  /* between two readings */
-    const char *mark; /* of the attempts' processes (orphan.h); outlives the devices */
+    int64_t poll_ms;   /* between two readings */
+    int64_t anew_ms;   /* between two searches for GPUs that appeared or fell off */
+    int64_t answer_ms; /* that ha_devices_create waits for the driver */
+    const char *mark;  /* of the attempts' processes (orphan.h); outlives the devices */
     void (*changed)(void *context); /* a reading was taken */
     void *context;
 };
 
-/* Find them.  Their first readings are there; none is free before the loop ran.
+/* Find them.  Their first readings are there; none is free before the loop ran.  Where the driver
+ * does not answer in time there are none until it does (ha_devices_silence).
  * -ENOENT and -ENODEV as ha_nvml_open, also where the settings leave none; -EINVAL: chosen names a
  * device that is not there. */
 int ha_devices_create(const struct ha_devices_options *options, struct ha_devices **ret_devices,
@@ -34,6 +42,9 @@ int ha_devices_create(const struct ha_devices_options *options, struct ha_device
 
 /* NULL is legal; before the loop's end. */
 void ha_devices_destroy(struct ha_devices *devices);
+
+/* Why the driver has told of no device yet, and since when it is asked; NULL: it has. */
+const char *ha_devices_silence(const struct ha_devices *devices, int64_t *ret_since_ms);
 
 /* Valid until a call that is not const. */
 const struct ha_device *ha_devices_list(const struct ha_devices *devices, int64_t *ret_n);

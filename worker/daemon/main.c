@@ -1,7 +1,6 @@
 /* ha-worker - takes leases from a coordinator and runs their attempts */
 #include <errno.h>
 #include <limits.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,9 +16,10 @@
 #include "common/conf/daemon.h"
 #include "common/net/socket.h"
 #include "common/proc/spawn.h"
+#include "worker/daemon/backend.h"
 #include "worker/daemon/daemon.h"
 
-enum { EXIT_USAGE = 2, MAX_OVERRIDES = 64, BACKEND_WAIT_MS = 20000 };
+enum { EXIT_USAGE = 2, MAX_OVERRIDES = 64 };
 
 static const struct ha_option options[] = {
     {"config", "FILE", "worker.toml; without it the defaults"},
@@ -164,33 +164,6 @@ static int load(const struct ha_arguments *arguments, struct ha_worker_config *r
     return r;
 }
 
-/* The first line that `ha-attempt backend` prints.  Without one the name of the
- * setting has to do: the attempt itself says what is wrong. */
-static char *describe_backend(const char *program, const char *backend)
-{
-    const char *arguments[] = {"ha-attempt", "backend", "--backend", backend, NULL};
-    const struct ha_spawn_options spawn = {.program = program,
-                                           .arguments = arguments,
-                                           .log_path = "/dev/null",
-                                           .output_pipe = true,
-                                           .own_group = true};
-    char line[512] = "";
-    struct ha_child child;
-    struct pollfd item = {.events = POLLIN};
-    ssize_t n = 0;
-
-    if (ha_child_spawn(&spawn, &child, NULL) == 0) {
-        item.fd = child.output_fd;
-        if (poll(&item, 1, BACKEND_WAIT_MS) > 0)
-            n = read(child.output_fd, line, sizeof(line) - 1);
-        (void)ha_child_stop(&child, BACKEND_WAIT_MS);
-        ha_child_close(&child);
-    }
-    line[n > 0 ? n : 0] = '\0';
-    line[strcspn(line, "\n")] = '\0';
-    return ha_strdup(line[0] ? line : backend);
-}
-
 static int check(const struct ha_worker_config *config, const char *program, struct ha_error *err)
 {
     struct ha_net *net = NULL;
@@ -228,15 +201,19 @@ static void set_up_log(const struct ha_worker_config *config)
 static int work(const struct ha_worker_config *config, const char *program, int watch_fd,
                 struct ha_error *err)
 {
-    char *backend = describe_backend(program, config->backend);
+    bool silent = false;
+    char *backend = backend_describe(program, config->backend, &silent);
     /* The description of a backend that opened is longer than its name. */
     bool opened = backend && strcmp(backend, config->backend) != 0;
-    const struct daemon_options daemon_options = {
-        .config = config, .program = program, .backend = backend, .watch_fd = watch_fd};
+    const struct daemon_options daemon_options = {.config = config,
+                                                  .program = program,
+                                                  .backend = backend,
+                                                  .silent = silent,
+                                                  .watch_fd = watch_fd};
     struct daemon *daemon = NULL;
     int r = backend ? 0 : ha_error_set(err, ENOMEM, "out of memory");
 
-    if (r == 0 && !opened && strcmp(config->backend, "cuda") == 0)
+    if (r == 0 && !opened && !silent && strcmp(config->backend, "cuda") == 0)
         r = ha_error_set(
             err, ENODEV,
             "backend cuda cannot run here; ha-attempt backend --backend cuda says why");
@@ -244,7 +221,7 @@ static int work(const struct ha_worker_config *config, const char *program, int 
         r = daemon_create(&daemon_options, &daemon, err);
     if (r == 0) {
         ha_log_info("worker %s: %lld slots, backend: %s", HA_VERSION, (long long)config->slots,
-                    backend);
+                    daemon_backend(daemon));
         r = daemon_run(daemon, err);
     }
     daemon_destroy(daemon);

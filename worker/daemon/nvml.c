@@ -103,22 +103,32 @@ static const struct {
 };
 
 struct device {
-    nvml_device handle, gpu; /* gpu: the same, or that of a MIG instance; NULL: lost at open */
-    int lost_code;           /* of a GPU that was lost at open */
-    unsigned instance;       /* of MIG */
+    nvml_device handle, gpu;        /* gpu: the same, or that of a MIG instance; NULL: lost */
+    int lost_code;                  /* of a GPU that is lost */
+    unsigned instance;              /* of MIG */
     struct ha_device_reading fixed; /* what does not change, and the XIDs */
+};
+
+/* XIDs of a device, also while it is away. */
+struct xids {
+    char uuid[HA_DEVICE_NAME_BYTES];
+    int64_t count, last;
 };
 
 struct ha_nvml {
     void *library;
     struct nvml_calls calls;
     bool ready;
+    char down[96];         /* why it is not ready */
     nvml_event_set events; /* NULL: none */
     struct device devices[HA_DEVICES_LIMIT];
     int64_t n_devices;
+    struct xids xids[HA_DEVICES_LIMIT]; /* a ring */
+    int64_t n_xids;                     /* ever */
 };
 
-/* ---- opening -----------------------------------------------------------------------------------
+/* ---- starting and finding
+ * ------------------------------------------------------------------------------------
  */
 
 static int load(struct ha_nvml *nvml, struct ha_error *err)
@@ -140,10 +150,34 @@ static int load(struct ha_nvml *nvml, struct ha_error *err)
     return 0;
 }
 
+/* NULL: none were counted. */
+static struct xids *find_xids(struct ha_nvml *nvml, const char *uuid)
+{
+    for (int64_t i = 0; i < nvml->n_xids && i < HA_DEVICES_LIMIT; i++) {
+        if (strcmp(nvml->xids[i].uuid, uuid) == 0)
+            return &nvml->xids[i];
+    }
+    return NULL;
+}
+
+static void count_xid(struct ha_nvml *nvml, struct ha_device_reading *fixed, int64_t xid)
+{
+    struct xids *xids = find_xids(nvml, fixed->uuid);
+
+    if (!xids) {
+        xids = &nvml->xids[nvml->n_xids++ % HA_DEVICES_LIMIT];
+        *xids = (struct xids){.count = 0};
+        memcpy(xids->uuid, fixed->uuid, sizeof(xids->uuid));
+    }
+    fixed->xids = ++xids->count;
+    fixed->last_xid = xids->last = xid;
+}
+
 static struct device *add_device(struct ha_nvml *nvml, nvml_device handle, nvml_device gpu,
                                  int64_t index)
 {
     struct device *device = &nvml->devices[nvml->n_devices];
+    const struct xids *xids;
 
     if (nvml->n_devices == HA_DEVICES_LIMIT)
         return NULL;
@@ -156,6 +190,11 @@ static struct device *add_device(struct ha_nvml *nvml, nvml_device handle, nvml_
     (void)nvml->calls.name(handle, device->fixed.name, HA_DEVICE_NAME_BYTES);
     (void)nvml->calls.uuid(handle, device->fixed.uuid, HA_DEVICE_NAME_BYTES);
     (void)nvml->calls.uuid(gpu, device->fixed.gpu_uuid, HA_DEVICE_NAME_BYTES);
+    xids = find_xids(nvml, device->fixed.uuid);
+    if (xids) {
+        device->fixed.xids = xids->count;
+        device->fixed.last_xid = xids->last;
+    }
     return device;
 }
 
@@ -184,42 +223,75 @@ static void find_instances(struct ha_nvml *nvml, nvml_device gpu, int64_t index)
     }
 }
 
-static int find_devices(struct ha_nvml *nvml, struct ha_error *err)
+static void find_devices(struct ha_nvml *nvml)
+{
+    const struct nvml_calls *calls = &nvml->calls;
+    unsigned count = 0;
+
+    if (calls->count(&count) != NVML_SUCCESS)
+        return;
+    nvml->n_devices = 0;
+    for (unsigned i = 0; i < count; i++) {
+        nvml_device gpu = NULL;
+        struct device *device;
+        int code = calls->by_index(i, &gpu);
+
+        if (code != NVML_SUCCESS) {
+            device = add_device(nvml, NULL, NULL, i);
+            if (device)
+                device->lost_code = code;
+        } else if (is_split(nvml, gpu)) {
+            find_instances(nvml, gpu, i);
+        } else {
+            (void)add_device(nvml, gpu, gpu, i);
+        }
+    }
+}
+
+static void open_events(struct ha_nvml *nvml)
+{
+    const struct nvml_calls *calls = &nvml->calls;
+    unsigned count = 0;
+    nvml_device gpu;
+
+    if (!calls->event_set || !calls->event_register || !calls->event_wait || !calls->event_free ||
+        calls->event_set(&nvml->events) != NVML_SUCCESS)
+        nvml->events = NULL;
+    if (!nvml->events || calls->count(&count) != NVML_SUCCESS)
+        return;
+    for (unsigned i = 0; i < count; i++) {
+        if (calls->by_index(i, &gpu) == NVML_SUCCESS)
+            (void)calls->event_register(gpu, NVML_EVENT_XID, nvml->events);
+    }
+}
+
+static int start(struct ha_nvml *nvml, struct ha_error *err)
 {
     const struct nvml_calls *calls = &nvml->calls;
     unsigned count = 0;
     int code = calls->init();
 
-    if (code != NVML_SUCCESS)
-        return ha_error_set(err, ENODEV, "the GPU driver does not work: %s",
-                            calls->error_string(code));
+    if (code != NVML_SUCCESS) {
+        (void)snprintf(nvml->down, sizeof(nvml->down), "%s", calls->error_string(code));
+        return ha_error_set(err, ENODEV, "the GPU driver does not work: %s", nvml->down);
+    }
     nvml->ready = true;
     code = calls->count(&count);
     if (code != NVML_SUCCESS || count == 0)
         return ha_error_set(err, ENODEV, "the GPU driver names no device%s%s", code ? ": " : "",
                             code ? calls->error_string(code) : "");
-    if (!calls->event_set || !calls->event_register || !calls->event_wait || !calls->event_free ||
-        calls->event_set(&nvml->events) != NVML_SUCCESS)
-        nvml->events = NULL;
-    for (unsigned i = 0; i < count; i++) {
-        nvml_device gpu = NULL;
-        struct device *device;
-
-        code = calls->by_index(i, &gpu);
-        if (code != NVML_SUCCESS) {
-            device = add_device(nvml, NULL, NULL, i);
-            if (device)
-                device->lost_code = code;
-            continue;
-        }
-        if (nvml->events)
-            (void)calls->event_register(gpu, NVML_EVENT_XID, nvml->events);
-        if (is_split(nvml, gpu))
-            find_instances(nvml, gpu, i);
-        else
-            (void)add_device(nvml, gpu, gpu, i);
-    }
+    open_events(nvml);
     return 0;
+}
+
+static void stop(struct ha_nvml *nvml)
+{
+    if (nvml->events)
+        (void)nvml->calls.event_free(nvml->events);
+    if (nvml->ready)
+        (void)nvml->calls.shutdown();
+    nvml->events = NULL;
+    nvml->ready = false;
 }
 
 int ha_nvml_open(struct ha_nvml **ret_nvml, struct ha_error *err)
@@ -231,7 +303,7 @@ int ha_nvml_open(struct ha_nvml **ret_nvml, struct ha_error *err)
         return ha_error_set(err, ENOMEM, "out of memory");
     r = load(nvml, err);
     if (r == 0)
-        r = find_devices(nvml, err);
+        r = start(nvml, err);
     if (r < 0) {
         ha_nvml_close(nvml);
         return r;
@@ -244,18 +316,10 @@ void ha_nvml_close(struct ha_nvml *nvml)
 {
     if (!nvml)
         return;
-    if (nvml->events)
-        (void)nvml->calls.event_free(nvml->events);
-    if (nvml->ready)
-        (void)nvml->calls.shutdown();
+    stop(nvml);
     if (nvml->library)
         (void)dlclose(nvml->library);
     free(nvml);
-}
-
-int64_t ha_nvml_count(const struct ha_nvml *nvml)
-{
-    return nvml->n_devices;
 }
 
 /* ---- reading -----------------------------------------------------------------------------------
@@ -290,8 +354,7 @@ static void read_events(struct ha_nvml *nvml)
                 (device->fixed.is_mig && event.gpu_instance != any_instance &&
                  device->instance != any_instance && event.gpu_instance != device->instance))
                 continue;
-            device->fixed.xids++;
-            device->fixed.last_xid = (int64_t)event.data;
+            count_xid(nvml, &device->fixed, (int64_t)event.data);
         }
     }
 }
@@ -311,6 +374,13 @@ static void read_processes(const struct nvml_calls *calls, nvml_device handle,
         reading->pids[i] = processes[i].pid;
 }
 
+static void clear_numbers(struct ha_device_reading *reading)
+{
+    reading->memory_total_bytes = reading->memory_used_bytes = -1;
+    reading->utilisation_percent = reading->temperature_c = reading->ecc_uncorrected = -1;
+    reading->n_pids = -1;
+}
+
 static void read_device(const struct nvml_calls *calls, const struct device *device,
                         struct ha_device_reading *reading)
 {
@@ -321,9 +391,7 @@ static void read_device(const struct nvml_calls *calls, const struct device *dev
     int code = device->handle ? calls->memory(device->handle, &memory) : device->lost_code;
 
     *reading = device->fixed;
-    reading->memory_total_bytes = reading->memory_used_bytes = -1;
-    reading->utilisation_percent = reading->temperature_c = reading->ecc_uncorrected = -1;
-    reading->n_pids = -1;
+    clear_numbers(reading);
     if (code != NVML_SUCCESS) {
         (void)snprintf(reading->trouble, sizeof(reading->trouble), "%s", calls->error_string(code));
         return;
@@ -341,9 +409,30 @@ static void read_device(const struct nvml_calls *calls, const struct device *dev
     read_processes(calls, device->handle, reading);
 }
 
-void ha_nvml_read(struct ha_nvml *nvml, struct ha_device_reading *readings)
+/* What was there when the driver was last well. */
+static void tell_down(const struct ha_nvml *nvml, struct ha_device_reading *reading)
 {
-    read_events(nvml);
-    for (int64_t i = 0; i < nvml->n_devices; i++)
-        read_device(&nvml->calls, &nvml->devices[i], &readings[i]);
+    clear_numbers(reading);
+    (void)snprintf(reading->trouble, sizeof(reading->trouble), "%s", nvml->down);
+}
+
+int64_t ha_nvml_read(struct ha_nvml *nvml, bool anew, struct ha_device_reading *readings)
+{
+    if (nvml->ready)
+        read_events(nvml);
+    if (anew || !nvml->ready) {
+        stop(nvml);
+        (void)start(nvml, NULL);
+    }
+    if (nvml->ready)
+        find_devices(nvml);
+    for (int64_t i = 0; i < nvml->n_devices; i++) {
+        if (nvml->ready) {
+            read_device(&nvml->calls, &nvml->devices[i], &readings[i]);
+            continue;
+        }
+        readings[i] = nvml->devices[i].fixed;
+        tell_down(nvml, &readings[i]);
+    }
+    return nvml->n_devices;
 }

@@ -2,8 +2,9 @@
  *
  * The library is loaded at run time (libnvidia-ml.so.1; HA_NVML_LIBRARY names another), so that one
  * worker runs on machines with and without a driver.  Its few functions are declared here from
- * NVIDIA's published C interface, which keeps them across versions.  Calls can hang for seconds
- * when a GPU is in trouble: call from a thread that nothing waits for (devices.c). */
+ * NVIDIA's published C interface, which keeps them across versions.  Calls can hang, for seconds or
+ * for ever, when a GPU or the driver is in trouble: all of them, the first included, are made by a
+ * thread that nothing waits for without a deadline (devices.c). */
 #ifndef HA_WORKER_DAEMON_NVML_H
 #define HA_WORKER_DAEMON_NVML_H
 
@@ -33,16 +34,19 @@ struct ha_device_reading {
     char trouble[96];                  /* why it cannot be read at all; "": it can */
 };
 
-/* Load the library and find the devices; which there are does not change later.
+/* Load the library and start it.
  * -ENOENT: there is no such library (no driver); -ENODEV: it has none to tell of, as when the
  * driver is not loaded or of another version than the library. */
 int ha_nvml_open(struct ha_nvml **ret_nvml, struct ha_error *err);
 void ha_nvml_close(struct ha_nvml *nvml);
 
-int64_t ha_nvml_count(const struct ha_nvml *nvml);
-
-/* Read all devices; readings has room for ha_nvml_count.  Trouble of a device is in its reading. */
-void ha_nvml_read(struct ha_nvml *nvml, struct ha_device_reading *readings);
+/* Find the devices that there are now and read them; readings has room for HA_DEVICES_LIMIT.
+ * Returns how many.  MIG instances that came or went are seen at once; GPUs that appeared or fell
+ * off only with anew, which has the driver look from the beginning.  XIDs that were counted stay
+ * with their devices.  Trouble of a device is in its reading; of a GPU that is lost nothing but the
+ * index may be known.  While the driver does not work at all, the devices that were there last are
+ * told with that as their trouble. */
+int64_t ha_nvml_read(struct ha_nvml *nvml, bool anew, struct ha_device_reading *readings);
 
 /* XIDs that programs cause by themselves (illegal addresses, being killed), or that tell of a
  * repair that succeeded, are no trouble of the device: 8, 13, 31, 43, 45, 63, 68. */

@@ -1,12 +1,18 @@
 /* places.h - what the worker's GPUs make of its offer: devices joined to settings and to the wire
  *
  * Without GPUs that count (no CUDA backend and no `devices` in worker.toml, or no driver's library)
- * places_devices is NULL and slots alone decide. */
+ * places_devices is NULL and slots alone decide.
+ *
+ * A driver that hangs does not hold the worker up.  With backend = "auto" it computes on the CPU
+ * then (places_on_cpu), tells its GPUs as set aside, and has to be started anew to use them; else
+ * it offers no place until the driver answers. */
 #ifndef HA_WORKER_DAEMON_PLACES_H
 #define HA_WORKER_DAEMON_PLACES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
+struct daemon_options;
 struct ha_devices;
 struct ha_error;
 struct ha_loop;
@@ -15,12 +21,21 @@ struct ha_wire_heartbeat_reply;
 struct ha_worker_config;
 struct places;
 
-/* backend: its one-line description; work_dir exists; changed: devices may have become free. */
-int places_create(struct ha_loop *loop, const struct ha_worker_config *config, const char *backend,
-                  void (*changed)(void *context), void *context, struct places **ret_places,
-                  struct ha_error *err);
+/* work_dir exists; config and options are borrowed until destroy; changed: devices may have become
+ * free. */
+int places_create(struct ha_loop *loop, const struct ha_worker_config *config,
+                  const struct daemon_options *options, void (*changed)(void *context),
+                  void *context, struct places **ret_places, struct ha_error *err);
 void places_destroy(struct places *places); /* NULL is legal; after all attempts */
 
+/* Attempts compute on the CPU because the driver hung at the start. */
+bool places_on_cpu(const struct places *places);
+
+/* What attempts compute on: the description, and the setting that they are given. */
+const char *places_backend(const struct places *places);
+const char *places_setting(const struct places *places);
+
+/* NULL: no attempt has any. */
 struct ha_devices *places_devices(const struct places *places);
 
 /* "NAME=value" for the environment of attempts (orphan.h). */

@@ -12,7 +12,7 @@
 #include "common/net/loop.h"
 #include "common/proc/spawn.h"
 
-enum { LOG_BYTES = 1 << 20 };
+enum { LOG_BYTES = 1 << 20, DEAD_MS = 5000 };
 
 struct preflight {
     struct preflight_options options; /* texts owned */
@@ -23,12 +23,21 @@ struct preflight {
     bool late;
 };
 
+/* One that hangs in the driver may not even die; it is not waited for. */
 static void on_late(void *context)
 {
     struct preflight *preflight = context;
+    bool again = preflight->late;
 
     preflight->late = true;
     ha_child_signal(&preflight->child, SIGKILL);
+    if (!again) {
+        ha_loop_timer_set_after(preflight->timer, DEAD_MS);
+        return;
+    }
+    preflight->child.pid = 0;
+    preflight->options.done(preflight->options.context, preflight->uuid,
+                            "the check of a product hangs in the driver and cannot be ended");
 }
 
 static int start_next(struct preflight *preflight, struct ha_error *err)

@@ -7,10 +7,12 @@
  *
  * total and used in MiB; xid is told once each time that xids grows; pids separated by commas;
  * lost=1: every call fails; mig=2: split into two instances, MIG-<uuid>-0 and -1.  A line "init=18"
- * lets nvmlInit_v2 fail so. */
+ * lets nvmlInit_v2 fail so; a word "hang=1" lets every call hang until the file is without it.  A
+ * GPU more or less is seen after nvmlInit_v2 only. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { GPUS = 16, PIDS = 8, LOST = 15, NOT_SUPPORTED = 3, NOT_FOUND = 6, TIMEOUT = 10 };
 
@@ -39,7 +41,8 @@ struct process {
 
 static struct gpu gpus[GPUS];
 static unsigned n_gpus, told[GPUS];
-static int init_code;
+static int init_code, hangs;
+static unsigned n_known; /* at nvmlInit_v2 */
 static struct handle handles[GPUS][4];
 
 static void take_pids(struct gpu *gpu, char *text)
@@ -60,6 +63,8 @@ static void take_word(struct gpu *gpu, char *word)
     number = strtoull(value, NULL, 10);
     if (strcmp(word, "init") == 0)
         init_code = (int)number;
+    else if (strcmp(word, "hang") == 0)
+        hangs = number != 0;
     else if (strcmp(word, "uuid") == 0)
         snprintf(gpu->uuid, sizeof gpu->uuid, "%s", value);
     else if (strcmp(word, "name") == 0)
@@ -86,7 +91,7 @@ static void take_word(struct gpu *gpu, char *word)
         take_pids(gpu, value);
 }
 
-static void refresh(void)
+static void look_again(void)
 {
     const char *path = getenv("HA_FAKE_NVML");
     FILE *file = path ? fopen(path, "re") : NULL;
@@ -95,7 +100,7 @@ static void refresh(void)
     if (!file)
         return;
     n_gpus = 0;
-    init_code = 0;
+    init_code = hangs = 0;
     while (n_gpus < GPUS && fgets(line, sizeof line, file)) {
         struct gpu *gpu = &gpus[n_gpus];
         char *save = NULL;
@@ -106,6 +111,14 @@ static void refresh(void)
         n_gpus += init_code == 0;
     }
     fclose(file);
+}
+
+static void refresh(void)
+{
+    const struct timespec pause = {.tv_nsec = 5000000};
+
+    for (look_again(); hangs; look_again())
+        (void)nanosleep(&pause, NULL);
 }
 
 /* NULL: it is lost. */
@@ -121,6 +134,7 @@ int nvmlInit_v2(void)
     refresh();
     for (unsigned i = 0; i < n_gpus; i++)
         told[i] = gpus[i].xids;
+    n_known = n_gpus;
     return init_code;
 }
 
@@ -139,16 +153,17 @@ const char *nvmlErrorString(int code)
 int nvmlDeviceGetCount_v2(unsigned *count);
 int nvmlDeviceGetCount_v2(unsigned *count)
 {
-    *count = n_gpus;
+    refresh();
+    *count = n_known;
     return 0;
 }
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, struct handle **device);
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, struct handle **device)
 {
-    if (index >= n_gpus)
+    if (index >= n_known)
         return NOT_FOUND;
-    if (gpus[index].lost)
+    if (index >= n_gpus || gpus[index].lost)
         return LOST;
     handles[index][0] = (struct handle){index, -1};
     *device = &handles[index][0];

@@ -59,6 +59,8 @@ static int open_devices(const char *visible, const struct ha_text_list *chosen,
                                                          .failures = 2,
                                                          .max_aside = 2},
                                                .poll_ms = 20,
+                                               .anew_ms = 100,
+                                               .answer_ms = 200,
                                                .mark = HA_ORPHAN_MARK "/this/test",
                                                .changed = on_changed};
 
@@ -234,6 +236,120 @@ static void test_taken(void **state)
     free(uuids);
 }
 
+static void expect_uuids(const char *first, const char *second, const char *third)
+{
+    const char *const wanted[] = {first, second, third};
+    int64_t end = ha_clock_boot_ms() + WAIT_MS, n;
+    const struct ha_device *list;
+    bool same;
+
+    do {
+        wait_reading();
+        list = ha_devices_list(devices, &n);
+        same = n == (first != NULL) + (second != NULL) + (third != NULL);
+        for (int64_t i = 0; same && i < n; i++)
+            same = strcmp(list[i].reading.uuid, wanted[i]) == 0;
+    } while (!same && ha_clock_boot_ms() < end);
+    assert_true(same);
+}
+
+/* A GPU is split, split otherwise and joined while its neighbour computes. */
+static void test_split_meanwhile(void **state)
+{
+    uint64_t claim;
+    char *uuids = NULL;
+
+    (void)state;
+    assert_int_equal(open_devices(NULL, NULL, NULL), 0);
+    wait_reading();
+    assert_int_equal(ha_devices_take(devices, 1, ha_clock_boot_ms(), &claim, &uuids, NULL), 0);
+    free(uuids);
+    play("uuid=GPU-aaaa used=4000\nuuid=GPU-bbbb mig=2\n");
+    expect_uuids("GPU-aaaa", "MIG-GPU-bbbb-0", "MIG-GPU-bbbb-1");
+    assert_int_equal(device(0)->state, HA_DEVICE_BUSY);
+    assert_int_equal(device(1)->state, HA_DEVICE_FREE);
+    assert_int_equal(ha_devices_usable(devices), 3);
+    play("uuid=GPU-aaaa used=4000\nuuid=GPU-bbbb mig=1\n");
+    expect_uuids("GPU-aaaa", "MIG-GPU-bbbb-0", NULL);
+    ha_devices_release(devices, claim, 1, true, false, ha_clock_boot_ms());
+    assert_int_equal(ha_devices_take(devices, 1, ha_clock_boot_ms(), &claim, &uuids, NULL), 0);
+    assert_string_equal(uuids, "MIG-GPU-bbbb-0");
+    free(uuids);
+    /* What runs on a part that goes keeps it until its end. */
+    play("uuid=GPU-aaaa\nuuid=GPU-bbbb\n");
+    expect_uuids("GPU-aaaa", "MIG-GPU-bbbb-0", "GPU-bbbb");
+    assert_int_equal(device(1)->state, HA_DEVICE_BUSY);
+    ha_devices_release(devices, claim, 2, true, false, ha_clock_boot_ms());
+    expect_uuids("GPU-aaaa", "GPU-bbbb", NULL);
+    assert_int_equal(ha_devices_usable(devices), 2);
+}
+
+/* A GPU falls off the bus and comes back; another is plugged in. */
+static void test_appears(void **state)
+{
+    (void)state;
+    assert_int_equal(open_devices(NULL, NULL, NULL), 0);
+    play("uuid=GPU-aaaa\n");
+    do
+        wait_reading();
+    while (device(1)->state != HA_DEVICE_ASIDE || !strstr(device(1)->reason, "not there any more"));
+    assert_int_equal(device(0)->state, HA_DEVICE_FREE);
+    play("uuid=GPU-aaaa xid=79 xids=1\nuuid=GPU-bbbb\nuuid=GPU-cccc\n");
+    expect_uuids("GPU-aaaa", "GPU-bbbb", "GPU-cccc");
+    wait_reading();
+    assert_int_equal(device(1)->state, HA_DEVICE_FREE);
+    assert_int_equal(device(2)->state, HA_DEVICE_FREE);
+    play("init=18\n"); /* the driver is taken out, and put in again */
+    do
+        wait_reading();
+    while (!strstr(device(2)->reason, "version mismatch"));
+    assert_int_equal(device(2)->state, HA_DEVICE_ASIDE);
+    play("uuid=GPU-aaaa\nuuid=GPU-bbbb\nuuid=GPU-cccc\n");
+    do
+        wait_reading();
+    while (device(2)->state != HA_DEVICE_FREE);
+}
+
+/* Only the GPUs that the settings take are added. */
+static void test_appears_narrowed(void **state)
+{
+    char one[] = "GPU-bbbb", *items[] = {one};
+    const struct ha_text_list list = {.items = items, .count = 1};
+
+    (void)state;
+    assert_int_equal(open_devices(NULL, &list, NULL), 0);
+    play("uuid=GPU-aaaa\nuuid=GPU-bbbb mig=2\nuuid=GPU-cccc\n");
+    expect_uuids("MIG-GPU-bbbb-0", "MIG-GPU-bbbb-1", NULL);
+    for (int i = 0; i < 8; i++)
+        wait_reading();
+    expect_uuids("MIG-GPU-bbbb-0", "MIG-GPU-bbbb-1", NULL);
+}
+
+/* A driver that hangs holds nobody up; its GPUs are there when it answers. */
+static void test_hangs(void **state)
+{
+    int64_t begin = ha_clock_boot_ms(), since, n;
+    struct ha_error err = {0};
+
+    (void)state;
+    play("uuid=GPU-aaaa hang=1\n");
+    assert_int_equal(open_devices(NULL, NULL, NULL), 0);
+    assert_true(ha_clock_boot_ms() - begin < 5000);
+    (void)ha_devices_list(devices, &n);
+    assert_int_equal(n, 0);
+    assert_string_equal(ha_devices_silence(devices, &since), "the driver does not answer");
+    assert_true(since >= begin);
+    assert_int_equal(ha_devices_take(devices, 1, 0, &(uint64_t){0}, &(char *){NULL}, &err),
+                     -EAGAIN);
+    play("init=18\n"); /* it says at last that it does not work, */
+    wait_reading();
+    assert_non_null(strstr(ha_devices_silence(devices, &since), "version mismatch"));
+    play("uuid=GPU-aaaa\n"); /* and then it does */
+    expect_uuids("GPU-aaaa", NULL, NULL);
+    assert_null(ha_devices_silence(devices, &since));
+    assert_int_equal(ha_devices_usable(devices), 1);
+}
+
 static struct ha_child start_sleeper(const char *mark)
 {
     const char *arguments[] = {"sleep", "60", NULL};
@@ -289,6 +405,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_instances, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_taken, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_orphan, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_split_meanwhile, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_appears, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_appears_narrowed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_hangs, set_up, tear_down),
     };
     int fd = mkstemp(state_path), failed;
 
