@@ -6,6 +6,7 @@
 
 #include "common/base/memory.h"
 #include "common/conf/json.h"
+#include "coordinator/core/least.h"
 
 static const char *const mode_names[HA_FUSE_MODES] = {
     [HA_FUSE_AUTO] = "auto", [HA_FUSE_ALWAYS] = "always", [HA_FUSE_NEVER] = "never"};
@@ -48,6 +49,8 @@ struct division {
     int64_t *set_of;      /* [count] */
     const int64_t *heavy; /* cells, the heaviest first */
     int64_t n_sets, devices;
+    double *weights; /* [count]: of sets */
+    struct ha_least lightest;
 };
 
 static int64_t most_cells(const struct ha_fuse_group *group)
@@ -106,11 +109,34 @@ static double weight_of(const struct division *d, int64_t set, const struct ha_f
     return load / speed_of(group, set < d->devices ? set : d->devices - 1);
 }
 
+/* The lightest set that takes the cell, the first of equals; -1: none does. */
+static int64_t lightest(const struct division *d, const struct ha_fuse_need *cell)
+{
+    int64_t best = ha_least_top(&d->lightest);
+
+    if (fits(d->group, &d->sets[best], cell))
+        return best;
+    best = -1;
+    for (int64_t s = 0; s < d->n_sets; s++)
+        if ((best < 0 || d->weights[s] < d->weights[best]) && fits(d->group, &d->sets[s], cell))
+            best = s;
+    return best;
+}
+
+static void weigh_sets(struct division *d, const struct ha_fuse_need *cell, bool by_speed)
+{
+    for (int64_t s = 0; s < d->n_sets; s++)
+        d->weights[s] = weight_of(d, s, cell, by_speed);
+    ha_least_fill(&d->lightest, d->n_sets);
+}
+
 /* The heaviest cell first, each to the lightest of `wanted` sets that takes it; a
- * cell that none takes begins one more. */
+ * cell that none takes begins one more.  By speed the sets are weighed anew for a cell that costs
+ * other than the one before, which is seldom. */
 static void divide(struct division *d, int64_t wanted, bool by_speed)
 {
     const struct ha_fuse_group *group = d->group;
+    const struct ha_fuse_need *last = NULL; /* for which the sets were weighed */
     int64_t empty = 0; /* sets before this one have cells, when cells go to the lightest */
 
     d->n_sets = wanted;
@@ -118,21 +144,24 @@ static void divide(struct division *d, int64_t wanted, bool by_speed)
     for (int64_t i = 0; i < group->count; i++) {
         const struct ha_fuse_need *cell = &group->cells[d->heavy[i]];
         bool alone = !by_speed && empty < wanted; /* nothing is lighter than an empty set */
-        int64_t best = alone ? empty++ : -1;
-        double least = 0;
+        int64_t best;
 
-        for (int64_t s = 0; !alone && s < d->n_sets; s++) {
-            double weight = weight_of(d, s, cell, by_speed);
-
-            if (!fits(group, &d->sets[s], cell) || (best >= 0 && weight >= least))
-                continue;
-            best = s;
-            least = weight;
+        if (!alone && (!last || (by_speed && last->cost != cell->cost))) {
+            weigh_sets(d, cell, by_speed);
+            last = cell;
         }
+        best = alone ? empty++ : lightest(d, cell);
         if (best < 0)
             best = d->n_sets++;
         put(&d->sets[best], cell, group->cells[0].shared);
         d->set_of[d->heavy[i]] = best;
+        if (alone)
+            continue;
+        d->weights[best] = weight_of(d, best, cell, by_speed);
+        if (best == d->lightest.count)
+            ha_least_add(&d->lightest);
+        else
+            ha_least_moved(&d->lightest, best);
     }
 }
 
@@ -150,54 +179,63 @@ static void order(int64_t *places, int64_t count, const double *values)
     }
 }
 
-/* device_of (by place in heavy) may be NULL. */
-static double last_end(const struct ha_fuse_group *group, const double *loads, const int64_t *heavy,
-                       int64_t sets, double *free_at, int64_t devices, int64_t *device_of)
+/* Memory that choosing needs, in one piece each. */
+struct scratch {
+    struct set *sets;
+    double *loads, *free_at, *keys;
+    int64_t *cells, *places, *set_of;
+    struct ha_least least; /* of keys */
+};
+
+/* Sets in the order of places, each to the device where it is done first; when the last is done.
+ * device_of (by place) may be NULL. */
+static double last_end(const struct ha_fuse_group *group, struct scratch *s, int64_t sets,
+                       int64_t devices, int64_t *device_of)
 {
-    double end = 0;
+    double end = 0, weighed = -1; /* the load for which keys were worked out */
     bool even;
 
     if (devices > sets)
         devices = sets;
     even = !group->speeds || group->speeds[devices - 1] >= group->speeds[0];
     for (int64_t i = 0; i < devices; i++)
-        free_at[i] = 0;
+        s->free_at[i] = 0;
     for (int64_t i = 0; i < sets; i++) {
+        double load = s->loads[s->places[i]];
         bool idle = even && i < devices; /* the next one; nothing is sooner */
-        double load = loads[heavy[i]], soonest = idle ? load / speed_of(group, i) : 0;
-        int64_t device = idle ? i : -1;
+        int64_t device = i;
 
-        for (int64_t k = 0; !idle && k < devices; k++) {
-            double done = free_at[k] + load / speed_of(group, k);
-
-            if (device >= 0 && done >= soonest)
-                continue;
-            device = k;
-            soonest = done;
+        if (!idle && load != weighed) {
+            for (int64_t k = 0; k < devices; k++)
+                s->keys[k] = s->free_at[k] + load / speed_of(group, k);
+            ha_least_fill(&s->least, devices);
+            weighed = load;
         }
-        free_at[device] = soonest;
+        if (!idle)
+            device = ha_least_top(&s->least);
+        s->free_at[device] += load / speed_of(group, device);
+        end = s->free_at[device] > end ? s->free_at[device] : end;
+        if (!idle) {
+            s->keys[device] = s->free_at[device] + load / speed_of(group, device);
+            ha_least_moved(&s->least, device);
+        }
         if (device_of)
             device_of[i] = device;
-        end = soonest > end ? soonest : end;
     }
     return end;
 }
-
-/* Memory that choosing needs, in one piece each. */
-struct scratch {
-    struct set *sets;
-    double *loads, *free_at;
-    int64_t *cells, *places, *set_of;
-};
 
 static void scratch_free(struct scratch *s)
 {
     free(s->sets);
     free(s->loads);
     free(s->free_at);
+    free(s->keys);
     free(s->cells);
     free(s->places);
     free(s->set_of);
+    free(s->least.heap);
+    free(s->least.place);
 }
 
 static int scratch_make(struct scratch *s, int64_t count)
@@ -205,10 +243,15 @@ static int scratch_make(struct scratch *s, int64_t count)
     *s = (struct scratch){.sets = ha_calloc(count, sizeof *s->sets),
                           .loads = ha_calloc(count, sizeof *s->loads),
                           .free_at = ha_calloc(count, sizeof *s->free_at),
+                          .keys = ha_calloc(count, sizeof *s->keys),
                           .cells = ha_calloc(count, sizeof *s->cells),
                           .places = ha_calloc(count, sizeof *s->places),
-                          .set_of = ha_calloc(count, sizeof *s->set_of)};
-    if (s->sets && s->loads && s->free_at && s->cells && s->places && s->set_of)
+                          .set_of = ha_calloc(count, sizeof *s->set_of),
+                          .least = {.heap = ha_calloc(count, sizeof *s->least.heap),
+                                    .place = ha_calloc(count, sizeof *s->least.place)}};
+    s->least.keys = s->keys;
+    if (s->sets && s->loads && s->free_at && s->keys && s->cells && s->places && s->set_of &&
+        s->least.heap && s->least.place)
         return 0;
     scratch_free(s);
     return -ENOMEM;
@@ -224,13 +267,10 @@ static void renumber(struct division *d, struct scratch *s)
     order(s->places, d->n_sets, s->loads);
     while (kept < d->n_sets && s->loads[s->places[kept]] >= 0)
         kept++;
-    for (int64_t c = 0; c < d->group->count; c++) {
-        int64_t at = 0;
-
-        while (s->places[at] != d->set_of[c])
-            at++;
-        d->set_of[c] = at;
-    }
+    for (int64_t i = 0; i < d->n_sets; i++)
+        s->least.place[s->places[i]] = i; /* its number, while nothing else needs the memory */
+    for (int64_t c = 0; c < d->group->count; c++)
+        d->set_of[c] = s->least.place[d->set_of[c]];
     for (int64_t i = 0; i < kept; i++)
         d->sets[i].load = s->loads[s->places[i]];
     for (int64_t i = 0; i < kept; i++)
@@ -242,7 +282,7 @@ static double finish_of(struct division *d, struct scratch *s, int64_t devices)
 {
     for (int64_t i = 0; i < d->n_sets; i++)
         s->loads[i] = d->sets[i].load;
-    return last_end(d->group, s->loads, s->places, d->n_sets, s->free_at, devices, NULL);
+    return last_end(d->group, s, d->n_sets, devices, NULL);
 }
 
 /* What choosing has found so far. */
@@ -299,6 +339,8 @@ int64_t ha_fuse_choose(const struct ha_fuse_group *group, int64_t devices, int64
     d.sets = s.sets;
     d.set_of = s.set_of;
     d.heavy = s.cells;
+    d.weights = s.keys;
+    d.lightest = s.least;
     for (int64_t wanted = first; wanted <= last;
          wanted = next_wanted(wanted, group->count, devices)) {
         weigh(&d, &s, wanted, false, &best);
@@ -324,7 +366,7 @@ int ha_fuse_place(const struct ha_fuse_group *group, const int64_t *set_of, int6
     for (int64_t i = 0; i < sets; i++)
         s.loads[i] = s.sets[i].load;
     order(s.places, sets, s.loads);
-    end = last_end(group, s.loads, s.places, sets, s.free_at, devices, s.cells);
+    end = last_end(group, &s, sets, devices, s.cells);
     for (int64_t i = 0; device_of && i < sets; i++)
         device_of[s.places[i]] = s.cells[i];
     scratch_free(&s);

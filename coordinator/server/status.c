@@ -15,8 +15,8 @@
 #include "coordinator/store/sweep.h"
 
 enum {
-    PAGE_CELLS = 512 /* as far as a slice's time goes, */,
-    LEAST_CELLS = 16 /* and these */,
+    PAGE_CELLS = 512, /* as far as a slice's time goes */
+    BATCH_CELLS = 64, /* that are read together; the time is looked at between them */
     MATES = 64
 };
 
@@ -29,6 +29,9 @@ struct page {
     int64_t limit;
     struct ha_fit train_fit, fit; /* what the sweep's attempts need: training, and others */
     bool expanding;
+    bool fuses;              /* its cells may share jobs */
+    const char *grows_key;   /* the fuse_key that was looked for last, NULL: none was, */
+    bool grows;              /* and whether cells with it wait for their training */
     enum ha_why category;    /* of the reason that was written last */
     bool one;                /* asked for a single cell */
     bool ended;              /* the stage that is being written is final */
@@ -37,6 +40,7 @@ struct page {
     struct ha_plan_job said; /* the last job whose reason was worked out, */
     enum ha_why said_category;
     const char *said_text; /* and the reason; NULL: none was */
+    int64_t cell_at;       /* the cell that is being written; -1: none is yet */
     struct ha_wire_cell_row *cell;
     /* of the cell that is being written: its generate stage, for the judges' */
     const char *generate_reason;
@@ -113,6 +117,19 @@ static int why_job(struct page *p, const struct ha_plan_job *job, struct ha_buff
     return p->said_text ? 0 : -ENOMEM;
 }
 
+/* Do cells that could share the stage's job wait for their training?  Neighbours mostly have the
+ * same key. */
+static bool grows(struct page *p, const struct ha_stage_row *row)
+{
+    if (!p->fuses || !row->fuse_key[0])
+        return false;
+    if (!p->grows_key || strcmp(p->grows_key, row->fuse_key) != 0) {
+        p->grows_key = ha_scratch_text(p->arena, row->fuse_key);
+        p->grows = ha_store_stage_grows(p->q->c->store, row->sweep, row->fuse_key, NULL) == 1;
+    }
+    return p->grows;
+}
+
 /* The stage's reason in words, from the function that plans. */
 static const char *why(struct page *p, const struct ha_stage_row *row)
 {
@@ -125,7 +142,7 @@ static const char *why(struct page *p, const struct ha_stage_row *row)
         .not_before_ms = row->not_before_ms,
         .held = p->held,
         .stopping = row->stop_reason,
-        .grows = row->grows,
+        .grows = grows(p, row),
         .reason = row->reason,
         .waits_for = row->kind == HA_STAGE_TRAIN      ? "the probe"
                      : row->kind == HA_STAGE_GENERATE ? "training"
@@ -172,7 +189,8 @@ static int add_mates(struct page *p, const struct ha_stage_row *row)
     int r;
 
     p->ended = ha_stage_final(row->state);
-    if (row->job == 0 || (p->ended && !p->one))
+    /* A job is of one cell until it is leased. */
+    if (row->job == 0 || row->attempts == 0 || (p->ended && !p->one))
         return 0;
     r = ha_store_job_has_mates(p->q->c->store, row->job, NULL);
     return r <= 0 ? r : ha_store_job_cell_each(p->q->c->store, row->job, add_mate, p, NULL);
@@ -308,35 +326,62 @@ static int read_hold(void *context, const struct ha_hold *hold)
     return p->held ? 1 : -ENOMEM;
 }
 
-/* What a slice's time is not enough for comes with the next page. */
-static int add_stages(struct page *p, struct ha_error *err)
+/* The cell that the stage is of: rows come in the order of the cells. */
+static int find_cell(struct page *p, const struct ha_stage_row *row)
 {
-    int64_t end_ns = ha_clock_work_ns() + p->q->c->options.slice_us * 1000;
+    const struct ha_wire_status_reply *reply = p->reply;
 
-    for (int64_t i = 0; i < p->reply->n_cells; i++) {
-        int r;
+    if (p->cell_at >= 0 && (int64_t)reply->cells[p->cell_at].cell == row->cell)
+        return 0;
+    do
+        p->cell_at++;
+    while (p->cell_at < reply->n_cells && (int64_t)reply->cells[p->cell_at].cell != row->cell);
+    if (p->cell_at == reply->n_cells)
+        return -ENOENT;
+    p->cell = &p->reply->cells[p->cell_at];
+    p->generate_reason = NULL;
+    p->generate_final = false;
+    p->generate_total = 0;
+    p->held = NULL;
+    return p->holds ? ha_store_hold_of_cell(p->q->c->store, row->cell, read_hold, p, NULL) : 0;
+}
 
-        if (i >= LEAST_CELLS && ha_clock_work_ns() > end_ns) {
-            p->reply->n_cells = i;
-            p->reply->more = true;
-            break;
-        }
-        p->cell = &p->reply->cells[i];
-        p->generate_reason = NULL;
-        p->generate_final = false;
-        p->generate_total = 0;
-        p->held = NULL;
-        r = p->holds
-                ? ha_store_hold_of_cell(p->q->c->store, (int64_t)p->cell->cell, read_hold, p, err)
-                : 0;
-        if (r < 0)
+static int place_stage(void *context, const struct ha_stage_row *row)
+{
+    struct page *p = context;
+    int r = find_cell(p, row);
+
+    if (r < 0)
+        return r;
+    return p->one ? add_stage_whole(p, row) : add_stage(p, row);
+}
+
+/* What a slice's time is not enough for comes with the next page. */
+static int add_cells(struct page *p, int64_t sweep, int64_t after, struct ha_error *err)
+{
+    int64_t end_ns = ha_clock_work_ns() + p->q->c->options.slice_us * 1000, most = p->limit;
+    int r = 0;
+
+    do {
+        int64_t from = p->reply->n_cells;
+
+        p->limit = from + BATCH_CELLS < most ? from + BATCH_CELLS : most;
+        p->reply->more = false;
+        r = ha_store_cell_each(p->q->c->store, sweep, after, p->limit - from + 1, add_cell, p, err);
+        if (r < 0 || p->reply->n_cells == from)
             return r;
-        r = ha_store_stage_each(p->q->c->store, (int64_t)p->cell->cell,
-                                p->one ? add_stage_whole : add_stage, p, err);
-        if (r < 0)
-            return r;
-    }
-    return 0;
+        after = (int64_t)p->reply->cells[p->reply->n_cells - 1].cell;
+        r = ha_store_stage_each_of_cells(p->q->c->store, sweep, (int64_t)p->reply->cells[from].cell,
+                                         after, place_stage, p, err);
+    } while (r == 0 && p->reply->more && p->limit < most && ha_clock_work_ns() < end_ns);
+    return r;
+}
+
+static int add_one(struct page *p, int64_t cell, struct ha_error *err)
+{
+    int r = ha_store_cell_get(p->q->c->store, cell, add_cell, p, err);
+
+    return r < 0 ? r : ha_store_stage_each(p->q->c->store, cell, place_stage, p, err);
 }
 
 /* ---- the sweep ------------------------------------------------------------------------- */
@@ -349,7 +394,8 @@ static int read_sweep(void *context, const struct ha_sweep_row *row)
     p->train_fit = row->need;
     p->train_fit.labels = ha_scratch_text(p->arena, row->need.labels);
     p->fit = ha_fit_of_stage(&p->train_fit, HA_STAGE_GENERATE);
-    p->expanding = row->expanding && row->fuse != HA_FUSE_NEVER;
+    p->fuses = row->fuse != HA_FUSE_NEVER;
+    p->expanding = row->expanding && p->fuses;
     p->reply->judge_label = ha_scratch_text(p->arena, row->judge_label);
     p->reply->toml = first ? ha_scratch_text(p->arena, row->toml) : "";
     if (!p->fit.labels || !p->reply->judge_label || !p->reply->toml)
@@ -421,12 +467,7 @@ static int fill(struct page *p, int64_t sweep, int64_t cell, struct ha_error *er
         return r;
     p->holds = r > 0;
     count_members(p);
-    if (cell != 0)
-        r = ha_store_cell_get(store, cell, add_cell, p, err);
-    else
-        r = ha_store_cell_each(store, sweep, (int64_t)ask->after_cell, p->limit + 1, add_cell, p,
-                               err);
-    return r < 0 ? r : add_stages(p, err);
+    return cell != 0 ? add_one(p, cell, err) : add_cells(p, sweep, (int64_t)ask->after_cell, err);
 }
 
 int ha_handle_status(struct ha_request *q, struct ha_error *err)
@@ -435,6 +476,7 @@ int ha_handle_status(struct ha_request *q, struct ha_error *err)
     struct page p = {.q = q,
                      .arena = &q->arena,
                      .reply = &q->reply.body.status_reply,
+                     .cell_at = -1,
                      .limit = ask->limit == 0 || ask->limit > PAGE_CELLS ? PAGE_CELLS : ask->limit};
     int64_t sweep, cell;
     int r = ha_server_find_sweep(q->c, ask->sweep, &sweep, err);

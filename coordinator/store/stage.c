@@ -331,7 +331,7 @@ static void read_row(const struct ha_rows *rows, struct ha_stage_row *row)
         .judge_stop = ha_rows_text(rows, 26),
         .judge_trouble = ha_rows_text(rows, 28),
         .judge_samples = ha_rows_int(rows, 27),
-        .grows = ha_rows_int(rows, 29) != 0,
+        .fuse_key = ha_rows_text(rows, 29),
         .stop_reason = ha_rows_text(rows, 30),
     };
     ha_stage_kind_parse(ha_rows_text(rows, 4), &row->kind);
@@ -340,41 +340,70 @@ static void read_row(const struct ha_rows *rows, struct ha_stage_row *row)
 }
 
 /* Kind by kind, and judges in the order of the index: sorting the few rows of each cell took as
- * long as reading them. */
+ * long as reading them.  The newest job of the result. */
+#define STAGE_COLUMNS                                                                              \
+    "SELECT s.id, s.sweep, s.cell, s.model, s.kind, ifnull(s.judge, 0), ifnull(u.name, ''),"       \
+    " s.key, s.state, CASE WHEN s.reason <> '' THEN s.reason ELSE r.reason END, r.id,"             \
+    " ifnull(r.parent, 0), r.done, r.total, r.failed, r.ready, r.leased, r.summary,"               \
+    " r.started_ms, r.finished_ms, ifnull(j.id, 0), ifnull(j.attempts, 0),"                        \
+    " ifnull(j.not_before_ms, 0), ifnull(j.crashes, 0), ifnull(j.state, ''),"                      \
+    " CASE WHEN j.attempts > 0 THEN (SELECT w.name FROM attempt a"                                 \
+    "  JOIN worker w ON w.id = a.worker WHERE a.job = j.id"                                        \
+    "  ORDER BY a.started_ms DESC, a.number DESC LIMIT 1) END,"                                    \
+    " ifnull(u.stop, ''), ifnull(u.samples, 0), ifnull(u.trouble, ''),"                            \
+    " CASE WHEN j.state = 'ready' AND j.attempts = 0 THEN j.fuse_key ELSE '' END,"                 \
+    " CASE WHEN j.stop = 1 THEN j.stop_reason ELSE '' END"
+
+#define STAGE_JOINS                                                                                \
+    " CROSS JOIN (SELECT 'probe' AS kind UNION ALL SELECT 'train' UNION ALL SELECT 'generate'"     \
+    "  UNION ALL SELECT 'judge') k CROSS JOIN stage s INDEXED BY stage_live"                       \
+    " JOIN result r ON r.id = s.result LEFT JOIN judge u ON u.id = s.judge"                        \
+    " LEFT JOIN job j ON j.id = (SELECT max(job) FROM job_cell WHERE result = r.id)"               \
+    " WHERE s.cell = c.id AND s.kind = k.kind AND s.live = 1"
+
+static int each(struct ha_rows *rows, ha_stage_fn fn, void *context, struct ha_error *err)
+{
+    int r = 0;
+
+    while (r == 0 && (r = ha_rows_next(rows, err)) == 1) {
+        struct ha_stage_row row;
+
+        read_row(rows, &row);
+        r = fn(context, &row);
+    }
+    ha_rows_close(rows);
+    return r < 0 ? r : 0;
+}
+
 int ha_store_stage_each(struct ha_store *store, int64_t cell, ha_stage_fn fn, void *context,
                         struct ha_error *err)
 {
     struct ha_rows rows;
-    int r = ha_rows_open(
-        store, &rows, err,
-        "SELECT s.id, s.sweep, s.cell, s.model, s.kind, ifnull(s.judge, 0), ifnull(u.name, ''),"
-        " s.key, s.state, CASE WHEN s.reason <> '' THEN s.reason ELSE r.reason END, r.id,"
-        " ifnull(r.parent, 0), r.done, r.total, r.failed, r.ready, r.leased, r.summary,"
-        " r.started_ms, r.finished_ms, ifnull(j.id, 0), ifnull(j.attempts, 0),"
-        " ifnull(j.not_before_ms, 0), ifnull(j.crashes, 0), ifnull(j.state, ''),"
-        " CASE WHEN j.attempts > 0 THEN (SELECT w.name FROM attempt a JOIN worker w ON w.id = "
-        "a.worker WHERE a.job = j.id"
-        "  ORDER BY a.started_ms DESC, a.number DESC LIMIT 1) END,"
-        " ifnull(u.stop, ''), ifnull(u.samples, 0), ifnull(u.trouble, ''),"
-        " ifnull(j.state, '') = 'ready' AND j.fuse_key <> '' AND j.attempts = 0 AND EXISTS"
-        " (SELECT 1 FROM stage o INDEXED BY stage_fuse WHERE o.sweep = j.sweep"
-        "  AND o.fuse_key = j.fuse_key AND o.fuse_key <> '' AND o.state = 'waiting'"
-        "  AND o.live = 1), CASE WHEN j.stop = 1 THEN j.stop_reason ELSE '' END"
-        " FROM (SELECT 'probe' AS kind UNION ALL SELECT 'train' UNION ALL SELECT 'generate'"
-        "  UNION ALL SELECT 'judge') k CROSS JOIN stage s INDEXED BY stage_live"
-        " JOIN result r ON r.id = s.result LEFT JOIN judge u ON u.id = s.judge"
-        " LEFT JOIN job j ON j.id = (SELECT max(job) FROM job_cell WHERE result = r.id)"
-        " WHERE s.cell = ? AND s.kind = k.kind AND s.live = 1",
-        "i", cell);
+    int r = ha_rows_open(store, &rows, err,
+                         STAGE_COLUMNS " FROM cell c" STAGE_JOINS " AND c.id = ?", "i", cell);
 
-    while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {
-        struct ha_stage_row row;
+    return r < 0 ? r : each(&rows, fn, context, err);
+}
 
-        read_row(&rows, &row);
-        r = fn(context, &row);
-        if (r != 0)
-            break;
-    }
-    ha_rows_close(&rows);
-    return r < 0 ? r : 0;
+int ha_store_stage_each_of_cells(struct ha_store *store, int64_t sweep, int64_t first, int64_t last,
+                                 ha_stage_fn fn, void *context, struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err,
+                         STAGE_COLUMNS " FROM cell c INDEXED BY cell_sweep" STAGE_JOINS
+                                       " AND c.sweep = ? AND c.id BETWEEN ? AND ? ORDER BY c.id",
+                         "iii", sweep, first, last);
+
+    return r < 0 ? r : each(&rows, fn, context, err);
+}
+
+int ha_store_stage_grows(struct ha_store *store, int64_t sweep, const char *fuse_key,
+                         struct ha_error *err)
+{
+    int64_t stage;
+
+    return ha_db_int(store, &stage, err,
+                     "SELECT id FROM stage INDEXED BY stage_fuse WHERE sweep = ? AND fuse_key = ?"
+                     " AND fuse_key <> '' AND state = 'waiting' AND live = 1 LIMIT 1",
+                     "it", sweep, fuse_key);
 }

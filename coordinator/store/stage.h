@@ -65,7 +65,7 @@ struct ha_stage_row {
     enum ha_job_state job_state;
     const char *worker;
     const char *stop_reason; /* why the job's attempt was told to stop; "": it was not */
-    bool grows; /* it is ready, and cells that could share its job wait for their training */
+    const char *fuse_key;    /* of its job, while others may still become part of that; else "" */
 };
 
 typedef int (*ha_stage_fn)(void *context, const struct ha_stage_row *row);
@@ -73,6 +73,14 @@ typedef int (*ha_stage_fn)(void *context, const struct ha_stage_row *row);
 /* Live stages of a cell: probe, train, generate, then judges by id. */
 int ha_store_stage_each(struct ha_store *store, int64_t cell, ha_stage_fn fn, void *context,
                         struct ha_error *err);
+
+/* The same of all cells of a sweep from one id to another, cell by cell in order of id. */
+int ha_store_stage_each_of_cells(struct ha_store *store, int64_t sweep, int64_t first, int64_t last,
+                                 ha_stage_fn fn, void *context, struct ha_error *err);
+
+/* Do stages of the sweep wait that could share a job with this key?  1 or 0. */
+int ha_store_stage_grows(struct ha_store *store, int64_t sweep, const char *fuse_key,
+                         struct ha_error *err);
 
 /* The next live stage of a sweep (cell 0: all cells) after an id that is in this
  * state: 1, or 0. */

@@ -1,7 +1,8 @@
 #!/bin/sh
 # s for 1,000 jobs of /bin/true from the submit to the last end known, beside Slurm on this machine
 #
-# JOBS, SLOTS (default 1,000 and 8), RUNS (5).  Needs root, slurmctld, slurmd and munged; they run in
+# JOBS, SLOTS (default 1,000 and 8), RUNS (5), RUNS_DEFAULTS (as many: Slurm at its defaults takes
+# minutes a run, some 25 in all).  Needs root, slurmctld, slurmd and munged; they run in
 # a folder of their own with made-up settings and are gone at the end.  Slurm gets one job array,
 # once at its defaults, once tuned by its high-throughput guide; without accounting.  We get one grid
 # of as many cells, and a light worker that starts /bin/true for each; the output goes to a file of
@@ -26,6 +27,7 @@ fi
 jobs=${JOBS:-1000}
 slots=${SLOTS:-8}
 runs=${RUNS:-5}
+runs_defaults=${RUNS_DEFAULTS:-$runs}
 s=$work/slurm
 host=$(hostname -s)
 SLURM_CONF=$s/slurm.conf
@@ -145,7 +147,7 @@ ours() {
 }
 
 median() { # column of the file
-    awk -v c="$1" '{ print $c }' "$2" | sort -n | sed -n "$(((runs + 1) / 2))p"
+    awk -v c="$1" '{ print $c }' "$2" | sort -n | sed -n "$((($(wc -l <"$2") + 1) / 2))p"
 }
 
 mkdir -p "$s"
@@ -158,10 +160,13 @@ disk
 echo "$jobs jobs, $slots slots, $(slurmctld -V), $runs runs, medians"
 for how in defaults tuned; do
     start_slurm $how
-    for _ in $(seq "$runs"); do array; done >"$work/$how"
+    count=$runs
+    [ $how = tuned ] || count=$runs_defaults
+    for _ in $(seq "$count"); do array; done | tee "$work/$how" | sed "s/^/$how /" >&2
+    [ "$(wc -l <"$work/$how")" -eq "$count" ] || exit 1
     stop_slurm
 done
-for _ in $(seq "$runs"); do ours; done >"$work/ours"
+for _ in $(seq "$runs"); do ours; done | tee "$work/ours" | sed 's/^/ours /' >&2
 printf '%-24s %10s %10s %10s\n' '' seconds jobs/s saved
 for how in defaults tuned ours; do
     seconds=$(median 1 "$work/$how")

@@ -33,7 +33,7 @@ struct worker {
     struct job *jobs; /* a place for each slot */
     int64_t *free_ns; /* when slots became free, oldest first */
     int64_t n_free;
-    bool greeted;
+    bool greeted, started;
     char name[24];
 };
 
@@ -88,6 +88,19 @@ static void on_timer(void *context)
     finish(context);
 }
 
+/* Of a worker's first job: the jobs of all workers end evenly over their time from then on, not
+ * all at once. */
+static int64_t head_start_ms(struct worker *worker)
+{
+    struct workers *w = worker->all;
+    int64_t index = worker - w->items;
+
+    if (worker->started)
+        return 0;
+    worker->started = true;
+    return w->options.run_ms * index / w->options.workers;
+}
+
 static void start(struct job *job)
 {
     const struct workers_options *o = &job->worker->all->options;
@@ -108,7 +121,7 @@ static void start(struct job *job)
         if (!job->timer && ha_loop_timer_create(job->worker->all->network->loop, on_timer, job,
                                                 &job->timer, &err) < 0)
             bench_die("%s", ha_error_text(&err));
-        ha_loop_timer_set_after(job->timer, o->run_ms);
+        ha_loop_timer_set_after(job->timer, o->run_ms - head_start_ms(job->worker));
     }
 }
 
