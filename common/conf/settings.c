@@ -211,7 +211,7 @@ static int append_item(const struct ha_setting *row, const struct ha_setting_val
     }
     if ((item->type != HA_TOML_REAL && item->type != HA_TOML_INT) || !in_range(row, item->real))
         return wrong_number(row, "an array of numbers", item, err);
-    return ha_text_list_append(list, ha_real_text(item->real, number), err);
+    return ha_text_list_append(list, ha_real_text(item->real + 0.0, number), err);
 }
 
 static int store_list(const struct ha_setting *row, const struct ha_setting_value *value,
@@ -290,7 +290,7 @@ int ha_setting_store(const struct ha_setting *row, const struct ha_setting_value
         if ((value->type != HA_TOML_REAL && value->type != HA_TOML_INT) ||
             !in_range(row, value->real))
             return wrong_number(row, "a number", value, err);
-        *(double *)to = value->real;
+        *(double *)to = value->real + 0.0; /* -0 is 0, here and in what is made of it */
         return 0;
     case HA_SETTING_BOOL:
         if (value->type != HA_TOML_BOOL)

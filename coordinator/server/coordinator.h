@@ -49,7 +49,7 @@ struct ha_coordinator_options {
         *artifacts; /* their folder, which has a folder "snapshot"; NULL: no backups, no gc */
     const char *database, *keys, *libraries; /* for people; NULL: not known */
     int64_t gc_after_ms;     /* gc leaves younger things, unless it is told another age */
-    int64_t max_sweep_bytes; /* of a sweep's artifacts; 0: any */
+    int64_t max_sweep_bytes; /* of a sweep's artifacts and rows; 0: any */
     int64_t preempt_ms;      /* that an attempt runs before one of higher priority may take its
                                 place; 0: never */
     int64_t suspect_jobs;    /* different ones that fail on a worker in a row, and not elsewhere,

@@ -218,15 +218,15 @@ static int is_held(struct ha_request *q, const struct ha_item_row *item, struct 
     return r < 0 ? r : refuse(q, (uint64_t)item->id, "its sweep is paused", err);
 }
 
-/* Out of money: the item waits, and its judge gets no more items until some
- * reservation comes free or the budget is raised. */
+/* Out of money, or of what it may store: the item waits, and its judge gets no more items until
+ * some reservation comes free or the budget is raised. */
 static int no_money(struct ha_request *q, const struct ha_item_row *item, struct ha_error *err)
 {
     struct ha_item_change change = {
         .state = HA_ITEM_READY, .reasks = item->reasks, .sends = item->sends, .fault = ""};
     int r = ha_store_item_return(q->c->store, &q->by, item->id, item->epoch, &change, err);
 
-    return r < 0 ? r : refuse(q, (uint64_t)item->id, "the budget is used up", err);
+    return r < 0 ? r : refuse(q, (uint64_t)item->id, "nothing more may be spent or stored", err);
 }
 
 static int begin_one(struct ha_request *q, const struct ha_wire_item_ref *ref, double reserve,
@@ -255,7 +255,7 @@ static int begin_one(struct ha_request *q, const struct ha_wire_item_ref *ref, d
     }
     if (r == 0)
         r = ha_store_call_begin(q->c->store, item.id, item.epoch, q->caller->member->id, reserve,
-                                q->c->wall_ms, &call, err);
+                                q->c->options.max_sweep_bytes, q->c->wall_ms, &call, err);
     if (r <= 0)
         return r < 0 ? r : no_money(q, &item, err);
     place = ha_scratch_grow(&q->arena, &reply->calls, &reply->n_calls, sizeof *place);

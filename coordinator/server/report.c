@@ -36,6 +36,7 @@ struct report {
     char adapter_sha256[65];
     bool open; /* it is not final in this job */
     bool progress;
+    int64_t row_bytes; /* of the rows that this report stored */
 };
 
 static int find_cell(void *context, const struct ha_job_cell_row *row)
@@ -91,6 +92,51 @@ static int look_up(struct report *p, uint64_t cell, struct ha_error *err)
     return ha_store_product_each(p->store, p->parent, "adapter", find_adapter, p, err);
 }
 
+/* ---- what a sweep may store --------------------------------------------------------- */
+
+static int fail_cell(struct report *p, const char *reason, struct ha_error *err)
+{
+    return ha_store_job_cell_end(p->store, &p->q->by, p->job, p->result, false, reason, err);
+}
+
+/* May the sweep store so much more?  1, or 0 with why not. */
+static int has_room(struct report *p, int64_t size, char reason[HA_ERROR_TEXT_BYTES],
+                    struct ha_error *err)
+{
+    int64_t most = p->q->c->options.max_sweep_bytes, bytes;
+    char name[64] = "";
+    int r;
+
+    if (most == 0)
+        return 1;
+    r = ha_store_stored_bytes(p->store, 0, p->job, &bytes, name, err);
+    bytes += p->row_bytes;
+    if (r < 0 || size <= most - bytes)
+        return r < 0 ? r : 1;
+    snprintf(reason, HA_ERROR_TEXT_BYTES,
+             "sweep %s stores %" PRId64 " MiB and may store %" PRId64 " MiB: no room for %" PRId64
+             " KiB more; raise max_sweep_size in coordinator.toml or "
+             "run hactl gc, then hactl retry",
+             name, bytes >> 20, most >> 20, (size + 1023) >> 10);
+    return 0;
+}
+
+/* 1: what was looked up may store so much more.  0: it may not; the cell, if it is one, fails at
+ * once, and its attempt goes on for the others, if there are any. */
+static int make_room(struct report *p, int64_t size, struct ha_error *err)
+{
+    char reason[HA_ERROR_TEXT_BYTES];
+    int r = has_room(p, size, reason, err);
+
+    if (r != 0 || p->result == 0 || !p->open)
+        return r;
+    p->open = false;
+    r = fail_cell(p, reason, err);
+    return r < 0 ? r
+                 : ha_server_stop_attempt(p->q->c, &p->q->by, &p->row, HA_STOP_CELL,
+                                          "its sweep may store no more", err);
+}
+
 /* ---- events ------------------------------------------------------------------------ */
 
 static int take_metric(struct report *p, const struct ha_wire_attempt_metric *metric,
@@ -100,6 +146,10 @@ static int take_metric(struct report *p, const struct ha_wire_attempt_metric *me
 
     if (r < 0 || !p->open)
         return r;
+    r = make_room(p, HA_ROW_METRIC + (int64_t)strlen(metric->name), err);
+    if (r <= 0)
+        return r;
+    p->row_bytes += HA_ROW_METRIC + (int64_t)strlen(metric->name);
     r = ha_store_metric_put(p->store, p->result, metric->step, metric->name, metric->value, err);
     return r < 0 ? r : ha_store_result_progress(p->store, p->result, metric->step, 0, err);
 }
@@ -108,7 +158,7 @@ static int take_answer(struct report *p, const struct ha_wire_attempt_answer *fr
                        struct ha_error *err)
 {
     struct ha_answer answer;
-    bool new;
+    int64_t bytes = 0;
     int r = look_up(p, from->cell, err);
 
     if (r < 0 || !p->open)
@@ -126,8 +176,15 @@ static int take_answer(struct report *p, const struct ha_wire_attempt_answer *fr
         .prompt_tokens = from->prompt_tokens,
         .tokens = from->tokens,
     };
-    r = ha_store_answer_add(p->store, &p->q->by, &answer, &new, err);
-    p->progress = p->progress || (r == 0 && new);
+    r = make_room(p,
+                  HA_ROW_ANSWER + (int64_t)(strlen(answer.prompt_text) + strlen(answer.text) +
+                                            strlen(answer.raw)),
+                  err);
+    if (r <= 0)
+        return r;
+    r = ha_store_answer_add(p->store, &p->q->by, &answer, &bytes, err);
+    p->progress = p->progress || bytes > 0;
+    p->row_bytes += bytes;
     return r;
 }
 
@@ -151,6 +208,10 @@ static int take_norm(struct report *p, const struct ha_wire_attempt_norm *from,
         .parameters = from->parameters,
         .pairs = from->pairs,
     };
+    r = make_room(p, HA_ROW_METRIC + (int64_t)strlen(row.module), err);
+    if (r <= 0)
+        return r;
+    p->row_bytes += HA_ROW_METRIC + (int64_t)strlen(row.module);
     r = ha_store_norm_put(p->store, &row, err);
     return r < 0 ? r : ha_store_result_progress(p->store, p->result, from->pairs, 0, err);
 }
@@ -182,43 +243,6 @@ static int take_reference(struct report *p, const struct ha_wire_attempt_artifac
                                                           p->q->c->wall_ms, drop_orphan, p, err);
 }
 
-static int fail_cell(struct report *p, const char *reason, struct ha_error *err)
-{
-    return ha_store_job_cell_end(p->store, &p->q->by, p->job, p->result, false, reason, err);
-}
-
-/* May the sweep store so much more?  1, or 0 with why not. */
-static int has_room(struct report *p, int64_t size, char reason[HA_ERROR_TEXT_BYTES],
-                    struct ha_error *err)
-{
-    int64_t most = p->q->c->options.max_sweep_bytes, bytes;
-    char name[64] = "";
-    int r;
-
-    if (most == 0)
-        return 1;
-    r = ha_store_stored_bytes(p->store, 0, p->job, &bytes, name, err);
-    if (r < 0 || size <= most - bytes)
-        return r < 0 ? r : 1;
-    snprintf(reason, HA_ERROR_TEXT_BYTES,
-             "sweep %s stores %" PRId64 " MiB and may store %" PRId64 " MiB: no room for %" PRId64
-             " KiB more; raise max_sweep_size in coordinator.toml or "
-             "run hactl gc, then hactl retry",
-             name, bytes >> 20, most >> 20, (size + 1023) >> 10);
-    return 0;
-}
-
-/* The cell fails at once, and its attempt goes on for the others, if there are any. */
-static int give_up_cell(struct report *p, const char *reason, struct ha_error *err)
-{
-    int r = fail_cell(p, reason, err);
-
-    p->open = false;
-    return r < 0 ? r
-                 : ha_server_stop_attempt(p->q->c, &p->q->by, &p->row, HA_STOP_CELL,
-                                          "its sweep may store no more", err);
-}
-
 static int take_artifact(struct report *p, const struct ha_wire_attempt_artifact *from,
                          struct ha_error *err)
 {
@@ -240,9 +264,9 @@ static int take_artifact(struct report *p, const struct ha_wire_attempt_artifact
     if (r < 0 || (from->cell != 0 && !p->open))
         return r;
     product.result = from->cell == 0 ? 0 : p->result;
-    r = has_room(p, from->size, reason, err);
+    r = from->cell == 0 ? has_room(p, from->size, reason, err) : make_room(p, from->size, err);
     if (r <= 0)
-        return r < 0 || from->cell == 0 ? r : give_up_cell(p, reason, err);
+        return r;
     r = ha_store_product_add(p->store, &product, err);
     if (r < 0 || !checkpoint || product.result == 0)
         return r;
@@ -403,6 +427,8 @@ static int take(struct report *p, struct ha_error *err)
     r = ha_store_attempt_runs(p->store, &p->q->by, &p->row, err);
     for (int64_t i = 0; r == 0 && i < report->n_events; i++)
         r = take_event(p, &report->events[i], err);
+    if (r == 0 && p->row_bytes > 0)
+        r = ha_store_count_rows(p->store, p->job, 0, p->row_bytes, err);
     if (r == 0 && p->progress)
         r = ha_store_attempt_progress(p->store, p->job, p->epoch, err);
     if (r < 0)

@@ -3,12 +3,14 @@
 #include <string.h>
 
 #include "common/base/hash.h"
+#include "coordinator/store/artifact.h"
 #include "coordinator/store/block.h"
 #include "coordinator/store/db.h"
 #include "coordinator/store/item.h"
 
+/* *ret_bytes: of a new row. */
 static int put_prompt(struct ha_store *store, const char *text, char hex[HA_SHA256_HEX_BYTES],
-                      int64_t *ret_id, struct ha_error *err)
+                      int64_t *ret_id, int64_t *ret_bytes, struct ha_error *err)
 {
     uint8_t digest[HA_SHA256_BYTES];
     int r;
@@ -19,8 +21,10 @@ static int put_prompt(struct ha_store *store, const char *text, char hex[HA_SHA2
     if (r != 0)
         return r < 0 ? r : 0;
     r = ha_db_exec(store, err, "INSERT INTO prompt (sha256, text) VALUES (?, ?)", "tt", hex, text);
-    if (r == 0)
+    if (r == 0) {
         *ret_id = ha_db_last_id(store);
+        *ret_bytes = (int64_t)strlen(text);
+    }
     return r;
 }
 
@@ -46,11 +50,11 @@ static int open_blocks(struct ha_store *store, const struct ha_answer *answer, s
 }
 
 int ha_store_answer_add(struct ha_store *store, const struct ha_by *by, const struct ha_answer *a,
-                        bool *ret_new, struct ha_error *err)
+                        int64_t *ret_bytes, struct ha_error *err)
 {
     char hex[HA_SHA256_HEX_BYTES];
-    int64_t prompt, id;
-    int r = put_prompt(store, a->prompt_text, hex, &prompt, err);
+    int64_t prompt, id, prompt_bytes = 0;
+    int r = put_prompt(store, a->prompt_text, hex, &prompt, &prompt_bytes, err);
 
     if (r < 0)
         return r;
@@ -64,9 +68,10 @@ int ha_store_answer_add(struct ha_store *store, const struct ha_by *by, const st
                    by->now_ms);
     if (r < 0)
         return r;
-    *ret_new = ha_db_changes(store) == 1;
-    if (!*ret_new)
+    *ret_bytes = 0;
+    if (ha_db_changes(store) != 1)
         return 0;
+    *ret_bytes = HA_ROW_ANSWER + prompt_bytes + (int64_t)(strlen(a->text) + strlen(a->raw));
     id = ha_db_last_id(store);
     r = ha_store_items_fill_from(store, by, a->result, id, err);
     return r < 0 ? r : open_blocks(store, a, err);

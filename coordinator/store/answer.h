@@ -21,9 +21,10 @@ struct ha_answer {
 };
 
 /* Store an answer, its items, and what it opens.  The first committed wins:
- * *ret_new is false for a repeated one.  id and prompt_sha256 are not read. */
+ * *ret_bytes is 0 for a repeated one, else what its rows count.  id and prompt_sha256 are not
+ * read. */
 int ha_store_answer_add(struct ha_store *store, const struct ha_by *by,
-                        const struct ha_answer *answer, bool *ret_new, struct ha_error *err);
+                        const struct ha_answer *answer, int64_t *ret_bytes, struct ha_error *err);
 
 typedef int (*ha_answer_fn)(void *context, const struct ha_answer *answer);
 

@@ -63,10 +63,11 @@ int ha_store_stored_bytes(struct ha_store *store, int64_t sweep, int64_t job, in
                           char *ret_name, struct ha_error *err)
 {
     struct ha_rows rows;
-    int r = ha_rows_open(store, &rows, err,
-                         "SELECT stored_bytes, name FROM sweep WHERE id = CASE WHEN ?1 <> 0"
-                         " THEN ?1 ELSE (SELECT sweep FROM job WHERE id = ?2) END",
-                         "ii", sweep, job);
+    int r =
+        ha_rows_open(store, &rows, err,
+                     "SELECT stored_bytes + row_bytes, name FROM sweep WHERE id = CASE WHEN ?1 <> 0"
+                     " THEN ?1 ELSE (SELECT sweep FROM job WHERE id = ?2) END",
+                     "ii", sweep, job);
 
     *ret_bytes = 0;
     if (r == 0)
@@ -78,6 +79,16 @@ int ha_store_stored_bytes(struct ha_store *store, int64_t sweep, int64_t job, in
         ha_rows_close(&rows);
     }
     return r < 0 ? r : 0;
+}
+
+int ha_store_count_rows(struct ha_store *store, int64_t job, int64_t judge, int64_t bytes,
+                        struct ha_error *err)
+{
+    return ha_db_exec(store, err,
+                      "UPDATE sweep SET row_bytes = row_bytes + ?1 WHERE id = CASE WHEN ?2 <> 0"
+                      " THEN (SELECT sweep FROM job WHERE id = ?2)"
+                      " ELSE (SELECT sweep FROM judge WHERE id = ?3) END",
+                      "iii", bytes, job, judge);
 }
 
 static int each(struct ha_rows *rows, ha_product_fn fn, void *context, struct ha_error *err)

@@ -38,10 +38,18 @@ struct ha_product {
 int ha_store_product_add(struct ha_store *store, const struct ha_product *product,
                          struct ha_error *err);
 
-/* What a sweep stores: its data files and what its jobs made.  Of a job's sweep when sweep is 0.
- * ret_name (64 bytes or more) may be NULL. */
+/* What a sweep stores: its data files, the files that its jobs made, and the rows that were counted
+ * for it.  Of a job's sweep when sweep is 0.  ret_name (64 bytes or more) may be NULL. */
 int ha_store_stored_bytes(struct ha_store *store, int64_t sweep, int64_t job, int64_t *ret_bytes,
                           char *ret_name, struct ha_error *err);
+
+/* What a row counts beside its texts. */
+enum { HA_ROW_ANSWER = 200, HA_ROW_METRIC = 64, HA_ROW_CALL = 200, HA_ROW_SCORE = 40 };
+
+/* Count rows that were stored for a job's sweep, or for a judge's (job 0).  A sweep that takes over
+ * what another stored does not count it. */
+int ha_store_count_rows(struct ha_store *store, int64_t job, int64_t judge, int64_t bytes,
+                        struct ha_error *err);
 
 typedef int (*ha_product_fn)(void *context, const struct ha_product *product);
 

@@ -6,12 +6,14 @@
 
 #include "common/base/buffer.h"
 #include "common/base/error.h"
+#include "coordinator/store/artifact.h"
 #include "coordinator/store/db.h"
 
 struct purse {
     int64_t judge;
     double judge_budget, judge_used; /* spent and reserved */
     double sweep_budget, sweep_used;
+    int64_t sweep_bytes;
 };
 
 static int read_purse(struct ha_store *store, int64_t item, struct purse *ret_purse,
@@ -20,7 +22,8 @@ static int read_purse(struct ha_store *store, int64_t item, struct purse *ret_pu
     struct ha_rows rows;
     int r = ha_rows_open(store, &rows, err,
                          "SELECT j.id, j.budget, j.spent + j.reserved, w.budget,"
-                         " (SELECT sum(spent + reserved) FROM judge WHERE sweep = w.id)"
+                         " (SELECT sum(spent + reserved) FROM judge WHERE sweep = w.id),"
+                         " w.stored_bytes + w.row_bytes"
                          " FROM item i JOIN judge j ON j.id = i.judge"
                          " JOIN sweep w ON w.id = j.sweep WHERE i.id = ?",
                          "i", item);
@@ -35,25 +38,31 @@ static int read_purse(struct ha_store *store, int64_t item, struct purse *ret_pu
         .judge_used = ha_rows_real(&rows, 2),
         .sweep_budget = ha_rows_real(&rows, 3),
         .sweep_used = ha_rows_real(&rows, 4),
+        .sweep_bytes = ha_rows_int(&rows, 5),
     };
     ha_rows_close(&rows);
     return 0;
 }
 
 int ha_store_call_begin(struct ha_store *store, int64_t item, int64_t epoch, int64_t worker,
-                        double reserve, int64_t now_ms, int64_t *ret_call, struct ha_error *err)
+                        double reserve, int64_t max_bytes, int64_t now_ms, int64_t *ret_call,
+                        struct ha_error *err)
 {
     struct purse purse = {0};
+    const char *stop = NULL;
     int r = read_purse(store, item, &purse, err);
 
     if (r < 0)
         return r;
     if ((purse.judge_budget > 0 && purse.judge_used + reserve > purse.judge_budget) ||
         (purse.sweep_budget > 0 && purse.sweep_used + reserve > purse.sweep_budget))
-        return ha_db_exec(store, err,
-                          "UPDATE judge SET stop = 'the budget is used up; raise it and submit"
-                          " again' WHERE id = ?",
-                          "i", purse.judge);
+        stop = "the budget is used up; raise it and submit again";
+    else if (max_bytes > 0 && purse.sweep_bytes >= max_bytes)
+        stop = "the sweep may store no more; raise max_sweep_size in coordinator.toml and submit "
+               "again";
+    if (stop)
+        return ha_db_exec(store, err, "UPDATE judge SET stop = ? WHERE id = ?", "ti", stop,
+                          purse.judge);
     r = ha_db_exec(store, err,
                    "INSERT INTO judge_call (item, judge, epoch, worker, state, reserved, begun_ms)"
                    " VALUES (?, ?, ?, ?, 'begun', ?, ?)",
@@ -108,13 +117,18 @@ static int pay(struct ha_store *store, const struct call *call, double spent, bo
                       (int64_t)possibly_paid - (int64_t)was_unknown, call->judge);
 }
 
-static int store_raw(struct ha_store *store, const struct ha_call_reply *reply,
+static int store_raw(struct ha_store *store, int64_t judge, const struct ha_call_reply *reply,
                      struct ha_error *err)
 {
+    int r;
+
     if (reply->raw_bytes == 0)
         return 0;
-    return ha_db_exec(store, err, "INSERT INTO judge_raw (call, raw) VALUES (?, ?)", "ib",
-                      reply->call, reply->raw, reply->raw_bytes);
+    r = ha_db_exec(store, err, "INSERT INTO judge_raw (call, raw) VALUES (?, ?)", "ib", reply->call,
+                   reply->raw, reply->raw_bytes);
+    return r < 0
+               ? r
+               : ha_store_count_rows(store, 0, judge, HA_ROW_CALL + (int64_t)reply->raw_bytes, err);
 }
 
 int ha_store_call_reply(struct ha_store *store, const struct ha_call_reply *reply, int64_t now_ms,
@@ -138,7 +152,7 @@ int ha_store_call_reply(struct ha_store *store, const struct ha_call_reply *repl
                    reply->host, reply->latency_ms, reply->prompt_tokens, reply->completion_tokens,
                    reply->error, now_ms, reply->call);
     if (r == 0)
-        r = store_raw(store, reply, err);
+        r = store_raw(store, call.judge, reply, err);
     if (r == 0)
         r = pay(store, &call, reply->cost, unknown, err);
     if (r == 0)

@@ -11,9 +11,10 @@ struct ha_error;
 struct ha_store;
 
 /* "About to send", with its reservation.  Returns 1 and the call, or 0 when the
- * budget of the judge or of its sweep does not allow it. */
+ * budget of the judge or of its sweep does not allow it, or the sweep stores max_bytes (0: any). */
 int ha_store_call_begin(struct ha_store *store, int64_t item, int64_t epoch, int64_t worker,
-                        double reserve, int64_t now_ms, int64_t *ret_call, struct ha_error *err);
+                        double reserve, int64_t max_bytes, int64_t now_ms, int64_t *ret_call,
+                        struct ha_error *err);
 
 struct ha_call_reply {
     int64_t call, item;

@@ -2,8 +2,10 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "common/base/error.h"
+#include "coordinator/store/artifact.h"
 #include "coordinator/store/block.h"
 #include "coordinator/store/db.h"
 #include "coordinator/store/stage.h"
@@ -312,6 +314,7 @@ static int dimension_id(struct ha_store *store, const char *name, int64_t *ret_i
 int ha_store_item_score(struct ha_store *store, const struct ha_by *by, int64_t item,
                         const struct ha_item_scores *scores, struct ha_error *err)
 {
+    int64_t judge = 0, bytes = 0;
     int r = ha_db_exec(store, err,
                        "UPDATE item SET state = 'scored', call = ?, identity = ?, repairs = ?,"
                        " flagged = ?, fault = '', unread_call = 0, worker = NULL WHERE id = ?"
@@ -331,7 +334,12 @@ int ha_store_item_score(struct ha_store *store, const struct ha_by *by, int64_t 
                            " VALUES (?, ?, ?, ?)",
                            "iiit", item, dimension, scores->scores[i].value,
                            scores->scores[i].reason);
+        bytes += HA_ROW_SCORE + (int64_t)strlen(scores->scores[i].reason);
     }
+    if (r == 0)
+        r = ha_db_int(store, &judge, err, "SELECT judge FROM item WHERE id = ?", "i", item);
+    if (r >= 0)
+        r = ha_store_count_rows(store, 0, judge, bytes, err);
     if (r == 0)
         r = settle(store, by, item, err);
     return r < 0 ? r : 1;

@@ -446,6 +446,8 @@ static int encode_short(struct ha_bpe *bpe, const char *word, size_t size, struc
     int32_t known = size < CACHED_WORD_BYTES ? ha_bytemap_get(&bpe->cache, word, size) : -1;
     int r;
 
+    if (known >= 0 && bpe->spans[known].count == 0)
+        return 0;
     if (known >= 0)
         return append_all(ids, bpe->cached.data + bpe->spans[known].offset,
                           bpe->spans[known].count);

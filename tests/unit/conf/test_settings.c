@@ -184,6 +184,7 @@ static void sets_from_text(void **state)
     expect_set("concurrency", "4097", "!--set judge.x must be an integer from 1 to 4096, not 4097");
     expect_set("price_input", "nan", "!--set judge.x must be a number of at least 0, not \"nan\"");
     expect_set("price_input", "0.25", "0.25");
+    expect_set("price_input", "-0.0", "0");
     expect_set("model", "\"[a\\u007fb\"", "\"[a\\u007fb\"");
     expect_set("model", "a\xff", "!--set judge.x must be UTF-8");
     expect_set("prompt", "own", "!--set judge.x must be one of paper|guarded, not \"own\"");

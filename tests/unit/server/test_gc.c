@@ -14,7 +14,7 @@
 #include "common/io/file.h"
 #include "coordinator/store/artifact.h"
 
-enum { CLIENT = 1, WORKER = 2, DAY = 86400000 };
+enum { CLIENT = 1, WORKER = 2, JUDGE = 3, DAY = 86400000 };
 
 #define STRAY DIGEST("77")
 #define LONE DIGEST("99")
@@ -279,6 +279,109 @@ static void a_sweep_stores_no_more_than_it_may(void **state)
     bench_expect_stage(b, CLIENT, "tiny/base", "generate", "leased", NULL); /* others go on */
 }
 
+/* The failure of a cell whose sweep is full says so. */
+static void expect_full(struct bench *b, const char *cell, const char *stage)
+{
+    struct ha_wire_message *status = bench_status(b, CLIENT, "demo");
+    const struct ha_wire_stage_row *row = bench_stage(status, cell, stage);
+
+    assert_string_equal(row->state, "failed");
+    assert_non_null(strstr(row->reason, "max_sweep_size"));
+    ha_wire_message_destroy(status);
+}
+
+static void answer(struct bench *b, struct fake_job *job, int prompt, size_t bytes)
+{
+    char text[5000] = "";
+    struct ha_wire_attempt_event event = {.kind = HA_WIRE_ATTEMPT_EVENT_ANSWER,
+                                          .event.answer = {.cell = job->cell,
+                                                           .prompt = (uint32_t)prompt,
+                                                           .prompt_text = "question",
+                                                           .text = "answer",
+                                                           .raw = text,
+                                                           .finish = "eos"}};
+
+    assert_true(bytes < sizeof text);
+    memset(text, 'x', bytes);
+    ha_wire_message_destroy(bench_report(b, WORKER, job, &event, 1));
+}
+
+/* Of 4,000 bytes the grid's files have 20. */
+static void limited(struct bench *b, struct fake_job *base, struct fake_job *job)
+{
+    b->max_sweep_bytes = 4000;
+    bench_restart(b);
+    bench_hello_client(b, CLIENT);
+    bench_hello_worker(b, WORKER, "w1", "i1", 2);
+    bench_create(b, CLIENT);
+    assert_true(bench_granted(b, WORKER, base));
+    assert_true(bench_granted(b, WORKER, job));
+}
+
+static void rows_count_too(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job base, job;
+    struct ha_wire_attempt_event event = {.kind = HA_WIRE_ATTEMPT_EVENT_METRIC};
+
+    limited(b, &base, &job);
+    for (int i = 0; i < 10; i++) /* the first one is stored */
+        answer(b, &base, 0, 1500);
+    bench_expect_stage(b, CLIENT, "tiny/base", "generate", "running", NULL);
+    answer(b, &base, 1, 2500);
+    expect_full(b, "tiny/base", "generate");
+    /* What is left is used up by the training's metrics, and what is left is remembered. */
+    bench_restart(b);
+    bench_hello_client(b, CLIENT);
+    bench_hello_worker(b, WORKER, "w1", "i1", 2);
+    for (uint64_t step = 1; step <= 40; step++) {
+        event.event.metric = (struct ha_wire_attempt_metric){
+            .cell = job.cell, .step = step, .name = "loss", .value = 1};
+        ha_wire_message_destroy(bench_report(b, WORKER, &job, &event, 1));
+    }
+    expect_full(b, "tiny/mid", "train");
+}
+
+static void replies_count_and_stop_the_calls(void **state)
+{
+    struct bench *b = *state;
+    struct fake_item items[4];
+    struct fake_job base, job;
+    struct ha_wire_message *status;
+    const struct ha_wire_stage_row *stage;
+    int64_t bytes;
+
+    limited(b, &base, &job);
+    bench_hello_judge(b, JUDGE, "j1", "i1");
+    bench_do_job(b, WORKER, &base, 3);
+    bench_do_job(b, WORKER, &job, 0);
+    assert_true(bench_granted(b, WORKER, &job));
+    bench_do_job(b, WORKER, &job, 3);
+    assert_int_equal(bench_items(b, JUDGE, items, 4), 4);
+    assert_true(bench_begin(b, JUDGE, &items[0], 0));
+    assert_int_equal(ha_store_stored_bytes(b->store, 1, 0, &bytes, NULL, NULL), 0);
+    answer(b, &base, 0, 10); /* of a job that is done: nothing is stored */
+    assert_false(bench_raw(b, JUDGE, &items[0], 0));
+    {
+        int64_t with_reply;
+
+        assert_int_equal(ha_store_stored_bytes(b->store, 1, 0, &with_reply, NULL, NULL), 0);
+        assert_int_equal(with_reply, bytes + HA_ROW_CALL + 3);
+    }
+    assert_false(bench_outcome(b, JUDGE, &items[0], "scored", ""));
+    b->max_sweep_bytes = bytes; /* now it is full */
+    bench_restart(b);
+    bench_hello_client(b, CLIENT);
+    bench_hello_judge(b, JUDGE, "j1", "i1");
+    for (int i = 1; i < 4; i++)
+        assert_false(bench_begin(b, JUDGE, &items[i], 0));
+    assert_int_equal(bench_items(b, JUDGE, items, 4), 0);
+    status = bench_status(b, CLIENT, "demo");
+    stage = bench_stage(status, "tiny/base", "judge:q");
+    assert_non_null(strstr(stage->reason, "may store no more"));
+    ha_wire_message_destroy(status);
+}
+
 static void files_above_the_limit_are_not_submitted(void **state)
 {
     struct bench *b = *state;
@@ -307,6 +410,8 @@ int main(void)
         CASE(files_without_a_row),
         CASE(what_is_asked_is_bounded),
         CASE(a_sweep_stores_no_more_than_it_may),
+        CASE(rows_count_too),
+        CASE(replies_count_and_stop_the_calls),
         CASE(files_above_the_limit_are_not_submitted),
     };
 

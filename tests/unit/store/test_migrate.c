@@ -13,6 +13,7 @@
 
 #include "common/base/error.h"
 #include "common/base/path.h"
+#include "coordinator/store/artifact.h"
 #include "coordinator/store/backup.h"
 #include "coordinator/store/job.h"
 #include "coordinator/store/migrate.h"
@@ -151,6 +152,45 @@ static void every_schema_leads_to_the_newest(void **state)
     }
 }
 
+/* What was stored before rows were counted is counted with the first start. */
+static void rows_of_before_are_counted(void **state)
+{
+    static const char stored[] =
+        "INSERT INTO prompt VALUES (1, 'p', 'question');"
+        "INSERT INTO answer (result, cell, adapter_sha256, prompt, sample, prompt_row,"
+        " prompt_sha256, text, raw, finish, prompt_tokens, tokens, created_ms)"
+        " VALUES (2, 1, '', 0, 0, 1, 'p', 'caf\xc3\xa9', '12345', 'eos', 1, 1, 1);"
+        "INSERT INTO metric (result, step, name, value) VALUES (1, 1, 'loss', 1), (1, 2, 'loss', "
+        "1);"
+        "INSERT INTO worker (id, role, name, machine, instance, host, backend, version, slots, "
+        "lost,"
+        " seen_ms) VALUES (1, 'judge', 'j', '', '', '', '', '', 1, 0, 1);"
+        "INSERT INTO judge (id, sweep, name, settings, eager, samples, max_reasks, max_attempts,"
+        " budget, live) VALUES (1, 1, 'j', '{}', 0, 1, 1, 1, 0, 1);"
+        "INSERT INTO result (id, key, kind, parent, state) VALUES (3, 'c', 'judge', 2, 'ready');"
+        "INSERT INTO item (id, result, answer, sample, judge, model, prompt, answer_sample, turn,"
+        " state) VALUES (1, 3, 1, 0, 1, 3, 0, 0, 0, 'ready');"
+        "INSERT INTO judge_call (id, item, judge, epoch, worker, state, reserved, begun_ms)"
+        " VALUES (1, 1, 1, 1, 1, 'replied', 0, 1);"
+        "INSERT INTO judge_raw VALUES (1, x'010203');"
+        "INSERT INTO dimension VALUES (1, 'd');"
+        "INSERT INTO score VALUES (1, 1, 3, 'because');";
+    int64_t bytes = 0;
+    struct ha_store *store;
+    sqlite3 *db;
+
+    (void)state;
+    make(7);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    run(db, stored);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    assert_int_equal(ha_store_open(path, &store, NULL), 0);
+    assert_int_equal(ha_store_stored_bytes(store, 1, 0, &bytes, NULL, NULL), 0);
+    assert_int_equal(bytes, HA_ROW_ANSWER + 5 + 5 + 2 * (HA_ROW_METRIC + 4) + HA_ROW_CALL + 3 +
+                                HA_ROW_SCORE + 7);
+    ha_store_close(store);
+}
+
 static bool takes(sqlite3 *db, const char *sql)
 {
     return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK;
@@ -261,6 +301,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(every_schema_leads_to_the_newest, setup, teardown),
+        cmocka_unit_test_setup_teardown(rows_of_before_are_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(kinds_are_those_of_now, setup, teardown),
         cmocka_unit_test_setup_teardown(an_old_database_becomes_as_a_new_one, setup, teardown),
         cmocka_unit_test_setup_teardown(a_step_that_fails_changes_nothing, setup, teardown),
