@@ -328,6 +328,65 @@ def garbage(test):
     test.verify(c)
 
 
+UNKNOWN = b"\x08\x01\x10\x09" + b"\xfa\x3e\x02\x08\x01"  # a body of a newer version: it is answered
+
+
+def answered(stranger, seconds=0.4):
+    """Frames that come back within so long of one another."""
+    stranger.socket.settimeout(seconds)
+    count = 0
+    try:
+        while stranger.frame():
+            count += 1
+    except OSError:
+        return count
+    return count
+
+
+@scenario("28b", "a stranger beyond each limit: messages a second, bytes of a message, connections")
+def limits(test):
+    c = test.cluster()
+    c.start_coordinator(options=[x for s in ("max_requests_per_second=30", "max_connections=16",
+                                             "max_frame_bytes=2097152") for x in ("--set", s)])
+    flood = Stranger(c.control)
+    flood.shake()
+    for _ in range(2000):
+        flood.send(UNKNOWN)
+    count = answered(flood)
+    expect(30 <= count <= 300, f"{count} of 2000 requests of one peer are answered")
+    flood.close()
+    large = Stranger(c.control)
+    large.shake()
+    large.send(UNKNOWN)
+    expect(answered(large) == 1, "it is heard")
+    try:
+        large.socket.settimeout(5)
+        large.send(b"\x08\x01" + bytes(3 << 20))
+        large.send(UNKNOWN)
+        over = answered(large)
+    except OSError:
+        over = 0
+    expect(over == 0, "a message of 3 MiB ends its connection")
+    expect(c.hactl("list").returncode == 0, "others are answered")
+    known = Stranger(c.control)
+    known.shake()
+    known.send(UNKNOWN)
+    expect(answered(known) == 1, "one more is heard")
+    crowd = [Stranger(c.control) for _ in range(40)]
+    heard = 0
+    for stranger in crowd:
+        stranger.shake()
+        stranger.send(UNKNOWN)
+        heard += answered(stranger, 0.05)
+    expect(8 <= heard <= 16, f"{heard} of 40 connections are heard")
+    known.send(UNKNOWN)
+    expect(answered(known) == 1, "who was there before them is heard")
+    for stranger in (known, *crowd):
+        stranger.close()
+    until(30, lambda: c.coordinator.said("over the limits"), "the log says so")
+    test.note(f"{count} of 2000 requests, {heard} of 40 connections")
+
+
 @scenario(29, "a program of another protocol version")
 def version_skew(test):
     c = test.cluster(strategies=["base"], eval=2)
@@ -342,7 +401,7 @@ def version_skew(test):
     expect(b"version" in reply or b"protocol" in reply, f"the refusal says why: {reply!r}")
     s = Stranger(c.control)  # a body that only a newer version knows is answered
     s.shake()
-    s.send(b"\x08\x01\x10\x09" + b"\xfa\x3e\x02\x08\x01")
+    s.send(UNKNOWN)
     reply = s.frame()
     s.close()
     expect(len(reply) > 4, "an unknown request is answered")
