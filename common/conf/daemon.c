@@ -126,6 +126,11 @@ static const struct ha_setting worker_rows[] = {
      .help = "file with the coordinator's public key"},
     {"insecure_loopback", HA_SETTING_BOOL, AT(insecure_loopback), .otherwise = "false", OURS,
      .help = "tcp:// without keys, on this machine only"},
+    {"cgroup", HA_SETTING_TEXT, AT(cgroup), .otherwise = "auto", OURS,
+     .help = "where attempts get control groups: auto (below the worker's own, where it may), off, "
+             "or a folder of cgroup version 2"},
+    {"attempt_memory", HA_SETTING_TEXT, AT(attempt_memory), .memory = true, OURS,
+     .help = "memory.max of each process of an attempt; default: no limit"},
     {"stop_grace", HA_SETTING_DURATION, AT(stop_grace_s), BETWEEN(0, 3600), .otherwise = "60s",
      OURS, .help = "for an attempt's last checkpoint, between SIGTERM and SIGKILL"},
     {"stall_load", HA_SETTING_DURATION, AT(stall_load_s), BETWEEN(1, 864000), .otherwise = "30m",

@@ -49,6 +49,8 @@ struct ha_worker_config {
     char *key_file;        /* this worker's CURVE key pair */
     char *server_key_file; /* the coordinator's public key */
     bool insecure_loopback;
+    char *cgroup;         /* "auto" | "off" | a folder */
+    char *attempt_memory; /* of each process of an attempt; NULL: no limit */
     int64_t stop_grace_s; /* between SIGTERM and SIGKILL of an attempt */
     int64_t stall_load_s, stall_step_s, stall_generate_s;
     char *log_size; /* of one file of an attempt's log */

@@ -27,17 +27,19 @@ struct plan {
     int report_fd;                                  /* where an error of exec is written */
 };
 
+enum step { STEP_EXEC, STEP_FOLDER, STEP_GROUP };
+
 /* What went wrong in the child. */
 struct failure {
     int code;
-    bool in_chdir;
+    enum step step;
 };
 
 /* ---- in the child: async-signal-safe calls only ------------------------------------------- */
 
-static void fail_child(const struct plan *plan, bool in_chdir)
+static void fail_child(const struct plan *plan, enum step step)
 {
-    struct failure failure = {.code = errno, .in_chdir = in_chdir};
+    struct failure failure = {.code = errno, .step = step};
 
     if (write(plan->report_fd, &failure, sizeof(failure)) != sizeof(failure))
         _exit(126);
@@ -72,12 +74,22 @@ static void place_descriptors(struct plan *plan)
         ends[i] = move_up(ends[i]);
     for (int i = 0; i < 4; i++) {
         if (ends[i] >= 0 && dup2(ends[i], i) < 0)
-            fail_child(plan, false);
+            fail_child(plan, STEP_EXEC);
     }
     if (close_range((unsigned)first, ~0u, CLOSE_RANGE_CLOEXEC) == 0)
         return;
     for (int fd = first; fd <= LAST_FD; fd++)
         (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+/* What it starts later is in the group as well. */
+static void enter_group(const struct plan *plan, const char *procs)
+{
+    int fd = open(procs, O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0 || write(fd, "0", 1) != 1)
+        fail_child(plan, STEP_GROUP);
+    (void)close(fd);
 }
 
 static void run_child(struct plan *plan)
@@ -93,10 +105,12 @@ static void run_child(struct plan *plan)
             _exit(125);
     }
     place_descriptors(plan);
+    if (options->group_procs)
+        enter_group(plan, options->group_procs);
     if (options->dir && chdir(options->dir) < 0)
-        fail_child(plan, true);
+        fail_child(plan, STEP_FOLDER);
     execve(options->program, (char *const *)(uintptr_t)options->arguments, plan->environment);
-    fail_child(plan, false);
+    fail_child(plan, STEP_EXEC);
 }
 
 /* ---- in the parent -------------------------------------------------------------------------- */
@@ -187,6 +201,19 @@ static int open_ends(const struct ha_spawn_options *options, struct plan *plan,
     return r;
 }
 
+static int fail_spawn(const struct ha_spawn_options *options, const struct failure *failure,
+                      struct ha_error *err)
+{
+    static const char *const tried[] = {
+        [STEP_EXEC] = "start", [STEP_FOLDER] = "enter folder", [STEP_GROUP] = "enter by"};
+    const char *const names[] = {[STEP_EXEC] = options->program,
+                                 [STEP_FOLDER] = options->dir,
+                                 [STEP_GROUP] = options->group_procs};
+
+    return ha_error_set(err, failure->code, "cannot %s %s: %s", tried[failure->step],
+                        names[failure->step], strerror(failure->code));
+}
+
 /* Fork, and wait until the child runs the program or says why not. */
 static int fork_child(struct plan *plan, struct ha_child *child, struct ha_error *err)
 {
@@ -217,9 +244,7 @@ static int fork_child(struct plan *plan, struct ha_child *child, struct ha_error
     if (n == sizeof(failure)) {
         (void)waitpid(child->pid, NULL, 0);
         child->pid = 0;
-        r = ha_error_set(
-            err, failure.code, "cannot %s %s: %s", failure.in_chdir ? "enter folder" : "start",
-            failure.in_chdir ? options->dir : options->program, strerror(failure.code));
+        r = fail_spawn(options, &failure, err);
     }
 out:
     close_fd(&plan->report_fd);

@@ -20,14 +20,15 @@ struct ha_spawn_options {
     const char *const *arguments; /* argv, ended by NULL; [0] is the name shown by ps */
     const char *dir;              /* working directory; NULL: the parent's */
     const char *const
-        *environment;     /* "NAME=value" added to the parent's, ended by NULL; may be NULL */
-    const char *log_path; /* standard output and error are appended here; NULL: the parent's */
-    bool output_pipe;     /* standard output to a pipe instead (error still as above) */
-    bool error_to_pipe;   /* with output_pipe: standard error goes there as well */
-    bool input_pipe;      /* standard input from a pipe; else /dev/null */
-    bool contract_pipe;   /* a pipe that the child writes to at HA_SPAWN_CONTRACT_FD */
-    bool own_group;       /* a process group of its own, which ha_child_signal reaches */
-    int death_signal;     /* sent when the thread that spawned it ends; 0: none */
+        *environment;        /* "NAME=value" added to the parent's, ended by NULL; may be NULL */
+    const char *log_path;    /* standard output and error are appended here; NULL: the parent's */
+    bool output_pipe;        /* standard output to a pipe instead (error still as above) */
+    bool error_to_pipe;      /* with output_pipe: standard error goes there as well */
+    bool input_pipe;         /* standard input from a pipe; else /dev/null */
+    bool contract_pipe;      /* a pipe that the child writes to at HA_SPAWN_CONTRACT_FD */
+    bool own_group;          /* a process group of its own, which ha_child_signal reaches */
+    const char *group_procs; /* "cgroup.procs" of a control group that it enters; NULL: none */
+    int death_signal;        /* sent when the thread that spawned it ends; 0: none */
 };
 
 struct ha_child {
@@ -39,7 +40,8 @@ struct ha_child {
 };
 
 /* Start a program.  Failing to start it (no such file, not executable, no such
- * working directory) is reported here, not by the child's exit. */
+ * working directory, a control group that cannot be entered) is reported here, not by the child's
+ * exit. */
 int ha_child_spawn(const struct ha_spawn_options *options, struct ha_child *ret_child,
                    struct ha_error *err);
 

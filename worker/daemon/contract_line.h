@@ -29,6 +29,9 @@ struct contract_model {
     double seconds;
 };
 
+/* The text of an error that the daemon adds itself. */
+#define CONTRACT_STARVED "killed by the kernel for memory"
+
 /* Texts belong to the line. */
 struct contract_line {
     enum contract_kind kind;

@@ -24,6 +24,7 @@
 #include "proto/wire.h"
 #include "worker/daemon/contract_line.h"
 #include "worker/daemon/folders.h"
+#include "worker/daemon/groups.h"
 #include "worker/daemon/identity.h"
 #include "worker/daemon/model_thread.h"
 #include "worker/daemon/places.h"
@@ -63,6 +64,7 @@ struct daemon {
     struct folders *folders;
     struct model_threads *models;
     struct places *places;
+    struct groups *groups; /* NULL: none */
     struct session *session;
     struct ha_loop_timer *session_timer, *drain_timer;
     struct ha_loop_fd *watch;
@@ -315,6 +317,7 @@ static struct work_options work_options(struct daemon *daemon)
                                  .prepare_ms = config->stall_load_s * 1000 / 4 * 3,
                                  .gang_wait_ms = config->stall_step_s * 1000 / 2,
                                  .devices = places_devices(daemon->places),
+                                 .groups = daemon->groups,
                                  .mark = places_mark(daemon->places),
                                  .fetch = on_fetch,
                                  .find_model = on_find_model,
@@ -709,6 +712,8 @@ int daemon_create(const struct daemon_options *options, struct daemon **ret_daem
     if (r == 0)
         r = folders_open(config->work_dir, &daemon->folders, err);
     if (r == 0)
+        r = groups_open(config, &daemon->groups, err);
+    if (r == 0)
         r = open_loop(daemon, err);
     if (r == 0)
         r = places_create(daemon->loop, config, options, on_devices, daemon, &daemon->places, err);
@@ -759,6 +764,7 @@ void daemon_destroy(struct daemon *daemon)
         ha_loop_timer_destroy(daemon->drain_timer);
     }
     ha_loop_destroy(daemon->loop);
+    groups_close(daemon->groups);
     folders_close(daemon->folders);
     free(daemon);
 }

@@ -5,22 +5,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/base/buffer.h"
 #include "common/base/error.h"
+#include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/base/path.h"
 #include "common/io/file.h"
 #include "common/net/loop.h"
 #include "common/proc/spawn.h"
 #include "worker/daemon/contract_line.h"
+#include "worker/daemon/groups.h"
 #include "worker/daemon/log_file.h"
 
 enum {
     READ_BYTES = 1 << 16,
     LINE_BYTES = 16 << 20, /* an answer of a whole context, raw and cut, fits */
-    READS_PER_TURN = 16
+    READS_PER_TURN = 16,
+    VMSTAT_BYTES = 1 << 20
 };
 
 static const char contract_fd_text[] = "3";
@@ -34,7 +38,9 @@ struct runner {
     struct log_file *log;
     struct ha_loop_timer *kill_timer;
     struct ha_buffer pending; /* the beginning of a line */
-    bool stopping, broken;
+    struct group *group;      /* NULL: none */
+    int64_t machine_kills;    /* for memory, before it began; -1: not known */
+    bool stopping, broken, killed;
     char piece[READ_BYTES];
 };
 
@@ -42,7 +48,7 @@ static void kill_it(void *context)
 {
     struct runner *runner = context;
 
-    ha_child_signal(&runner->child, SIGKILL);
+    runner_signal(runner, SIGKILL);
 }
 
 void runner_stop(struct runner *runner)
@@ -56,6 +62,10 @@ void runner_stop(struct runner *runner)
 
 void runner_signal(struct runner *runner, int signal)
 {
+    if (signal == SIGKILL) {
+        runner->killed = true;
+        group_kill(runner->group);
+    }
     ha_child_signal(&runner->child, signal);
 }
 
@@ -185,16 +195,50 @@ static void end_log(struct runner *runner)
     runner->log = NULL;
 }
 
+/* How many processes the kernel has killed for memory on this machine; -1: it does not tell. */
+static int64_t machine_kills(void)
+{
+    char *text = NULL, *at = NULL;
+    size_t size;
+    int64_t n = -1;
+
+    if (ha_file_read("/proc/vmstat", VMSTAT_BYTES, &text, &size, NULL) == 0)
+        at = strstr(text, "\noom_kill ");
+    if (at)
+        n = strtoll(at + strlen("\noom_kill "), NULL, 10);
+    free(text);
+    return n;
+}
+
+/* A SIGKILL that nobody here sent: was it the kernel's, for memory? */
+static void say_starved(struct runner *runner, int status)
+{
+    struct contract_line line = {.kind = CONTRACT_ERROR};
+
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL || runner->killed)
+        return;
+    if (group_starved(runner->group))
+        line.text = CONTRACT_STARVED;
+    else if (!runner->group && runner->machine_kills >= 0 &&
+             machine_kills() > runner->machine_kills)
+        line.text = "probably " CONTRACT_STARVED ", which did so meanwhile on this machine";
+    else
+        return;
+    runner->options.line(runner->options.context, &line);
+}
+
 void runner_check(struct runner *runner)
 {
     int status;
 
     if (!ha_child_poll(&runner->child, &status))
         return;
+    group_kill(runner->group); /* what left the process group */
     /* Its group is dead: what it wrote is in the pipe, and no more will come. */
     while (runner->watch && read_pipe(runner) == PIPE_MORE)
         ;
     end_log(runner);
+    say_starved(runner, status);
     runner->options.ended(runner->options.context, status);
 }
 
@@ -203,6 +247,34 @@ static char *log_path(const struct runner *runner)
     if (runner->options.rank == 0)
         return ha_path_join(runner->options.folder, RUNNER_LOG);
     return ha_format("%s/attempt-%d.log", runner->options.folder, runner->options.rank);
+}
+
+/* In a group of its own if that can be. */
+static int spawn(struct runner *runner, struct ha_spawn_options *options, struct ha_error *err)
+{
+    const char *slash = strrchr(runner->options.folder, '/');
+    const char *name = slash ? slash + 1 : runner->options.folder;
+    struct ha_error why = {0};
+    char *own =
+        runner->options.rank > 0 ? ha_format("%s.%d", name, runner->options.rank) : ha_strdup(name);
+    int r;
+
+    if (!own)
+        return ha_error_set(err, ENOMEM, "out of memory");
+    runner->machine_kills = machine_kills();
+    runner->group = group_create(runner->options.groups, own);
+    free(own);
+    options->group_procs = group_procs(runner->group);
+    if (!runner->group)
+        return ha_child_spawn(options, &runner->child, err);
+    r = ha_child_spawn(options, &runner->child, &why);
+    if (r == 0)
+        return 0;
+    ha_log_warning("without a control group: %s", ha_error_text(&why));
+    group_destroy(runner->group);
+    runner->group = NULL;
+    options->group_procs = NULL;
+    return ha_child_spawn(options, &runner->child, err);
 }
 
 static int start(struct runner *runner, struct ha_error *err)
@@ -218,16 +290,16 @@ static int start(struct runner *runner, struct ha_error *err)
                                gang ? "--rank" : NULL,
                                rank,
                                NULL};
-    const struct ha_spawn_options options = {.program = runner->options.program,
-                                             .arguments = arguments,
-                                             .dir = runner->options.folder,
-                                             .environment = runner->options.environment,
-                                             .output_pipe = true,
-                                             .error_to_pipe = true,
-                                             .contract_pipe = true,
-                                             .input_pipe = gang,
-                                             .own_group = true,
-                                             .death_signal = SIGKILL};
+    struct ha_spawn_options options = {.program = runner->options.program,
+                                       .arguments = arguments,
+                                       .dir = runner->options.folder,
+                                       .environment = runner->options.environment,
+                                       .output_pipe = true,
+                                       .error_to_pipe = true,
+                                       .contract_pipe = true,
+                                       .input_pipe = gang,
+                                       .own_group = true,
+                                       .death_signal = SIGKILL};
     int r;
 
     (void)snprintf(rank, sizeof(rank), "%d", runner->options.rank);
@@ -236,7 +308,7 @@ static int start(struct runner *runner, struct ha_error *err)
             : ha_error_set(err, ENOMEM, "out of memory");
     free(log);
     if (r == 0)
-        r = ha_child_spawn(&options, &runner->child, err);
+        r = spawn(runner, &options, err);
     if (r == 0)
         r = ha_loop_watch_fd(runner->options.loop, runner->child.output_fd, HA_LOOP_READ, on_output,
                              runner, &runner->log_watch, err);
@@ -274,8 +346,9 @@ void runner_destroy(struct runner *runner)
 {
     if (!runner)
         return;
-    ha_child_signal(&runner->child, SIGKILL);
+    runner_signal(runner, SIGKILL);
     (void)ha_child_stop(&runner->child, 0);
+    group_destroy(runner->group);
     if (runner->log)
         end_log(runner);
     ha_loop_fd_end(runner->watch);

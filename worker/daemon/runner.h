@@ -9,6 +9,7 @@
 #define RUNNER_LOG "attempt.log"
 
 struct contract_line;
+struct groups;
 struct ha_error;
 struct ha_loop;
 struct runner;
@@ -20,11 +21,14 @@ struct runner_options {
     int64_t grace_ms;             /* between SIGTERM and SIGKILL */
     int64_t log_bytes, log_files; /* of its log (log_file.h) */
     const char *const *environment; /* "NAME=value" for it, ended by NULL; may be NULL */
+    struct groups *groups;          /* where it gets a control group (groups.h); NULL: none */
     int rank, ranks; /* of a gang; 1 (or 0): alone.  Ranks but 0 have "attempt-RANK.log" */
     void (*line)(void *context, const struct contract_line *line);
     /* It sent something that is no line of the contract; it is being stopped. */
     void (*broken)(void *context, const char *reason);
-    /* It ended, after its last line.  The runner may be destroyed here. */
+    /* It ended, after its last line, which is an error where the kernel killed it for memory.
+     * Whatever it had started is dead, as far as groups reach.  The runner may be destroyed here.
+     */
     void (*ended)(void *context, int status);
     void *context;
 };

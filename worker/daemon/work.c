@@ -117,6 +117,7 @@ static void on_ended(void *context, int status)
     char words[HA_EXIT_WORDS_BYTES], *both = NULL;
     enum attempt_outcome outcome = ATTEMPT_FAILED;
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+    bool starved; /* of the machine's memory: no device is to blame */
 
     if (code == HA_ATTEMPT_DONE)
         outcome = ATTEMPT_DONE;
@@ -132,7 +133,8 @@ static void on_ended(void *context, int status)
     free(both);
     crew_destroy(work->crew);
     work->crew = NULL;
-    release_devices(work, outcome == ATTEMPT_DONE || outcome == ATTEMPT_FAILED,
+    starved = work->error && strstr(work->error, CONTRACT_STARVED);
+    release_devices(work, !starved && (outcome == ATTEMPT_DONE || outcome == ATTEMPT_FAILED),
                     outcome == ATTEMPT_FAILED);
 }
 
@@ -304,6 +306,7 @@ static void start_if_ready(struct work *work)
                                               .grace_ms = grace_ms,
                                               .log_bytes = work->options.log_bytes,
                                               .log_files = work->options.log_files,
+                                              .groups = work->options.groups,
                                               .line = on_line,
                                               .broken = on_broken,
                                               .ended = on_ended,

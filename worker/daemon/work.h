@@ -15,6 +15,7 @@
 
 struct contract_line;
 struct folders;
+struct groups;
 struct ha_devices;
 struct ha_error;
 struct ha_loop;
@@ -31,6 +32,7 @@ struct work_options {
     int64_t prepare_ms;           /* until all ranks of a gang must be ready */
     int64_t gang_wait_ms;         /* that a rank waits for the others */
     struct ha_devices *devices;   /* an attempt gets its own of them; NULL: none count */
+    struct groups *groups;        /* for its processes; NULL: none */
     const char *mark;             /* for its environment (orphan.h) */
     /* Fetch this content into the cache; answered by work_fetched. */
     void (*fetch)(void *context, struct work *work, const char *sha256, int64_t size);
