@@ -321,9 +321,10 @@ int ha_cuda_launch_dropout(CUstream_st *stream, void *out, const void *x,
 {
     bool vector = aligned(out) && aligned(x) && whole(cols) && whole(out_stride) && whole(x_stride);
     auto kernel = vector ? dropout<VECTOR> : dropout<1>;
+    struct ha_dropout_mask own = *mask; /* a plain value */
 
     HA_LAUNCH(kernel, blocks_for(n_rows * cols / (vector ? VECTOR : 1), BLOCK), BLOCK, 0, stream,
-              static_cast<bf16 *>(out), static_cast<const bf16 *>(x), *mask, places, n_rows, cols,
+              static_cast<bf16 *>(out), static_cast<const bf16 *>(x), own, places, n_rows, cols,
               out_stride, x_stride, accumulate);
     return HA_LAUNCHED();
 }

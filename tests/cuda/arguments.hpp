@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/attention_launch.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/ops.h"
 #include "tests/cuda/device_memory.hpp"
 
 namespace emulator
@@ -36,6 +37,13 @@ inline void check_argument(const char *kernel, const ha_cuda_attention &c)
 inline void check_argument(const char *kernel, const ha_cuda_decode &c)
 {
     check_arguments(kernel, c.out, c.q, c.caches, c.partial);
+}
+
+inline void check_argument(const char *kernel, const ha_lora_columns &c)
+{
+    check_arguments(kernel, c.b.data, c.a.data);
+    for (int i = 0; i < c.n_parts; i++)
+        check_arguments(kernel, c.parts[i].a, c.parts[i].b);
 }
 
 template <typename... T> void check_arguments(const char *kernel, const T &...arguments)

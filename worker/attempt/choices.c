@@ -32,13 +32,14 @@ enum { MOST_FILES = 64, MOST_BYTES = 16 << 20, LOOK_AGAIN_MS = 100 };
 static char *path_of(const struct ha_choices *choices, const struct ha_engine *engine)
 {
     const struct ha_model_config *config = ha_model_config(engine->model);
-    char *text = ha_format("choices 1: %s; %lld layers %lld wide, %lld inside, heads %lld %lld of "
-                           "%lld, vocabulary %lld; packs of %lld, bf16 logits %d",
+    char *text = ha_format("choices 2: %s; %lld layers %lld wide, %lld inside, heads %lld %lld of "
+                           "%lld, vocabulary %lld; packs of %lld, bf16 logits %d, %lld columns",
                            ha_backend_fingerprint(engine->backend), (long long)config->n_layers,
                            (long long)config->width, (long long)config->inner,
                            (long long)config->n_heads, (long long)config->n_kv_heads,
                            (long long)config->head_dim, (long long)config->vocab,
-                           (long long)choices->max_tokens, choices->round_logits_bf16);
+                           (long long)choices->max_tokens, choices->round_logits_bf16,
+                           (long long)ha_model_weights(engine->model)->lora_columns);
     char hex[HA_SHA256_HEX_BYTES], *path;
     uint8_t digest[HA_SHA256_BYTES];
 

@@ -46,6 +46,11 @@ struct making {
     int64_t n_cells; /* with layers: a model of one layer has no mid */
 };
 
+static struct ha_dpo_lora_way lora_way(const struct making *making)
+{
+    return (struct ha_dpo_lora_way){making->request.lora_columns, making->request.dropout};
+}
+
 static void start_request(struct making *making, int64_t stored_bytes)
 {
     const struct ha_run_settings *settings = making->settings;
@@ -117,7 +122,7 @@ static int make_strategy(struct making *making, int64_t i, struct ha_error *err)
         return r;
     ha_dpo_flops_of_pair(config, &adapter, &making->view->lengths, true,
                          column->plan.lowest_layer + column->plan.recomputed_layers,
-                         &column->flops);
+                         lora_way(making), &column->flops);
     return 0;
 }
 
@@ -137,7 +142,8 @@ static int make_lockstep(struct making *making, struct ha_error *err)
         struct ha_dpo_flops flops;
 
         ha_dpo_flops_of_pair(request.config, &making->adapters[i], &making->view->lengths, true,
-                             column->plan.lowest_layer + column->plan.recomputed_layers, &flops);
+                             column->plan.lowest_layer + column->plan.recomputed_layers,
+                             lora_way(making), &flops);
         column->flops.reference = flops.reference;
         column->flops.forward += flops.forward - flops.below;
         column->flops.backward += flops.backward;
@@ -161,7 +167,7 @@ static void count_work(struct making *making)
             continue;
         kept.alone = column->plan.lowest_layer + column->plan.recomputed_layers;
         ha_dpo_flops_by_saving(view->config, &making->adapters[cell++], &view->lengths, &kept,
-                               column->work);
+                               lora_way(making), column->work);
         for (int k = 0; k < HA_DPO_SAVINGS; k++)
             all->work[k] += column->work[k];
     }

@@ -14,6 +14,7 @@ struct pair {
     const struct ha_model_config *config;
     struct ha_adapter_geometry geometry;
     const struct ha_adapter_settings *adapter;
+    struct ha_dpo_lora_way way;
     double tokens;    /* computed */
     double rows;      /* scored by the head */
     double attention; /* forward of one layer */
@@ -33,7 +34,8 @@ static double predicting(double n)
 
 static struct pair pair_of(const struct ha_model_config *config,
                            const struct ha_adapter_settings *adapter,
-                           const struct ha_dpo_lengths *lengths, bool shared)
+                           const struct ha_dpo_lengths *lengths, bool shared,
+                           struct ha_dpo_lora_way way)
 {
     double prompt = lengths->prompt, chosen = predicting(lengths->chosen);
     double rejected = predicting(lengths->rejected);
@@ -41,6 +43,7 @@ static struct pair pair_of(const struct ha_model_config *config,
                          : visible(prompt + chosen, 0) + visible(prompt + rejected, 0);
     struct pair pair = {.config = config,
                         .adapter = adapter,
+                        .way = way,
                         .tokens = (shared ? 1 : 2) * prompt + chosen + rejected,
                         .rows = lengths->chosen + lengths->rejected,
                         .attention = 4.0 * (double)(config->n_heads * config->head_dim) * seen};
@@ -86,13 +89,43 @@ static double lora_out(const struct pair *pair, int module)
     return 2.0 * pair->tokens * (double)pair->adapter->rank * (double)pair->geometry.out[module];
 }
 
+/* All columns of a product beside so much of a token. */
+static double columns(const struct pair *pair, int64_t width)
+{
+    return 2.0 * pair->tokens * (double)pair->way.columns * (double)width;
+}
+
 static double base_layer(const struct pair *pair)
 {
     double sum = pair->attention;
 
     for (int module = 0; module < HA_MODULE_COUNT; module++)
-        sum += linear(pair, module);
+        sum += linear(pair, module) +
+               (module <= HA_MODULE_O ? columns(pair, pair->geometry.out[module]) : 0);
     return sum;
+}
+
+/* Is the module adapted in columns of its product, that of q, k, v or of o? */
+static bool in_columns(const struct pair *pair, int64_t layer, int module)
+{
+    int first = module <= HA_MODULE_V ? HA_MODULE_Q : module, ranks = 0;
+    int last = module <= HA_MODULE_V ? HA_MODULE_V : module;
+
+    if (module > HA_MODULE_O)
+        return false;
+    for (int i = first; i <= last; i++)
+        ranks += adapted(pair, layer, i);
+    return ranks > 0 && ranks * pair->adapter->rank <= pair->way.columns;
+}
+
+/* A product of all columns with an input is counted with the first module, or as products of each
+ * adapted one under dropout. */
+static double columns_in(const struct pair *pair, int64_t layer, int module)
+{
+    if (pair->way.dropout)
+        return adapted(pair, layer, module) ? lora_in(pair, module) : 0;
+    return module == HA_MODULE_Q || module == HA_MODULE_O ? columns(pair, pair->geometry.in[module])
+                                                          : 0;
 }
 
 static double lora_forward(const struct pair *pair, int64_t layer)
@@ -100,7 +133,9 @@ static double lora_forward(const struct pair *pair, int64_t layer)
     double sum = 0;
 
     for (int module = 0; module < HA_MODULE_COUNT; module++) {
-        if (adapted(pair, layer, module))
+        if (in_columns(pair, layer, module))
+            sum += columns_in(pair, layer, module);
+        else if (adapted(pair, layer, module))
             sum += lora_in(pair, module) + lora_out(pair, module);
     }
     return sum;
@@ -119,6 +154,13 @@ static double linear_backward(const struct pair *pair, int64_t layer, int module
 {
     double sum = dx ? linear(pair, module) : 0;
 
+    /* The columns with dx or without, dB, dA, and dx += u A. */
+    if (in_columns(pair, layer, module)) {
+        sum +=
+            columns(pair, pair->geometry.out[module]) + (dx ? columns_in(pair, layer, module) : 0);
+        return adapted(pair, layer, module) ? sum + lora_out(pair, module) + lora_in(pair, module)
+                                            : sum;
+    }
     if (adapted(pair, layer, module))
         sum += 2 * lora_out(pair, module) + (dx ? 2 : 1) * lora_in(pair, module);
     return sum;
@@ -147,9 +189,9 @@ static double layer_backward(const struct pair *pair, int64_t layer, bool go_on)
 void ha_dpo_flops_of_pair(const struct ha_model_config *config,
                           const struct ha_adapter_settings *adapter,
                           const struct ha_dpo_lengths *lengths, bool shared, int64_t kept_from,
-                          struct ha_dpo_flops *ret_flops)
+                          struct ha_dpo_lora_way way, struct ha_dpo_flops *ret_flops)
 {
-    struct pair pair = pair_of(config, adapter, lengths, shared);
+    struct pair pair = pair_of(config, adapter, lengths, shared, way);
     double layer = base_layer(&pair);
     double head = 2.0 * (double)ha_model_config_head_params(config) * pair.rows;
     int64_t lowest = adapter->layers[0];
@@ -186,7 +228,7 @@ double ha_dpo_flops_of_trl(const struct ha_model_config *config,
                            const struct ha_dpo_lengths *lengths)
 {
     struct ha_dpo_lengths rows = {lengths->padded / 2, 0, 0, 0};
-    struct pair pair = pair_of(config, adapter, &rows, false);
+    struct pair pair = pair_of(config, adapter, &rows, false, (struct ha_dpo_lora_way){0});
 
     return plain(&pair, pair.tokens);
 }
@@ -229,14 +271,16 @@ static double all_again(const struct pair *pair)
 void ha_dpo_flops_by_saving(const struct ha_model_config *config,
                             const struct ha_adapter_settings *adapter,
                             const struct ha_dpo_lengths *lengths, const struct ha_dpo_kept *kept,
-                            double ret_flops[HA_DPO_SAVINGS])
+                            struct ha_dpo_lora_way way, double ret_flops[HA_DPO_SAVINGS])
 {
-    struct pair apart = pair_of(config, adapter, lengths, false);
-    struct pair shared = pair_of(config, adapter, lengths, true);
+    struct ha_dpo_lora_way plainly = {0};
+    struct pair apart = pair_of(config, adapter, lengths, false, plainly);
+    struct pair shared = pair_of(config, adapter, lengths, true, plainly);
     struct ha_dpo_flops alone, together;
 
-    ha_dpo_flops_of_pair(config, adapter, lengths, true, kept->alone, &alone);
-    ha_dpo_flops_of_pair(config, adapter, lengths, true, kept->lockstep, &together);
+    /* Up to HA_DPO_ACTIVATIONS it is the plain method with less to do. */
+    ha_dpo_flops_of_pair(config, adapter, lengths, true, kept->alone, plainly, &alone);
+    ha_dpo_flops_of_pair(config, adapter, lengths, true, kept->lockstep, way, &together);
     ret_flops[HA_DPO_NOTHING_SAVED] = ha_dpo_flops_of_trl(config, adapter, lengths);
     ret_flops[HA_DPO_PACKED] = plain(&apart, apart.tokens);
     ret_flops[HA_DPO_SHARED_PROMPT] = plain(&shared, shared.tokens);
@@ -244,6 +288,7 @@ void ha_dpo_flops_by_saving(const struct ha_model_config *config,
     ret_flops[HA_DPO_REFERENCE_ONCE] = ret_flops[HA_DPO_SCORED_ROWS] - alone.reference;
     ret_flops[HA_DPO_ACTIVATIONS] =
         ret_flops[HA_DPO_REFERENCE_ONCE] - all_again(&shared) + alone.recompute;
+    ha_dpo_flops_of_pair(config, adapter, lengths, true, kept->alone, way, &alone);
     ret_flops[HA_DPO_BACKWARD_ENDS] = alone.forward + alone.backward + alone.recompute;
     ret_flops[HA_DPO_LOCKSTEP] =
         together.forward - together.below + together.backward + together.recompute;

@@ -30,12 +30,20 @@ struct ha_dpo_flops {
     double recompute; /* of layers that are run again */
 };
 
+/* How LoRA is computed: in columns of the weights of q, k, v and of o (worker/model/weights.h), 0:
+ * by products of its own, as the plain method has it; and whether its inputs are dropped, so that
+ * each module's A has one of its own. */
+struct ha_dpo_lora_way {
+    int64_t columns;
+    bool dropout;
+};
+
 /* shared: the prompt is computed once.  Layers below `kept_from` are run again in
  * the backward pass (ha_pass_limits.recomputed_layers; 0: none). */
 void ha_dpo_flops_of_pair(const struct ha_model_config *config,
                           const struct ha_adapter_settings *adapter,
                           const struct ha_dpo_lengths *lengths, bool shared, int64_t kept_from,
-                          struct ha_dpo_flops *ret_flops);
+                          struct ha_dpo_lora_way way, struct ha_dpo_flops *ret_flops);
 
 /* TRL with gradient checkpointing, whatever the strategy: forward of policy and
  * reference, forward again and gradients through all layers, for every padded
@@ -72,6 +80,6 @@ struct ha_dpo_kept {
 void ha_dpo_flops_by_saving(const struct ha_model_config *config,
                             const struct ha_adapter_settings *adapter,
                             const struct ha_dpo_lengths *lengths, const struct ha_dpo_kept *kept,
-                            double ret_flops[HA_DPO_SAVINGS]);
+                            struct ha_dpo_lora_way way, double ret_flops[HA_DPO_SAVINGS]);
 
 #endif

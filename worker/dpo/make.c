@@ -226,18 +226,23 @@ static int hash_plan(struct ha_dpo_trainer *trainer, int64_t epochs, const char 
 {
     const struct ha_dpo_job *job = &trainer->job;
     const struct ha_model_config *config = ha_model_config(trainer->model);
+    int64_t lora_columns = ha_model_weights(trainer->model)->lora_columns;
     uint8_t digest[HA_SHA256_BYTES];
     struct ha_sha256 hash;
-    char text[512];
-    int n = snprintf(text, sizeof(text),
-                     "plan 2: %s %lld layers %lld wide %lld vocabulary; %lld x %lld pairs, %lld "
-                     "epochs, seed %llu, %lld tokens, shared %d, bf16 logits %d; %s%s",
-                     ha_model_family_name(config->family), (long long)config->n_layers,
-                     (long long)config->width, (long long)config->vocab, (long long)job->batch_size,
-                     (long long)job->gradient_accumulation, (long long)epochs,
-                     (unsigned long long)job->order_seed, (long long)job->tokens_per_microbatch,
-                     job->share_prompt, job->round_logits_bf16, adapter,
-                     job->ranks > 0 ? "; sums of a gang" : "");
+    char text[512], columns[48] = "";
+    int n;
+
+    if (lora_columns > 0)
+        (void)snprintf(columns, sizeof(columns), "; %lld columns of LoRA", (long long)lora_columns);
+    n = snprintf(text, sizeof(text),
+                 "plan 2: %s %lld layers %lld wide %lld vocabulary; %lld x %lld pairs, %lld "
+                 "epochs, seed %llu, %lld tokens, shared %d, bf16 logits %d; %s%s%s",
+                 ha_model_family_name(config->family), (long long)config->n_layers,
+                 (long long)config->width, (long long)config->vocab, (long long)job->batch_size,
+                 (long long)job->gradient_accumulation, (long long)epochs,
+                 (unsigned long long)job->order_seed, (long long)job->tokens_per_microbatch,
+                 job->share_prompt, job->round_logits_bf16, adapter,
+                 job->ranks > 0 ? "; sums of a gang" : "", columns);
     int r;
 
     ha_sha256_init(&hash);
@@ -311,6 +316,7 @@ static struct ha_pass_limits limits_of(const struct ha_dpo_trainer *trainer)
     const struct ha_dpo_job *job = &trainer->job;
     int64_t n_layers = ha_model_config(trainer->model)->n_layers, most;
     struct ha_pass_limits limits = {.max_tokens = 1,
+                                    .lora_columns = ha_model_weights(trainer->model)->lora_columns,
                                     .dropout_width = dropout_width(trainer),
                                     .lowest_layer = n_layers,
                                     .statistics = true,

@@ -116,7 +116,8 @@ static int64_t padded(int64_t n)
     return (n + GPU_ROW_VALUES - 1) / GPU_ROW_VALUES * GPU_ROW_VALUES;
 }
 
-/* Values of the largest A or B, which products on a GPU round to bf16 first. */
+/* Values of the largest A or B, which products on a GPU round to bf16 first, where they are no
+ * columns of weights. */
 static int64_t operand_values(const struct job *job)
 {
     int64_t most = 0;
@@ -125,7 +126,8 @@ static int64_t operand_values(const struct job *job)
         int64_t a = job->max_rank * padded(job->geometry.in[module]);
         int64_t b = job->geometry.out[module] * padded(job->max_rank);
 
-        if (!(job->modules >> module & 1))
+        if (!(job->modules >> module & 1) ||
+            ha_weights_lora_fits(job->request->lora_columns, (enum ha_module)module, job->max_rank))
             continue;
         most = a > most ? a : most;
         most = b > most ? b : most;
@@ -186,6 +188,7 @@ static struct ha_pass_limits limits_of(const struct job *job, int64_t recomputed
         .lowest_layer = job->lowest_layer,
         .recomputed_layers = recomputed,
         .statistics = true,
+        .lora_columns = job->request->lora_columns,
     };
 }
 

@@ -264,6 +264,7 @@ static int fit_pass(struct probe *probe, struct ha_pass_limits *limits, struct h
 static int make_pass(struct probe *probe, struct ha_error *err)
 {
     struct ha_pass_limits limits = {.max_tokens = 1,
+                                    .lora_columns = ha_model_weights(probe->model)->lora_columns,
                                     .max_rows = 1,
                                     .statistics = true,
                                     .logsumexps = probe->settings->loss.use_weighting,

@@ -6,7 +6,8 @@
  *     u  = s dy B            (T, rank)
  *     dB += s dy^T (A m x)   dA += u^T (m x)
  *     dx (+)= dy W + m (u A)
- * Where weights are joined (weights.h) their dy W is one product, of dy that lie side by side.
+ * Where weights are joined (weights.h) their dy W is one product, of dy that lie side by side;
+ * where they have LoRA's columns (layer.h) it is dy [W | s B], which gives dy W and u.
  * A layer that kept only its input is run forward again first.
  * Norm outputs are computed again from the kept residual stream; the swiglu
  * product likewise where down_proj is adapted.  Gate and up are overwritten by
@@ -31,11 +32,7 @@ struct walk {
 
 static const struct ha_lora *lora_of(const struct walk *walk, enum ha_module module)
 {
-    const struct ha_lora *lora =
-        walk->context.adapter ? ha_adapter_lora(walk->context.adapter, walk->context.layer, module)
-                              : NULL;
-
-    return lora && lora->a.data ? lora : NULL;
+    return ha_layer_lora_of(&walk->context, walk->context.adapter, module);
 }
 
 /* Has one of these modules a gradient to give? */
@@ -103,6 +100,77 @@ static int add_lora_dx(const struct walk *walk, enum ha_module module, const str
     return ha_layer_drop_backward(context, module, dx, &u, &lora->a, err);
 }
 
+/* ---- where LoRA's columns are part of the products ---- */
+
+/* dB, dA of one module from its part of u; then dx += m (u A) of it, where dropout makes that a
+ * matter of each module and dx is wanted. */
+static int columns_module(const struct walk *walk, enum ha_module first, enum ha_module module,
+                          const struct ha_matrix *dy, const struct ha_matrix *x,
+                          const struct ha_matrix *ax, const struct ha_matrix *u,
+                          const struct ha_matrix *a, const struct ha_matrix *dx,
+                          struct ha_error *err)
+{
+    const struct ha_layer_context *context = &walk->context;
+    const struct ha_lora *lora = lora_of(walk, module);
+    struct ha_matrix ax_part = ha_layer_column_part(context, first, module, ax);
+    struct ha_matrix u_part = ha_layer_column_part(context, first, module, u);
+    struct ha_matrix a_part = ha_layer_row_part(context, first, module, a);
+    struct ha_matrix da = lora->a, db = lora->b, input;
+    int r;
+
+    da.data = walk->gradient + lora->a_offset;
+    db.data = walk->gradient + lora->b_offset;
+    r = context->ops->gemm(context->backend, &db, dy, true, &ax_part, false,
+                           ha_adapter_scale(context->adapter), 1.0f, err);
+    if (r == 0)
+        r = ha_layer_drop(context, module, x, &input, err);
+    if (r == 0)
+        r = context->ops->gemm(context->backend, &da, &u_part, true, &input, false, 1.0f, 1.0f,
+                               err);
+    if (r == 0 && dx && context->dropout)
+        r = ha_layer_drop_backward(context, module, dx, &u_part, &a_part, err);
+    return r;
+}
+
+/* Modules first..last, all in one product with columns that fit.  dy is theirs side by side, ax
+ * what the columns of x were.  dx is a view with room for columns behind it; where it is not
+ * wanted, only those are made. */
+static int columns_backward(const struct walk *walk, enum ha_module first, enum ha_module last,
+                            const struct ha_matrix *dx, bool wanted, const struct ha_matrix *dy,
+                            const struct ha_matrix *x, const struct ha_matrix *ax,
+                            struct ha_error *err)
+{
+    const struct ha_layer_context *context = &walk->context;
+    struct ha_matrix weight = first == HA_MODULE_O ? context->weights->linear[first]
+                                                   : ha_layer_joined(context, first, last);
+    struct ha_matrix b = ha_layer_columns_of(context, &weight), a;
+    struct ha_matrix u = ha_layer_columns_of(context, dx), out = wanted ? *dx : u;
+    struct ha_matrix part = *dy;
+    int r = ha_layer_load_columns(context, first, last, &weight, &a, err);
+
+    if (wanted) {
+        out.cols += u.cols;
+        weight.cols += b.cols;
+    } else {
+        weight = b;
+    }
+    if (r == 0)
+        r = context->ops->gemm(context->backend, &out, dy, false, &weight, false, 1.0f, 0.0f, err);
+    for (int i = (int)first; r == 0 && i <= (int)last; i++) {
+        enum ha_module module = (enum ha_module)i;
+
+        part.cols = context->weights->linear[module].rows;
+        if (lora_of(walk, module))
+            r = columns_module(walk, first, module, &part, x, ax, &u, &a, wanted ? dx : NULL, err);
+        part.data = (char *)part.data + (size_t)part.cols * ha_dtype_bytes(part.dtype);
+    }
+    if (r == 0 && wanted && !context->dropout)
+        r = context->ops->gemm(context->backend, dx, &u, false, &a, false, 1.0f, 1.0f, err);
+    return r;
+}
+
+/* ---- where they are not ---- */
+
 /* One linear layer; dx if asked for (NULL: not). */
 static int linear_backward(const struct walk *walk, enum ha_module module,
                            const struct ha_matrix *dx, const struct ha_matrix *dy,
@@ -160,7 +228,7 @@ static int norm_backward(const struct walk *walk, bool post, const void *x, cons
 
     return context->ops->rmsnorm_backward(context->backend, walk->pass->dx, walk->pass->dnorm, x,
                                           rstd, weight->data, weight->dtype, context->n_rows, 1,
-                                          width, width, width, width, true, err);
+                                          width, width, context->strides.norm, width, true, err);
 }
 
 /* dx of the layer's output -> dx of the residual stream after attention. */
@@ -172,8 +240,8 @@ static int mlp_backward(const struct walk *walk, bool need_dx, struct ha_error *
     struct ha_matrix dout = ha_layer_act(context, pass->dx, n, width);
     struct ha_matrix product = ha_layer_act(context, pass->inner, n, inner);
     void *const gate_up[] = {walk->kept->gate, walk->kept->up}; /* then their gradients */
-    struct ha_matrix norm = ha_layer_act(context, pass->norm, n, width);
-    struct ha_matrix dnorm = ha_layer_act(context, pass->dnorm, n, width);
+    struct ha_matrix norm = ha_layer_normed(context, pass->norm);
+    struct ha_matrix dnorm = ha_layer_normed(context, pass->dnorm);
     bool adapted = any_asked(walk, HA_MODULE_GATE, HA_MODULE_UP);
     int r = 0;
 
@@ -245,32 +313,57 @@ static int scores_backward(const struct walk *walk, struct ha_error *err)
     return r;
 }
 
-/* dx of the residual stream after attention -> dx of the layer's input x. */
-static int attention_backward(const struct walk *walk, const void *x, struct ha_error *err)
+/* The gradient of the attention's output, if anything below wants it. */
+static int output_backward(const struct walk *walk, bool wanted, struct ha_error *err)
+{
+    const struct ha_layer_context *context = &walk->context;
+    struct ha_matrix dout =
+        ha_layer_act(context, walk->pass->dx, context->n_rows, context->config->width);
+    struct ha_matrix attention = ha_layer_attended(context, walk->kept->attention);
+    struct ha_matrix dattention = ha_layer_attended(context, walk->pass->dattention), ax;
+
+    if (!ha_layer_columns_fit(context, HA_MODULE_O, HA_MODULE_O))
+        return linear_backward(walk, HA_MODULE_O, wanted ? &dattention : NULL, &dout, &attention,
+                               0.0f, err);
+    ax = ha_layer_columns_of(context, &attention);
+    return columns_backward(walk, HA_MODULE_O, HA_MODULE_O, &dattention, wanted, &dout, &attention,
+                            &ax, err);
+}
+
+/* What q, k, v give, from the gradients at dq, dk, dv; into pass->dnorm if anything below wants
+ * it. */
+static int inputs_backward(const struct walk *walk, bool wanted, struct ha_error *err)
 {
     const struct ha_pass *pass = walk->pass;
     const struct ha_layer_context *context = &walk->context;
-    const struct ha_model_config *config = context->config;
-    int64_t n = context->n_rows, q_width = config->n_heads * config->head_dim;
     void *const dqkv[] = {pass->dq, pass->dk, pass->dv};
-    bool below = walk->go_on || any_asked(walk, HA_MODULE_Q, HA_MODULE_V);
-    struct ha_matrix dout = ha_layer_act(context, pass->dx, n, config->width);
-    struct ha_matrix attention = ha_layer_act(context, walk->kept->attention, n, q_width);
-    struct ha_matrix dattention = ha_layer_act(context, pass->dattention, n, q_width);
-    struct ha_matrix norm = ha_layer_act(context, pass->norm, n, config->width);
-    struct ha_matrix dnorm = ha_layer_act(context, pass->dnorm, n, config->width);
-    struct ha_matrix *dx = walk->go_on ? &dnorm : NULL;
-    int r = linear_backward(walk, HA_MODULE_O, below ? &dattention : NULL, &dout, &attention, 0.0f,
-                            err);
+    struct ha_matrix norm = ha_layer_normed(context, pass->norm);
+    struct ha_matrix dnorm = ha_layer_normed(context, pass->dnorm);
+    struct ha_matrix all, ax;
+
+    if (!ha_layer_columns_fit(context, HA_MODULE_Q, HA_MODULE_V))
+        return linears_backward(walk, HA_MODULE_Q, HA_MODULE_V, wanted ? &dnorm : NULL, dqkv, &norm,
+                                err);
+    all = ha_layer_out(context, HA_MODULE_Q, pass->dq);
+    all.cols = context->weights->qkv.rows;
+    ax = ha_layer_act(context, walk->kept->lora_qkv, context->n_rows, context->lora_columns);
+    return columns_backward(walk, HA_MODULE_Q, HA_MODULE_V, &dnorm, wanted, &all, &norm, &ax, err);
+}
+
+/* dx of the residual stream after attention -> dx of the layer's input x. */
+static int attention_backward(const struct walk *walk, const void *x, struct ha_error *err)
+{
+    bool inputs = any_asked(walk, HA_MODULE_Q, HA_MODULE_V), below = walk->go_on || inputs;
+    int r = output_backward(walk, below, err);
 
     if (r < 0 || !below)
         return r;
     r = scores_backward(walk, err);
-    if (r == 0 && any_asked(walk, HA_MODULE_Q, HA_MODULE_V))
-        r = ha_layer_norm(context, false, norm.data, NULL, x, err);
+    if (r == 0 && inputs)
+        r = ha_layer_norm(&walk->context, false, walk->pass->norm, NULL, x, err);
     if (r == 0)
-        r = linears_backward(walk, HA_MODULE_Q, HA_MODULE_V, dx, dqkv, &norm, err);
-    if (r == 0 && dx)
+        r = inputs_backward(walk, walk->go_on, err);
+    if (r == 0 && walk->go_on)
         r = norm_backward(walk, false, x, walk->kept->rstd, err);
     return r;
 }

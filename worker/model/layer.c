@@ -33,9 +33,14 @@ struct ha_layer_strides ha_layer_strides_of(const struct ha_model_config *config
     int64_t q = q_width(config), kv = kv_width(config);
 
     if (act == HA_DTYPE_F32)
-        return (struct ha_layer_strides){.q = q, .kv = kv, .inner = config->inner};
-    return (struct ha_layer_strides){
-        .joined = true, .q = q + 2 * kv, .kv = q + 2 * kv, .inner = 2 * config->inner};
+        return (struct ha_layer_strides){
+            .q = q, .kv = kv, .inner = config->inner, .norm = config->width, .attention = q};
+    return (struct ha_layer_strides){.joined = true,
+                                     .q = q + 2 * kv,
+                                     .kv = q + 2 * kv,
+                                     .inner = 2 * config->inner,
+                                     .norm = config->width,
+                                     .attention = q};
 }
 
 /* `cols` elements further. */
@@ -96,8 +101,8 @@ static struct ha_matrix rows_of(const struct ha_matrix *matrix, int64_t begin, i
     return rows;
 }
 
-static const struct ha_lora *lora_of(const struct ha_layer_context *context,
-                                     const struct ha_adapter *adapter, enum ha_module module)
+const struct ha_lora *ha_layer_lora_of(const struct ha_layer_context *context,
+                                       const struct ha_adapter *adapter, enum ha_module module)
 {
     const struct ha_lora *lora = adapter ? ha_adapter_lora(adapter, context->layer, module) : NULL;
 
@@ -174,7 +179,7 @@ static int lora_input(const struct ha_layer_context *context, const struct ha_lo
 int ha_layer_lora_input(const struct ha_layer_context *context, enum ha_module module,
                         const struct ha_matrix *x, struct ha_error *err)
 {
-    const struct ha_lora *lora = lora_of(context, context->adapter, module);
+    const struct ha_lora *lora = ha_layer_lora_of(context, context->adapter, module);
     struct ha_matrix ax;
 
     return lora ? lora_input(context, lora, module, x, &ax, err) : 0;
@@ -185,7 +190,7 @@ static int add_lora(const struct ha_layer_context *context, const struct ha_adap
                     enum ha_module module, const struct ha_matrix *out, const struct ha_matrix *x,
                     struct ha_error *err)
 {
-    const struct ha_lora *lora = lora_of(context, adapter, module);
+    const struct ha_lora *lora = ha_layer_lora_of(context, adapter, module);
     struct ha_matrix ax;
     int r;
 
@@ -234,10 +239,15 @@ int ha_layer_linear(const struct ha_layer_context *context, enum ha_module modul
                     const struct ha_matrix *out, const struct ha_matrix *x, float beta,
                     struct ha_error *err)
 {
-    int r = product(context, out, x, &context->weights->linear[module],
-                    &context->weights->bias[module], beta, err);
+    struct ha_matrix weight = context->weights->linear[module], in = *x;
+    bool widens = ha_layer_has_columns(context, module, module);
+    int r = widens ? ha_layer_widen(context, module, module, &weight, &in, err) : 0;
 
-    return r < 0 ? r : add_adapters(context, module, out, x, err);
+    if (r == 0)
+        r = product(context, out, &in, &weight, &context->weights->bias[module], beta, err);
+    if (r < 0 || ha_layer_columns_fit(context, module, module))
+        return r;
+    return add_adapters(context, module, out, x, err);
 }
 
 struct ha_matrix ha_layer_joined(const struct ha_layer_context *context, enum ha_module first,
@@ -261,7 +271,7 @@ struct ha_matrix ha_layer_joined(const struct ha_layer_context *context, enum ha
 static int linears(const struct ha_layer_context *context, enum ha_module first,
                    enum ha_module last, void *const out[], const void *norm, struct ha_error *err)
 {
-    struct ha_matrix x = ha_layer_act(context, norm, context->n_rows, context->config->width);
+    struct ha_matrix x = ha_layer_normed(context, norm), in = x;
     struct ha_matrix joined = ha_layer_joined(context, first, last);
     int r = 0;
 
@@ -271,7 +281,12 @@ static int linears(const struct ha_layer_context *context, enum ha_module first,
 
         /* Biases lie behind each other as well. */
         all.cols = joined.rows;
-        r = product(context, &all, &x, &joined, &bias, 0.0f, err);
+        if (ha_layer_has_columns(context, first, last))
+            r = ha_layer_widen(context, first, last, &joined, &in, err);
+        if (r == 0)
+            r = product(context, &all, &in, &joined, &bias, 0.0f, err);
+        if (r < 0 || ha_layer_columns_fit(context, first, last))
+            return r;
     }
     for (int module = (int)first; r == 0 && module <= (int)last; module++) {
         struct ha_matrix one = ha_layer_out(context, (enum ha_module)module, out[module - first]);
@@ -291,7 +306,7 @@ int ha_layer_norm(const struct ha_layer_context *context, bool post, void *norm,
 
     return context->ops->rmsnorm_forward(context->backend, norm, rstd, x, weight->data,
                                          weight->dtype, context->config->rms_eps, context->n_rows,
-                                         1, width, width, width, err);
+                                         1, width, context->strides.norm, width, err);
 }
 
 int ha_layer_q(const struct ha_layer_context *context, void *q, const void *norm,
@@ -357,8 +372,7 @@ int ha_layer_attention_out(const struct ha_layer_context *context, void *x, cons
 {
     const struct ha_model_config *config = context->config;
     struct ha_matrix out = ha_layer_act(context, x, context->n_rows, config->width);
-    struct ha_matrix in =
-        ha_layer_act(context, attention, context->n_rows, config->n_heads * config->head_dim);
+    struct ha_matrix in = ha_layer_attended(context, attention);
 
     return ha_layer_linear(context, HA_MODULE_O, &out, &in, 1.0f, err);
 }

@@ -20,6 +20,9 @@ struct ha_layer_strides {
     bool joined;
     int64_t q, kv; /* kv: of k and of v */
     int64_t inner; /* of gate and of up */
+    /* Of a norm's output and of the attention's; in a pass with the room behind them that LoRA's
+     * columns take (below). */
+    int64_t norm, attention;
 };
 
 struct ha_layer_strides ha_layer_strides_of(const struct ha_model_config *config,
@@ -61,6 +64,10 @@ struct ha_layer_context {
     int64_t n_rows;              /* N */
     void *lora[HA_MODULE_COUNT]; /* act (N, rank) that A x goes to, kept for the backward pass
                                     where they differ; unused without an adapter */
+    int64_t lora_columns;        /* C of the weights, where x has room too; 0: LoRA's products are
+                                    made by themselves */
+    void *lora_a;                /* act (C, widest input of q, k, v, o): A of the columns in work */
+    void *lora_qkv;              /* act (N, C): those of the norm's output, kept */
 };
 
 /* A view of act memory; stride = cols. */
@@ -75,6 +82,51 @@ struct ha_matrix ha_layer_out(const struct ha_layer_context *context, enum ha_mo
  * of `first`; NULL data where they are made one by one. */
 struct ha_matrix ha_layer_joined(const struct ha_layer_context *context, enum ha_module first,
                                  enum ha_module last);
+
+/* ---- LoRA's columns ----
+ *
+ * Behind the weights of q, k, v and behind those of o lie C columns (weights.h), and as many behind
+ * each row of what they multiply.  Where the layer's adapted modules of such a product fit, those
+ * of the weight hold scale * B and those of x hold u = A x, so that the product makes
+ * W x + scale B (A x); elsewhere both are 0, and the same product makes W x.  Nothing is remembered
+ * of them: each product fills them before it runs. */
+
+/* A view of a norm's output. */
+struct ha_matrix ha_layer_normed(const struct ha_layer_context *context, const void *norm);
+/* A view of the attention's output. */
+struct ha_matrix ha_layer_attended(const struct ha_layer_context *context, const void *attention);
+
+/* Has the product of modules first..last such columns? */
+bool ha_layer_has_columns(const struct ha_layer_context *context, enum ha_module first,
+                          enum ha_module last);
+
+/* It has, and modules of it are adapted in this layer, which fit. */
+bool ha_layer_columns_fit(const struct ha_layer_context *context, enum ha_module first,
+                          enum ha_module last);
+
+/* The columns behind a view, as a view. */
+struct ha_matrix ha_layer_columns_of(const struct ha_layer_context *context,
+                                     const struct ha_matrix *matrix);
+
+/* The part of C columns (N, C), or of C rows of A (C, in), that a module has. */
+struct ha_matrix ha_layer_column_part(const struct ha_layer_context *context, enum ha_module first,
+                                      enum ha_module module, const struct ha_matrix *columns);
+struct ha_matrix ha_layer_row_part(const struct ha_layer_context *context, enum ha_module first,
+                                   enum ha_module module, const struct ha_matrix *a);
+
+/* For modules that fit: columns of the weight = scale * B; ret_a a view of A in lora_a. */
+int ha_layer_load_columns(const struct ha_layer_context *context, enum ha_module first,
+                          enum ha_module last, const struct ha_matrix *weight,
+                          struct ha_matrix *ret_a, struct ha_error *err);
+
+/* Fill the columns of both, and make the views as wide as them. */
+int ha_layer_widen(const struct ha_layer_context *context, enum ha_module first,
+                   enum ha_module last, struct ha_matrix *weight, struct ha_matrix *x,
+                   struct ha_error *err);
+
+/* Where an adapter has this module in the context's layer; NULL: not. */
+const struct ha_lora *ha_layer_lora_of(const struct ha_layer_context *context,
+                                       const struct ha_adapter *adapter, enum ha_module module);
 
 /* out (N, out) = beta * out + x W^T + bias, then += scale (x A^T) B^T, with x of the second
  * product under dropout.  beta is 0 or 1 (the

@@ -13,7 +13,8 @@
  *     ha_pass_backward     adapter gradients from one coefficient per row
  *
  * ha_pass_forward is the first four in one.  The adapter may be NULL: the base
- * model.  LoRA is applied un-merged as y = W x, then y += scale * B (A x), so that
+ * model.  LoRA is applied un-merged, as y = W x + scale * B (A x) in one product where the
+ * weights have room for it (weights.h), else as y = W x, then y += scale * B (A x).  Either way
  * an adapter with B = 0 gives bit for bit what NULL gives.
  *
  * The backward pass ends at the lowest adapted layer; only layers from
@@ -97,6 +98,7 @@ struct ha_pass_limits {
     bool statistics; /* entropy, mean logit, arg max of each row */
     bool logsumexps; /* with statistics: the two logsumexps too */
     bool round_logits_bf16;
+    int64_t lora_columns; /* of the model's weights (weights.h), for a plan; ha_pass_create knows */
 };
 
 /* The parts of the arena of a pass. */

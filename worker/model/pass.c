@@ -28,12 +28,12 @@ static void lay_out_kept(struct ha_pass *pass, struct ha_arena *arena, struct ha
                          bool backward)
 {
     const struct ha_model_config *config = pass->config;
-    int64_t t = pass->limits.max_tokens, q_width = config->n_heads * config->head_dim;
+    int64_t t = pass->limits.max_tokens;
     size_t act = ha_dtype_bytes(pass->act);
 
     kept->mid = backward ? ha_arena_take(arena, t, config->width, act) : NULL;
     ha_layer_take_qkv(arena, config, pass->act, t, &kept->q, &kept->k, &kept->v);
-    kept->attention = ha_arena_take(arena, t, q_width, act);
+    kept->attention = ha_arena_take(arena, t, pass->strides.attention, act);
     kept->logsumexp = ha_arena_take(arena, config->n_heads, t, sizeof(float));
     kept->rstd = ha_arena_take(arena, t, 1, sizeof(float));
     kept->post_rstd = ha_arena_take(arena, t, 1, sizeof(float));
@@ -42,7 +42,13 @@ static void lay_out_kept(struct ha_pass *pass, struct ha_arena *arena, struct ha
         config->qk_norm ? ha_arena_take(arena, t, config->n_kv_heads, sizeof(float)) : NULL;
     ha_layer_take_gate_up(arena, config, pass->act, t, &kept->gate, &kept->up);
     for (int module = 0; module < HA_MODULE_COUNT; module++)
-        kept->lora[module] = ha_arena_take(arena, t, pass->limits.max_rank, act);
+        kept->lora[module] = ha_weights_lora_fits(pass->limits.lora_columns, (enum ha_module)module,
+                                                  pass->limits.max_rank)
+                                 ? NULL
+                                 : ha_arena_take(arena, t, pass->limits.max_rank, act);
+    kept->lora_qkv = pass->limits.lora_columns > 0
+                         ? ha_arena_take(arena, t, pass->limits.lora_columns, act)
+                         : NULL;
 }
 
 static void lay_out_head(struct ha_pass *pass, struct ha_arena *arena, bool backward)
@@ -64,26 +70,29 @@ static void lay_out_head(struct ha_pass *pass, struct ha_arena *arena, bool back
 static void lay_out_backward(struct ha_pass *pass, struct ha_arena *arena)
 {
     const struct ha_model_config *config = pass->config;
-    int64_t t = pass->limits.max_tokens, q_width = config->n_heads * config->head_dim;
+    int64_t t = pass->limits.max_tokens;
     size_t act = ha_dtype_bytes(pass->act);
 
     pass->dx = ha_arena_take(arena, t, config->width, act);
-    pass->dnorm = ha_arena_take(arena, t, config->width, act);
+    pass->dnorm = ha_arena_take(arena, t, pass->strides.norm, act);
     ha_layer_take_qkv(arena, config, pass->act, t, &pass->dq, &pass->dk, &pass->dv);
-    pass->dattention = ha_arena_take(arena, t, q_width, act);
+    pass->dattention = ha_arena_take(arena, t, pass->strides.attention, act);
     pass->dlora = ha_arena_take(arena, t, pass->limits.max_rank, act);
 }
 
 static void lay_out_scratch(struct ha_pass *pass, struct ha_arena *arena)
 {
     const struct ha_model_config *config = pass->config;
-    int64_t t = pass->limits.max_tokens;
+    int64_t t = pass->limits.max_tokens, q_width = config->n_heads * config->head_dim;
+    int64_t widest = q_width > config->width ? q_width : config->width;
     size_t act = ha_dtype_bytes(pass->act);
 
     pass->ids = ha_arena_take(arena, t, 1, sizeof(int32_t));
     pass->positions = ha_arena_take(arena, t, 1, sizeof(int32_t));
     pass->targets = ha_arena_take(arena, pass->limits.max_rows, 1, sizeof(int32_t));
-    pass->norm = ha_arena_take(arena, t, config->width, act);
+    pass->norm = ha_arena_take(arena, t, pass->strides.norm, act);
+    if (pass->limits.lora_columns > 0)
+        pass->lora_a = ha_arena_take(arena, pass->limits.lora_columns, widest, act);
     if (pass->limits.dropout_width > 0) {
         pass->dropout.dropped = ha_arena_take(arena, t, pass->limits.dropout_width, act);
         pass->places = ha_arena_take(arena, t, 2, sizeof(uint32_t));
@@ -133,7 +142,8 @@ static int begin_pass(const struct ha_model_config *config, enum ha_dtype activa
         limits->max_rows > INT32_MAX || limits->max_rank < 0 ||
         limits->max_rank > HA_ADAPTER_MAX_RANK || limits->dropout_width < 0 ||
         limits->dropout_width > HA_DROPOUT_MAX_COLS || limits->lowest_layer < 0 || s < 0 ||
-        limits->recomputed_layers < 0 || limits->recomputed_layers > (s > 0 ? s - 1 : 0))
+        limits->recomputed_layers < 0 || limits->recomputed_layers > (s > 0 ? s - 1 : 0) ||
+        limits->lora_columns < 0 || limits->lora_columns > HA_ADAPTER_MAX_RANK)
         return ha_error_set(err, EINVAL, "the limits of a pass are out of range");
     pass = ha_calloc(1, sizeof(*pass));
     if (!pass)
@@ -142,6 +152,8 @@ static int begin_pass(const struct ha_model_config *config, enum ha_dtype activa
     pass->limits = *limits;
     pass->act = activation;
     pass->strides = ha_layer_strides_of(config, activation);
+    pass->strides.norm += limits->lora_columns;
+    pass->strides.attention += limits->lora_columns;
     pass->border = -1;
     pass->x = ha_calloc(s + 1, sizeof(void *));
     pass->kept = ha_calloc(kept_sets(pass), sizeof(*pass->kept));
@@ -224,9 +236,11 @@ int ha_pass_create(struct ha_model *model, const struct ha_pass_limits *limits,
     struct ha_arena arena = {0};
     struct ha_pass *pass;
     struct ha_pass_sizes sizes = {0};
-    int r = begin_pass(ha_model_config(model), ha_backend_activation_dtype(backend), limits, &pass,
-                       err);
+    struct ha_pass_limits own = *limits;
+    int r;
 
+    own.lora_columns = ha_model_weights(model)->lora_columns;
+    r = begin_pass(ha_model_config(model), ha_backend_activation_dtype(backend), &own, &pass, err);
     if (r < 0)
         return r;
     pass->model = model;
@@ -300,6 +314,9 @@ struct ha_layer_context ha_pass_context(const struct ha_pass *pass,
         .cos_sin = pass->cos_sin,
         .positions = pass->positions,
         .n_rows = pass->pack->n_tokens,
+        .lora_columns = pass->limits.lora_columns,
+        .lora_a = pass->lora_a,
+        .lora_qkv = ha_pass_kept(pass, layer)->lora_qkv,
     };
 
     memcpy(context.lora, ha_pass_kept(pass, layer)->lora, sizeof(context.lora));
@@ -319,7 +336,7 @@ struct ha_attention ha_pass_attention(const struct ha_pass *pass)
         .q_stride = pass->strides.q,
         .k_stride = pass->strides.kv,
         .v_stride = pass->strides.kv,
-        .out_stride = config->n_heads * config->head_dim,
+        .out_stride = pass->strides.attention,
         .segments = pass->pack->segments,
         .n_segments = pass->pack->n_segments,
     };

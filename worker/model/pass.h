@@ -26,12 +26,14 @@ struct ha_pass_kept {
     void *q, *k;                 /* act (T, heads * D), as all q, k, v with the pass's strides:
                                     before QK-norm where the model has it, else rotated */
     void *v;                     /* act (T, n_kv_heads * D) */
-    void *attention;             /* act (T, n_heads * D) */
+    void *attention;             /* act (T, n_heads * D), with the pass's stride */
     float *logsumexp;            /* (n_heads, T) */
     float *rstd, *post_rstd;     /* (T) */
     float *q_rstd, *k_rstd;      /* (T * heads), or NULL */
     void *gate, *up;             /* act (T, inner) */
-    void *lora[HA_MODULE_COUNT]; /* act (T, max rank): A x of each module */
+    void *lora[HA_MODULE_COUNT]; /* act (T, max rank): A x of each module, but of those that always
+                                    fit LoRA's columns */
+    void *lora_qkv; /* act (T, C): LoRA's columns of the norm's output; NULL if C = 0 */
 };
 
 struct ha_pass {
@@ -48,7 +50,8 @@ struct ha_pass {
     int32_t *targets;                /* device (N) */
     void **x;                        /* host (S + 1) of act (T, H) */
     struct ha_pass_kept *kept;       /* host (max(S - R, 1)) */
-    void *norm;                      /* act (T, H) */
+    void *norm;                      /* act (T, H), with the pass's stride */
+    void *lora_a;                    /* act (C, widest input of q, k, v, o); NULL if C = 0 */
     struct ha_layer_dropout dropout; /* of the pack in work; its memory NULL without */
     uint32_t *places;                /* device (T, 2): where each token's masks begin */
     void *inner;                     /* act (T, inner): silu(gate) * up, then its gradient */
@@ -62,9 +65,9 @@ struct ha_pass {
     int32_t *argmax;                    /* (N) */
 
     /* Backward only. */
-    void *dx, *dnorm;   /* act (T, H) */
+    void *dx, *dnorm;   /* act (T, H); dnorm with the norm's stride */
     void *dq, *dk, *dv; /* act (T, heads * D) */
-    void *dattention;   /* act (T, n_heads * D) */
+    void *dattention;   /* act (T, n_heads * D), with the attention's stride */
     void *dlora;        /* act (T, max rank) */
 
     struct ha_pass_rows host; /* (N) each; host memory */

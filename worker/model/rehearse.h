@@ -2,8 +2,9 @@
  *
  * A backend that chooses by the clock how to multiply (ha_backend_time_choices) makes its choices
  * here, before a run, which then finds them made: they depend on model and lengths, not on data, on
- * the cells of a job, or on how far a run got.  Products with A and B are left out: they are small,
- * and which there are is the cells' affair. */
+ * the cells of a job, or on how far a run got.  Among them are those with LoRA's columns, which
+ * have one shape for all ranks; other products with A and B are left out: they are small, and which
+ * there are is the cells' affair. */
 #ifndef HA_WORKER_MODEL_REHEARSE_H
 #define HA_WORKER_MODEL_REHEARSE_H
 

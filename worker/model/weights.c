@@ -49,6 +49,12 @@ int64_t ha_weights_lora_columns(bool copies_weights)
     return copies_weights ? HA_WEIGHTS_LORA_COLUMNS : 0;
 }
 
+bool ha_weights_lora_fits(int64_t columns, enum ha_module module, int64_t max_rank)
+{
+    return (module <= HA_MODULE_V && 3 * max_rank <= columns) ||
+           (module == HA_MODULE_O && max_rank <= columns);
+}
+
 int64_t ha_weights_lora_bytes(const struct ha_model_config *config, int64_t columns)
 {
     struct ha_adapter_geometry geometry;

@@ -38,6 +38,9 @@ enum { HA_WEIGHTS_LORA_COLUMNS = 64 };
 /* The number for a backend that copies weights, or not. */
 int64_t ha_weights_lora_columns(bool copies_weights);
 
+/* Do adapters of up to this rank fit the columns of the module's product, whatever they adapt? */
+bool ha_weights_lora_fits(int64_t columns, enum ha_module module, int64_t max_rank);
+
 /* Bytes that the columns of a model take. */
 int64_t ha_weights_lora_bytes(const struct ha_model_config *config, int64_t columns);
 

@@ -62,6 +62,7 @@ void set_up(struct fixture *fixture, int family)
     fixture->backend = open_backend(1 + family % 2);
     small_model_open(&fixture->small, fixture->backend, &config,
                      family == 2 ? HA_DTYPE_F32 : HA_DTYPE_BF16, 7);
+    small_model_join(&fixture->small, LORA_COLUMNS);
     fixture->train = random_pair_set(N_TRAIN, VOCAB, 31);
     fixture->eval = random_pair_set(N_EVAL, VOCAB, 32);
     ha_dpo_job_defaults(&fixture->job);

@@ -19,6 +19,9 @@ int remove_dir(void **state);
 /* Of the last two calls; good until the call after the next. */
 const char *path_of(const char *name, int64_t cell);
 
+/* Of a device's weights: enough for all but q, k, v of the two mids. */
+enum { LORA_COLUMNS = 8 };
+
 /* local, mid, global, full, layers with gaps, and mid once more: all settings differ. */
 struct plan {
     const char *name;

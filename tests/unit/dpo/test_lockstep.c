@@ -281,6 +281,8 @@ static struct ha_pair_set full_pair_set(int64_t n)
 /* FLOPs by arithmetic over one epoch: a cell's own, and the shared pass. */
 static void expect_flops(const struct fixture *fixture, int i, double *ret_own, double *ret_base)
 {
+    struct ha_dpo_lora_way way = {fixture->small.weights.lora_columns,
+                                  fixture->cells[i].dropout > 0};
     double own = 0, base = 0;
 
     for (int64_t p = 0; p < fixture->train.n_pairs; p++) {
@@ -290,7 +292,7 @@ static void expect_flops(const struct fixture *fixture, int i, double *ret_own, 
         struct ha_dpo_flops flops;
 
         ha_dpo_flops_of_pair(&fixture->small.config, ha_adapter_settings(fixture->cells[i].adapter),
-                             &lengths, true, 0, &flops);
+                             &lengths, true, 0, way, &flops);
         own += flops.forward - flops.below + flops.backward;
         base += flops.reference;
     }
@@ -311,6 +313,7 @@ static void work_is_the_formula(void **state)
     fixture.train = full_pair_set(8);
     fixture.job.eval = NULL;
     fixture.job.tokens_per_microbatch = 1;
+    fixture.dropout = 0.1; /* of all cells but the last */
     make_cells(&fixture);
     fixture.cells[2].loss.terms[0].kind = HA_DPO_SIGMOID; /* no pass of its own before the others */
     trainer = make_trainer(&fixture, 0, N_CELLS);

@@ -10,7 +10,7 @@
 #include "tests/unit/dpo/pair_sets.h"
 #include "worker/dpo/trainer.h"
 
-enum { N_TRAIN = 11, N_EVAL = 4, VOCAB = 53, RANK = 3, N_CELLS = 4 };
+enum { N_TRAIN = 11, N_EVAL = 4, VOCAB = 53, RANK = 3, N_CELLS = 4, LORA_COLUMNS = 3 * RANK };
 
 struct fixture {
     struct ha_backend *backend;
@@ -30,6 +30,7 @@ static void set_up(struct fixture *fixture, int64_t first_cell, int64_t n_cells)
 
     *fixture = (struct fixture){.backend = open_backend(2)};
     small_model_open(&fixture->small, fixture->backend, &config, HA_DTYPE_BF16, 7);
+    small_model_join(&fixture->small, LORA_COLUMNS);
     /* The plan of a device is of all that is there, its weights among it. */
     if (is_cpu(fixture->backend))
         fixture->before = ha_backend_allocated_bytes(fixture->backend);

@@ -89,7 +89,8 @@ static struct ha_dpo_flops flops_of(int model, const struct ha_adapter_settings 
     struct ha_dpo_lengths lengths = ha_dpo_hh_lengths(&configs[model]);
     struct ha_dpo_flops flops;
 
-    ha_dpo_flops_of_pair(&configs[model], adapter, &lengths, true, 0, &flops);
+    ha_dpo_flops_of_pair(&configs[model], adapter, &lengths, true, 0, (struct ha_dpo_lora_way){0},
+                         &flops);
     return flops;
 }
 
@@ -167,7 +168,8 @@ static void published_steps(void **state)
         struct ha_dpo_flops flops = flops_of(LLAMA_31, &adapter);
         double left[HA_DPO_SAVINGS];
 
-        ha_dpo_flops_by_saving(&configs[LLAMA_31], &adapter, &lengths, &kept, left);
+        ha_dpo_flops_by_saving(&configs[LLAMA_31], &adapter, &lengths, &kept,
+                               (struct ha_dpo_lora_way){0}, left);
         for (int k = 0; k < HA_DPO_SAVINGS; k++) {
             near(left[k] / 1e12, cells[i].want[k], 0.02);
             assert_true(k == 0 || left[k] <= left[k - 1]);
@@ -212,7 +214,7 @@ static void run_again_counts(void **state)
     for (int64_t again = 0; again <= 32; again += 8) {
         struct ha_dpo_kept kept = {again, 0};
 
-        ha_dpo_flops_by_saving(config, &full, &lengths, &kept, left);
+        ha_dpo_flops_by_saving(config, &full, &lengths, &kept, (struct ha_dpo_lora_way){0}, left);
         assert_true(left[HA_DPO_ACTIVATIONS] > before);
         before = left[HA_DPO_ACTIVATIONS];
     }
@@ -272,7 +274,7 @@ static void check_counts(struct ha_backend *backend, enum ha_model_family family
         struct ha_pass *pass = NULL;
 
         ha_dpo_flops_of_pair(&config, ha_adapter_settings(adapter), &lengths, shared,
-                             first + recomputed, &flops);
+                             first + recomputed, (struct ha_dpo_lora_way){0}, &flops);
         assert_ok(ha_pass_create(small.model, &limits, &pass, &err));
         assert_true(counted(&small, pass, pack, NULL, false, 0) == flops.reference);
         assert_true(counted(&small, pass, pack, adapter, false, 0) == flops.forward);

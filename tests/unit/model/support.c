@@ -231,9 +231,67 @@ void small_model_open_rounded(struct small_model *small, struct ha_backend *back
     assert_ok(ha_model_create(backend, config, &small->weights, &small->model, &err));
 }
 
+/* Matrices or vectors in one, each row with columns behind it; they become views of it. */
+static struct ha_matrix join_matrices(struct small_model *small, struct ha_matrix *parts, int n,
+                                      int64_t columns)
+{
+    struct ha_matrix joined = parts[0];
+    bool vector = joined.rows == 1;
+    size_t used = 0;
+
+    if (!joined.data)
+        return joined;
+    for (int i = 1; i < n; i++) {
+        joined.rows += vector ? 0 : parts[i].rows;
+        joined.cols += vector ? parts[i].cols : 0;
+    }
+    joined.stride = joined.cols + columns;
+    assert_ok(ha_backend_alloc(small->backend, (size_t)(joined.rows * joined.stride) * 2,
+                               &joined.data, &err));
+    small->joined[small->n_joined++] = joined.data;
+    for (int i = 0; i < n; i++) {
+        void *to = (char *)joined.data + used;
+
+        assert_ok(ha_backend_copy_rows(small->backend, to, (size_t)joined.stride * 2, parts[i].data,
+                                       (size_t)parts[i].cols * 2, (size_t)parts[i].cols * 2,
+                                       parts[i].rows, &err));
+        for (int64_t k = 0; k < small->n_imported; k++)
+            if (small->imported[k] == parts[i].data) {
+                ha_backend_release_host(small->backend, small->imported[k]);
+                small->imported[k] = NULL;
+            }
+        parts[i].data = to;
+        parts[i].stride = vector ? parts[i].cols : joined.stride;
+        used += (size_t)(parts[i].rows * parts[i].stride) * 2;
+    }
+    return joined;
+}
+
+void small_model_join(struct small_model *small, int64_t lora_columns)
+{
+    enum { OF_LAYER = 4 };
+
+    if (!ha_backend_copies_weights(small->backend))
+        return;
+    small->joined = ha_calloc(small->config.n_layers * OF_LAYER, sizeof(*small->joined));
+    assert_non_null(small->joined);
+    for (int64_t i = 0; i < small->config.n_layers; i++) {
+        struct ha_layer_weights *layer = &small->weights.layers[i];
+
+        layer->qkv = join_matrices(small, &layer->linear[HA_MODULE_Q], 3, lora_columns);
+        layer->qkv_bias = join_matrices(small, &layer->bias[HA_MODULE_Q], 3, 0);
+        (void)join_matrices(small, &layer->linear[HA_MODULE_O], 1, lora_columns);
+        layer->gate_up = join_matrices(small, &layer->linear[HA_MODULE_GATE], 2, 0);
+    }
+    small->weights.lora_columns = lora_columns;
+}
+
 void small_model_close(struct small_model *small)
 {
     ha_model_destroy(small->model);
+    for (int64_t i = 0; i < small->n_joined; i++)
+        ha_backend_free(small->backend, small->joined[i]);
+    free(small->joined);
     for (int64_t i = 0; i < small->n_imported; i++)
         ha_backend_release_host(small->backend, small->imported[i]);
     free(small->imported);

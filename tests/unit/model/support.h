@@ -50,6 +50,8 @@ struct small_model {
     void *memory;          /* the weights on the host */
     const void **imported; /* and as the backend reads them */
     int64_t n_imported;
+    void **joined; /* of small_model_join */
+    int64_t n_joined;
 };
 
 /* 4 layers, width 24, grouped heads, QK-norm or biases as the family has them. */
@@ -63,6 +65,10 @@ void small_model_open_rounded(struct small_model *small, struct ha_backend *back
                               const struct ha_model_config *config, enum ha_dtype dtype,
                               enum ha_dtype precision, uint64_t seed);
 void small_model_close(struct small_model *small);
+
+/* Lay the weights out as ha_weight_files_open does where a backend copies them: q, k, v in one
+ * matrix and gate and up in another, with so many columns for LoRA.  Nothing on the CPU. */
+void small_model_join(struct small_model *small, int64_t lora_columns);
 
 /* An adapter over layers first..last with random A and B (b_scale 0: B = 0). */
 struct ha_adapter *random_adapter(struct ha_backend *backend, const struct ha_model_config *config,

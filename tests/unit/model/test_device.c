@@ -1,6 +1,6 @@
 /* The engine on a device whose memory is not the host's, against the CPU with the same bf16
- * weights; and joined weights against weights one by one.  Only where HA_KERNEL_TEST_BACKEND names
- * a device.
+ * weights; and joined weights, with LoRA's columns and without, against weights one by one.  Only
+ * where HA_KERNEL_TEST_BACKEND names a device.
  *
  * Limits.  The device rounds every activation to bf16, the CPU none: each rounding is off by up to
  * 2^-9 of a value, 2^-9 / sqrt(3) in the mean, and about 12 of them in each of 4 layers add up like
@@ -24,12 +24,17 @@
 
 enum { N_PAIRS = 6, VOCAB = 53, RANK = 3, N_SHAPES = 4, N_STEPS = 3 };
 
+/* Of each shape: none, too few for q, k, v, enough, enough with dropout. */
+static const int64_t lora_columns[N_SHAPES] = {0, 8, 16, 16};
+static const double dropout_of[N_SHAPES] = {0, 0.3, 0, 0.3};
+
 /* One set of weights, pairs and an adapter on one backend. */
 struct side {
     struct ha_backend *backend;
     struct small_model small;
     struct ha_adapter *adapter;
     float *logp, *gradient, *logits;
+    double dropout;
 };
 
 static struct ha_model_config config_of(int shape)
@@ -49,68 +54,6 @@ static struct ha_model_config config_of(int shape)
     return config;
 }
 
-/* ---- joined weights ---- */
-
-static char *join(struct ha_backend *backend, const struct ha_matrix *parts, int n,
-                  struct ha_matrix *ret_joined)
-{
-    struct ha_matrix joined = parts[0];
-    void *memory = NULL;
-    size_t used = 0;
-
-    for (int i = 1; i < n; i++) {
-        if (parts[0].rows == 1)
-            joined.cols = joined.stride = joined.cols + parts[i].cols;
-        else
-            joined.rows += parts[i].rows;
-    }
-    assert_ok(ha_backend_alloc(backend, (size_t)(joined.rows * joined.cols) * 2, &memory, &err));
-    for (int i = 0; i < n; i++) {
-        size_t bytes = (size_t)(parts[i].rows * parts[i].cols) * 2;
-
-        assert_ok(ha_backend_copy(backend, (char *)memory + used, parts[i].data, bytes, &err));
-        used += bytes;
-    }
-    joined.data = memory;
-    *ret_joined = joined;
-    return memory;
-}
-
-/* The layers of a model with joined weights; memory of 3 blocks a layer. */
-static struct ha_layer_weights *join_layers(struct side *side, void **memory)
-{
-    int64_t n_layers = side->small.config.n_layers;
-    struct ha_layer_weights *layers = ha_calloc(n_layers, sizeof(*layers));
-
-    assert_non_null(layers);
-    for (int64_t i = 0; i < n_layers; i++) {
-        struct ha_layer_weights *layer = &layers[i];
-        char *at;
-
-        *layer = side->small.weights.layers[i];
-        at = memory[3 * i] = join(side->backend, &layer->linear[HA_MODULE_Q], 3, &layer->qkv);
-        for (int module = HA_MODULE_Q; module <= HA_MODULE_V; module++) {
-            layer->linear[module].data = at;
-            at += layer->linear[module].rows * layer->linear[module].cols * 2;
-        }
-        at = memory[3 * i + 1] =
-            join(side->backend, &layer->linear[HA_MODULE_GATE], 2, &layer->gate_up);
-        for (int module = HA_MODULE_GATE; module <= HA_MODULE_UP; module++) {
-            layer->linear[module].data = at;
-            at += layer->linear[module].rows * layer->linear[module].cols * 2;
-        }
-        if (!layer->bias[HA_MODULE_Q].data)
-            continue;
-        at = memory[3 * i + 2] =
-            join(side->backend, &layer->bias[HA_MODULE_Q], 3, &layer->qkv_bias);
-        for (int module = HA_MODULE_Q; module <= HA_MODULE_V; module++) {
-            layer->bias[module].data = at;
-            at += layer->bias[module].cols * 2;
-        }
-    }
-    return layers;
-}
-
 /* ---- what a model gives ---- */
 
 static float *coefficients(int64_t n)
@@ -124,14 +67,17 @@ static float *coefficients(int64_t n)
     return values;
 }
 
-static int64_t take_gradient(struct side *side, struct ha_model *model, const struct ha_pack *pack,
-                             int64_t recomputed)
+static int64_t take_gradient(struct side *side, const struct ha_pack *pack, int64_t recomputed)
 {
+    static const int64_t numbers[N_PAIRS] = {3, 1, 4, 15, 9, 2};
+    struct ha_pass_dropout dropout = {.p = side->dropout, .seed = 77, .epoch = 2, .pairs = numbers};
+
     struct ha_pass_limits limits = {.max_tokens = pack->n_tokens + 1,
                                     .max_rows = pack->n_rows,
                                     .max_rank = RANK,
                                     .lowest_layer = 0,
                                     .recomputed_layers = recomputed,
+                                    .dropout_width = 128,
                                     .statistics = true};
     size_t bytes = (size_t)ha_adapter_n_params(side->adapter) * sizeof(float);
     float *coefficient = coefficients(pack->n_rows);
@@ -139,9 +85,13 @@ static int64_t take_gradient(struct side *side, struct ha_model *model, const st
     struct ha_pass_rows rows;
     void *device = NULL;
 
-    assert_ok(ha_pass_create(model, &limits, &pass, &err));
+    assert_ok(ha_pass_create(side->small.model, &limits, &pass, &err));
     assert_ok(ha_backend_alloc(side->backend, bytes, &device, &err));
-    assert_ok(ha_pass_forward(pass, pack, side->adapter, true, &rows, &err));
+    assert_ok(ha_pass_begin(pass, pack, &err));
+    assert_ok(ha_pass_set_dropout(pass, &dropout, &err));
+    assert_ok(ha_pass_embed(pass, &err));
+    assert_ok(ha_pass_layers(pass, side->adapter, 0, side->small.config.n_layers, &err));
+    assert_ok(ha_pass_head(pass, true, &rows, &err));
     side->logp = ha_calloc(rows.n_rows, sizeof(float));
     assert_non_null(side->logp);
     memcpy(side->logp, rows.logp, (size_t)rows.n_rows * sizeof(float));
@@ -154,8 +104,10 @@ static int64_t take_gradient(struct side *side, struct ha_model *model, const st
 }
 
 /* Logits of two prompts and of N_STEPS tokens behind each, which are the prompt's over again. */
-static void take_logits(struct side *side, struct ha_model *model, const struct ha_pack_pair *pairs)
+static void take_logits(struct side *side, const struct ha_pack_pair *pairs)
 {
+    struct ha_model *model = side->small.model;
+
     struct ha_decoder_limits limits = {2, 60, RANK};
     struct ha_decoder_sequence call[2];
     struct ha_decoder *decoder = NULL;
@@ -192,11 +144,11 @@ static void take_logits(struct side *side, struct ha_model *model, const struct 
     side->logits = logits;
 }
 
-static int64_t take_all(struct side *side, struct ha_model *model, const struct ha_pack *pack,
+static int64_t take_all(struct side *side, const struct ha_pack *pack,
                         const struct ha_pack_pair *pairs, int64_t recomputed)
 {
-    take_logits(side, model, pairs);
-    return take_gradient(side, model, pack, recomputed);
+    take_logits(side, pairs);
+    return take_gradient(side, pack, recomputed);
 }
 
 static void forget(struct side *side)
@@ -210,7 +162,7 @@ static void open_side(struct side *side, struct ha_backend *backend, int shape)
 {
     struct ha_model_config config = config_of(shape);
 
-    *side = (struct side){.backend = backend};
+    *side = (struct side){.backend = backend, .dropout = dropout_of[shape]};
     small_model_open(&side->small, backend, &config, HA_DTYPE_BF16, 7);
     side->adapter = random_adapter(backend, &config, 0, 3, ALL_MODULES, RANK, 0.2f, 21);
 }
@@ -251,16 +203,43 @@ static void compare_sides(const struct side *got, const struct side *want, int64
     }
 }
 
+/* An adapter with B = 0 gives the bits of none, after one that has left its columns everywhere. */
+static void zero_b_is_none(struct side *side, const struct ha_pack *pack)
+{
+    struct ha_pass_limits limits = {.max_tokens = pack->n_tokens,
+                                    .max_rows = pack->n_rows,
+                                    .max_rank = RANK,
+                                    .lowest_layer = side->small.config.n_layers};
+    struct ha_adapter *zero =
+        random_adapter(side->backend, &side->small.config, 0, 2, ALL_MODULES, RANK, 0, 22);
+    const struct ha_adapter *adapters[] = {side->adapter, NULL, zero};
+    size_t bytes = (size_t)pack->n_rows * sizeof(float);
+    float *logp[3];
+    struct ha_pass *pass = NULL;
+    struct ha_pass_rows rows;
+
+    assert_ok(ha_pass_create(side->small.model, &limits, &pass, &err));
+    for (int i = 0; i < 3; i++) {
+        assert_ok(ha_pass_forward(pass, pack, adapters[i], false, &rows, &err));
+        logp[i] = ha_calloc(1, bytes);
+        assert_non_null(logp[i]);
+        memcpy(logp[i], rows.logp, bytes);
+    }
+    assert_memory_not_equal(logp[0], logp[1], bytes);
+    assert_memory_equal(logp[1], logp[2], bytes);
+    for (int i = 0; i < 3; i++)
+        free(logp[i]);
+    ha_pass_destroy(pass);
+    ha_adapter_destroy(zero);
+}
+
 static void agrees(void **state)
 {
     int shape = *(const int *)*state;
     struct ha_backend *backend = open_backend(1);
-    struct side cpu, device, joined;
+    struct side cpu, device, apart;
     struct ha_pack_pair *pairs;
     struct ha_pack *pack = NULL;
-    struct ha_weights weights;
-    struct ha_model *model = NULL;
-    void *memory[3 * 4] = {NULL};
     int32_t *ids;
     int64_t n_rows;
 
@@ -272,26 +251,22 @@ static void agrees(void **state)
     assert_ok(ha_pack_create_pairs(pairs, NULL, N_PAIRS, true, &pack, &err));
     open_side(&cpu, open_cpu(1), shape);
     open_side(&device, backend, shape);
-    n_rows = take_all(&cpu, cpu.small.model, pack, pairs, 0);
-    (void)take_all(&device, device.small.model, pack, pairs, 0);
+    n_rows = take_all(&cpu, pack, pairs, 0);
+    (void)take_all(&device, pack, pairs, 0);
     compare_sides(&device, &cpu, n_rows);
 
-    joined = device;
-    weights = device.small.weights;
-    weights.layers = join_layers(&device, memory);
-    assert_ok(ha_model_create(backend, &device.small.config, &weights, &model, &err));
-    (void)take_all(&joined, model, pack, pairs, 2);
-    compare_sides(&joined, &cpu, n_rows);
+    apart = device; /* its results */
+    small_model_join(&device.small, lora_columns[shape]);
+    (void)take_all(&device, pack, pairs, 2);
+    compare_sides(&device, &cpu, n_rows);
     /* Forward a product of joined weights is the products of its parts, to the bit where an
-     * element's bits do not hang on the matrix around it; backward it rounds less often. */
-    compare_sides(&joined, &device, n_rows);
+     * element's bits do not hang on the matrix around it; backward it rounds less often, with
+     * LoRA's columns forward too. */
+    compare_sides(&device, &apart, n_rows);
+    zero_b_is_none(&device, pack);
 
-    ha_model_destroy(model);
-    for (int i = 0; i < 3 * 4; i++)
-        ha_backend_free(backend, memory[i]);
-    free(weights.layers);
-    forget(&joined);
     forget(&device);
+    forget(&apart);
     forget(&cpu);
     close_side(&device);
     close_side(&cpu);
