@@ -221,5 +221,5 @@ grep -q '37 MiB may be used (.*HA_GPU_MEMORY_LIMIT' none.log
 equal "by its name" $? 0
 ha-attempt plan --model "$MODEL" --json >plan.json
 equal "and planned for" \
-    "$(python3 -c 'import json; print(json.load(open("plan.json"))["gpu"]["memory_limit_bytes"])')" $((36 << 20))
+    "$(python3 -c 'import json; print(json.load(open("plan.json"))["gpu"]["memory_limit_bytes"])')" $((37 << 20))
 unset HA_GPU_MEMORY_LIMIT
