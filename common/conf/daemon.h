@@ -52,6 +52,7 @@ struct ha_worker_config {
     char *cgroup;         /* "auto" | "off" | a folder */
     char *attempt_memory; /* of each process of an attempt; NULL: no limit */
     int64_t stop_grace_s; /* between SIGTERM and SIGKILL of an attempt */
+    int64_t keep_model_s; /* that its process waits for the next job of its model; 0: it does not */
     int64_t stall_load_s, stall_step_s, stall_generate_s;
     char *log_size; /* of one file of an attempt's log */
     int64_t log_files;

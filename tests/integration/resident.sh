@@ -134,3 +134,63 @@ kill -TERM $pid
 wait $pid
 equal "SIGTERM ends one that waits" $? 0
 exec 9>&-
+
+# ---- a worker and its processes ----
+start_evaluator
+start_coordinator
+start_judge judge
+start_worker worker
+WORKER=$HA_PID
+
+grid() { # file, name, what else of it
+    MODELS=$3 STRATEGIES=$4 TRAIN=24 EVAL=4 TOKENS=8 write_grid "$1"
+    sed -i "s/name = \"grid\"/name = \"$2\"/" "$1"
+    printf '[schedule]\nfuse = "never"\n' >>"$1"
+}
+
+process() { # of the worker, now
+    ps -o pid= --ppid "$WORKER" | tr -d ' '
+}
+
+begun() { # jobs, by processes that had their model
+    echo "$(grep -c ' begins$' worker.log) $(grep -c 'goes on with a process' worker.log)"
+}
+
+grid one.toml one qwen2.5-demo '"base", "mid"'
+hactl_here submit one.toml >submit.log 2>&1
+check "a sweep of one model" hactl_here wait one --timeout 60
+equal "its three jobs were done by one process" "$(begun)" "3 2"
+PROCESS=$(process)
+check "which waits" test -n "$PROCESS"
+
+kill -KILL $PROCESS
+check "killed while it waits, it is gone" until_true 10 eval '[ -z "$(process)" ]'
+grid two.toml two qwen2.5-demo '"local"'
+hactl_here submit two.toml >submit.log 2>&1
+check "another process does the next jobs" hactl_here wait two --timeout 60
+equal "the first of them by itself" "$(begun)" "5 3"
+PROCESS=$(process)
+
+grid three.toml three llama-2-demo '"base"'
+hactl_here submit three.toml >submit.log 2>&1
+check "a job of another model" hactl_here wait three --timeout 60
+kill -0 "$PROCESS" 2>/dev/null
+equal "ends the process that waits" $? 1
+equal "and has one of its own" "$(begun)" "6 3"
+
+# While it trains, in a job that it took over.
+grid four.toml four llama-2-demo '"mid"'
+sed -i 's/train_samples = .*/train_samples = 48/' four.toml
+PROCESS=$(process)
+hactl_here submit four.toml >submit.log 2>&1
+until_true 30 eval '[ "$(begun)" = "7 4" ]'
+check "at work" until_true 30 eval 'find worker -name attempt.log -exec cat {} + | grep -q "layers run again"'
+kill -KILL "$PROCESS"
+check "killed at work, its job is done all the same" hactl_here wait four --timeout 90
+equal "by another process" "$(grep -c 'killed by signal 9' worker.log)" 1
+kill -TERM "$WORKER"
+wait "$WORKER"
+equal "the worker leaves" $? 0
+equal "and takes the process along" "$(pgrep -f "ha-attempt job --dir $HA_TMP" | wc -l)" 0
+stop_coordinator
+check_complete 5 4

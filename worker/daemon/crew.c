@@ -231,6 +231,19 @@ static void on_ended(void *context, int status)
     abort_rest(crew);
 }
 
+static void on_waits(void *context)
+{
+    struct member *member = context;
+    struct crew *crew = member->crew;
+    struct runner *runner = member->runner;
+
+    member->runner = NULL;
+    member->status = 0;
+    crew->n_ended++;
+    crew->options.keep(crew->options.runner.context, runner);
+    end_crew(crew); /* the crew may be gone */
+}
+
 /* ---- the whole
  * ---------------------------------------------------------------------------------- */
 
@@ -269,10 +282,14 @@ static int start_member(struct crew *crew, int rank, struct ha_error *err)
     options.line = on_line;
     options.broken = on_broken;
     options.ended = on_ended;
+    options.waits = on_waits;
     options.context = member;
     options.rank = rank;
     options.ranks = crew->options.ranks;
-    return runner_create(&options, &member->runner, err);
+    if (!crew->options.resumed)
+        return runner_create(&options, &member->runner, err);
+    member->runner = crew->options.resumed;
+    return runner_resume(member->runner, &options, err);
 }
 
 int crew_create(const struct crew_options *options, struct crew **ret_crew, struct ha_error *err)
@@ -280,8 +297,10 @@ int crew_create(const struct crew_options *options, struct crew **ret_crew, stru
     struct crew *crew = ha_calloc(1, sizeof(*crew));
     int r;
 
-    if (!crew)
+    if (!crew) {
+        runner_destroy(options->resumed);
         return ha_error_set(err, ENOMEM, "out of memory");
+    }
     crew->options = *options;
     crew->failed = -1;
     crew->members = ha_calloc(options->ranks, sizeof(*crew->members));
@@ -293,6 +312,8 @@ int crew_create(const struct crew_options *options, struct crew **ret_crew, stru
     for (int i = 0; r == 0 && i < options->ranks; i++)
         r = start_member(crew, i, err);
     if (r < 0) {
+        if (options->resumed && !(crew->members && crew->members[0].runner))
+            runner_destroy(options->resumed);
         crew_destroy(crew);
         return r;
     }

@@ -20,8 +20,14 @@ struct crew;
 struct crew_options {
     struct runner_options runner; /* lines are those of rank 0, an error that of the whole */
     int ranks;                    /* 1: no gang */
-    int64_t prepare_ms;           /* until all must be ready */
-    int64_t abort_ms;             /* between SIGUSR1 and SIGKILL */
+    /* Alone: a process that waits, to do this job too; taken over, also where that fails.  NULL:
+     * a new one. */
+    struct runner *resumed;
+    /* Alone, and it serves: its job is done; the process is the owner's from now on.  Followed by
+     * runner.ended with status 0.  runner.waits is not called. */
+    void (*keep)(void *context, struct runner *runner);
+    int64_t prepare_ms; /* until all must be ready */
+    int64_t abort_ms;   /* between SIGUSR1 and SIGKILL */
 };
 
 /* As runner_create, runner_destroy, runner_stop and runner_check. */

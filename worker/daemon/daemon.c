@@ -29,6 +29,7 @@
 #include "worker/daemon/model_thread.h"
 #include "worker/daemon/places.h"
 #include "worker/daemon/recover.h"
+#include "worker/daemon/residents.h"
 #include "worker/daemon/session.h"
 #include "worker/daemon/transfer.h"
 #include "worker/daemon/work.h"
@@ -65,6 +66,7 @@ struct daemon {
     struct model_threads *models;
     struct places *places;
     struct groups *groups; /* NULL: none */
+    struct residents *residents;
     struct session *session;
     struct ha_loop_timer *session_timer, *drain_timer;
     struct ha_loop_fd *watch;
@@ -318,6 +320,7 @@ static struct work_options work_options(struct daemon *daemon)
                                  .gang_wait_ms = config->stall_step_s * 1000 / 2,
                                  .devices = places_devices(daemon->places),
                                  .groups = daemon->groups,
+                                 .residents = daemon->residents,
                                  .mark = places_mark(daemon->places),
                                  .fetch = on_fetch,
                                  .find_model = on_find_model,
@@ -540,14 +543,24 @@ static void on_child(void *context, int number)
     (void)number;
     for (const struct entry *entry = daemon->works; entry; entry = entry->next)
         work_check_child(entry->work);
+    residents_check(daemon->residents);
+}
+
+static void on_room(void *context)
+{
+    struct daemon *daemon = context;
+
+    for (const struct entry *entry = daemon->works; entry; entry = entry->next)
+        work_room_changed(entry->work);
 }
 
 static void on_devices(void *context)
 {
     struct daemon *daemon = context;
 
-    for (const struct entry *entry = daemon->works; entry; entry = entry->next)
-        work_devices_changed(entry->work);
+    if (daemon->residents)
+        residents_look(daemon->residents);
+    on_room(daemon);
 }
 
 static void on_drain_timer(void *context)
@@ -569,6 +582,7 @@ static void on_leave(void *context, int number)
     }
     ha_log_info("leaving: attempts are stopped with a checkpoint");
     daemon->draining = true;
+    residents_end(daemon->residents);
     ha_loop_timer_set_after(daemon->drain_timer,
                             daemon->options.config->stop_grace_s * 1000 + DRAIN_MS);
     session_drain(daemon->session, now_ms(daemon));
@@ -686,6 +700,22 @@ static int open_loop(struct daemon *daemon, struct ha_error *err)
     return r;
 }
 
+/* Attempts share a memory where no GPU is given to each. */
+static int open_residents(struct daemon *daemon, struct ha_error *err)
+{
+    const struct ha_worker_config *config = daemon->options.config;
+    struct ha_devices *devices = places_devices(daemon->places);
+    const struct residents_options options = {.loop = daemon->loop,
+                                              .rules = {.slots = config->slots,
+                                                        .keep_ms = config->keep_model_s * 1000,
+                                                        .shared = devices == NULL},
+                                              .devices = devices,
+                                              .changed = on_room,
+                                              .context = daemon};
+
+    return residents_create(&options, &daemon->residents, err);
+}
+
 static int recover(struct daemon *daemon, struct ha_error *err)
 {
     const struct work_options options = work_options(daemon);
@@ -717,6 +747,8 @@ int daemon_create(const struct daemon_options *options, struct daemon **ret_daem
         r = open_loop(daemon, err);
     if (r == 0)
         r = places_create(daemon->loop, config, options, on_devices, daemon, &daemon->places, err);
+    if (r == 0)
+        r = open_residents(daemon, err);
     if (r == 0)
         r = open_network(daemon, err);
     if (r == 0)
@@ -754,6 +786,7 @@ void daemon_destroy(struct daemon *daemon)
         daemon->errands = next;
     }
     model_threads_destroy(daemon->models);
+    residents_destroy(daemon->residents);
     places_destroy(daemon->places);
     transfer_destroy(daemon->transfer);
     session_destroy(daemon->session);

@@ -584,6 +584,28 @@ void ha_devices_release(struct ha_devices *devices, uint64_t claim, uint64_t job
     pthread_mutex_unlock(&devices->reader->lock);
 }
 
+void ha_devices_pass(struct ha_devices *devices, uint64_t claim, uint64_t job, int64_t now_ms)
+{
+    for (int64_t i = 0; i < devices->n; i++) {
+        if (claim == 0 || devices->claims[i] != claim)
+            continue;
+        ha_device_end(&devices->items[i], job, true, false, now_ms);
+        ha_device_begin(&devices->items[i]);
+    }
+}
+
+bool ha_devices_are_well(const struct ha_devices *devices, uint64_t claim)
+{
+    for (int64_t i = 0; i < devices->n; i++) {
+        const struct ha_device *device = &devices->items[i];
+
+        if (claim != 0 && devices->claims[i] == claim &&
+            (device->suspected || device->reading.trouble[0]))
+            return false;
+    }
+    return true;
+}
+
 bool ha_devices_condemn(struct ha_devices *devices, const char *uuid, const char *why)
 {
     for (int64_t i = 0; i < devices->n; i++) {

@@ -68,6 +68,12 @@ int ha_devices_take(struct ha_devices *devices, int64_t n, int64_t now_ms, uint6
 void ha_devices_release(struct ha_devices *devices, uint64_t claim, uint64_t job, bool spoke,
                         bool failed, int64_t now_ms);
 
+/* An attempt came to a good end, and its process keeps the devices for the next one. */
+void ha_devices_pass(struct ha_devices *devices, uint64_t claim, uint64_t job, int64_t now_ms);
+
+/* True while nothing speaks against the devices of an attempt. */
+bool ha_devices_are_well(const struct ha_devices *devices, uint64_t claim);
+
 /* A check before an attempt found that this one does not compute (ha_device_condemn).  False: as
  * many as may be are set aside already. */
 bool ha_devices_condemn(struct ha_devices *devices, const char *uuid, const char *why);

@@ -41,6 +41,7 @@ struct runner {
     struct group *group;      /* NULL: none */
     int64_t machine_kills;    /* for memory, before it began; -1: not known */
     bool stopping, broken, killed;
+    bool waiting, told; /* it said that it waits; and its owner knows */
     char piece[READ_BYTES];
 };
 
@@ -84,7 +85,8 @@ static void break_contract(struct runner *runner, const char *reason)
     if (runner->broken)
         return;
     runner->broken = true;
-    runner->options.broken(runner->options.context, reason);
+    if (runner->options.broken)
+        runner->options.broken(runner->options.context, reason);
     runner_stop(runner);
 }
 
@@ -99,7 +101,12 @@ static void take_line(struct runner *runner, const char *bytes, size_t size)
         break_contract(runner, ha_error_text(&err));
         return;
     }
-    runner->options.line(runner->options.context, &line);
+    if (runner->waiting)
+        break_contract(runner, "the attempt sent a line between two jobs");
+    else if (line.kind == CONTRACT_WAITS && runner->options.serves)
+        runner->waiting = true; /* told when what was read is gone through */
+    else
+        runner->options.line(runner->options.context, &line);
     contract_line_clear(&line);
 }
 
@@ -146,18 +153,6 @@ static enum pipe_state read_pipe(struct runner *runner)
     return PIPE_MORE;
 }
 
-static void on_pipe(void *context, int fd, unsigned events)
-{
-    struct runner *runner = context;
-
-    (void)fd;
-    (void)events;
-    if (read_pipe(runner) == PIPE_ENDED) {
-        ha_loop_fd_end(runner->watch);
-        runner->watch = NULL;
-    }
-}
-
 /* What it prints, standard error too. */
 static enum pipe_state read_output(struct runner *runner)
 {
@@ -170,7 +165,8 @@ static enum pipe_state read_output(struct runner *runner)
             return errno == EAGAIN ? PIPE_EMPTY : PIPE_ENDED;
         if (n == 0)
             return PIPE_ENDED;
-        log_file_write(runner->log, runner->piece, (size_t)n);
+        if (runner->log)
+            log_file_write(runner->log, runner->piece, (size_t)n);
     }
     return PIPE_MORE;
 }
@@ -215,7 +211,8 @@ static void say_starved(struct runner *runner, int status)
 {
     struct contract_line line = {.kind = CONTRACT_ERROR};
 
-    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL || runner->killed)
+    if (!runner->options.line || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL ||
+        runner->killed)
         return;
     if (group_starved(runner->group))
         line.text = CONTRACT_STARVED;
@@ -225,6 +222,33 @@ static void say_starved(struct runner *runner, int status)
     else
         return;
     runner->options.line(runner->options.context, &line);
+}
+
+/* All that it printed for its job is in the pipe. */
+static void tell_waits(struct runner *runner)
+{
+    enum pipe_state state = PIPE_MORE;
+
+    runner->told = true;
+    while (runner->log_watch && state == PIPE_MORE)
+        state = read_output(runner);
+    log_file_close(runner->log);
+    runner->log = NULL;
+    runner->options.waits(runner->options.context);
+}
+
+static void on_pipe(void *context, int fd, unsigned events)
+{
+    struct runner *runner = context;
+
+    (void)fd;
+    (void)events;
+    if (read_pipe(runner) == PIPE_ENDED) {
+        ha_loop_fd_end(runner->watch);
+        runner->watch = NULL;
+    }
+    if (runner->waiting && !runner->told && !runner->broken)
+        tell_waits(runner);
 }
 
 void runner_check(struct runner *runner)
@@ -238,6 +262,9 @@ void runner_check(struct runner *runner)
     while (runner->watch && read_pipe(runner) == PIPE_MORE)
         ;
     end_log(runner);
+    /* What it had to do was done, whatever became of it then. */
+    if (runner->waiting && !runner->told && !runner->broken)
+        status = 0;
     say_starved(runner, status);
     runner->options.ended(runner->options.context, status);
 }
@@ -277,18 +304,31 @@ static int spawn(struct runner *runner, struct ha_spawn_options *options, struct
     return ha_child_spawn(options, &runner->child, err);
 }
 
+static int open_log(struct runner *runner, struct ha_error *err)
+{
+    char *log = log_path(runner);
+    int r = log ? log_file_open(log, runner->options.log_bytes, runner->options.log_files,
+                                &runner->log, err)
+                : ha_error_set(err, ENOMEM, "out of memory");
+
+    free(log);
+    return r;
+}
+
 static int start(struct runner *runner, struct ha_error *err)
 {
-    bool gang = runner->options.ranks > 1;
-    char rank[16], *log = log_path(runner);
+    bool gang = runner->options.ranks > 1, serves = runner->options.serves;
+    char rank[16];
     const char *arguments[] = {"ha-attempt",
                                "job",
                                "--dir",
                                runner->options.folder,
                                "--contract-fd",
                                contract_fd_text,
-                               gang ? "--rank" : NULL,
-                               rank,
+                               gang     ? "--rank"
+                               : serves ? "--serve"
+                                        : NULL,
+                               gang ? rank : NULL,
                                NULL};
     struct ha_spawn_options options = {.program = runner->options.program,
                                        .arguments = arguments,
@@ -297,16 +337,13 @@ static int start(struct runner *runner, struct ha_error *err)
                                        .output_pipe = true,
                                        .error_to_pipe = true,
                                        .contract_pipe = true,
-                                       .input_pipe = gang,
+                                       .input_pipe = gang || serves,
                                        .own_group = true,
                                        .death_signal = SIGKILL};
     int r;
 
     (void)snprintf(rank, sizeof(rank), "%d", runner->options.rank);
-    r = log ? log_file_open(log, runner->options.log_bytes, runner->options.log_files, &runner->log,
-                            err)
-            : ha_error_set(err, ENOMEM, "out of memory");
-    free(log);
+    r = open_log(runner, err);
     if (r == 0)
         r = spawn(runner, &options, err);
     if (r == 0)
@@ -340,6 +377,43 @@ int runner_create(const struct runner_options *options, struct runner **ret_runn
     runner->options.environment = NULL;
     *ret_runner = runner;
     return 0;
+}
+
+/* ---- between two jobs
+ * ---------------------------------------------------------------------------- */
+
+void runner_rest(struct runner *runner, void (*ended)(void *context, int status), void *context)
+{
+    runner->options.line = NULL; /* a line now breaks the contract */
+    runner->options.broken = NULL;
+    runner->options.waits = NULL;
+    runner->options.ended = ended;
+    runner->options.context = context;
+}
+
+int runner_resume(struct runner *runner, const struct runner_options *options, struct ha_error *err)
+{
+    int r;
+
+    if (runner->broken || runner->stopping)
+        return ha_error_set(err, ESRCH, "the process is about to end");
+    runner->options = *options;
+    r = open_log(runner, err);
+    if (r == 0 && (r = runner_tell(runner, options->folder)) < 0)
+        r = ha_error_set(err, -r, "the process cannot be told of its job: %s", strerror(-r));
+    runner->options.folder = runner->options.program = NULL; /* not ours to keep */
+    runner->options.environment = NULL;
+    runner->waiting = runner->told = r < 0;
+    runner->machine_kills = machine_kills();
+    return r;
+}
+
+void runner_dismiss(struct runner *runner)
+{
+    if (runner->child.input_fd >= 0)
+        (void)close(runner->child.input_fd);
+    runner->child.input_fd = -1;
+    runner_stop(runner);
 }
 
 void runner_destroy(struct runner *runner)

@@ -1,4 +1,7 @@
-/* runner.h - one attempt process: its start, its lines, its end */
+/* runner.h - one attempt process: its start, its lines, its end
+ *
+ *   working --its job is done, and it may serve--> waiting --runner_resume--> working
+ *   either --its process ends--> ended */
 #ifndef HA_WORKER_DAEMON_RUNNER_H
 #define HA_WORKER_DAEMON_RUNNER_H
 
@@ -23,9 +26,13 @@ struct runner_options {
     const char *const *environment; /* "NAME=value" for it, ended by NULL; may be NULL */
     struct groups *groups;          /* where it gets a control group (groups.h); NULL: none */
     int rank, ranks; /* of a gang; 1 (or 0): alone.  Ranks but 0 have "attempt-RANK.log" */
+    bool serves;     /* alone: it may do further jobs (worker/contract.h, --serve) */
     void (*line)(void *context, const struct contract_line *line);
     /* It sent something that is no line of the contract; it is being stopped. */
     void (*broken)(void *context, const char *reason);
+    /* Its job is done, the log is complete, and it waits for another; NULL where it does not serve.
+     * Whoever has it now calls runner_rest, or destroys it. */
+    void (*waits)(void *context);
     /* It ended, after its last line, which is an error where the kernel killed it for memory.
      * Whatever it had started is dead, as far as groups reach.  The runner may be destroyed here.
      */
@@ -39,6 +46,17 @@ int runner_create(const struct runner_options *options, struct runner **ret_runn
 
 /* Kills what still runs, without calling ended. */
 void runner_destroy(struct runner *runner);
+
+/* It waits for another owner's sake, who is told when it ends. */
+void runner_rest(struct runner *runner, void (*ended)(void *context, int status), void *context);
+
+/* The next job of one that waits: folder, log and calls are those of options, the rest stays.
+ * Fails where it cannot be told; it is of no use then. */
+int runner_resume(struct runner *runner, const struct runner_options *options,
+                  struct ha_error *err);
+
+/* One that waits: let it end. */
+void runner_dismiss(struct runner *runner);
 
 /* SIGTERM now, SIGKILL after the grace time. */
 void runner_stop(struct runner *runner);

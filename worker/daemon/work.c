@@ -22,6 +22,7 @@
 #include "worker/daemon/devices.h"
 #include "worker/daemon/folders.h"
 #include "worker/daemon/preflight.h"
+#include "worker/daemon/residents.h"
 
 static const char inputs_folder[] = "inputs/";
 
@@ -52,8 +53,13 @@ struct work {
     struct journal *journal;   /* NULL: nothing is kept */
     bool unsynced;             /* more than metrics was kept since the last sync */
     bool has_spec, is_checked; /* written; all its devices are fit */
-    uint64_t claim;            /* of its devices; 0: none */
-    char *uuids, *visible;     /* these, and for its environment */
+    bool admitted;             /* it counts as an attempt at the residents */
+    struct runner *resumed;    /* a process that waits for this job, until it is told of it */
+    bool is_resumed, spoke; /* its process is one that waited; it has said something of the job */
+    bool fresh;             /* no process that waited is wanted any more */
+    bool stopping, waits_for_room;
+    struct resident_place place; /* its devices */
+    char *visible;               /* these, for its environment */
     struct preflight *preflight;
     int64_t device_since_ms; /* it waits for devices; 0: it does not */
     struct upload_path *uploads;
@@ -71,11 +77,19 @@ static const struct ha_wire_grant *grant_of(const struct work *work)
 
 /* ---- the end ------------------------------------------------------------------------------- */
 
+static void leave(struct work *work)
+{
+    if (work->admitted)
+        residents_leave(work->options.residents);
+    work->admitted = false;
+}
+
 static void end(struct work *work, enum attempt_outcome outcome, const char *reason)
 {
     if (work->stage == ENDED)
         return;
     work->stage = ENDED;
+    leave(work);
     free(work->reason);
     work->reason = ha_strdup(reason);
     work->end.outcome = outcome;
@@ -101,14 +115,37 @@ bool work_take_end(struct work *work, struct work_end *ret_end)
 /* All its processes have ended. */
 static void release_devices(struct work *work, bool spoke, bool failed)
 {
-    if (work->claim == 0)
+    if (work->place.claim == 0)
         return;
-    ha_devices_release(work->options.devices, work->claim, work->id.job, spoke, failed,
+    ha_devices_release(work->options.devices, work->place.claim, work->id.job, spoke, failed,
                        ha_loop_now_ms(work->options.loop));
-    work->claim = 0;
-    free(work->uuids);
+    free(work->place.uuids);
     free(work->visible);
-    work->uuids = work->visible = NULL;
+    work->place = (struct resident_place){0};
+    work->visible = NULL;
+}
+
+static void start_if_ready(struct work *work);
+
+/* A process that waited has ended before it had begun this job: another does it. */
+static void start_afresh(struct work *work)
+{
+    crew_destroy(work->crew);
+    work->crew = NULL;
+    free(work->error);
+    work->error = NULL;
+    leave(work);
+    release_devices(work, false, false);
+    if (work->stopping) {
+        end(work, ATTEMPT_STOPPED, "before its process was started");
+        return;
+    }
+    ha_log_warning("job %" PRIu64 ": the process that had its model is gone; it begins anew",
+                   work->id.job);
+    work->fresh = true;
+    work->is_resumed = work->is_checked = false;
+    work->stage = FETCHING;
+    start_if_ready(work);
 }
 
 static void on_ended(void *context, int status)
@@ -119,6 +156,10 @@ static void on_ended(void *context, int status)
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
     bool starved; /* of the machine's memory: no device is to blame */
 
+    if (work->is_resumed && !work->spoke) {
+        start_afresh(work);
+        return;
+    }
     if (code == HA_ATTEMPT_DONE)
         outcome = ATTEMPT_DONE;
     else if (code == HA_ATTEMPT_STOPPED)
@@ -149,7 +190,29 @@ static void on_line(void *context, const struct contract_line *line)
         work->error = ha_strdup(line->text);
         return;
     }
+    work->spoke = true;
     work->options.line(work->options.context, work, line);
+}
+
+/* What tells processes apart that can do its job: the model as it lies here. */
+static char *key_of(const struct work *work)
+{
+    const char *digest = grant_of(work)->model_digest;
+
+    return ha_format("%s\n%s", work->model, digest ? digest : "");
+}
+
+/* Its job is done; the next one of the model may have the process. */
+static void on_keep(void *context, struct runner *runner)
+{
+    struct work *work = context;
+    char *key = key_of(work);
+
+    /* Without memory for the key it is one that nobody asks for. */
+    residents_put(work->options.residents, runner, key ? key : "", work->id.job, &work->place);
+    free(key);
+    free(work->visible);
+    work->visible = NULL;
 }
 
 static void on_broken(void *context, const char *reason)
@@ -204,32 +267,60 @@ out:
     return r;
 }
 
+static int set_visible(struct work *work, struct ha_error *err)
+{
+    work->visible = ha_format("CUDA_VISIBLE_DEVICES=%s", work->place.uuids);
+    return work->visible ? 0 : ha_error_set(err, ENOMEM, "out of memory");
+}
+
 /* All ranks see the devices of the whole gang: each takes the one of its number.
  * -EAGAIN: there are none yet. */
 static int take_devices(struct work *work, struct ha_error *err)
 {
     int64_t now_ms = ha_loop_now_ms(work->options.loop);
+    struct resident_place *place = &work->place;
     int r;
 
-    if (!work->options.devices || work->claim != 0)
+    if (!work->options.devices || place->claim != 0)
         return 0;
-    r = ha_devices_take(work->options.devices, work->ranks, now_ms, &work->claim, &work->uuids,
+    r = ha_devices_take(work->options.devices, work->ranks, now_ms, &place->claim, &place->uuids,
                         err);
+    if (r == 0) {
+        ha_log_info("job %" PRIu64 " has GPU %s", work->id.job, place->uuids);
+        return set_visible(work, err);
+    }
+    if (r == -EAGAIN && residents_yield(work->options.residents, work->ranks))
+        ha_log_info("job %" PRIu64 " needs a GPU that keeps another model", work->id.job);
     if (r == -EAGAIN && work->device_since_ms == 0) {
         work->device_since_ms = now_ms;
         ha_log_info("job %" PRIu64 " waits: %s", work->id.job, ha_error_text(err));
     } else if (r == -EAGAIN && now_ms - work->device_since_ms >= DEVICE_WAIT_MS) {
         end(work, ATTEMPT_STOPPED, ha_error_text(err));
-    } else if (r == 0) {
-        work->visible = ha_format("CUDA_VISIBLE_DEVICES=%s", work->uuids);
-        ha_log_info("job %" PRIu64 " has GPU %s", work->id.job, work->uuids);
-        if (!work->visible)
-            r = ha_error_set(err, ENOMEM, "out of memory");
     }
     return r;
 }
 
-static void start_if_ready(struct work *work);
+/* A process that keeps the model, or room for a new one.  -EAGAIN: not yet. */
+static int take_place(struct work *work, struct ha_error *err)
+{
+    char *key = key_of(work);
+
+    if (!key)
+        return ha_error_set(err, ENOMEM, "out of memory");
+    if (work->ranks == 1 && !work->fresh)
+        work->resumed = residents_take(work->options.residents, key, &work->place);
+    free(key);
+    work->is_resumed = work->resumed != NULL;
+    work->admitted = work->is_resumed || residents_admit(work->options.residents, work->ranks);
+    work->waits_for_room = !work->admitted;
+    if (work->is_resumed) {
+        ha_log_info("job %" PRIu64 " goes on with a process that has its model", work->id.job);
+        work->is_checked = true; /* by the process itself */
+    }
+    if (work->place.claim != 0)
+        return set_visible(work, err);
+    return work->admitted ? 0 : -EAGAIN;
+}
 
 /* With so many set aside the cause may be what they have in common; the coordinator counts it
  * against this worker. */
@@ -273,7 +364,7 @@ static int start_preflight(struct work *work, struct ha_error *err)
                                               .backend = work->options.backend,
                                               .folder = work->folder,
                                               .mark = work->options.mark,
-                                              .uuids = work->uuids,
+                                              .uuids = work->place.uuids,
                                               .limit_ms = PREFLIGHT_MS,
                                               .done = on_preflight,
                                               .context = work};
@@ -284,14 +375,37 @@ static int start_preflight(struct work *work, struct ha_error *err)
     return r;
 }
 
-static int start_crew(struct work *work, struct crew_options *options, struct ha_error *err)
+static int start_crew(struct work *work, struct ha_error *err)
 {
+    int64_t grace_ms = work->options.grace_ms;
     const char *environment[] = {work->options.mark, work->visible, NULL};
+    struct crew_options options = {
+        .runner = {.loop = work->options.loop,
+                   .program = work->options.program,
+                   .folder = work->folder,
+                   .grace_ms = grace_ms,
+                   .log_bytes = work->options.log_bytes,
+                   .log_files = work->options.log_files,
+                   .groups = work->options.groups,
+                   .serves = work->ranks == 1 && residents_keeps(work->options.residents),
+                   .line = on_line,
+                   .broken = on_broken,
+                   .ended = on_ended,
+                   .context = work},
+        .ranks = (int)work->ranks,
+        .resumed = work->resumed,
+        .keep = on_keep,
+        .prepare_ms = work->options.prepare_ms,
+        .abort_ms = grace_ms < ABORT_MS ? grace_ms : ABORT_MS};
     int r;
 
-    options->ranks = (int)work->ranks;
-    options->runner.environment = work->options.mark ? environment : NULL;
-    r = crew_create(options, &work->crew, err);
+    options.runner.environment = work->options.mark ? environment : NULL;
+    work->resumed = NULL;
+    r = crew_create(&options, &work->crew, err);
+    if (r < 0 && work->is_resumed) {
+        start_afresh(work);
+        return -EAGAIN;
+    }
     if (r < 0)
         release_devices(work, false, false);
     return r;
@@ -299,20 +413,6 @@ static int start_crew(struct work *work, struct crew_options *options, struct ha
 
 static void start_if_ready(struct work *work)
 {
-    int64_t grace_ms = work->options.grace_ms;
-    struct crew_options options = {.runner = {.loop = work->options.loop,
-                                              .program = work->options.program,
-                                              .folder = work->folder,
-                                              .grace_ms = grace_ms,
-                                              .log_bytes = work->options.log_bytes,
-                                              .log_files = work->options.log_files,
-                                              .groups = work->options.groups,
-                                              .line = on_line,
-                                              .broken = on_broken,
-                                              .ended = on_ended,
-                                              .context = work},
-                                   .prepare_ms = work->options.prepare_ms,
-                                   .abort_ms = grace_ms < ABORT_MS ? grace_ms : ABORT_MS};
     struct ha_error err = {0};
     int r;
 
@@ -320,31 +420,36 @@ static void start_if_ready(struct work *work)
         return;
     r = work->has_spec ? 0 : write_spec(work, &err);
     work->has_spec = r == 0;
-    if (r == 0)
+    if (r == 0 && !work->admitted)
+        r = take_place(work, &err);
+    if (r == 0 && !work->is_resumed)
         r = take_devices(work, &err);
     if (r == -EAGAIN)
         return;
-    if (r == 0 && work->claim != 0 && !work->is_checked) {
+    if (r == 0 && work->place.claim != 0 && !work->is_checked) {
         r = start_preflight(work, &err);
         if (r == 0)
             return;
     }
     if (r == 0)
-        r = start_crew(work, &options, &err);
+        r = start_crew(work, &err);
+    if (r == -EAGAIN)
+        return;
     if (r < 0)
         end(work, r == -EINVAL ? ATTEMPT_REFUSED : ATTEMPT_FAILED, ha_error_text(&err));
     else
         work->stage = RUNNING;
 }
 
-void work_devices_changed(struct work *work)
+void work_room_changed(struct work *work)
 {
-    if (work->device_since_ms > 0)
+    if (work->device_since_ms > 0 || work->waits_for_room)
         start_if_ready(work);
 }
 
 void work_stop(struct work *work)
 {
+    work->stopping = true;
     if (work->crew) {
         crew_stop(work->crew);
         return;
@@ -503,7 +608,9 @@ void work_destroy(struct work *work)
     if (!work)
         return;
     crew_destroy(work->crew);
+    runner_destroy(work->resumed);
     preflight_destroy(work->preflight);
+    leave(work);
     release_devices(work, false, false);
     journal_destroy(work->journal);
     for (int64_t i = 0; i < work->n_uploads; i++)

@@ -19,7 +19,7 @@ struct groups;
 struct ha_devices;
 struct ha_error;
 struct ha_loop;
-struct runner;
+struct residents;
 struct work;
 
 struct work_options {
@@ -33,6 +33,7 @@ struct work_options {
     int64_t gang_wait_ms;         /* that a rank waits for the others */
     struct ha_devices *devices;   /* an attempt gets its own of them; NULL: none count */
     struct groups *groups;        /* for its processes; NULL: none */
+    struct residents *residents;  /* processes that keep a model from one job to the next */
     const char *mark;             /* for its environment (orphan.h) */
     /* Fetch this content into the cache; answered by work_fetched. */
     void (*fetch)(void *context, struct work *work, const char *sha256, int64_t size);
@@ -63,8 +64,8 @@ const char *work_folder(const struct work *work); /* NULL: it could not be made 
 void work_fetched(struct work *work, const char *sha256, const char *text);
 void work_model_found(struct work *work, const char *path, const char *text);
 
-/* Devices may have become free. */
-void work_devices_changed(struct work *work);
+/* Devices may have become free, or a process that waited has ended. */
+void work_room_changed(struct work *work);
 
 void work_stop(struct work *work);
 void work_check_child(struct work *work); /* SIGCHLD came */
