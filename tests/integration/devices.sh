@@ -39,7 +39,7 @@ start_coordinator
 start_judge judge
 background worker env HA_NVML_LIBRARY="$FAKE" ha-worker --connect "$CONTROL" --files "$FILES" \
     --name worker --work-dir "$HA_TMP/worker" --threads 1 --backend cpu --model-root / \
-    --insecure-loopback --set 'devices=["all"]' --set slots=2 --set device_release=1s \
+    --insecure-loopback --set 'devices=["all"]' --set slots=2 --set device_release=1s --set keep_model=0s \
     --set driver_answer=1s
 WORKER=$HA_PID
 check "a driver that hangs does not hold the worker up" until_true 20 is_state "aside"
