@@ -23,6 +23,7 @@
 #include "common/net/socket.h"
 #include "proto/wire.h"
 #include "worker/daemon/contract_line.h"
+#include "worker/daemon/errands.h"
 #include "worker/daemon/folders.h"
 #include "worker/daemon/groups.h"
 #include "worker/daemon/identity.h"
@@ -46,16 +47,6 @@ struct entry {
     struct work *work;
 };
 
-/* What a transfer is for. */
-struct errand {
-    struct errand *next;
-    uint64_t tag;
-    struct attempt_id id;
-    bool is_upload;
-    int64_t number;                   /* of an upload */
-    char sha256[HA_SHA256_HEX_BYTES]; /* of a download */
-};
-
 struct daemon {
     struct daemon_options options;
     struct ha_loop *loop;
@@ -71,8 +62,7 @@ struct daemon {
     struct ha_loop_timer *session_timer, *drain_timer;
     struct ha_loop_fd *watch;
     struct entry *works;
-    struct errand *errands;
-    uint64_t next_tag;
+    struct errands errands;
     int64_t threads;
     int64_t log_bytes; /* of one file of an attempt's log */
     bool draining;
@@ -222,33 +212,17 @@ static void on_note(void *context, const char *text)
 
 static struct errand *add_errand(struct daemon *daemon, const struct attempt_id *id)
 {
-    struct errand *errand = ha_calloc(1, sizeof(*errand));
+    struct errand *errand = errands_add(&daemon->errands, id);
 
-    if (!errand) {
+    if (!errand)
         give_up(daemon, ENOMEM, "out of memory");
-        return NULL;
-    }
-    errand->tag = daemon->next_tag++;
-    errand->id = *id;
-    errand->next = daemon->errands;
-    daemon->errands = errand;
     return errand;
-}
-
-/* A download of the same content that is under way. */
-static const struct errand *find_download(const struct daemon *daemon, const char *sha256)
-{
-    for (const struct errand *errand = daemon->errands; errand; errand = errand->next) {
-        if (!errand->is_upload && strcmp(errand->sha256, sha256) == 0)
-            return errand;
-    }
-    return NULL;
 }
 
 static void on_fetch(void *context, struct work *work, const char *sha256, int64_t size)
 {
     struct daemon *daemon = context;
-    const struct errand *same = find_download(daemon, sha256);
+    const struct errand *same = errands_download(&daemon->errands, sha256);
     struct errand *errand = add_errand(daemon, work_id(work));
     char *path;
 
@@ -461,20 +435,9 @@ static void upload_done(struct daemon *daemon, const struct errand *errand,
 static void on_transfer_done(void *context, const struct transfer_result *result)
 {
     struct daemon *daemon = context;
-    struct errand *done = NULL;
+    /* Off the list first: what follows may add some. */
+    struct errand *done = errands_take(&daemon->errands, result->tag);
 
-    /* Take all errands of this tag off the list first: what follows may add some. */
-    for (struct errand **at = &daemon->errands; *at;) {
-        struct errand *errand = *at;
-
-        if (errand->tag != result->tag) {
-            at = &errand->next;
-            continue;
-        }
-        *at = errand->next;
-        errand->next = done;
-        done = errand;
-    }
     while (done) {
         struct errand *next = done->next;
         struct work *work = find_work(daemon, &done->id);
@@ -734,7 +697,6 @@ int daemon_create(const struct daemon_options *options, struct daemon **ret_daem
     if (!daemon)
         return ha_error_set(err, ENOMEM, "out of memory");
     daemon->options = *options;
-    daemon->next_tag = 1;
     daemon->threads = config->threads;
     if (daemon->threads == 0)
         daemon->threads = identity_cores() > config->slots ? identity_cores() / config->slots : 1;
@@ -779,12 +741,7 @@ void daemon_destroy(struct daemon *daemon)
         free(daemon->works);
         daemon->works = next;
     }
-    while (daemon->errands) {
-        struct errand *next = daemon->errands->next;
-
-        free(daemon->errands);
-        daemon->errands = next;
-    }
+    errands_clear(&daemon->errands);
     model_threads_destroy(daemon->models);
     residents_destroy(daemon->residents);
     places_destroy(daemon->places);
