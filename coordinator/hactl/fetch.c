@@ -5,9 +5,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/base/arguments.h"
 #include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/memory.h"
+#include "coordinator/hactl/address.h"
 #include "coordinator/hactl/link.h"
 
 enum { END_POLL_MS = 500 };
@@ -70,6 +72,23 @@ void ha_status_destroy(struct ha_status *status)
     free(status->pages);
     free(status->cells);
     free(status);
+}
+
+int ha_fetch_sweep(const struct ha_arguments *arguments, struct ha_session **ret_session,
+                   struct ha_status **ret_status, struct ha_error *err)
+{
+    struct ha_session *session;
+    int r = ha_session_open(arguments, &session, err);
+
+    if (r < 0)
+        return r;
+    r = ha_fetch_status(ha_session_link(session), ha_arguments_at(arguments, 0, ""), "", ret_status,
+                        err);
+    if (r < 0)
+        ha_session_close(session);
+    else
+        *ret_session = session;
+    return r;
 }
 
 int ha_fetch_end(struct ha_link *link, const char *sweep, int64_t timeout_ms, bool *ret_done,

@@ -7,8 +7,10 @@
 
 #include "proto/wire.h"
 
+struct ha_arguments;
 struct ha_error;
 struct ha_link;
+struct ha_session;
 
 /* A sweep with all its cells.  head is the first page; cells point into the
  * pages.  All of it lives until ha_status_destroy. */
@@ -25,6 +27,11 @@ struct ha_status {
 int ha_fetch_status(struct ha_link *link, const char *sweep, const char *cell,
                     struct ha_status **ret_status, struct ha_error *err);
 void ha_status_destroy(struct ha_status *status);
+
+/* How a verb with [SWEEP] begins: a session, and the sweep that is named.  On failure neither is
+ * left open. */
+int ha_fetch_sweep(const struct ha_arguments *arguments, struct ha_session **ret_session,
+                   struct ha_status **ret_status, struct ha_error *err);
 
 /* Wait until a sweep no longer runs, looking at its head row only.  timeout_ms 0: for
  * ever.  *ret_done: it ended without gaps.  -ETIMEDOUT when it still runs. */

@@ -38,16 +38,13 @@ static int run(const struct ha_arguments *arguments, struct ha_error *err)
 {
     struct ha_norms *norms = NULL;
     struct ha_session *session;
-    struct ha_status *status = NULL;
-    int r = ha_session_open(arguments, &session, err);
+    struct ha_status *status;
+    int r = ha_fetch_sweep(arguments, &session, &status, err);
 
     if (r < 0)
         return r;
-    r = ha_fetch_status(ha_session_link(session), ha_arguments_at(arguments, 0, ""), "", &status,
-                        err);
-    if (r == 0)
-        r = ha_norms_fetch(ha_session_link(session), status,
-                           ha_arguments_value(arguments, "cell", ""), &norms, err);
+    r = ha_norms_fetch(ha_session_link(session), status, ha_arguments_value(arguments, "cell", ""),
+                       &norms, err);
     if (r == 0)
         r = print_norms(arguments, status, norms, err);
     ha_norms_destroy(norms);

@@ -38,21 +38,17 @@ static int run(const struct ha_arguments *arguments, struct ha_error *err)
     struct ha_gathered *gathered;
     struct ha_session *session;
     struct ha_status *status;
-    int r = ha_session_open(arguments, &session, err);
+    int r = ha_fetch_sweep(arguments, &session, &status, err);
 
     if (r < 0)
         return r;
-    r = ha_fetch_status(ha_session_link(session), ha_arguments_at(arguments, 0, ""), "", &status,
-                        err);
+    r = ha_gather(ha_session_link(session), status, ha_arguments_value(arguments, "judge", ""),
+                  &gathered, err);
     if (r == 0) {
-        r = ha_gather(ha_session_link(session), status, ha_arguments_value(arguments, "judge", ""),
-                      &gathered, err);
-        if (r == 0) {
-            r = print_results(arguments, &gathered->experiment, err);
-            ha_gathered_destroy(gathered);
-        }
-        ha_status_destroy(status);
+        r = print_results(arguments, &gathered->experiment, err);
+        ha_gathered_destroy(gathered);
     }
+    ha_status_destroy(status);
     ha_session_close(session);
     return r;
 }

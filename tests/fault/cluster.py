@@ -130,7 +130,7 @@ class Cluster:
         self.coordinator = None
         self.rules = (HEARTBEAT_MS, LATE_MS, LOST_MS)
         self.calls = self.dir / "calls.txt"
-        self.evaluator_port = None
+        self.evaluator, self.evaluator_port = None, None
 
     # ---- processes -------------------------------------------------------------------
 
@@ -145,6 +145,7 @@ class Cluster:
                              "--record", self.calls, *options)
         until(20, lambda: port.exists() and port.read_text().strip(), "the evaluator's port")
         self.evaluator_port = int(port.read_text())
+        self.evaluator = process
         return process
 
     def start_coordinator(self, env=None, ready=True, dir=None, options=()):
@@ -177,11 +178,16 @@ class Cluster:
             log or name, "ha-judge-worker", "--connect", control or self.control, "--name", name,
             "--spool", spool or self.dir / name, "--embedded", "--insecure-loopback", env=env)
 
-    def start_all(self, evaluator=()):
+    def start_all(self, evaluator=(), coordinator=None, worker=None, judge=None):
+        """Everything, with an environment for each; the worker and the judge worker."""
+        self.start_submitted(evaluator, coordinator)
+        return self.start_worker(env=worker), self.start_judge(env=judge)
+
+    def start_submitted(self, evaluator=(), coordinator=None):
+        """An evaluator and a coordinator with the grid, and nobody who works."""
         self.start_evaluator(*evaluator)
-        self.start_coordinator()
+        self.start_coordinator(env=coordinator)
         self.submit()
-        return self.start_worker(), self.start_judge()
 
     def close(self):
         for process in self.processes:

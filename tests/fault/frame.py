@@ -103,6 +103,16 @@ class Test:
         expect(not found.all(), "; ".join(found.all()[:6]))
 
 
+def nobody_lost(c):
+    lost = c.query("SELECT subject, reason FROM event WHERE after = 'lost'")
+    expect(not lost, f"lost: {lost}")
+
+
+def nothing_again(c):
+    again = c.query("SELECT job, count(*) FROM attempt GROUP BY job HAVING count(*) > 1")
+    expect(not again, f"jobs run again: {again}")
+
+
 def later(seconds, function, *arguments):
     """Call it in a thread; join to see that it is over."""
     def run():

@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import time
 
-from frame import ROOT, Call, Orders, expect, scenario, until
+from frame import ROOT, Call, Orders, expect, nobody_lost, nothing_again, scenario, until
 from proxy import Proxy
 
 
@@ -54,9 +54,7 @@ def after_commit(test):
 def restart_with_running(test):
     c = test.cluster(strategies=["local", "mid", "global", "full"], step_ms=150, eval=2,
                      schedule='fuse = "never"')
-    c.start_evaluator()
-    c.start_coordinator()
-    c.submit()
+    c.start_submitted()
     workers = [c.start_worker(f"w{i}", slots=2) for i in (1, 2)]
     until(60, lambda: sum(s["state"] == "running" for s in c.stages()) == 4, "four jobs run")
     until(30, lambda: sum(len(w.children()) for w in workers) == 4, "their processes are there")
@@ -69,8 +67,7 @@ def restart_with_running(test):
     c.start_judge()
     c.wait_done()
     test.verify(c)
-    runs = c.query("SELECT job, count(*) FROM attempt GROUP BY job HAVING count(*) > 1")
-    expect(not runs, f"jobs run again: {runs}")
+    nothing_again(c)
 
 
 def old_database(path, version):
@@ -125,11 +122,7 @@ def migration(test):
 def disk_full(test):
     c = test.cluster(step_ms=60)
     orders = Orders(c.dir / "orders")
-    c.start_evaluator()
-    c.start_coordinator(env=orders.env)
-    c.submit()
-    c.start_worker()
-    c.start_judge()
+    c.start_all(coordinator=orders.env)
     c.wait_training()
     orders.set(f"enospc write {c.run}/coordinator.db\n")
     time.sleep(1)
@@ -150,9 +143,7 @@ def disk_full(test):
 def artifacts_full(test):
     c = test.cluster(step_ms=60)
     orders = Orders(c.dir / "orders")
-    c.start_evaluator()
-    c.start_coordinator(env=orders.env)
-    c.submit()
+    c.start_submitted(coordinator=orders.env)
     orders.set(f"enospc write {c.run}/artifacts\n")
     c.start_worker()
     c.start_judge()
@@ -168,11 +159,7 @@ def artifacts_full(test):
 def failed_fsync(test):
     c = test.cluster(step_ms=60)
     orders = Orders(c.dir / "orders")
-    c.start_evaluator()
-    c.start_coordinator(env=orders.env)
-    c.submit()
-    c.start_worker()
-    c.start_judge()
+    c.start_all(coordinator=orders.env)
     c.wait_training()
     orders.set(f"eio fsync {c.run}/coordinator.db\n")
     until(20, lambda: not c.coordinator.alive(), "a failed fsync ends the process")
@@ -185,9 +172,7 @@ def failed_fsync(test):
 def kill_in_training(test):
     """A coordinator killed in a training, with its write-ahead log as it was."""
     c = test.cluster()
-    c.start_evaluator()
-    c.start_coordinator()
-    c.submit()
+    c.start_submitted()
     worker = c.start_worker()
     c.wait_training()
     c.coordinator.kill()
@@ -246,11 +231,7 @@ def flipped_page(test):
 def read_only(test):
     c = test.cluster()
     orders = Orders(c.dir / "orders")
-    c.start_evaluator()
-    c.start_coordinator(env=orders.env)
-    c.submit()
-    c.start_worker()
-    c.start_judge()
+    c.start_all(coordinator=orders.env)
     c.wait_training()
     orders.set(f"erofs write {c.run}/\nerofs open {c.run}/\n")
     time.sleep(2)
@@ -267,11 +248,7 @@ def read_only(test):
 def clock_jumps(test):
     c = test.cluster(step_ms=100)
     pages = {name: Orders(c.dir / f"orders-{name}") for name in ("c", "w", "j")}
-    c.start_evaluator()
-    c.start_coordinator(env=pages["c"].env)
-    c.submit()
-    c.start_worker(env=pages["w"].env)
-    c.start_judge(env=pages["j"].env)
+    c.start_all(coordinator=pages["c"].env, worker=pages["w"].env, judge=pages["j"].env)
     c.wait_training()
     names = list(pages)
     for _ in range(6):
@@ -280,10 +257,8 @@ def clock_jumps(test):
         time.sleep(0.4)
     c.wait_done()
     test.verify(c)
-    lost = c.query("SELECT subject, reason FROM event WHERE after = 'lost'")
-    expect(not lost, f"a clock made somebody lost: {lost}")
-    runs = c.query("SELECT job, count(*) FROM attempt GROUP BY job HAVING count(*) > 1")
-    expect(not runs, f"jobs run again: {runs}")
+    nobody_lost(c)
+    nothing_again(c)
 
 
 @scenario(16, "many workers come back at once after a restart")
@@ -291,9 +266,7 @@ def many_workers(test):
     c = test.cluster(strategies=["base"], eval=2)
     c.rules = (1000, 4000, 10000)
     count = 40
-    c.start_evaluator()
-    c.start_coordinator()
-    c.submit()
+    c.start_submitted()
 
     def alive():
         done = c.hactl("workers", "--json", check=False, timeout=20)
@@ -310,17 +283,14 @@ def many_workers(test):
     c.start_judge()
     c.wait_done()
     test.verify(c)
-    lost = c.query("SELECT subject, reason FROM event WHERE after = 'lost'")
-    expect(not lost, f"lost: {lost}")
+    nobody_lost(c)
 
 
 @scenario("restore", "a restore is cut off at each of its points, and run again")
 def restore_cut_off(test):
     for point in ("marked", "moved", "replaced"):
         c = test.cluster(step_ms=100)
-        c.start_evaluator()
-        c.start_coordinator()
-        c.submit()
+        c.start_submitted()
         worker = c.start_worker()
         c.wait_training(steps=test.random.randrange(2, 8))
         c.hactl("backup", c.dir / "saved")
@@ -342,6 +312,48 @@ def restore_cut_off(test):
         c.wait_done()
         expect(worker.alive(), "the worker was not started anew")
         test.verify(c)
+        c.close()
+
+
+@scenario("gc", "the coordinator is killed while it removes what nothing needs")
+def gc_cut_off(test):
+    c = test.cluster()
+    orders = Orders(c.dir / "orders")
+    c.start_all()
+    c.wait_done()
+    until(15, c.quiet, "the attempts have ended")
+    c.stop_coordinator()
+    had = sum(1 for path in (c.run / "artifacts").rglob("*") if path.is_file())
+    orders.set("clock 2592000\n")  # a month later
+    nth = test.random.randrange(1, 3)
+    c.start_coordinator(env={**orders.env,
+                             "HA_CRASH": f"coordinator.artifact_before_remove:{nth}"})
+    call = Call(c, "gc", timeout=60)
+    until(30, lambda: not c.coordinator.alive(), "the crash point")
+    c.start_coordinator(env=orders.env)
+    call.join()
+    c.hactl("gc")
+    has = sum(1 for path in (c.run / "artifacts").rglob("*") if path.is_file())
+    expect(has < had, f"{had} files, and now {has}")
+    test.note(f"{had} files, then {has}")
+    test.verify(c)
+
+
+@scenario("wal", "the coordinator is killed before and after it moves its log into its database")
+def checkpoint_of_log(test):
+    values = ", ".join(f"{1 + i}e-6" for i in range(800))
+    for point in ("before", "after"):
+        c = test.cluster(schedule=f"[vary]\nlearning_rate = [{values}]")
+        c.start_evaluator()
+        c.start_coordinator(env={"HA_CRASH": f"coordinator.{point}_wal_checkpoint"})
+        c.submit()
+        until(30, lambda: not c.coordinator.alive(), "the crash point")
+        c.start_coordinator()
+        expect(c.hactl("status", "grid").returncode == 0, "the sweep is there")
+        until(30, lambda: len((c.status() or {"cells": []})["cells"]) == 801, "all cells are made")
+        c.stop_coordinator()
+        expect(c.one("PRAGMA integrity_check") == "ok", "the database is whole")
+        expect(c.one("SELECT count(*) FROM cell") == 801, "801 cells: base is one")
         c.close()
 
 
@@ -376,9 +388,7 @@ def cancel_race(test):
 @scenario("27b", "a cancel is durable: the coordinator dies, the worker hears it later")
 def cancel_durable(test):
     c = test.cluster(step_ms=2000)
-    c.start_evaluator()
-    c.start_coordinator()
-    c.submit()
+    c.start_submitted()
     pair = Proxy(c.control), Proxy(c.files)
     test.proxies += pair
     worker = c.start_worker(control=pair[0].endpoint, files=pair[1].endpoint)
@@ -403,9 +413,7 @@ def cancel_durable(test):
 @scenario("27c", "a cancel while no coordinator is there is given when it is back")
 def cancel_waits(test):
     c = test.cluster(step_ms=2000)
-    c.start_evaluator()
-    c.start_coordinator()
-    c.submit()
+    c.start_submitted()
     worker = c.start_worker()
     c.wait_training()
     c.coordinator.kill()
@@ -425,9 +433,7 @@ def moves(test):
     hosts = c.dir / "hosts"
     hosts.write_text("127.0.0.1 localhost\n")
     port, files = c.control.rsplit(":", 1)[1], c.files.rsplit(":", 1)[1]
-    c.start_evaluator()
-    c.start_coordinator()
-    c.submit()
+    c.start_submitted()
     enter = ["/usr/bin/unshare", "--mount", "--propagation", "private", "sh", "-c",
              f"mount --bind {hosts} /etc/hosts && exec \"$@\"", "sh"]
     build = pathlib.Path(os.environ.get("HA_BUILD", ROOT / "build" / "fault"))

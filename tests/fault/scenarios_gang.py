@@ -18,9 +18,7 @@ def die_at(test, *points):
     claims = c.dir / "claims"
     claims.mkdir()
     orders = ",".join(f"{point}@{claims}/{i}" for i, point in enumerate(points))
-    c.start_evaluator()
-    c.start_coordinator()
-    c.submit()
+    c.start_submitted()
     c.start_worker(env={"HA_CRASH": orders})
     c.start_judge()
     c.wait_done()

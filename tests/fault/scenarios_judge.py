@@ -22,15 +22,11 @@ def evaluator(test):
 @scenario("25b", "the evaluator is away for a while")
 def evaluator_away(test):
     c = test.cluster(epochs=1, eval=5, judge="max_attempts = 30")
-    evaluator_process = c.start_evaluator("--latency", "150")
-    c.start_coordinator()
-    c.submit()
-    c.start_worker()
-    c.start_judge()
+    c.start_all(("--latency", "150"))
     until(60, lambda: c.calls.exists() and c.calls.stat().st_size > 0, "it is asked")
-    evaluator_process.kill(signal.SIGSTOP)
+    c.evaluator.kill(signal.SIGSTOP)
     time.sleep(test.random.uniform(1, 4))
-    evaluator_process.kill(signal.SIGCONT)
+    c.evaluator.kill(signal.SIGCONT)
     c.wait_done()
     test.verify(c)
 
@@ -41,9 +37,7 @@ def judge_points(test):
                   "judge.after_sync", "judge.before_drop"):
         n = test.random.randrange(1, 6)
         c = test.cluster(epochs=1, eval=5)
-        c.start_evaluator()
-        c.start_coordinator()
-        c.submit()
+        c.start_submitted()
         c.start_worker()
         env = {"HA_CRASH": f"{point}:{n}@{c.dir}/once"}
         judge = c.start_judge(env=env)
@@ -61,9 +55,7 @@ def judge_points(test):
 def spool_full(test):
     c = test.cluster(epochs=1, eval=5)
     orders = Orders(c.dir / "orders")
-    c.start_evaluator()
-    c.start_coordinator()
-    c.submit()
+    c.start_submitted()
     c.start_worker()
     judge = c.start_judge(env=orders.env)
     until(60, lambda: c.scored(1), "some are scored")

@@ -24,9 +24,7 @@ def set_mode(pair, mode):
 
 def behind_proxy(test, **grid):
     c = test.cluster(**grid)
-    c.start_evaluator()
-    c.start_coordinator()
-    c.submit()
+    c.start_submitted()
     pair = proxied(test, c)
     worker = c.start_worker(control=pair[0].endpoint, files=pair[1].endpoint)
     c.wait_training()
@@ -177,9 +175,7 @@ def one_way(test):
 @scenario(13, "a proxy cuts every connection every second")
 def cuts(test):
     c = test.cluster(step_ms=150)
-    c.start_evaluator()
-    c.start_coordinator()
-    c.submit()
+    c.start_submitted()
     pair = proxied(test, c)
     stop = threading.Event()
 
@@ -217,9 +213,7 @@ def lossy(test):
     rules = "".join(f"{number}:drop={0.03 if name.startswith('artifact') else 0.2};"
                     f"{number}:dup=0.2;" for name, number in body_numbers().items())
     c.env = {"HA_NET_FAULTS": f"seed={test.seed};delay=0.1/300;reorder=0.1/300;{rules}"}
-    c.start_evaluator()
-    c.start_coordinator()
-    c.submit()
+    c.start_submitted()
     c.start_worker()
     c.start_worker("w2")
     c.start_judge()
@@ -415,9 +409,7 @@ def version_skew(test):
 @scenario("judge-lost", "a judge worker is stopped for longer than its lease, and goes on")
 def judge_zombie(test):
     c = test.cluster(epochs=2, eval=6)
-    c.start_evaluator("--latency", "400")
-    c.start_coordinator()
-    c.submit()
+    c.start_submitted(("--latency", "400"))
     c.start_worker()
     first = c.start_judge("j1")
     until(90, lambda: c.calls.exists() and c.calls.stat().st_size > 0, "the evaluator is asked")

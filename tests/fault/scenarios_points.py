@@ -4,8 +4,7 @@ import re
 
 from frame import ROOT, expect, scenario
 
-# Come to elsewhere (4: migrations; restore; 21 and 22: gangs), by hactl gc, or only with logs of
-# 1,000 pages.
+# Come to elsewhere: 4 (migrations), restore, gc, wal, 21 and 22 (gangs).
 ELSEWHERE = {"coordinator.in_migration", "coordinator.after_migration",
              "coordinator.restore_marked", "coordinator.restore_moved",
              "coordinator.restore_replaced", "coordinator.artifact_before_remove",
@@ -32,9 +31,7 @@ def crash_at_each(test, program, names):
                       f"@{claims}/{name}" for name in names)
     env = {"HA_CRASH": orders}
     mine = {key: env if key == program else None for key in ("coordinator", "worker", "judge")}
-    c.start_evaluator()
-    c.start_coordinator()
-    c.submit()
+    c.start_submitted()
     c.coordinator.kill()  # it is started by the supervisor, as the others are
     deaths = c.supervise({
         "coordinator": lambda: c.start_coordinator(env=mine["coordinator"]),

@@ -3,17 +3,19 @@
  * HA_SHIM names a file that is mapped and may be rewritten at any time: lines
  *
  *     clock SECONDS             added to CLOCK_REALTIME
- *     FAULT CALL PREFIX         CALL on a path that begins with PREFIX fails
+ *     FAULT CALL PREFIX         CALL on a path that begins with PREFIX fails; with a * in it: on a
+ *                               path that matches
  *
- * FAULT: enospc, eio, erofs.  CALL: write (pwrite, writev and new files too),
- * fsync (fdatasync too), rename, open (for writing), all.  HA_SHIM_TRACE=FILE
- * records what changes files below HA_SHIM_ROOT, for power.py: a line per call
- * and the bytes behind it, written after the call and before it returns.
+ * FAULT: enospc, eio, erofs; stall: it takes a second and a half, and does not fail.  CALL:
+ * write (pwrite, writev and new files too), fsync (fdatasync too), rename, open (for writing),
+ * all.  HA_SHIM_TRACE=FILE records what changes files below HA_SHIM_ROOT, for power.py: a line per
+ * call and the bytes behind it, written after the call and before it returns.
  *
  * Descriptors are named by /proc/self/fd, so nothing has to be followed. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -75,6 +77,12 @@ static int fault_code(const char *name)
     return EIO;
 }
 
+static bool matches(const char *path, const char *prefix)
+{
+    return strchr(prefix, '*') ? fnmatch(prefix, path, 0) == 0
+                               : strncmp(path, prefix, strlen(prefix)) == 0;
+}
+
 /* 0, or the errno with which this call on this path fails. */
 static int fault(const char *call, const char *path)
 {
@@ -90,9 +98,12 @@ static int fault(const char *call, const char *path)
         char name[16], which[16], prefix[512];
 
         if (sscanf(line, "%15s %15s %511s", name, which, prefix) == 3 &&
-            (strcmp(which, call) == 0 || strcmp(which, "all") == 0) &&
-            strncmp(path, prefix, strlen(prefix)) == 0)
-            return fault_code(name);
+            (strcmp(which, call) == 0 || strcmp(which, "all") == 0) && matches(path, prefix)) {
+            if (strcmp(name, "stall") != 0)
+                return fault_code(name);
+            (void)usleep(1500000);
+            return 0;
+        }
     }
     return 0;
 }
