@@ -81,6 +81,7 @@ struct ha_sweep_train { /* [train] */
     char *plan_memory;             /* an amount, or NULL */
     char *reference;               /* "same_plan" | "any" */
     char *memory_limit;            /* an amount, or "auto" */
+    char *shard_weights;           /* "auto" | "never" | "always" */
     int64_t init_seed, order_seed, dropout_seed;
     int64_t eval_steps;         /* 0: at the end only */
     int64_t checkpoint_every_s; /* key "checkpoint_every" */

@@ -192,6 +192,11 @@ static const struct ha_setting train_rows[] = {
      .source = HA_SOURCE_OURS,
      .help = "\"24GiB\" for an attempt: layers are run again and answers wait so that it fits, which "
              "changes no result; auto: 90 % of the machine's memory"},
+    {"shard_weights", HA_SETTING_CHOICE, AT(shard_weights), .choices = "auto|never|always",
+     .otherwise = "auto", .source = HA_SOURCE_OURS,
+     .help = "of a training on several GPUs: each keeps a part of the frozen weights, and layers are "
+             "put together as they compute, which changes no result; auto: where the model does "
+             "not fit otherwise"},
     {"init_seed", HA_SETTING_INT, AT(init_seed), SEED_RANGE, .otherwise = "@sweep.seed",
      .source = HA_SOURCE_OURS, .reads = HA_READ_TRAIN, .help = "of the adapters' A"},
     {"order_seed", HA_SETTING_INT, AT(order_seed), SEED_RANGE, .otherwise = "@data.seed",

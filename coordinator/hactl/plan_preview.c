@@ -1,6 +1,7 @@
 #include "coordinator/hactl/plan_preview.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +48,17 @@ static int add_settings(struct ha_text_list *arguments, const struct ha_section 
     return 0;
 }
 
+/* --ranks N where a job trains on several GPUs. */
+static int add_ranks(struct ha_text_list *arguments, const struct ha_sweep_resources *resources,
+                     struct ha_error *err)
+{
+    int64_t ranks = resources->gpus * (resources->nodes > 1 ? resources->nodes : 1);
+    char text[24];
+
+    (void)snprintf(text, sizeof(text), "%lld", (long long)ranks);
+    return ranks > 1 ? add_argument(arguments, "--ranks", text, err) : 0;
+}
+
 /* For the grid's own [train] settings, or for those of a shape. */
 static int make_arguments(const struct ha_grid_input *input, const char *dir,
                           const char *gpu_memory, const struct ha_plan_shape *shape,
@@ -65,6 +77,8 @@ static int make_arguments(const struct ha_grid_input *input, const char *dir,
         r = add_argument(arguments, "--gpu-memory", gpu_memory, err);
     if (r == 0 && strcmp(limit, "auto") != 0)
         r = add_argument(arguments, "--memory", limit, err);
+    if (r == 0)
+        r = add_ranks(arguments, &sweep->resources, err);
     if (r == 0)
         r = add_settings(arguments, &ha_sweep_train_section, train, NULL, err);
     if (r == 0)
@@ -251,7 +265,12 @@ static void add_row(struct ha_table *table, const char *model, const char *name,
     ha_table_real(table, number(cpu, "memory_bytes") / (1 << 20), 0);
     ha_table_real(table, number(gpu, "memory_bytes") / (1 << 20), 0);
     ha_table_real(table, number(gpu, "recomputed_layers"), 0);
-    ha_table_text(table, ha_json_bool(ha_json_get(gpu, "fits"), false) ? "yes" : "no");
+    if (!ha_json_bool(ha_json_get(gpu, "fits"), false))
+        ha_table_text(table, "no");
+    else if (number(gpu, "weight_shards") > 1)
+        ha_table_format(table, "weights in %.0f shares", number(gpu, "weight_shards"));
+    else
+        ha_table_text(table, "yes");
     ha_table_real(table, number(cpu, "lockstep_flops_per_pair") / 1e12, 4);
     ha_table_real(table, number(cpu, "trl_flops_per_pair") / 1e12, 4);
 }
@@ -271,6 +290,18 @@ static void add_model(struct ha_table *table, const char *model, const struct ha
             ha_json_get(gpu, "lockstep"));
 }
 
+/* Weights are shared between GPUs in training alone. */
+static void note_generation(struct ha_table *table, const char *model, const struct ha_json *plan)
+{
+    const struct ha_json *generation = ha_json_get(ha_json_get(plan, "gpu"), "generation");
+
+    if (!ha_json_bool(ha_json_get(generation, "fits"), true))
+        ha_table_note(table,
+                      "%s: answers and probes need %.0f MiB on one GPU, which is more than it has; "
+                      "they run on a larger one or on the CPU.",
+                      model, number(generation, "memory_bytes") / (1 << 20));
+}
+
 int ha_plan_preview_table(const struct ha_grid_input *input, const char *gpu_memory,
                           struct ha_table **ret_table, struct ha_error *err)
 {
@@ -287,6 +318,7 @@ int ha_plan_preview_table(const struct ha_grid_input *input, const char *gpu_mem
         if (r < 0)
             break;
         add_model(table, input->sweep->models[i].name, plan);
+        note_generation(table, input->sweep->models[i].name, plan);
         left_out += ha_json_int(ha_json_get(plan, "cells_left_out"), 0);
         ha_json_destroy(plan);
     }

@@ -10,16 +10,10 @@
 
 /* What the memory of a training depends on, beside its layers. */
 static const char *const keys[] = {
-    "lora_rank",
-    "target_modules",
-    "max_length",
-    "batch_size",
-    "gradient_accumulation",
-    "memory_limit",
-    "tokens_per_microbatch",
-    "plan_memory",
-    "disable_dropout",
-    "lora_dropout",
+    "lora_rank",       "target_modules",        "max_length",
+    "batch_size",      "gradient_accumulation", "memory_limit",
+    "shard_weights",   "tokens_per_microbatch", "plan_memory",
+    "disable_dropout", "lora_dropout",
 };
 enum { N_KEYS = sizeof(keys) / sizeof(keys[0]) };
 

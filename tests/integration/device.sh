@@ -223,3 +223,42 @@ ha-attempt plan --model "$MODEL" --json >plan.json
 equal "and planned for" \
     "$(python3 -c 'import json; print(json.load(open("plan.json"))["gpu"]["memory_limit_bytes"])')" $((37 << 20))
 unset HA_GPU_MEMORY_LIMIT
+
+# ---- a gang whose ranks share the weights ---------------------------------------------
+
+head -n 2 "$PAIRS" >pair.jsonl
+
+gang() { # name, further options...: two ranks on the device, the collective through shared memory
+    gang_name=$1
+    shift
+    for rank in 1 0; do
+        ha-attempt train --model "$MODEL" --data pair.jsonl --out "$gang_name" --backend cuda --threads 1 \
+            --strategy 6 --ranks 2 --rank $rank --comm "$gang_name.id" --gang-minutes 1 --collective shm \
+            --set data.train_samples=2 --set train.batch_size=1 --set train.gradient_accumulation=2 \
+            --set train.lora_rank=4 --set train.max_length=56 --set train.tokens_per_microbatch=64 \
+            --set train.learning_rate=1e-2 "$@" 2>"$gang_name-$rank.log" &
+    done
+    wait
+}
+
+of_gang() { # name, member of the summary
+    python3 - "$1-0.log" "$2" <<'PYTHON'
+import json, re, sys
+print(json.loads(re.search(r"done: (\{.*)", open(sys.argv[1]).read())[1])[sys.argv[2]])
+PYTHON
+}
+
+gang whole_gang
+equal "a gang keeps weights whole where they fit" "$(of_gang whole_gang weight_shards)" 1
+HA_GPU_MEMORY_LIMIT=$(($(of_gang whole_gang memory_planned) - 100000)) && export HA_GPU_MEMORY_LIMIT
+gang never --set train.shard_weights=never
+grep -q 'let train.shard_weights be "auto"' never-0.log
+equal "where they do not, it is refused with the mend" $? 0
+gang shared
+equal "or they are shared" "$(of_gang shared weight_shards)" 2
+[ "$(of_gang shared memory_peak)" -le "$HA_GPU_MEMORY_LIMIT" ]
+equal "within the limit" $? 0
+[ "$(of_gang shared weights_gathered_bytes)" -gt 0 ]
+equal "layer by layer" $? 0
+check "and no bit changes" same_adapter whole_gang shared
+unset HA_GPU_MEMORY_LIMIT

@@ -57,8 +57,9 @@ while two[0].poll() is None:
 end(two)
 same("two")
 
-# The first rank keeps its checkpoints in time; the third is killed; all of them go on.
-four = gang("four", 4)
+# Of ranks that share the weights the first keeps its checkpoints in time; the third is killed; all
+# of them go on, with whole weights.
+four = gang("four", 4, "--set", "train.shard_weights=always")
 while not checkpoints("four"):
     assert four[0].poll() is None, "it ended before a checkpoint"
     time.sleep(0.02)
@@ -66,6 +67,7 @@ four[2].kill()
 codes = [process.wait(20) for process in four]
 assert codes[0] == codes[1] == codes[3] == 1 and codes[2] == -9, codes
 said = open("four-0.log").read()
+assert "shared by 4 ranks" in said and "device gather" in said, said
 assert "rank 2" in said and "collective" in said, said
 last = checkpoints("four")[-1]
 end(gang("four", 4, "--resume", f"four/checkpoint-{last}.safetensors"))
@@ -81,7 +83,9 @@ four[3].terminate()
 codes = [process.wait(30) for process in four]
 assert codes == [75] * 4, codes
 last = checkpoints("stopped")[-1]
-end(gang("stopped", 2, "--resume", f"stopped/checkpoint-{last}.safetensors"))
+end(gang("stopped", 2, "--resume", f"stopped/checkpoint-{last}.safetensors",
+         "--set", "train.shard_weights=always"))
+assert "shared by 2 ranks" in open("stopped-1.log").read()
 same("stopped")
 PYTHON
 check "1, 2 and 4 ranks by hand give one adapter" python3 by_hand.py "$HA_ROOT"

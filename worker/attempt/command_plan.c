@@ -12,6 +12,7 @@
 #include "common/conf/blocks.h"
 #include "common/conf/json.h"
 #include "kernels/backend.h"
+#include "kernels/collective.h"
 #include "worker/attempt/commands.h"
 #include "worker/attempt/pair_files.h"
 #include "worker/attempt/plan_view.h"
@@ -198,6 +199,7 @@ static int run(const struct ha_call *call, struct ha_error *err)
                                            .stored_bytes = stored_bytes(call->engine.model_dir)};
     struct ha_dpo_lengths lengths;
     struct asked asked = {0};
+    int64_t ranks = 0;
     bool with_gpu;
     int r = ha_model_config_load(call->engine.model_dir, &config, err);
 
@@ -209,6 +211,12 @@ static int run(const struct ha_call *call, struct ha_error *err)
         r = read_memory(call->arguments, "memory", &request.device.memory_bytes, err);
     if (r == 0)
         r = read_memory(call->arguments, "gpu-memory", &gpu.memory_bytes, err);
+    if (r == 0)
+        r = ha_arguments_int(call->arguments, "ranks", 1, 0, &ranks, err);
+    if (r == 0 && ranks > HA_COMM_MAX_RANKS)
+        r = ha_error_set(err, EINVAL, "--ranks %lld: at most %d", (long long)ranks,
+                         HA_COMM_MAX_RANKS);
+    request.ranks = (int)ranks;
     if (r == 0 && gpu.memory_bytes == 0)
         r = ha_backend_gpu_limit(&gpu.memory_bytes, err);
     with_gpu = gpu.memory_bytes > 0;
@@ -246,6 +254,7 @@ static const struct ha_option options[] = {
     {"data", "FILE",
      "count FLOPs for the mean of these pairs, not of hh-rlhf; needs the tokenizer; repeatable"},
     {"set", "KEY=VALUE", "train.lora_rank=16, train.max_length=2048, ...; repeatable"},
+    {"ranks", "N", "for each of N devices that train together (default: 1)"},
     {"threads", "N", "CPU threads (default: one per core)"},
     {"template", "NAME",
      "hh, chat or a format: refuse what the tokenizer, where it is there, cannot write"},

@@ -7,6 +7,7 @@
 #include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "common/base/memory_use.h"
 #include "kernels/peak.h"
 #include "worker/attempt/shelf.h"
 
@@ -31,6 +32,32 @@ const struct ha_chat *ha_engine_chat(const struct ha_engine *engine)
     return engine->has_chat ? &engine->chat : NULL;
 }
 
+/* Said before gigabytes are read. */
+static int check_room(const struct ha_engine *engine, struct ha_error *err)
+{
+    const struct ha_model_config *config = ha_model_config(engine->model);
+    int64_t most = ha_backend_memory_bytes(engine->backend), needed;
+    char need[HA_MEMORY_TEXT_BYTES], there[HA_MEMORY_TEXT_BYTES];
+
+    needed = 2 * ha_model_config_n_params(config) +
+             ha_weights_lora_bytes(config, ha_model_weights(engine->model)->lora_columns);
+    if (!ha_backend_copies_weights(engine->backend) || most == 0 || needed <= most)
+        return 0;
+    return ha_error_set(err, EFBIG,
+                        "the model's weights take %s in bf16 and this GPU may hold %s; a training "
+                        "shares them between several GPUs (resources.gpus, train.shard_weights), "
+                        "generation and probes need one that holds them, or the CPU",
+                        ha_memory_text(needed, need), ha_memory_text(most, there));
+}
+
+static int load_weights(const struct ha_engine_options *options, struct ha_engine *engine,
+                        const struct ha_model_shard *shard, struct ha_error *err)
+{
+    int r = shard ? 0 : check_room(engine, err);
+
+    return r < 0 ? r : ha_model_load(engine->model, options->model_dir, shard, err);
+}
+
 static int open_parts(const struct ha_engine_options *options, struct ha_engine *engine,
                       struct ha_error *err)
 {
@@ -45,7 +72,7 @@ static int open_parts(const struct ha_engine_options *options, struct ha_engine 
     if (r == 0)
         r = ha_engine_open_chat(options, engine->tokenizer, &engine->chat, &engine->has_chat, err);
     if (r == 0)
-        r = ha_model_open(engine->backend, options->model_dir, &engine->model, err);
+        r = ha_model_prepare(engine->backend, options->model_dir, &engine->model, err);
     if (r == 0 &&
         ha_tokenizer_vocab_size(engine->tokenizer) > ha_model_config(engine->model)->vocab)
         r = ha_error_set(err, EINVAL,
@@ -53,6 +80,8 @@ static int open_parts(const struct ha_engine_options *options, struct ha_engine 
                          "not belong together",
                          options->model_dir, (long long)ha_tokenizer_vocab_size(engine->tokenizer),
                          (long long)ha_model_config(engine->model)->vocab);
+    if (r == 0 && !options->weights_later)
+        r = load_weights(options, engine, NULL, err);
     return r;
 }
 
@@ -86,8 +115,9 @@ int ha_engine_open(const struct ha_engine_options *options, struct ha_engine *re
     int64_t start_ns = ha_clock_work_ns();
     struct ha_engine engine = {0};
     /* Before the files are read: one that changes meanwhile makes it another engine. */
-    char *key = options->shelf ? ha_shelf_key(options) : NULL;
-    bool held = options->shelf && ha_shelf_take(options->shelf, key, &engine);
+    struct ha_shelf *shelf = options->weights_later ? NULL : options->shelf;
+    char *key = shelf ? ha_shelf_key(options) : NULL;
+    bool held = shelf && ha_shelf_take(shelf, key, &engine);
     int r;
 
     if (held)
@@ -95,15 +125,24 @@ int ha_engine_open(const struct ha_engine_options *options, struct ha_engine *re
     else
         engine.key = key;
     r = held ? reopen(options, &engine, err) : open_parts(options, &engine, err);
-    if (r == 0)
+    if (r == 0 && !options->weights_later)
         r = tell_loaded(options, &engine, held, start_ns, err);
     if (r < 0) {
         ha_engine_close(&engine);
         return r;
     }
-    engine.shelf = options->shelf;
+    engine.shelf = shelf;
     *ret_engine = engine;
     return 0;
+}
+
+int ha_engine_load(const struct ha_engine_options *options, struct ha_engine *engine,
+                   const struct ha_model_shard *shard, struct ha_error *err)
+{
+    int64_t start_ns = ha_clock_work_ns();
+    int r = load_weights(options, engine, shard, err);
+
+    return r < 0 ? r : tell_loaded(options, engine, false, start_ns, err);
 }
 
 void ha_engine_close(struct ha_engine *engine)

@@ -25,6 +25,7 @@ struct ha_engine_options {
     int threads;                 /* 0: one per core */
     int device;                  /* index of the GPU */
     const char *prompt_template; /* "hh" (also NULL), "chat", or a format of chat.h */
+    bool weights_later;          /* ha_engine_load reads them; nothing comes from a shelf then */
     struct ha_shelf
         *shelf; /* shelf.h: where engines come from and go to; NULL: opened and closed */
     /* Told once when the engine is there; may be NULL. */
@@ -48,6 +49,11 @@ struct ha_engine {
  * embedding has not, -ENOTSUP for a chat template that is not known. */
 int ha_engine_open(const struct ha_engine_options *options, struct ha_engine *ret_engine,
                    struct ha_error *err);
+/* The weights of an engine that was opened without them: of one rank of several that share them, or
+ * whole (NULL).  -EFBIG where a GPU cannot hold them whole. */
+int ha_engine_load(const struct ha_engine_options *options, struct ha_engine *engine,
+                   const struct ha_model_shard *shard, struct ha_error *err);
+
 /* The chat template; NULL: dialogues as they stand. */
 const struct ha_chat *ha_engine_chat(const struct ha_engine *engine);
 

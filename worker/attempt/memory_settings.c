@@ -49,6 +49,15 @@ const char *ha_memory_limit_text(const struct ha_run_settings *settings,
                : "train.memory_limit = auto, 90 % of this machine's memory";
 }
 
+enum ha_dpo_sharding ha_weight_sharding(const struct ha_run_settings *settings)
+{
+    const char *text = settings->train.shard_weights;
+
+    return strcmp(text, "never") == 0    ? HA_DPO_SHARD_NEVER
+           : strcmp(text, "always") == 0 ? HA_DPO_SHARD_ALWAYS
+                                         : HA_DPO_SHARD_AUTO;
+}
+
 int ha_token_budget(const struct ha_model_config *config, const struct ha_run_settings *settings,
                     bool gpu, int64_t *ret_tokens, struct ha_error *err)
 {

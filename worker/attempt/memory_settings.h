@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "common/conf/run_settings.h"
+#include "worker/dpo/plan.h"
 #include "worker/model/config.h"
 
 struct ha_backend;
@@ -20,6 +21,9 @@ int ha_memory_limit(const struct ha_run_settings *settings, const struct ha_back
 /* Where that limit comes from, for people; static. */
 const char *ha_memory_limit_text(const struct ha_run_settings *settings,
                                  const struct ha_backend *backend);
+
+/* train.shard_weights. */
+enum ha_dpo_sharding ha_weight_sharding(const struct ha_run_settings *settings);
 
 /* train.tokens_per_microbatch, picked where it is 0 for train.plan_memory: by
  * settings, model and kind of device alone. */

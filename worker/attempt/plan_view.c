@@ -10,7 +10,9 @@
 #include "common/base/memory_use.h"
 #include "common/conf/blocks.h"
 #include "common/conf/json.h"
+#include "kernels/collective.h"
 #include "worker/attempt/memory_settings.h"
+#include "worker/dpo/share.h"
 #include "worker/model/decode.h"
 
 enum { PROMPT_TOKENS = 2048, CPU_SEQUENCES = 256, GPU_SEQUENCES = 4096 };
@@ -70,6 +72,14 @@ static void start_request(struct making *making, int64_t stored_bytes)
         .n_eval = settings->data.eval_samples,
         .n_window = train->batch_size * train->gradient_accumulation,
     };
+    if (making->view->ranks > 1) {
+        int ranks = making->view->ranks;
+
+        request->ranks = ranks;
+        request->sharding = ha_weight_sharding(settings);
+        request->n_gradients = 1 + ha_dpo_share_most(train->gradient_accumulation, ranks);
+        request->comm_bytes = request->device.gpu ? ha_comm_device_bytes("nccl", ranks) : 0;
+    }
     request->n_ids = (int64_t)((double)(request->n_train + request->n_eval) * pair);
     ha_dpo_plan_worst_pack(train->max_length, making->view->tokens_per_microbatch, request);
 }
@@ -186,7 +196,11 @@ static int make_generation(struct making *making, struct ha_error *err)
         .max_prompt_tokens = PROMPT_TOKENS,
         .max_rank = making->settings->train.lora_rank,
     };
-    int64_t fixed = plan->part[HA_DPO_WEIGHTS] + plan->part[HA_DPO_KERNELS], bytes, sequence;
+    int64_t weights =
+        view->device.gpu
+            ? 2 * plan->n_params + ha_weights_lora_bytes(view->config, making->request.lora_columns)
+            : 0;
+    int64_t fixed = weights + plan->part[HA_DPO_KERNELS], bytes, sequence;
     int r;
 
     generation->kv_token_bytes = ha_kv_cache_bytes(view->config, act, 1);
@@ -210,6 +224,7 @@ static int make_generation(struct making *making, struct ha_error *err)
     }
     generation->sequences = limits.max_sequences;
     generation->total_bytes = bytes;
+    generation->fits = view->device.memory_bytes == 0 || bytes <= view->device.memory_bytes;
     return 0;
 }
 
@@ -235,6 +250,7 @@ int ha_plan_view_make(const struct ha_plan_view_request *request, struct ha_plan
 {
     struct ha_plan_view view = {.config = request->config,
                                 .device = request->device,
+                                .ranks = request->ranks > 1 ? request->ranks : 1,
                                 .max_length = request->settings->train.max_length,
                                 .lengths = request->lengths ? *request->lengths
                                                             : ha_dpo_hh_lengths(request->config),
@@ -302,6 +318,16 @@ static double host_mib(const struct ha_plan_column *column)
 static double run_again(const struct ha_plan_column *column)
 {
     return (double)column->plan.recomputed_layers;
+}
+
+static double shards(const struct ha_plan_column *column)
+{
+    return (double)column->plan.shards;
+}
+
+static double gathered_mib(const struct ha_plan_column *column)
+{
+    return (double)column->plan.gathered_bytes / (1 << 20);
 }
 
 static double ratio(const struct ha_plan_column *column)
@@ -380,6 +406,10 @@ static void print_notes(const struct ha_plan_view *view)
     printf("Generation: %s of KV cache a token; %lld answers of %lld tokens at once take %s.\n",
            ha_memory_text(generation->kv_token_bytes, kv), (long long)generation->sequences,
            (long long)generation->sequence_tokens, ha_memory_text(generation->total_bytes, total));
+    if (!generation->fits)
+        puts("It does not fit: weights are shared in training alone; answers and probes need a "
+             "device "
+             "that holds\nthem whole, or the CPU.");
 }
 
 void ha_plan_view_print(const struct ha_plan_view *view)
@@ -392,6 +422,10 @@ void ha_plan_view_print(const struct ha_plan_view *view)
     if (view->device.gpu)
         print_line(view, "beside it, of the host", host_mib, 1);
     print_line(view, "layers run again", run_again, 0);
+    if (view->ranks > 1) {
+        print_line(view, "ranks that share the weights", shards, 0);
+        print_line(view, "of them from others, a pass forward, MiB", gathered_mib, 1);
+    }
     printf("%-42s", "fits");
     for (int64_t i = 0; i <= view->n_strategies; i++)
         printf(" %11s", view->columns[i].plan.fits ? "yes" : "no");
@@ -459,6 +493,8 @@ static int fill_column(struct ha_json *json, const struct ha_plan_column *column
         set_int(json, "memory_bytes", plan->total_bytes) < 0 ||
         set_int(json, "host_bytes", plan->host_bytes) < 0 ||
         set_int(json, "recomputed_layers", plan->recomputed_layers) < 0 ||
+        set_int(json, "weight_shards", plan->shards) < 0 ||
+        set_int(json, "gathered_bytes_per_forward", plan->gathered_bytes) < 0 ||
         ha_json_set(json, "fits", ha_json_new_bool(plan->fits)) < 0 ||
         set_real(json, "forward_flops_per_pair", flops->forward) < 0 ||
         set_real(json, "backward_flops_per_pair", flops->backward) < 0 ||
@@ -498,7 +534,8 @@ static int fill_rest(struct ha_json *json, const struct ha_plan_view *view)
     if (r < 0 || set_int(generation, "kv_bytes_per_token", from->kv_token_bytes) < 0 ||
         set_int(generation, "tokens_per_sequence", from->sequence_tokens) < 0 ||
         set_int(generation, "sequences", from->sequences) < 0 ||
-        set_int(generation, "memory_bytes", from->total_bytes) < 0)
+        set_int(generation, "memory_bytes", from->total_bytes) < 0 ||
+        ha_json_set(generation, "fits", ha_json_new_bool(from->fits)) < 0)
         return -ENOMEM;
     lengths = ha_json_new_object();
     if (ha_json_set(json, "pair_tokens", lengths) < 0 ||
@@ -509,7 +546,8 @@ static int fill_rest(struct ha_json *json, const struct ha_plan_view *view)
         return -ENOMEM;
     if (set_int(json, "memory_limit_bytes", view->device.memory_bytes) < 0 ||
         set_int(json, "tokens_per_microbatch", view->tokens_per_microbatch) < 0 ||
-        set_int(json, "max_length", view->max_length) < 0)
+        set_int(json, "max_length", view->max_length) < 0 ||
+        set_int(json, "ranks", view->ranks) < 0)
         return -ENOMEM;
     return 0;
 }

@@ -32,13 +32,15 @@ struct ha_plan_generation {
     int64_t kv_token_bytes;  /* of the KV cache, a token */
     int64_t sequence_tokens; /* of an answer of mean prompt and generate.max_new_tokens */
     int64_t sequences;       /* at once */
-    int64_t total_bytes;     /* with so many */
+    int64_t total_bytes;     /* with so many; on a GPU with all weights, which it does not share */
+    bool fits;
 };
 
-/* One device. */
+/* One device, or each of several. */
 struct ha_plan_view {
     const struct ha_model_config *config;
     struct ha_dpo_device device;
+    int ranks; /* of the gang; 1: no gang */
     int64_t max_length, tokens_per_microbatch;
     struct ha_dpo_lengths lengths;  /* of the pair that FLOPs are for */
     bool of_hh;                     /* the mean pair of hh-rlhf */
@@ -51,6 +53,7 @@ struct ha_plan_view_request {
     const struct ha_model_config *config; /* outlives the view, and so do the strategies' names */
     const struct ha_run_settings *settings;
     struct ha_dpo_device device;
+    int ranks;                                 /* that train together; 0: one */
     int64_t stored_bytes;                      /* of the weights as files; 0: not known */
     const struct ha_dpo_lengths *lengths;      /* of the pair to count; NULL: the mean of hh-rlhf */
     const struct ha_plan_strategy *strategies; /* NULL: local, mid, global, full */

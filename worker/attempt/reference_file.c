@@ -56,16 +56,23 @@ int ha_reference_take(const struct ha_training *training, struct ha_dpo_trainer 
         ha_log_warning("reference log-probs are computed anew: %s", ha_error_text(&why));
     else
         ha_log_info("reference log-probs are taken from %s", training->reference);
-    if (taken.taken && !taken.same_plan) {
-        r = ha_dpo_trainer_reference_offset(trainer, &taken.offset, err);
-        if (r < 0)
-            return r;
-        ha_log_warning("they were made under another plan: sums differ from this one's by up to "
-                       "%.3g in the first step, and margins do not begin at exactly 0",
-                       taken.offset);
-    }
     *ret_taken = taken;
     return 0;
+}
+
+int ha_reference_compare(struct ha_dpo_trainer *trainer, struct ha_taken_reference *taken,
+                         struct ha_error *err)
+{
+    int r;
+
+    if (!taken->taken || taken->same_plan)
+        return 0;
+    r = ha_dpo_trainer_reference_offset(trainer, &taken->offset, err);
+    if (r == 0)
+        ha_log_warning("they were made under another plan: sums differ from this one's by up to "
+                       "%.3g in the first step, and margins do not begin at exactly 0",
+                       taken->offset);
+    return r;
 }
 
 int ha_reference_report(const struct ha_training *training, struct ha_dpo_trainer *trainer,

@@ -28,10 +28,14 @@ struct ha_taken_reference {
 };
 
 /* Take training->reference, with train.reference = "any" also one of another plan.  One that is
- * damaged, or of another key, is left aside with the reason in the log.  Returns 0, -ENOMEM or what
- * else computing the offset returns. */
+ * damaged, or of another key, is left aside with the reason in the log.  Returns 0 or -ENOMEM. */
 int ha_reference_take(const struct ha_training *training, struct ha_dpo_trainer *trainer,
                       struct ha_taken_reference *ret_taken, struct ha_error *err);
+
+/* The offset of one that was made under another plan, where the model can compute: after the ranks
+ * of a gang have come together. */
+int ha_reference_compare(struct ha_dpo_trainer *trainer, struct ha_taken_reference *taken,
+                         struct ha_error *err);
 
 /* Write training->reference_out, when all log-probs are known, and report it. */
 int ha_reference_report(const struct ha_training *training, struct ha_dpo_trainer *trainer,

@@ -350,6 +350,45 @@ static int on_references(void *user, struct ha_dpo_trainer *trainer, struct ha_e
 
 /* ---- the run -------------------------------------------------------------------- */
 
+/* Settings of cells may differ in what changes no result: one that says never is heard first. */
+static enum ha_dpo_sharding sharding_of(const struct ha_training *training)
+{
+    enum ha_dpo_sharding sharding = HA_DPO_SHARD_AUTO;
+
+    for (int64_t i = 0; i < training->n_cells && sharding != HA_DPO_SHARD_NEVER; i++) {
+        enum ha_dpo_sharding said = ha_weight_sharding(training->cells[i].settings);
+
+        if (said != HA_DPO_SHARD_AUTO)
+            sharding = said;
+    }
+    return sharding;
+}
+
+/* Of a gang, whose plan says whether its ranks share them; all others have them already. */
+static int load_weights(struct work *work, struct ha_error *err)
+{
+    const struct ha_training *training = work->training;
+    const struct ha_gang *gang = training->gang;
+    struct ha_dpo_job job = job_of(work);
+    struct ha_dpo_plan plan = {.shards = 1};
+    struct ha_model_shard shard;
+    int r = read_memory(work, &job, err);
+
+    if (!gang || r < 0)
+        return r;
+    job.sharding = sharding_of(training);
+    if (job.sharding == HA_DPO_SHARD_ALWAYS ||
+        (job.sharding == HA_DPO_SHARD_AUTO && on_gpu(work) && gang->ranks > 1))
+        r = ha_dpo_trainer_foresee(work->engine.model, &job, work->cells, training->n_cells, &plan,
+                                   err);
+    if (r < 0)
+        return r;
+    shard = (struct ha_model_shard){gang->rank, plan.shards};
+    if (plan.shards > 1)
+        ha_log_info("the weights of each layer are shared by %d ranks", plan.shards);
+    return ha_engine_load(&training->engine, &work->engine, plan.shards > 1 ? &shard : NULL, err);
+}
+
 static void log_plan(const struct ha_dpo_plan *plan)
 {
     char planned[HA_MEMORY_TEXT_BYTES], there[HA_MEMORY_TEXT_BYTES];
@@ -370,6 +409,8 @@ static int make_trainer(struct work *work, struct ha_error *err)
     struct ha_dpo_job job = job_of(work);
     int r = read_memory(work, &job, err);
 
+    job.sharding =
+        ha_model_ranks(work->engine.model) > 1 ? HA_DPO_SHARD_ALWAYS : HA_DPO_SHARD_NEVER;
     if (work->training->reference_out)
         callbacks.references = on_references;
 
@@ -416,7 +457,7 @@ static int resume(struct work *work, struct ha_error *err)
     if (r == 0 && work->training->gang)
         r = ha_gang_join(work->training->gang, work->engine.backend, work->trainer, work->stop,
                          &work->comm, err);
-    return r;
+    return r < 0 ? r : ha_reference_compare(work->trainer, &work->taken, err);
 }
 
 static struct ha_json *summary_of(const struct work *work, int64_t cell)
@@ -564,6 +605,38 @@ static int choose_products(struct work *work, struct ha_error *err)
     return r < 0 ? r : ha_choices_prepare(&choices, &work->engine, err);
 }
 
+/* The ranks of a gang read weights when the memory is planned. */
+static int open_engine(struct work *work, struct ha_error *err)
+{
+    struct ha_engine_options options = work->training->engine;
+    int r;
+
+    options.weights_later = work->training->gang != NULL;
+    r = ha_engine_open(&options, &work->engine, err);
+    if (r < 0)
+        return r;
+    ha_engine_measure(&work->engine);
+    ha_log_info("precision %s",
+                ha_engine_precision(&work->engine, settings_of(work)->train.precision));
+    return 0;
+}
+
+static int make_cells(struct work *work, struct ha_error *err)
+{
+    const struct ha_training *training = work->training;
+    int r = 0;
+
+    work->adapters = ha_calloc(training->n_cells, sizeof(*work->adapters));
+    work->cells = ha_calloc(training->n_cells, sizeof(*work->cells));
+    work->last_eval = ha_calloc(training->n_cells, sizeof(*work->last_eval));
+    work->kept = ha_calloc(training->n_cells, sizeof(*work->kept));
+    if (!work->adapters || !work->cells || !work->last_eval || !work->kept)
+        return out_of_memory(err);
+    for (int64_t i = 0; r == 0 && i < training->n_cells; i++)
+        r = make_cell(work, i, err);
+    return r < 0 ? r : make_reference(work, err);
+}
+
 /* Everything before the first step. */
 static int prepare(struct work *work, struct ha_error *err)
 {
@@ -573,12 +646,7 @@ static int prepare(struct work *work, struct ha_error *err)
     if (r == 0)
         r = check(training, err);
     if (r == 0)
-        r = ha_engine_open(&training->engine, &work->engine, err);
-    if (r == 0)
-        ha_engine_measure(&work->engine);
-    if (r == 0)
-        ha_log_info("precision %s",
-                    ha_engine_precision(&work->engine, settings_of(work)->train.precision));
+        r = open_engine(work, err);
     if (r == 0)
         r = load_data(work, err);
     /* The texts are not needed any more; what the heap keeps of them would be wasted. */
@@ -587,19 +655,11 @@ static int prepare(struct work *work, struct ha_error *err)
     if (r == 0)
         r = find_origin(work, err);
     if (r == 0)
-        r = choose_products(work, err);
-    if (r < 0)
-        return r;
-    work->adapters = ha_calloc(training->n_cells, sizeof(*work->adapters));
-    work->cells = ha_calloc(training->n_cells, sizeof(*work->cells));
-    work->last_eval = ha_calloc(training->n_cells, sizeof(*work->last_eval));
-    work->kept = ha_calloc(training->n_cells, sizeof(*work->kept));
-    if (!work->adapters || !work->cells || !work->last_eval || !work->kept)
-        return out_of_memory(err);
-    for (int64_t i = 0; r == 0 && i < training->n_cells; i++)
-        r = make_cell(work, i, err);
+        r = make_cells(work, err);
     if (r == 0)
-        r = make_reference(work, err);
+        r = load_weights(work, err);
+    if (r == 0)
+        r = choose_products(work, err);
     if (r == 0)
         r = make_trainer(work, err);
     return r < 0 ? r : resume(work, err);

@@ -24,6 +24,8 @@ static int put_counts(const struct ha_training_record *record, const struct ha_d
         {"memory_planned", plan->total_bytes},
         {"memory_peak", record->peak_bytes},
         {"layers_run_again", plan->recomputed_layers},
+        {"weight_shards", plan->shards},
+        {"weights_gathered_bytes", ha_model_gathered_bytes(record->engine->model)},
     };
     int r = 0;
 

@@ -132,8 +132,10 @@ int ha_dpo_trainer_join(struct ha_dpo_trainer *trainer, struct ha_comm *comm, st
     r = ha_comm_gather(comm, all, &own, sizeof(own), err);
     if (r == 0)
         r = compare(all, trainer->gang->size, err);
-    if (r == 0)
+    if (r == 0) {
         trainer->gang->comm = comm;
+        ha_model_join(trainer->model, comm);
+    }
     free(all);
     return r;
 }
@@ -352,7 +354,9 @@ int ha_dpo_gang_exchange(struct ha_dpo_trainer *trainer, const struct ha_dpo_exc
         return ha_error_set(err, ENOMEM, "no memory for what the ranks of a gang exchange");
     own = all + (size_t)gang->size * bytes;
     write_message(trainer, exchange, own);
-    r = ha_comm_gather(gang->comm, all, own, bytes, err);
+    r = ha_model_idle(trainer->model, err);
+    if (r == 0)
+        r = ha_comm_gather(gang->comm, all, own, bytes, err);
     if (r == 0)
         r = take_messages(trainer, exchange, all, bytes, err);
     free(all);

@@ -114,14 +114,13 @@ static int make_partial(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work 
 }
 
 static int make_cell(struct ha_dpo_trainer *trainer, struct ha_dpo_cell_work *cell,
-                     const struct ha_dpo_cell *settings, struct ha_error *err)
+                     struct ha_error *err)
 {
-    size_t bytes = (size_t)ha_adapter_n_params(settings->adapter) * sizeof(float);
+    size_t bytes = (size_t)ha_adapter_n_params(cell->settings.adapter) * sizeof(float);
     int64_t window_pairs = trainer->job.batch_size * trainer->job.gradient_accumulation;
     void *memory[4] = {NULL};
     int r = 0;
 
-    cell->settings = *settings;
     hash_cell(cell);
     if (window_pairs > trainer->job.train->n_pairs)
         window_pairs = trainer->job.train->n_pairs;
@@ -360,6 +359,8 @@ static struct ha_dpo_plan_request plan_request(const struct ha_dpo_trainer *trai
         .n_window = job->batch_size * job->gradient_accumulation,
         .n_gradients = trainer->n_levels,
         .comm_bytes = job->comm_bytes,
+        .ranks = job->ranks,
+        .sharding = job->sharding,
     };
 
     if (request.n_window > request.n_train)
@@ -426,11 +427,10 @@ static int make_pass(struct ha_dpo_trainer *trainer, struct ha_error *err)
     return r < 0 ? r : ha_dpo_borders_create(trainer, limits.max_tokens, err);
 }
 
-int ha_dpo_trainer_create(struct ha_model *model, const struct ha_dpo_job *job,
-                          const struct ha_dpo_cell *cells, int64_t n_cells,
-                          const struct ha_dpo_callbacks *callbacks,
-                          const volatile sig_atomic_t *stop, struct ha_dpo_trainer **ret_trainer,
-                          struct ha_error *err)
+/* A trainer that holds nothing yet. */
+static int begin_trainer(struct ha_model *model, const struct ha_dpo_job *job,
+                         const struct ha_dpo_cell *cells, int64_t n_cells,
+                         struct ha_dpo_trainer **ret_trainer, struct ha_error *err)
 {
     struct ha_dpo_trainer *trainer;
     int r = check_job(job, cells, n_cells, err);
@@ -438,24 +438,63 @@ int ha_dpo_trainer_create(struct ha_model *model, const struct ha_dpo_job *job,
     if (r < 0)
         return r;
     trainer = ha_calloc(1, sizeof(*trainer));
-    if (!trainer)
+    if (trainer)
+        trainer->cells = ha_calloc(n_cells, sizeof(*trainer->cells));
+    if (!trainer || !trainer->cells) {
+        free(trainer);
         return ha_error_set(err, ENOMEM, "no memory for a training job");
+    }
     trainer->model = model;
     trainer->backend = ha_model_backend(model);
     trainer->job = *job;
-    trainer->stop = stop;
     trainer->steps.phase = HA_DPO_STEP;
-    if (callbacks)
-        trainer->callbacks = *callbacks;
     trainer->n_levels =
         job->ranks > 0 ? 1 + ha_dpo_share_most(job->gradient_accumulation, job->ranks) : 1;
-    trainer->cells = ha_calloc(n_cells, sizeof(*trainer->cells));
-    if (!trainer->cells)
-        r = ha_error_set(err, ENOMEM, "no memory for a training job");
-    else
-        trainer->n_cells = n_cells;
+    trainer->n_cells = n_cells;
+    for (int64_t i = 0; i < n_cells; i++)
+        trainer->cells[i].settings = cells[i];
+    *ret_trainer = trainer;
+    return 0;
+}
+
+int ha_dpo_trainer_foresee(struct ha_model *model, const struct ha_dpo_job *job,
+                           const struct ha_dpo_cell *cells, int64_t n_cells,
+                           struct ha_dpo_plan *ret_plan, struct ha_error *err)
+{
+    struct ha_dpo_trainer *trainer;
+    struct ha_pass_limits limits;
+    int r = begin_trainer(model, job, cells, n_cells, &trainer, err);
+
+    if (r < 0)
+        return r;
+    r = make_packs(trainer, err);
+    limits = limits_of(trainer);
+    if (r == 0)
+        r = make_hashes(trainer, &limits, err);
+    if (r == 0)
+        r = make_plan(trainer, &limits, err);
+    if (r == 0)
+        *ret_plan = trainer->plan;
+    ha_dpo_trainer_destroy(trainer);
+    return r;
+}
+
+int ha_dpo_trainer_create(struct ha_model *model, const struct ha_dpo_job *job,
+                          const struct ha_dpo_cell *cells, int64_t n_cells,
+                          const struct ha_dpo_callbacks *callbacks,
+                          const volatile sig_atomic_t *stop, struct ha_dpo_trainer **ret_trainer,
+                          struct ha_error *err)
+{
+    struct ha_dpo_trainer *trainer;
+    int r = begin_trainer(model, job, cells, n_cells, &trainer, err);
+
+    if (r < 0)
+        return r;
+    trainer->stop = stop;
+    if (callbacks)
+        trainer->callbacks = *callbacks;
     for (int64_t i = 0; r == 0 && i < n_cells; i++)
-        r = make_cell(trainer, &trainer->cells[i], &cells[i], err);
+        r = make_cell(trainer, &trainer->cells[i], err);
     if (r == 0 && job->ranks > 0)
         r = ha_dpo_gang_create(trainer, &trainer->gang, err);
     if (r == 0)

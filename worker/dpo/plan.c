@@ -1,6 +1,7 @@
 #include "worker/dpo/plan.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include "common/base/error.h"
 #include "common/base/memory_use.h"
@@ -9,6 +10,7 @@
 #include "worker/dpo/packs.h"
 #include "worker/dpo/work.h"
 #include "worker/model/model.h"
+#include "worker/model/shard_layout.h"
 
 #define MIB ((int64_t)1 << 20)
 
@@ -192,18 +194,35 @@ static struct ha_pass_limits limits_of(const struct job *job, int64_t recomputed
     };
 }
 
+static void plan_weights(const struct job *job, struct ha_dpo_plan *plan)
+{
+    const struct ha_dpo_plan_request *request = job->request;
+    bool gpu = request->device.gpu;
+    /* Files of f32 have 4 bytes a parameter, others 2; what is between is held as f32. */
+    int64_t value = gpu || plan->mapped_bytes <= 2 * plan->n_params + plan->n_params / 2 ? 2 : 4;
+    struct ha_shard_layout layout;
+
+    plan->gathered_bytes = 0;
+    plan->part[HA_DPO_WEIGHTS] =
+        gpu ? 2 * plan->n_params + ha_weights_lora_bytes(request->config, request->lora_columns)
+            : 0;
+    if (plan->shards == 1)
+        return;
+    ha_shard_layout_make(request->config, plan->shards, value, request->lora_columns, &layout);
+    plan->gathered_bytes = ha_shard_layout_forward_bytes(&layout);
+    /* What is not shared stays in the mapped files on the CPU. */
+    plan->part[HA_DPO_WEIGHTS] = layout.total_bytes - (gpu ? 0 : layout.resident_bytes);
+}
+
 /* Everything but the activations, which depend on the layers run again. */
 static int fixed_parts(const struct job *job, struct ha_dpo_plan *plan, struct ha_error *err)
 {
     const struct ha_dpo_plan_request *request = job->request;
-    bool gpu = request->device.gpu;
     int64_t value = (int64_t)sizeof(float), *part = plan->part;
     int64_t stored = request->stored_bytes > 0 ? request->stored_bytes : 2 * plan->n_params;
 
-    part[HA_DPO_WEIGHTS] =
-        gpu ? 2 * plan->n_params + ha_weights_lora_bytes(request->config, request->lora_columns)
-            : 0;
     plan->mapped_bytes = stored;
+    plan_weights(job, plan);
     part[HA_DPO_KERNELS] = kernel_bytes(job);
     part[HA_DPO_ADAPTERS] =
         value * (job->n_trainable + (request->reference_rank > 0 ? job->largest : 0));
@@ -269,9 +288,37 @@ static int check_sizes(const struct ha_dpo_plan_request *request, struct ha_erro
                                 (long long)sizes[i]);
     }
     if (request->n_ids < 0 || request->n_ids > INT64_MAX / 16 || request->device.memory_bytes < 0 ||
-        request->stored_bytes < 0)
+        request->stored_bytes < 0 || request->ranks < 0 || request->ranks > HA_COMM_MAX_RANKS)
         return ha_error_set(err, EINVAL, "a size of the plan is out of range");
     return 0;
+}
+
+/* The plan with weights in so many shares, with the fewest layers run again that let it fit, or
+ * with all. */
+static int with_shards(struct job *job, int shards, struct ha_dpo_plan *plan, struct ha_error *err)
+{
+    int64_t low = 0, high;
+    int r;
+
+    plan->shards = shards;
+    r = fixed_parts(job, plan, err);
+    if (r == 0)
+        r = with_recompute(job, 0, plan, err);
+    /* The fewest in (low, high] that fit, or all. */
+    high = job->request->config->n_layers - job->lowest_layer - 1;
+    while (r == 0 && !plan->fits && low < high) {
+        int64_t middle = low + (high - low) / 2;
+
+        r = with_recompute(job, middle, plan, err);
+        if (plan->fits)
+            high = middle;
+        else
+            low = middle + 1;
+        plan->fits = false;
+    }
+    if (r == 0 && low > 0)
+        r = with_recompute(job, low, plan, err);
+    return r;
 }
 
 int ha_dpo_plan_make(const struct ha_dpo_plan_request *request, struct ha_dpo_plan *ret_plan,
@@ -280,34 +327,25 @@ int ha_dpo_plan_make(const struct ha_dpo_plan_request *request, struct ha_dpo_pl
     struct job job = {.request = request,
                       .act = request->device.gpu ? HA_DTYPE_BF16 : HA_DTYPE_F32};
     struct ha_dpo_plan plan = {.n_params = ha_model_config_n_params(request->config),
-                               .memory_bytes = request->device.memory_bytes};
-    int64_t low = 0, high;
+                               .memory_bytes = request->device.memory_bytes},
+                       shared;
+    bool gang = request->ranks > 1, always = gang && request->sharding == HA_DPO_SHARD_ALWAYS;
     int r = check_sizes(request, err);
 
     ha_model_config_geometry(request->config, &job.geometry);
     if (r == 0)
         r = read_adapters(&job, err);
-    if (r == 0)
-        r = fixed_parts(&job, &plan, err);
-    if (r < 0)
-        return r;
     plan.n_trainable = job.n_trainable;
     plan.lowest_layer = job.lowest_layer;
-    r = with_recompute(&job, 0, &plan, err);
-    /* The fewest in (low, high] that fit, or all. */
-    high = request->config->n_layers - job.lowest_layer - 1;
-    while (r == 0 && !plan.fits && low < high) {
-        int64_t middle = low + (high - low) / 2;
-
-        r = with_recompute(&job, middle, &plan, err);
-        if (plan.fits)
-            high = middle;
-        else
-            low = middle + 1;
-        plan.fits = false;
+    if (r == 0)
+        r = with_shards(&job, always ? request->ranks : 1, &plan, err);
+    if (r == 0 && !plan.fits && !always && gang && request->device.gpu) {
+        shared = plan;
+        r = with_shards(&job, request->ranks, &shared, err);
+        plan.sharing_fits = shared.fits;
+        if (request->sharding == HA_DPO_SHARD_AUTO)
+            plan = shared;
     }
-    if (r == 0 && low > 0)
-        r = with_recompute(&job, low, &plan, err);
     if (r == 0)
         *ret_plan = plan;
     return r;
@@ -316,20 +354,24 @@ int ha_dpo_plan_make(const struct ha_dpo_plan_request *request, struct ha_dpo_pl
 int ha_dpo_plan_check(const struct ha_dpo_plan *plan, const char *limit, struct ha_error *err)
 {
     char needed[HA_MEMORY_TEXT_BYTES], there[HA_MEMORY_TEXT_BYTES], packs[HA_MEMORY_TEXT_BYTES];
+    char shared[64] = "";
     const int64_t *part = plan->part;
 
     if (plan->fits)
         return 0;
+    if (plan->shards > 1)
+        (void)snprintf(shared, sizeof(shared), " and the weights shared by %d ranks", plan->shards);
     return ha_error_set(
         err, EFBIG,
-        "the training needs %s with every layer run again (%s of it for its largest pack), and %s "
-        "may be used (%s); lower train.max_length or train.tokens_per_microbatch, train fewer "
-        "cells in one job, or raise the limit",
-        ha_memory_text(plan->total_bytes, needed),
+        "the training needs %s with every layer run again%s (%s of it for its largest pack), and "
+        "%s may be used (%s); lower train.max_length or train.tokens_per_microbatch, train fewer "
+        "cells in one job, %sor raise the limit",
+        ha_memory_text(plan->total_bytes, needed), shared,
         ha_memory_text(part[HA_DPO_RESIDUAL] + part[HA_DPO_KEPT] + part[HA_DPO_WORK] +
                            part[HA_DPO_HEAD] + part[HA_DPO_BORDERS],
                        packs),
-        ha_memory_text(plan->memory_bytes, there), limit);
+        ha_memory_text(plan->memory_bytes, there), limit,
+        plan->sharing_fits ? "let train.shard_weights be \"auto\", " : "");
 }
 
 /* ---- the token budget ---- */

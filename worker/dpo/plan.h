@@ -34,8 +34,15 @@ struct ha_dpo_device {
     int64_t memory_bytes; /* that may be used; 0: no limit */
 };
 
+/* Whether the ranks of a gang share the frozen weights (worker/model/shard_layout.h). */
+enum ha_dpo_sharding {
+    HA_DPO_SHARD_NEVER,
+    HA_DPO_SHARD_AUTO, /* on GPUs, where the job does not fit otherwise */
+    HA_DPO_SHARD_ALWAYS,
+};
+
 enum ha_dpo_part {
-    HA_DPO_WEIGHTS,  /* frozen; 0 on the CPU */
+    HA_DPO_WEIGHTS,  /* frozen; on the CPU 0 unless they are shared */
     HA_DPO_RESIDUAL, /* activations: the input of every trained layer */
     HA_DPO_KEPT,     /* activations: what the backward pass reads, of layers not run again */
     HA_DPO_WORK,     /* of the layer in work, forward and backward */
@@ -78,12 +85,17 @@ struct ha_dpo_plan_request {
     /* Of a rank of a gang: gradients that it adds up side by side (0: one), and what its
      * communicator holds of the device. */
     int64_t n_gradients, comm_bytes;
+    int ranks; /* of the gang; 0: no gang */
+    enum ha_dpo_sharding sharding;
 };
 
 struct ha_dpo_plan {
     int64_t n_params;    /* of the model */
     int64_t n_trainable; /* LoRA values of all cells */
     int64_t lowest_layer;
+    int shards;                /* ranks that share the frozen weights; 1: they are whole */
+    int64_t gathered_bytes;    /* that a rank then gets from the others in a pass forward */
+    bool sharing_fits;         /* it does not fit, and would if weights were shared */
     int64_t recomputed_layers; /* as ha_pass_limits has it: the fewest that fit */
     int64_t part[HA_DPO_PARTS];
     int64_t total_bytes;  /* on the device that trains: all parts, on a GPU without the host's */
@@ -99,8 +111,8 @@ void ha_dpo_plan_worst_pack(int64_t max_length, int64_t tokens_per_microbatch,
                             struct ha_dpo_plan_request *request);
 
 /* Where it does not fit with any number of layers run again, the plan is the one
- * with all of them and fits is false.  Returns 0, -EINVAL for an adapter or sizes
- * out of range, -EOVERFLOW, -ENOMEM. */
+ * with all of them (and shared weights, where they may be shared) and fits is false.  Returns 0,
+ * -EINVAL for an adapter or sizes out of range, -EOVERFLOW, -ENOMEM. */
 int ha_dpo_plan_make(const struct ha_dpo_plan_request *request, struct ha_dpo_plan *ret_plan,
                      struct ha_error *err);
 

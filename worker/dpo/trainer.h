@@ -81,7 +81,10 @@ struct ha_dpo_job {
      * may hold pairs of several micro-batches and one sum in their order.  So a gang of 1 has the
      * bits of a gang of any size, and those of a job alone only within rounding. */
     int rank, ranks;
-    int64_t comm_bytes;          /* of the device, of the gang's communicator, for the plan */
+    int64_t comm_bytes; /* of the device, of the gang's communicator, for the plan */
+    /* Whether the ranks share the frozen weights.  For a trainer's own model this is settled: NEVER
+     * where they are whole, else ALWAYS; ha_dpo_trainer_foresee says which it should be. */
+    enum ha_dpo_sharding sharding;
     int64_t recomputed_layers;   /* run again at least, for tests */
     int64_t max_steps;           /* end after so many optimizer steps; 0: after the epochs.  Does
                                     not change the schedule */
@@ -159,6 +162,12 @@ struct ha_dpo_callbacks {
      * made those of the training pairs, the held-out ones' are made before they go on. */
     int (*references)(void *user, struct ha_dpo_trainer *trainer, struct ha_error *err);
 };
+
+/* The plan of the memory that a trainer of this job would make, before the model's weights are
+ * loaded; -EFBIG as ha_dpo_trainer_create. */
+int ha_dpo_trainer_foresee(struct ha_model *model, const struct ha_dpo_job *job,
+                           const struct ha_dpo_cell *cells, int64_t n_cells,
+                           struct ha_dpo_plan *ret_plan, struct ha_error *err);
 
 /* -EFBIG where the plan of the memory does not fit (ha_dpo_plan_check), before
  * anything is computed.  The model, the pair sets, all adapters and `stop` must outlive the

@@ -135,11 +135,11 @@ static void stay_with_the_rest(void **state)
 {
     static const char *const none[] = {
         "sweep.name=x", "sweep.priority=3", "train.checkpoint_every=5s", "train.memory_limit=3GiB",
-        "model.a.hub_id=x/y", "model.a.family=qwen3", "retry.max_attempts=9",
-        "retry.on_worker_lost=wait", "schedule.fuse=never", "judge.j.concurrency=2",
-        "judge.j.timeout=1m", "judge.j.order=eager", "judge.j.base_url=https://h:2/v2",
-        "judge.j.api_key_env=K", "judge.j.provider=openai", "data.train=other", "generate.seed=3",
-        "generate.top_k=3",
+        "train.shard_weights=always", "model.a.hub_id=x/y", "model.a.family=qwen3",
+        "retry.max_attempts=9", "retry.on_worker_lost=wait", "schedule.fuse=never",
+        "judge.j.concurrency=2", "judge.j.timeout=1m", "judge.j.order=eager",
+        "judge.j.base_url=https://h:2/v2", "judge.j.api_key_env=K", "judge.j.provider=openai",
+        "data.train=other", "generate.seed=3", "generate.top_k=3",
         /* Rows that came later, at their defaults. */
         "train.loss=[\"sigmoid\"]", "train.loss_weights=[]", "train.label_smoothing=0",
         "train.f_divergence=reverse_kl", "train.f_alpha=0.50", "train.discopop_tau=5e-2",

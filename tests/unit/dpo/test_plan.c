@@ -9,10 +9,12 @@
 #include <string.h>
 
 #include "common/base/memory.h"
+#include "kernels/collective.h"
 #include "worker/dpo/count.h"
 #include "worker/dpo/flops.h"
 #include "worker/dpo/metrics.h"
 #include "worker/dpo/plan.h"
+#include "worker/model/shard_layout.h"
 
 #define GIB ((int64_t)1 << 30)
 #define QKVO 0xfu
@@ -503,6 +505,67 @@ static void refusals(void **state)
     assert_int_equal(ha_dpo_plan_check(&plan, "train.memory_limit", &err), 0);
 }
 
+/* A gang of GPUs shares the weights where it must, or is told to. */
+static void shared_weights(void **state)
+{
+    struct ha_adapter_settings full = layers(0, 32);
+    struct ha_dpo_plan_request request = {
+        .config = &configs[LLAMA_31],
+        .device = {.gpu = true, .memory_bytes = 16 * GIB},
+        .adapters = &full,
+        .n_adapters = 1,
+        .lora_columns = HA_WEIGHTS_LORA_COLUMNS,
+        .ranks = 2,
+        .sharding = HA_DPO_SHARD_AUTO,
+    };
+    struct ha_shard_layout layout;
+    struct ha_dpo_plan plan, whole;
+    struct ha_error why;
+
+    (void)state;
+    ha_dpo_plan_worst_pack(2048, 4096, &request);
+    ha_shard_layout_make(request.config, 2, 2, HA_WEIGHTS_LORA_COLUMNS, &layout);
+    assert_ok(ha_dpo_plan_make(&request, &plan, &err));
+    assert_true(plan.fits);
+    assert_int_equal(plan.shards, 2);
+    assert_int_equal(plan.part[HA_DPO_WEIGHTS], layout.total_bytes);
+    assert_int_equal(plan.gathered_bytes, ha_shard_layout_forward_bytes(&layout));
+    /* Half of 16.06 GB with their columns, a table and the final norm. */
+    near((double)layout.total_bytes, 8.03e9 + 128256 * 4096 * 2 + 32 * 64 * 10240, 0.01);
+    request.device.memory_bytes = 8 * GIB;
+    assert_ok(ha_dpo_plan_make(&request, &plan, &err));
+    assert_int_equal(ha_dpo_plan_check(&plan, "train.memory_limit", &why), -EFBIG);
+    assert_non_null(strstr(ha_error_text(&why), "the weights shared by 2 ranks"));
+    assert_null(strstr(ha_error_text(&why), "shard_weights"));
+    /* What fits whole stays whole, unless it is asked for. */
+    request.device.memory_bytes = 24 * GIB;
+    assert_ok(ha_dpo_plan_make(&request, &whole, &err));
+    assert_true(whole.fits && whole.shards == 1 && whole.gathered_bytes == 0);
+    request.sharding = HA_DPO_SHARD_ALWAYS;
+    assert_ok(ha_dpo_plan_make(&request, &plan, &err));
+    assert_true(plan.fits && plan.shards == 2);
+    assert_true(plan.recomputed_layers < whole.recomputed_layers);
+    request.ranks = 1;
+    assert_ok(ha_dpo_plan_make(&request, &plan, &err));
+    assert_int_equal(plan.shards, 1);
+    /* Told not to. */
+    request.ranks = 2;
+    request.sharding = HA_DPO_SHARD_NEVER;
+    request.device.memory_bytes = 16 * GIB;
+    assert_ok(ha_dpo_plan_make(&request, &plan, &err));
+    assert_int_equal(plan.shards, 1);
+    assert_int_equal(ha_dpo_plan_check(&plan, "train.memory_limit", &why), -EFBIG);
+    assert_non_null(strstr(ha_error_text(&why), "let train.shard_weights be \"auto\""));
+    /* Mapped files serve all ranks of a machine. */
+    request.device = (struct ha_dpo_device){.threads = 2, .memory_bytes = 1 * GIB};
+    request.lora_columns = 0;
+    request.sharding = HA_DPO_SHARD_AUTO;
+    assert_ok(ha_dpo_plan_make(&request, &plan, &err));
+    assert_true(plan.shards == 1 && !plan.sharing_fits);
+    request.ranks = HA_COMM_MAX_RANKS + 1;
+    assert_int_equal(ha_dpo_plan_make(&request, &plan, NULL), -EINVAL);
+}
+
 /* Sizes that no machine has are refused or added up right, never wrapped. */
 static void impossible_plans(void **state)
 {
@@ -560,13 +623,21 @@ static void token_budget(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(published_flops), cmocka_unit_test(published_flops_alone),
-        cmocka_unit_test(published_steps), cmocka_unit_test(run_again_counts),
-        cmocka_unit_test(mean_lengths),    cmocka_unit_test(flops_are_what_is_counted),
-        cmocka_unit_test(small_card),      cmocka_unit_test(lock_step),
-        cmocka_unit_test(dropout),         cmocka_unit_test(on_the_cpu),
-        cmocka_unit_test(refusals),        cmocka_unit_test(impossible_plans),
-        cmocka_unit_test(probes),          cmocka_unit_test(evaluations_are_counted),
+        cmocka_unit_test(published_flops),
+        cmocka_unit_test(published_flops_alone),
+        cmocka_unit_test(published_steps),
+        cmocka_unit_test(run_again_counts),
+        cmocka_unit_test(mean_lengths),
+        cmocka_unit_test(flops_are_what_is_counted),
+        cmocka_unit_test(small_card),
+        cmocka_unit_test(lock_step),
+        cmocka_unit_test(dropout),
+        cmocka_unit_test(on_the_cpu),
+        cmocka_unit_test(shared_weights),
+        cmocka_unit_test(refusals),
+        cmocka_unit_test(impossible_plans),
+        cmocka_unit_test(probes),
+        cmocka_unit_test(evaluations_are_counted),
         cmocka_unit_test(token_budget),
     };
 
