@@ -8,6 +8,7 @@
 #include "coordinator/core/fuse.h"
 #include "coordinator/core/job_spec.h"
 #include "coordinator/core/plan.h"
+#include "coordinator/core/preempt.h"
 #include "coordinator/core/resubmit.h"
 #include "tests/torture/torture.h"
 
@@ -37,6 +38,34 @@ static int plan(struct ha_error *err)
     if (n < 0)
         return n == -ENOMEM ? torture_no_memory(err) : (int)n;
     TORTURE_CHECK(n > 0);
+    return 0;
+}
+
+/* Everybody is busy with what may wait. */
+static int preempt(struct ha_error *err)
+{
+    struct ha_preempt_running running[] = {{.job = 7, .worker = 1, .ran_ms = 9000},
+                                           {.job = 8, .worker = 1, .ran_ms = 8000},
+                                           {.job = 9, .worker = 2, .ran_ms = 10}};
+    struct ha_plan_worker busy[] = {workers[0], workers[1]};
+    struct ha_plan_job urgent = {
+        .id = 1, .state = HA_JOB_READY, .priority = 2, .group = 1, .reason = ""};
+    struct ha_plan_snapshot snapshot = {
+        .workers = busy, .worker_count = 2, .jobs = &urgent, .job_count = 1};
+    struct ha_preempt p = {.snapshot = &snapshot,
+                           .running = running,
+                           .running_count = 3,
+                           .min_run_ms = 1000,
+                           .now_ms = 1000};
+    struct ha_preempt_stop stop;
+    int64_t wait_ms, n;
+
+    busy[0].used = 2;
+    busy[1].used = 1;
+    n = ha_preempt_choose(&p, &stop, 1, &wait_ms);
+    if (n < 0)
+        return n == -ENOMEM ? torture_no_memory(err) : (int)n;
+    TORTURE_CHECK(n == 1 && stop.victim == 1);
     return 0;
 }
 
@@ -139,6 +168,7 @@ int main(void)
 {
     static const struct torture_scenario scenarios[] = {
         {"core: a plan", plan, NULL},
+        {"core: who makes room", preempt, NULL},
         {"core: why a job waits", why, NULL},
         {"core: sets of cells", fuse, NULL},
         {"core: job.json", job_spec, NULL},

@@ -13,10 +13,15 @@
 #include "coordinator/store/artifact.h"
 #include "coordinator/store/attempt.h"
 #include "coordinator/store/backup.h"
+#include "coordinator/store/call.h"
 #include "coordinator/store/cell.h"
 #include "coordinator/store/gc.h"
+#include "coordinator/store/hold.h"
+#include "coordinator/store/item.h"
 #include "coordinator/store/job.h"
 #include "coordinator/store/metric.h"
+#include "coordinator/store/probe.h"
+#include "coordinator/store/reference.h"
 #include "coordinator/store/request.h"
 #include "coordinator/store/stage.h"
 #include "coordinator/store/store.h"
@@ -217,14 +222,168 @@ static int changes(struct ids *ids, struct ha_error *err)
     return r < 0 ? r : ha_store_keep(store, err);
 }
 
-/* One turn, from a submit to the end of a job. */
-static int turn(struct ha_error *err)
+static int no_orphan(void *context, const char *sha256)
+{
+    (void)context;
+    (void)sha256;
+    return 0;
+}
+
+/* ---- answers, and what judges make of them ------------------------------------------------- */
+
+struct judging {
+    struct ids ids;
+    int64_t judge, result, worker, item;
+};
+
+static int put_judging(struct judging *j, struct ha_error *err)
+{
+    const struct ha_judge_row judge = {.name = "j",
+                                       .settings = "{}",
+                                       .eager = true,
+                                       .samples = 1,
+                                       .max_reasks = 1,
+                                       .max_attempts = 1,
+                                       .budget = 10};
+    const struct ha_worker_row worker = {.judge = true,
+                                         .name = "j",
+                                         .machine = "m",
+                                         .instance = "i",
+                                         .host = "h",
+                                         .backend = "",
+                                         .version = "1"};
+    struct ha_stage_spec spec = {
+        .kind = HA_STAGE_GENERATE, .key = name_of('e'), .model_digest = "d", .total = 1};
+    int r = put_sweep(&j->ids, err);
+
+    if (r == 0)
+        r = ha_store_judge_put(store, j->ids.sweep, &judge, &j->judge, err);
+    spec.sweep = j->ids.sweep;
+    spec.cell = j->ids.cell;
+    spec.model = j->ids.model;
+    if (r == 0)
+        r = ha_store_stage_attach(store, &by, &spec, &j->ids.generate, err);
+    spec.kind = HA_STAGE_JUDGE;
+    spec.key = name_of('f');
+    spec.judge = j->judge;
+    spec.parent = j->ids.generate;
+    if (r == 0)
+        r = ha_store_stage_attach(store, &by, &spec, &j->result, err);
+    if (r == 0)
+        r = ha_store_worker_put(store, &worker, &j->worker, err);
+    return r < 0 ? r : 0;
+}
+
+static int keep_item(void *context, const struct ha_item_row *row)
+{
+    *(int64_t *)context = row->id;
+    return 1;
+}
+
+static int answer_it(struct judging *j, struct ha_error *err)
+{
+    const struct ha_answer answer = {.result = j->ids.generate,
+                                     .cell = j->ids.cell,
+                                     .adapter_sha256 = "",
+                                     .prompt_text = name_of('q'),
+                                     .text = "answer",
+                                     .raw = "answer</s>",
+                                     .finish = "eos"};
+    int64_t bytes = 0;
+    int r = ha_store_answer_add(store, &by, &answer, &bytes, err);
+
+    if (r == 0)
+        r = ha_store_item_each_ready(store, j->judge, 1000, 1000, 1, keep_item, &j->item, err);
+    if (r >= 0)
+        TORTURE_CHECK(bytes > 0 && j->item > 0);
+    return r < 0 ? r : 0;
+}
+
+static int score_it(const struct judging *j, struct ha_error *err)
+{
+    const struct ha_item_score score = {.dimension = "clarity", .reason = "why", .value = 3};
+    struct ha_item_scores scores = {.scores = &score, .count = 1, .identity = "e", .repairs = "[]"};
+    struct ha_call_reply reply = {.item = j->item,
+                                  .http_status = 200,
+                                  .raw = "raw",
+                                  .raw_bytes = 3,
+                                  .host = "h",
+                                  .error = "",
+                                  .cost = 1};
+    enum ha_call_taken taken = HA_CALL_UNKNOWN;
+    int64_t epoch = 0;
+    int r = ha_store_item_lease(store, &by, j->item, j->worker, &epoch, err);
+
+    if (r >= 0)
+        r = ha_store_call_begin(store, j->item, epoch, j->worker, 2, 1 << 20, 1000, &reply.call,
+                                err);
+    if (r >= 0)
+        r = ha_store_call_reply(store, &reply, 1000, &taken, err);
+    if (r >= 0)
+        r = ha_store_item_set_unread(store, j->item, reply.call, err);
+    scores.call = reply.call;
+    if (r >= 0)
+        r = ha_store_item_score(store, &by, j->item, &scores, err);
+    if (r >= 0)
+        TORTURE_CHECK(r == 1 && taken == HA_CALL_TAKEN);
+    return r < 0 ? r : ha_store_call_outcome(store, reply.call, "scored", err);
+}
+
+/* A row of the sweep is held and let go; a reference is kept and used; a norm is stored. */
+static int beside(const struct judging *j, struct ha_error *err)
+{
+    const struct ha_hold hold = {
+        .sweep = j->ids.sweep, .model = j->ids.model, .strategy = "", .reason = "because"};
+    const struct ha_norm_row norm = {.result = j->ids.generate,
+                                     .block = "",
+                                     .module = "all",
+                                     .norm = 0.5,
+                                     .layers = 1,
+                                     .parameters = 1,
+                                     .pairs = 1};
+    const struct ha_reference reference = {.name = "r", .sha256 = name_of('h'), .size = 3};
+    int64_t bytes = 0;
+    int r = ha_store_hold_put(store, &by, &hold, err);
+
+    if (r >= 0)
+        r = ha_store_hold_of_cell(store, j->ids.cell, NULL, NULL, err);
+    if (r >= 0)
+        r = (int)ha_store_hold_remove(store, &by, j->ids.sweep, j->ids.model, "", err);
+    if (r >= 0)
+        r = ha_store_artifact_add(store, reference.sha256, 3, 1, err);
+    if (r >= 0)
+        r = ha_store_reference_put(store, reference.sha256, &reference, 1000, no_orphan, NULL, err);
+    if (r >= 0)
+        r = ha_store_norm_put(store, &norm, err);
+    if (r >= 0)
+        r = ha_store_stored_bytes(store, j->ids.sweep, 0, &bytes, NULL, err);
+    if (r >= 0)
+        TORTURE_CHECK(bytes == HA_ROW_CALL + 3 + HA_ROW_SCORE + 3);
+    return r < 0 ? r : 0;
+}
+
+static int judged_changes(struct ids *ids, struct ha_error *err)
+{
+    struct judging j = {0};
+    int r = put_judging(&j, err);
+
+    (void)ids;
+    if (r == 0)
+        r = answer_it(&j, err);
+    if (r == 0)
+        r = score_it(&j, err);
+    return r < 0 ? r : beside(&j, err);
+}
+
+/* ---- turns -------------------------------------------------------------------------------- */
+
+static int turn_of(int (*what)(struct ids *ids, struct ha_error *err), struct ha_error *err)
 {
     struct ids ids = {0};
     int r = ha_store_begin(store, err);
 
     if (r == 0) {
-        r = changes(&ids, err);
+        r = what(&ids, err);
         if (r == 0)
             r = ha_store_commit(store, err);
         if (r < 0)
@@ -233,10 +392,18 @@ static int turn(struct ha_error *err)
     return r;
 }
 
+/* From a submit to the end of a job. */
 static int prepared_turn(struct ha_error *err)
 {
     need_store();
-    return turn(err);
+    return turn_of(changes, err);
+}
+
+/* From a submit to a score. */
+static int judged_turn(struct ha_error *err)
+{
+    need_store();
+    return turn_of(judged_changes, err);
 }
 
 static void close_store(void)
@@ -253,7 +420,7 @@ static int first_turn(struct ha_error *err)
     int r;
 
     need_store();
-    r = turn(err);
+    r = turn_of(changes, err);
     torture_pause();
     store_goes_on();
     torture_resume();
@@ -346,13 +513,6 @@ static int copy(struct ha_error *err)
     return r;
 }
 
-static int no_orphan(void *context, const char *sha256)
-{
-    (void)context;
-    (void)sha256;
-    return 0;
-}
-
 /* Everything that may be removed is found and dropped; the turn is then taken back. */
 static int collect(struct ha_error *err)
 {
@@ -384,6 +544,7 @@ int main(void)
 {
     static const struct torture_scenario scenarios[] = {
         {"store: a turn", prepared_turn, store_goes_on},
+        {"store: a turn of judges", judged_turn, store_goes_on},
         {"store: a first turn", first_turn, NULL},
         {"store: the check", whole_file, NULL},
         {"store: opening again", open_again, store_is_sound},
