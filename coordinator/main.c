@@ -55,7 +55,8 @@ struct program {
     struct ha_coordinator *c;
     struct ha_loop_timer *tick;
     struct ha_loop_fd *watch;
-    int64_t looked_ms, refused;
+    struct ha_loop_fd *keys_watch;
+    int64_t looked_ms, refused, keys_version;
     int64_t max_artifact_bytes, max_sweep_bytes; /* 0: any */
     char libraries[96];
     int status;
@@ -319,6 +320,31 @@ static void look_at_disk(struct program *p)
     ha_coordinator_set_refused(p->c, refused);
 }
 
+static void look_at_keys(struct program *p)
+{
+    int64_t version = ha_net_keys_version(p->net);
+
+    if (version == p->keys_version)
+        return;
+    p->keys_version = version;
+    ha_coordinator_keys_changed(p->c);
+}
+
+static bool on_key_allowed(void *context, const char *name)
+{
+    struct program *p = context;
+
+    return ha_net_key_named(p->net, name);
+}
+
+/* The end of the turn looks at what changed. */
+static void on_keys(void *context, int fd, unsigned events)
+{
+    (void)context;
+    (void)fd;
+    (void)events;
+}
+
 static void on_turn_end(void *context)
 {
     struct program *p = context;
@@ -326,6 +352,7 @@ static void on_turn_end(void *context)
     int64_t idle_ms;
 
     begin_turn(p);
+    look_at_keys(p);
     look_at_disk(p);
     if (ha_coordinator_turn_end(p->c, ha_loop_input_pending(p->loop), &err) < 0) {
         ha_log_error("%s", ha_error_text(&err));
@@ -521,6 +548,7 @@ static int start_core(struct program *p, struct ha_error *err)
                                          .disk_full = on_disk_full,
                                          .snapshot_copied = on_snapshot_copied,
                                          .snapshot_end = on_snapshot_end,
+                                         .key_allowed = on_key_allowed,
                                          .context = p};
 
     return ha_coordinator_create(&core, &hooks, p->store, ha_clock_boot_ms(), ha_clock_wall_ms(),
@@ -632,6 +660,9 @@ static int start(struct program *p, const struct ha_arguments *arguments, struct
         r = bind_control(p, err);
     if (r == 0 && watched)
         r = watch(p, watched, err);
+    if (r == 0 && ha_net_keys_fd(p->net) >= 0)
+        r = ha_loop_watch_fd(p->loop, ha_net_keys_fd(p->net), HA_LOOP_READ, on_keys, p,
+                             &p->keys_watch, err);
     if (r == 0)
         r = ha_loop_timer_create(p->loop, on_tick, p, &p->tick, err);
     if (r == 0)
@@ -654,6 +685,7 @@ static void stop(struct program *p)
     ha_coordinator_destroy(p->c); /* what waited for a backup to end is removed by the thread */
     ha_files_stop(p->files);
     ha_loop_fd_end(p->watch);
+    ha_loop_fd_end(p->keys_watch);
     ha_loop_timer_destroy(p->tick);
     ha_loop_destroy(p->loop);
     ha_net_destroy(p->net);

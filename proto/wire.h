@@ -269,6 +269,7 @@ struct ha_wire_worker_row {
     bool clock_known;
     struct ha_wire_device *devices;
     int64_t n_devices;
+    const char *key; /* the one that its name belongs to; "": to none */
 };
 
 struct ha_wire_workers_reply {

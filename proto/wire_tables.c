@@ -616,6 +616,7 @@ static const struct wire_field worker_row_fields[] = {
     PLAIN(worker_row, clock_ms, ANY),
     PLAIN(worker_row, clock_known, ANY),
     SUBS(worker_row, devices, device),
+    PLAIN(worker_row, key, ANY),
 };
 TYPE(worker_row);
 

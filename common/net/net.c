@@ -38,7 +38,8 @@ struct ha_net {
     char *allow_folder;
     pthread_mutex_t lock; /* guards what follows */
     struct ha_allow_list *allow_list;
-    int changes; /* inotify: of the allow-list's folder; -1 */
+    int64_t version; /* times that it was read */
+    int changes;     /* inotify: of the allow-list's folder; -1 */
     struct ha_error trouble;
 };
 
@@ -129,6 +130,7 @@ static int read_list(struct ha_net *net, struct ha_error *err)
     struct ha_allow_list *list;
     int r = ha_allow_list_load(net->allow_folder, &list, err);
 
+    net->version++;
     if (r < 0) {
         drop_removed(net);
         return r;
@@ -193,6 +195,34 @@ enum ha_net_role ha_net_role_of(struct ha_net *net, const char *public_key,
     }
     pthread_mutex_unlock(&net->lock);
     return role;
+}
+
+int64_t ha_net_keys_version(struct ha_net *net)
+{
+    int64_t version;
+
+    pthread_mutex_lock(&net->lock);
+    if (folder_changed(net))
+        (void)read_list(net, &net->trouble);
+    version = net->version;
+    pthread_mutex_unlock(&net->lock);
+    return version;
+}
+
+int ha_net_keys_fd(const struct ha_net *net)
+{
+    return net->changes;
+}
+
+bool ha_net_key_named(struct ha_net *net, const char *name)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&net->lock);
+    for (int64_t i = 0; net->allow_list && i < net->allow_list->n_entries && !found; i++)
+        found = strcmp(net->allow_list->entries[i].name, name) == 0;
+    pthread_mutex_unlock(&net->lock);
+    return found;
 }
 
 int ha_net_reload_keys(struct ha_net *net, struct ha_error *err)

@@ -48,6 +48,15 @@ int ha_net_secure_server(struct ha_net *net, const char *key_file, const char *a
  * whose files are still there stay in force. */
 int ha_net_reload_keys(struct ha_net *net, struct ha_error *err);
 
+/* Rises whenever the list was read, which this does where its folder changed; 0: there is none. */
+int64_t ha_net_keys_version(struct ha_net *net);
+
+/* Readable when the folder changed, until the list is read again; -1: nobody tells us. */
+int ha_net_keys_fd(const struct ha_net *net);
+
+/* Is there a key of this name in the list? */
+bool ha_net_key_named(struct ha_net *net, const char *name);
+
 /* What was wrong when the list was last read by itself, told once: 0 when nothing was. */
 int ha_net_keys_trouble(struct ha_net *net, struct ha_error *err);
 

@@ -1,7 +1,7 @@
 /* The keys of a clustered installation: a folder with the coordinator's own
  * pair (server.key, 0600), its public half (server.pub), and the allow-list
- * (clients/NAME.pub).  Nothing here talks to a coordinator; one that runs sees
- * when files of its allow-list change. */
+ * (clients/NAME.pub).  Only list --connect talks to a coordinator; one that runs
+ * sees when files of its allow-list change. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +12,8 @@
 #include "common/base/memory.h"
 #include "common/base/path.h"
 #include "common/net/curve.h"
+#include "coordinator/hactl/address.h"
+#include "coordinator/hactl/link.h"
 #include "coordinator/hactl/output.h"
 #include "coordinator/hactl/verbs.h"
 #include "coordinator/report/table.h"
@@ -99,28 +101,71 @@ static int revoke_key(const char *dir, const char *name, struct ha_error *err)
     return r;
 }
 
-static int list_keys(const char *dir, struct ha_error *err)
+/* The workers whose names belong to a key, apart by commas; the caller frees. */
+static char *workers_of(const struct ha_wire_workers_reply *reply, const char *key)
 {
+    char *text = ha_strdup("");
+
+    for (int64_t i = 0; text && i < reply->n_workers; i++) {
+        char *longer;
+
+        if (strcmp(reply->workers[i].key, key) != 0)
+            continue;
+        longer = ha_format("%s%s%s", text, text[0] ? ", " : "", reply->workers[i].name);
+        free(text);
+        text = longer;
+    }
+    return text;
+}
+
+/* reply: NULL where no coordinator was asked. */
+static int print_keys(const struct ha_allow_list *allowed,
+                      const struct ha_wire_workers_reply *reply, struct ha_error *err)
+{
+    struct ha_table *table = ha_table_create("");
+
+    ha_table_column_text(table, "NAME");
+    ha_table_column_text(table, "ROLE");
+    ha_table_column_text(table, "PUBLIC KEY");
+    if (reply)
+        ha_table_column_text(table, "WORKERS");
+    for (int64_t i = 0; i < allowed->n_entries; i++) {
+        char *workers = reply ? workers_of(reply, allowed->entries[i].name) : NULL;
+
+        ha_table_text(table, allowed->entries[i].name);
+        ha_table_text(table, ha_net_role_name(allowed->entries[i].role));
+        ha_table_text(table, allowed->entries[i].public_key);
+        if (reply)
+            ha_table_text(table, workers && workers[0] ? workers : "-");
+        free(workers);
+    }
+    return ha_output_table(table, HA_OUTPUT_PLAIN, err);
+}
+
+/* With --connect, a coordinator says which workers each key has. */
+static int list_keys(const struct ha_arguments *arguments, const char *dir, struct ha_error *err)
+{
+    struct ha_wire_message request = {.kind = HA_WIRE_WORKERS_REQUEST}, *reply = NULL;
     char *clients = ha_path_join(dir, "clients");
-    struct ha_allow_list *allowed;
-    struct ha_table *table;
+    struct ha_session *session = NULL;
+    struct ha_allow_list *allowed = NULL;
     int r = clients ? ha_allow_list_load(clients, &allowed, err)
                     : ha_error_set(err, ENOMEM, "hactl: out of memory");
 
     free(clients);
-    if (r < 0)
-        return r;
-    table = ha_table_create("");
-    ha_table_column_text(table, "NAME");
-    ha_table_column_text(table, "ROLE");
-    ha_table_column_text(table, "PUBLIC KEY");
-    for (int64_t i = 0; i < allowed->n_entries; i++) {
-        ha_table_text(table, allowed->entries[i].name);
-        ha_table_text(table, ha_net_role_name(allowed->entries[i].role));
-        ha_table_text(table, allowed->entries[i].public_key);
+    if (r == 0 && ha_arguments_given(arguments, "connect")) {
+        r = ha_session_open(arguments, &session, err);
+        if (r == 0)
+            r = ha_link_call(ha_session_link(session), &request, HA_WIRE_WORKERS_REPLY, 0, &reply,
+                             err);
     }
+    if (r == 0)
+        r = print_keys(allowed, reply ? &reply->body.workers_reply : NULL, err);
+    ha_wire_message_destroy(reply);
+    if (session)
+        ha_session_close(session);
     ha_allow_list_destroy(allowed);
-    return ha_output_table(table, HA_OUTPUT_PLAIN, err);
+    return r;
 }
 
 static int run(const struct ha_arguments *arguments, struct ha_error *err)
@@ -132,7 +177,7 @@ static int run(const struct ha_arguments *arguments, struct ha_error *err)
     if (strcmp(what, "init") == 0)
         return init_keys(dir, err);
     if (strcmp(what, "list") == 0)
-        return list_keys(dir, err);
+        return list_keys(arguments, dir, err);
     if (strcmp(what, "revoke") == 0 && name[0])
         return revoke_key(dir, name, err);
     if (strcmp(what, "add") == 0 && name[0] && role[0])
@@ -157,6 +202,8 @@ const struct ha_verb ha_verb_keys = {
             .example = "hactl keys add node7 --role worker --keys /etc/hierarchical-align/keys",
             .options = options,
             .n_options = sizeof(options) / sizeof(options[0]),
+            .shared_options = ha_remote_options,
+            .n_shared_options = HA_REMOTE_OPTIONS,
             .min_positional = 1,
             .max_positional = 2,
         },

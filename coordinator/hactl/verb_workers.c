@@ -67,6 +67,7 @@ static struct ha_json *rows_json(const struct ha_wire_workers_reply *reply)
             ha_json_set(item, "running", ha_json_new_int(row->n_running)) < 0 ||
             ha_json_set(item, "last_seen_ms", ha_json_new_int(row->last_seen_ms)) < 0 ||
             ha_json_set(item, "version", ha_json_new_string(row->version)) < 0 ||
+            ha_json_set(item, "key", ha_json_new_string(row->key)) < 0 ||
             ha_json_set(item, "note", ha_json_new_string(row->note)) < 0 ||
             ha_json_set(item, "devices", devices_json(row)) < 0)
             r = -1;
@@ -90,6 +91,7 @@ static struct ha_table *rows_table(const struct ha_wire_workers_reply *reply)
     ha_table_column_number(table, "RUNNING");
     ha_table_column_text(table, "LAST SEEN");
     ha_table_column_text(table, "BACKEND");
+    ha_table_column_text(table, "KEY");
     ha_table_column_text(table, "DRAINED BY");
     for (int64_t i = 0; i < reply->n_workers; i++) {
         const struct ha_wire_worker_row *row = &reply->workers[i];
@@ -101,6 +103,7 @@ static struct ha_table *rows_table(const struct ha_wire_workers_reply *reply)
         ha_table_format(table, "%lld/%u", (long long)row->n_running, row->slots);
         ha_table_text(table, ha_clock_stamp(row->last_seen_ms, stamp));
         ha_table_text(table, row->backend);
+        ha_table_text(table, row->key[0] ? row->key : "-");
         ha_table_text(table, row->note);
     }
     return table;

@@ -116,6 +116,11 @@ void ha_coordinator_set_disk_low(struct ha_coordinator *c, const char *why)
     c->disk_low = ha_strdup(why);
 }
 
+void ha_coordinator_keys_changed(struct ha_coordinator *c)
+{
+    c->keys_changed = true;
+}
+
 void ha_coordinator_set_refused(struct ha_coordinator *c, int64_t count)
 {
     c->refused = count;
@@ -325,7 +330,9 @@ static int own_work(struct ha_coordinator *c, bool input_pending, struct ha_erro
 
     if (c->boot_ms < c->rest_until_ms)
         return 0;
-    if (!input_pending && c->boot_ms - c->ticked_ms >= TICK_MS)
+    if (c->keys_changed)
+        r = by_itself(c, ha_server_revoke_keys, err);
+    if (r >= 0 && !input_pending && c->boot_ms - c->ticked_ms >= TICK_MS)
         r = by_itself(c, tick, err);
     if (r == 0 && prune_is_due(c))
         r = by_itself(c, prune, err);

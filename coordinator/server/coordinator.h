@@ -37,6 +37,8 @@ struct ha_coordinator_hooks {
     void (*snapshot_copied)(void *context, int64_t number, const char *path);
     /* Nobody needs that file any more. */
     void (*snapshot_end)(void *context, const char *sha256);
+    /* Is a key of this name in the allow-list? NULL: keys are never revoked. */
+    bool (*key_allowed)(void *context, const char *name);
     void *context;
 };
 
@@ -66,6 +68,9 @@ void ha_coordinator_destroy(struct ha_coordinator *c);
 
 /* Time of the turn that begins: before the first message of every turn. */
 void ha_coordinator_turn_begin(struct ha_coordinator *c, int64_t boot_ms, int64_t wall_ms);
+
+/* The allow-list may be another one: workers whose key is gone lose what they hold in this turn. */
+void ha_coordinator_keys_changed(struct ha_coordinator *c);
 
 struct ha_origin {
     uint64_t peer;

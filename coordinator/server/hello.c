@@ -60,6 +60,26 @@ static int check_fields(const struct ha_wire_hello *hello, struct ha_error *err)
     return 0;
 }
 
+/* The key that the name belongs to from now on; NULL: none.  Whoever comes without keys (on this
+ * machine alone) changes nothing of that. */
+static const char *key_of(const struct ha_request *q, const struct ha_member *m)
+{
+    return m && m->key ? m->key : strcmp(q->origin->key, "local") == 0 ? NULL : q->origin->key;
+}
+
+/* A name belongs to the key that says it first, until that key is revoked. */
+static int check_key(const struct ha_request *q, const struct ha_member *m, struct ha_error *err)
+{
+    if (!m || !m->key || strcmp(q->origin->key, m->key) == 0 ||
+        strcmp(q->origin->key, "local") == 0)
+        return 0;
+    return ha_error_set(
+        err, EACCES,
+        "the name %s belongs to the key %s, this is the key %s: choose another name "
+        "(name in the worker's file), or revoke that key first",
+        m->name, m->key, q->origin->key);
+}
+
 /* Void what an older process of this name held, or refuse the newer one. */
 static int take_name(struct ha_request *q, struct ha_member *m, struct ha_error *err)
 {
@@ -87,9 +107,11 @@ static int take_name(struct ha_request *q, struct ha_member *m, struct ha_error 
     }
 }
 
-static int store_member(struct ha_request *q, int64_t *ret_id, struct ha_error *err)
+static int store_member(struct ha_request *q, const struct ha_member *m, int64_t *ret_id,
+                        struct ha_error *err)
 {
     const struct ha_wire_hello *hello = &q->message->body.hello;
+    const char *key = key_of(q, m);
     struct ha_worker_row row = {
         .judge = hello->role == HA_WIRE_ROLE_JUDGE,
         .name = hello->name,
@@ -99,6 +121,7 @@ static int store_member(struct ha_request *q, int64_t *ret_id, struct ha_error *
         .backend = hello->backend,
         .version = hello->version,
         .slots = hello->slots,
+        .key = key ? key : "",
         .seen_ms = q->c->wall_ms,
     };
 
@@ -159,6 +182,13 @@ static int remember(struct ha_request *q, struct ha_member *m, int64_t id, bool 
     if (!caller)
         return ha_error_set(err, ENOMEM, "no memory for another worker");
     labels = join_labels(hello);
+    if (!m->key && key_of(q, m)) {
+        m->key = ha_strdup(key_of(q, m));
+        if (!m->key) {
+            free(labels);
+            labels = NULL;
+        }
+    }
     if (!labels)
         return ha_error_set(err, ENOMEM, "no memory for another worker");
     caller->role = hello->role;
@@ -209,9 +239,11 @@ int ha_handle_hello(struct ha_request *q, struct ha_error *err)
     if (r < 0)
         return r;
     m = ha_member_by_name(q->c, hello->role == HA_WIRE_ROLE_JUDGE, hello->name);
-    r = take_name(q, m, err);
+    r = check_key(q, m, err);
     if (r == 0)
-        r = store_member(q, &id, err);
+        r = take_name(q, m, err);
+    if (r == 0)
+        r = store_member(q, m, &id, err);
     if (r == 0)
         r = hello_event(q, m, err);
     if (r == 0)

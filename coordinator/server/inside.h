@@ -44,6 +44,7 @@ struct ha_member {
     int64_t id;
     bool judge;
     char *name, *machine, *instance, *host, *backend, *version;
+    char *key; /* the name of the one that its name belongs to; NULL: to none */
     char *voided[HA_SERVER_VOIDED]; /* instances that newer ones replaced, newest first */
     uint64_t peer;                  /* 0: not connected since the start */
     int64_t heard_ms, seen_wall_ms;
@@ -129,6 +130,7 @@ struct ha_coordinator {
     struct ha_backup *backup; /* under way, or NULL */
     int64_t snapshots;        /* backups begun since the start */
     int64_t refused;          /* messages, by the sockets */
+    bool keys_changed;        /* and it was not looked yet whose key is gone */
 
     struct ha_chore *chores; /* long work, oldest first */
     int64_t step;            /* rises with every savepoint */
@@ -222,6 +224,9 @@ void ha_callers_prune(struct ha_coordinator *c);
 
 /* Look for members that have been silent for too long. */
 int ha_server_tick(struct ha_coordinator *c, bool input_pending, struct ha_error *err);
+
+/* End what workers hold whose key is not in the allow-list any more. */
+int ha_server_revoke_keys(struct ha_coordinator *c, struct ha_error *err);
 
 /* Everything that a member held is free again.  back: it may still come back
  * (silence), else its process is gone. */

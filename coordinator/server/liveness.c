@@ -2,7 +2,9 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
+#include "common/base/log.h"
 #include "coordinator/core/retry.h"
 #include "coordinator/server/inside.h"
 #include "coordinator/server/judging.h"
@@ -87,6 +89,50 @@ static int lose(struct ha_coordinator *c, struct ha_member *m, struct ha_error *
         m->lost = true;
         m->running_count = 0;
     }
+    return r;
+}
+
+/* Its messages are refused from now on, so nothing it holds will be given back. */
+static int revoke(struct ha_coordinator *c, struct ha_member *m, struct ha_error *err)
+{
+    struct ha_by by = {.now_ms = c->wall_ms, .actor = "coordinator"};
+    char why[160], subject[96];
+    int r;
+
+    snprintf(why, sizeof why, "the key %s of worker %s was revoked", m->key, m->name);
+    snprintf(subject, sizeof subject, "%s %s", m->judge ? "judge worker" : "worker", m->name);
+    r = ha_store_event_add(c->store, &by,
+                           &(struct ha_event){.subject = subject,
+                                              .before = m->lost ? "lost" : "alive",
+                                              .after = "revoked",
+                                              .reason = why},
+                           err);
+    if (r == 0)
+        r = ha_store_worker_revoked(c->store, m->id, m->seen_wall_ms, err);
+    if (r == 0)
+        r = ha_member_lose(c, &by, m, false, why, err);
+    if (r < 0)
+        return r;
+    ha_log_info("%s", why);
+    free(m->key);
+    m->key = NULL;
+    m->lost = true;
+    m->peer = 0;
+    m->running_count = 0;
+    return 0;
+}
+
+int ha_server_revoke_keys(struct ha_coordinator *c, struct ha_error *err)
+{
+    int r = 0;
+
+    for (int64_t i = 0; r == 0 && c->hooks.key_allowed && i < c->member_count; i++) {
+        struct ha_member *m = c->members[i];
+
+        if (m->key && !c->hooks.key_allowed(c->hooks.context, m->key))
+            r = revoke(c, m, err);
+    }
+    c->keys_changed = r < 0;
     return r;
 }
 

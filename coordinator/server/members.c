@@ -21,6 +21,7 @@ static void member_free(struct ha_member *m)
     free(m->host);
     free(m->backend);
     free(m->version);
+    free(m->key);
     free(m->drain_why);
     free(m->labels);
     for (int i = 0; i < HA_SERVER_VOIDED; i++)
@@ -119,6 +120,11 @@ static int load_one(void *context, const struct ha_worker_row *row)
     if (!m || ha_member_describe(m, row->name, row->machine, row->instance, row->host, row->backend,
                                  row->version) < 0)
         return -ENOMEM;
+    if (row->key[0]) {
+        m->key = ha_strdup(row->key);
+        if (!m->key)
+            return -ENOMEM;
+    }
     m->slots = row->slots;
     m->lost = row->lost;
     m->heard_ms = c->boot_ms;

@@ -197,6 +197,7 @@ int ha_handle_workers(struct ha_request *q, struct ha_error *err)
             .slots = (uint32_t)m->slots,
             .last_seen_ms = m->seen_wall_ms,
             .version = m->version,
+            .key = m->key ? m->key : "",
             .clock_ms = m->clock_ms,
             .clock_known = m->clock_known,
             .devices = m->beat ? m->beat->body.heartbeat.devices : NULL,

@@ -11,19 +11,29 @@ int ha_store_worker_put(struct ha_store *store, const struct ha_worker_row *row,
     const char *role = row->judge ? "judge" : "worker";
     int r = ha_db_exec(store, err,
                        "INSERT INTO worker (role, name, machine, instance, host, backend, version,"
-                       " slots, lost, seen_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?)"
+                       " slots, key_name, lost, seen_ms)"
+                       " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)"
                        " ON CONFLICT (role, name) DO UPDATE SET machine = excluded.machine,"
                        " instance = excluded.instance, host = excluded.host,"
                        " backend = excluded.backend, version = excluded.version,"
-                       " slots = excluded.slots, lost = 0, seen_ms = excluded.seen_ms",
-                       "tttttttii", role, row->name, row->machine, row->instance, row->host,
-                       row->backend, row->version, row->slots, row->seen_ms);
+                       " slots = excluded.slots, key_name = excluded.key_name, lost = 0,"
+                       " seen_ms = excluded.seen_ms",
+                       "tttttttiti", role, row->name, row->machine, row->instance, row->host,
+                       row->backend, row->version, row->slots, row->key, row->seen_ms);
 
     if (r < 0)
         return r;
     r = ha_db_int(store, ret_id, err, "SELECT id FROM worker WHERE role = ? AND name = ?", "tt",
                   role, row->name);
     return r < 0 ? r : 0;
+}
+
+int ha_store_worker_revoked(struct ha_store *store, int64_t worker, int64_t now_ms,
+                            struct ha_error *err)
+{
+    return ha_db_exec(store, err,
+                      "UPDATE worker SET lost = 1, key_name = '', seen_ms = ? WHERE id = ?", "ii",
+                      now_ms, worker);
 }
 
 int ha_store_worker_lost(struct ha_store *store, int64_t worker, bool lost, int64_t now_ms,
@@ -71,7 +81,7 @@ int ha_store_worker_each(struct ha_store *store, ha_worker_fn fn, void *context,
     int r = ha_rows_open(store, &rows, err,
                          "SELECT id, role, name, machine, instance, host, backend, version, slots,"
                          " lost, seen_ms, drain_actor, drain_reason, drain_since_ms,"
-                         " drain_deadline_ms FROM worker ORDER BY id",
+                         " drain_deadline_ms, key_name FROM worker ORDER BY id",
                          "");
 
     while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {
@@ -91,6 +101,7 @@ int ha_store_worker_each(struct ha_store *store, ha_worker_fn fn, void *context,
             .drain_reason = ha_rows_text(&rows, 12),
             .drain_since_ms = ha_rows_int(&rows, 13),
             .drain_deadline_ms = ha_rows_int(&rows, 14),
+            .key = ha_rows_text(&rows, 15),
         };
 
         r = fn(context, &row);

@@ -14,6 +14,7 @@ struct ha_worker_row {
     int64_t id;
     bool judge; /* a judge worker */
     const char *name, *machine, *instance, *host, *backend, *version;
+    const char *key; /* the name of the key that it belongs to; "": none */
     int64_t slots;
     bool lost;
     int64_t seen_ms; /* wall clock of its last hello or loss */
@@ -25,6 +26,10 @@ struct ha_worker_row {
 /* Insert or replace by (role, name); row->id is not read.  Returns its id. */
 int ha_store_worker_put(struct ha_store *store, const struct ha_worker_row *row, int64_t *ret_id,
                         struct ha_error *err);
+
+/* Its key is not allowed any more: lost, and the name belongs to no key. */
+int ha_store_worker_revoked(struct ha_store *store, int64_t worker, int64_t now_ms,
+                            struct ha_error *err);
 
 int ha_store_worker_lost(struct ha_store *store, int64_t worker, bool lost, int64_t now_ms,
                          struct ha_error *err);

@@ -17,7 +17,7 @@ else
 fi
 
 hactl keys init --keys keys >/dev/null
-for pair in boss:submit reader:read node:worker scorer:judge stranger:submit visitor:read; do
+for pair in boss:submit reader:read node:worker other:worker scorer:judge stranger:submit visitor:read; do
     hactl keys add "${pair%%:*}" --role "${pair##*:}" --keys keys >/dev/null
 done
 hactl keys revoke stranger --keys keys >/dev/null
@@ -68,6 +68,18 @@ background scorer ha-judge-worker --config judge.toml --connect "$CONTROL" --nam
     --key keys/scorer.key --server-key keys/server.pub
 SCORER=$HA_PID
 check "the grid runs through encrypted connections" as boss wait grid --timeout 200
+# The worker's name belongs to its key, until that is revoked.
+background other ha-worker --connect "$CONTROL" --files "$FILES" --name node --work-dir other --slots 1 \
+    --threads 1 --backend cpu --model-root / --key keys/other.key --server-key keys/server.pub
+OTHER=$HA_PID
+check "a key that claims another's name is refused" \
+    until_true 20 grep -q "the name node belongs to the key node, this is the key other" other.log
+kill "$OTHER"
+wait "$OTHER" 2>/dev/null
+hactl keys list --keys keys --connect "$CONTROL" --key keys/reader.key --server-key keys/server.pub >keys.txt
+check "it is shown which workers a key has" grep -q '^node  *worker .* node$' keys.txt
+hactl keys revoke node --keys keys >/dev/null
+check "revoked, what the worker held ends at once" until_true 5 grep -q "the key node of worker node was revoked" coordinator.log
 ps -eo args >processes.txt
 for pid in $SCORER $COORDINATOR; do
     [ "$(id -u)" -ne 0 ] && check "process $pid may not be looked into" sh -c "! head -c 1 /proc/$pid/environ"

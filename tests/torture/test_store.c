@@ -135,6 +135,7 @@ static int put_stages(struct ids *ids, struct ha_error *err)
 static int work(const struct ids *ids, struct ha_error *err)
 {
     const struct ha_worker_row worker = {.name = "w",
+                                         .key = "",
                                          .machine = "m",
                                          .instance = "i",
                                          .host = "h",

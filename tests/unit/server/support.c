@@ -95,6 +95,13 @@ static void on_snapshot(void *context, int64_t number, const char *path)
     snprintf(b->snapshot_path, sizeof b->snapshot_path, "%s", path);
 }
 
+static bool on_key_allowed(void *context, const char *name)
+{
+    const struct bench *b = context;
+
+    return !b->revoked || strcmp(b->revoked, name) != 0;
+}
+
 static void on_snapshot_end(void *context, const char *sha256)
 {
     struct bench *b = context;
@@ -122,6 +129,7 @@ static void start(struct bench *b)
                                          .disk_full = on_full,
                                          .snapshot_copied = on_snapshot,
                                          .snapshot_end = on_snapshot_end,
+                                         .key_allowed = on_key_allowed,
                                          .context = b};
     struct ha_error err = {0};
     char *path = ha_path_join(b->dir, "coordinator.db");
@@ -194,7 +202,7 @@ static void turn_end(struct bench *b)
 uint64_t bench_post(struct bench *b, uint64_t peer, enum ha_net_role role,
                     const struct ha_wire_message *message)
 {
-    struct ha_origin origin = {.peer = peer, .key = "local", .role = role};
+    struct ha_origin origin = {.peer = peer, .key = b->key ? b->key : "local", .role = role};
     struct ha_wire_message copy = *message, *decoded = NULL;
     struct ha_error err = {0};
     struct ha_buffer bytes;

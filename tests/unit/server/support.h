@@ -34,6 +34,8 @@ struct bench {
     int snapshots, snapshots_ended;
     int64_t max_sweep_bytes; /* for the next start */
     uint64_t next_request;
+    const char *key;     /* that messages come with; NULL: "local" */
+    const char *revoked; /* a key that is not in the allow-list; NULL: none */
 };
 
 /* A coordinator with an empty store in a folder of its own. */
