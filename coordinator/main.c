@@ -364,6 +364,7 @@ static void on_turn_end(void *context)
     if (ha_store_tidy(p->store, idle_ms > 0 && !ha_loop_input_pending(p->loop), &err) < 0)
         ha_log_warning("%s", ha_error_text(&err));
     ha_loop_timer_set_after(p->tick, idle_ms);
+    ha_loop_rest(p->loop, ha_coordinator_rest_ms(p->c));
 }
 
 /* The timer only makes a turn; its end does the work. */

@@ -60,18 +60,18 @@ static bool read_one(struct ha_client *client)
     return true;
 }
 
-static void client_drain(void *context)
+static bool client_drain(void *context)
 {
     struct ha_client *client = context;
+    bool more = true;
 
     client->draining = true;
-    for (int i = 0; i < client->options.messages_per_turn && !client->dead; i++) {
-        if (!read_one(client))
-            break;
-    }
+    for (int i = 0; i < client->options.messages_per_turn && more; i++)
+        more = read_one(client) && !client->dead;
     client->draining = false;
     if (client->dead)
         free(client);
+    return more;
 }
 
 static const struct ha_loop_source_ops client_ops = {.ready = client_ready, .drain = client_drain};

@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
@@ -64,6 +65,7 @@ struct signal_call {
 struct ha_loop {
     int epoll_fd, wake_fd, signal_fd;
     int64_t now_ms;
+    int64_t rest_ms; /* before the next turn */
     bool stopping, input_pending, has_dead;
     struct ha_loop_fd *watches;
     struct ha_loop_source *sources;
@@ -489,22 +491,35 @@ static void run_watch(const struct epoll_event *event)
     watch->fn(watch->context, watch->fd, ready);
 }
 
+/* At most as long as the turn may wait. */
+static void rest(struct ha_loop *loop, int64_t max_wait_ms)
+{
+    int64_t ms = max_wait_ms >= 0 && max_wait_ms < loop->rest_ms ? max_wait_ms : loop->rest_ms;
+    struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+    if (ms > 0 && !loop->stopping)
+        (void)nanosleep(&time, NULL);
+    loop->rest_ms = 0;
+}
+
 int ha_loop_turn(struct ha_loop *loop, int64_t max_wait_ms, struct ha_error *err)
 {
     struct epoll_event events[EVENTS_PER_WAIT];
-    int n = epoll_wait(loop->epoll_fd, events, EVENTS_PER_WAIT, wait_ms(loop, max_wait_ms));
+    int n;
 
+    rest(loop, max_wait_ms);
+    n = epoll_wait(loop->epoll_fd, events, EVENTS_PER_WAIT, wait_ms(loop, max_wait_ms));
     if (n < 0 && errno != EINTR)
         return ha_error_set(err, errno, "event loop: waiting: %s", strerror(errno));
     loop->now_ms = ha_clock_boot_ms();
     for (int i = 0; i < n; i++)
         run_watch(&events[i]);
     run_posts(loop);
+    loop->input_pending = false;
     for (struct ha_loop_source *source = loop->sources; source; source = source->next) {
-        if (!source->dead)
-            source->ops->drain(source->context);
+        if (!source->dead && source->ops->drain(source->context))
+            loop->input_pending = true;
     }
-    loop->input_pending = sources_ready(loop);
     run_timers(loop);
     if (loop->turn_end)
         loop->turn_end(loop->turn_end_context);
@@ -524,6 +539,11 @@ int ha_loop_run(struct ha_loop *loop, struct ha_error *err)
         r = ha_loop_turn(loop, -1, err);
     loop->stopping = false;
     return r;
+}
+
+void ha_loop_rest(struct ha_loop *loop, int64_t ms)
+{
+    loop->rest_ms = ms;
 }
 
 void ha_loop_stop(struct ha_loop *loop)

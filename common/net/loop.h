@@ -30,7 +30,7 @@ void ha_loop_destroy(struct ha_loop *loop);
 /* Boot time of the running turn, in milliseconds. */
 int64_t ha_loop_now_ms(const struct ha_loop *loop);
 
-/* True when a socket still had input after its share of this turn. */
+/* True when a socket used up its share of this turn, and so may still have input. */
 bool ha_loop_input_pending(const struct ha_loop *loop);
 
 /* Turns until ha_loop_stop.  Returns 0 or the error of waiting. */
@@ -38,6 +38,10 @@ int ha_loop_run(struct ha_loop *loop, struct ha_error *err);
 
 /* One turn that waits at most this long (0: not at all, -1: for ever). */
 int ha_loop_turn(struct ha_loop *loop, int64_t max_wait_ms, struct ha_error *err);
+
+/* The next turn begins this many milliseconds after this one at the soonest, whatever comes:
+ * several messages then cost one turn.  Called during a turn; 0: at once. */
+void ha_loop_rest(struct ha_loop *loop, int64_t ms);
 
 /* Let ha_loop_run return after this turn, or at once when it is not running. */
 void ha_loop_stop(struct ha_loop *loop);

@@ -13,7 +13,7 @@ struct ha_loop_source;
 
 struct ha_loop_source_ops {
     bool (*ready)(void *context); /* is there something to read now? */
-    void (*drain)(void *context); /* read a bounded number of messages */
+    bool (*drain)(void *context); /* read a bounded number of messages: is more to be expected? */
 };
 
 int ha_loop_source_create(struct ha_loop *loop, int fd, const struct ha_loop_source_ops *ops,

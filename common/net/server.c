@@ -184,16 +184,16 @@ static void leave(struct ha_server *server)
         free_server(server);
 }
 
-static void server_drain(void *context)
+static bool server_drain(void *context)
 {
     struct ha_server *server = context;
+    bool more = true;
 
     server->busy = true;
-    for (int i = 0; i < server->options.messages_per_turn && !server->dead; i++) {
-        if (!read_one(server))
-            break;
-    }
+    for (int i = 0; i < server->options.messages_per_turn && more; i++)
+        more = read_one(server) && !server->dead;
     leave(server);
+    return more;
 }
 
 static const struct ha_loop_source_ops server_ops = {.ready = server_ready, .drain = server_drain};

@@ -15,7 +15,15 @@
 #include "coordinator/store/store.h"
 #include "coordinator/store/sweep.h"
 
-enum { REPLY_BYTES = 32 << 20, PRUNE_MS = 3600000, SLICE_US = 2000, REST_MS = 1000, TICK_MS = 250 };
+enum {
+    REPLY_BYTES = 32 << 20,
+    PRUNE_MS = 3600000,
+    SLICE_US = 2000,
+    REST_MS = 1000,
+    TICK_MS = 250,
+    CROWD = 64,   /* workers whose heartbeats are read several at a time, */
+    QUIET_MS = 25 /* for which they wait so long */
+};
 
 /* ---- life ------------------------------------------------------------------------ */
 
@@ -193,36 +201,44 @@ static int answer(struct ha_request *q, struct ha_error *err)
     return ha_server_hold(q->c, q->origin->peer, &q->reply, err);
 }
 
+static void name_actor(struct ha_request *q)
+{
+    if (q->caller && q->caller->member)
+        snprintf(q->actor, sizeof q->actor, "%s %s",
+                 q->caller->member->judge ? "judge worker" : "worker", q->caller->member->name);
+    else
+        snprintf(q->actor, sizeof q->actor, "%s", q->origin->key);
+    q->by = (struct ha_by){.now_ms = q->c->wall_ms, .actor = q->actor};
+}
+
 void ha_coordinator_message(struct ha_coordinator *c, const struct ha_origin *origin,
                             const struct ha_wire_message *message)
 {
     struct ha_request q = {.c = c, .origin = origin, .message = message};
     struct ha_error err = {0};
     int64_t held = c->held_count, step = c->step + 1;
-    int r = remember(c, origin->peer, message->request_id);
+    bool quiet;
+    int r = 0;
 
-    if (r == 0)
+    q.caller = ha_caller_find(c, origin->peer);
+    quiet = ha_heartbeat_is_quiet(c, q.caller, message);
+    c->quiet_beats += quiet;
+    if (!quiet && remember(c, origin->peer, message->request_id) < 0)
+        r = ha_error_set(&err, ENOMEM, "no memory for the request");
+    if (r == 0 && !quiet)
         r = begin(c, &err);
-    else
-        ha_error_set(&err, ENOMEM, "no memory for the request");
     if (r < 0) {
         ha_server_hold_error(c, origin->peer, message->request_id, &err);
         return;
     }
     ha_arena_init(&q.arena, REPLY_BYTES);
-    q.caller = ha_caller_find(c, origin->peer);
     if (q.caller)
         q.caller->heard_ms = c->boot_ms;
-    if (q.caller && q.caller->member)
-        snprintf(q.actor, sizeof q.actor, "%s %s",
-                 q.caller->member->judge ? "judge worker" : "worker", q.caller->member->name);
-    else
-        snprintf(q.actor, sizeof q.actor, "%s", origin->key);
-    q.by = (struct ha_by){.now_ms = c->wall_ms, .actor = q.actor};
+    name_actor(&q);
     r = answer(&q, &err);
-    if (r == 0)
+    if (!quiet && r == 0)
         r = ha_store_keep(c->store, &err);
-    else
+    else if (!quiet)
         undo(c, held, step, false);
     if (r < 0)
         ha_server_hold_error(c, origin->peer, message->request_id, &err);
@@ -391,10 +407,21 @@ int ha_coordinator_turn_end(struct ha_coordinator *c, bool input_pending, struct
     }
     ha_server_release_held(c);
     ha_backup_work(c);
-    c->asked_count = 0;
+    if (c->asked_count > 0)
+        c->asked_ms = c->boot_ms;
+    c->was_quiet = c->quiet_beats > 0 && c->asked_count == 0;
+    c->asked_count = c->quiet_beats = 0;
     c->in_turn = false;
     c->turn_ended_ms = c->boot_ms;
     return 0;
+}
+
+int64_t ha_coordinator_rest_ms(const struct ha_coordinator *c)
+{
+    return c->idle && c->was_quiet && c->member_count >= CROWD && !c->chores && !c->changed &&
+                   !ha_backup_has_work(c)
+               ? QUIET_MS
+               : 0;
 }
 
 int64_t ha_coordinator_idle_ms(const struct ha_coordinator *c)

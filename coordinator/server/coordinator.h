@@ -109,4 +109,8 @@ int ha_coordinator_turn_end(struct ha_coordinator *c, bool input_pending, struct
 /* How long the next turn may be away, in ms; 0 while slices wait. */
 int64_t ha_coordinator_idle_ms(const struct ha_coordinator *c);
 
+/* How long input may lie before it is read, in ms: not 0 only while nobody works, nothing waits and
+ * many workers tell of nothing but that they live.  One turn then reads what several would have. */
+int64_t ha_coordinator_rest_ms(const struct ha_coordinator *c);
+
 #endif

@@ -365,7 +365,7 @@ static int list_should_run(struct ha_request *q, const struct ha_member *m, stru
     q->reply.kind = HA_WIRE_HEARTBEAT_REPLY;
     reply->generation = (uint64_t)ha_store_generation(q->c->store);
     reply->undrained_ms = m->undrained_ms;
-    while (!m->judge &&
+    while (!m->judge && m->used != 0 &&
            (r = ha_store_attempt_next(q->c->store, m->id, job, false, &row, err)) != 0) {
         struct ha_wire_job_ref *ref;
 
@@ -382,6 +382,15 @@ static int list_should_run(struct ha_request *q, const struct ha_member *m, stru
             .epoch = {(uint64_t)row.epoch.generation, (uint64_t)row.epoch.number}};
     }
     return 0;
+}
+
+bool ha_heartbeat_is_quiet(const struct ha_coordinator *c, const struct ha_caller *caller,
+                           const struct ha_wire_message *message)
+{
+    const struct ha_member *m = caller ? caller->member : NULL;
+
+    return message->kind == HA_WIRE_HEARTBEAT && m && !m->judge && !m->lost && m->used == 0 &&
+           message->body.heartbeat.n_running == 0 && ha_member_liveness(c, m) == HA_ALIVE;
 }
 
 int ha_handle_heartbeat(struct ha_request *q, struct ha_error *err)

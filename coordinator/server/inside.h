@@ -124,8 +124,12 @@ struct ha_coordinator {
 
     struct ha_held *held; /* to be sent after the commit */
     int64_t held_count, held_capacity;
-    struct ha_asked *asked; /* requests of this turn */
+    struct ha_asked *asked; /* requests of this turn, less quiet heartbeats */
     int64_t asked_count, asked_capacity;
+    int64_t asked_ms;    /* boot time: of the last turn with a request */
+    int64_t quiet_beats; /* of this turn */
+    bool was_quiet;      /* the last turn had those and no request */
+    bool idle;           /* nobody worked when the last plan was made, and there are no judges */
 
     struct ha_backup *backup; /* under way, or NULL */
     int64_t snapshots;        /* backups begun since the start */
@@ -385,6 +389,10 @@ typedef int (*ha_handler)(struct ha_request *q, struct ha_error *err);
 
 int ha_handle_hello(struct ha_request *q, struct ha_error *err);
 int ha_handle_heartbeat(struct ha_request *q, struct ha_error *err);
+
+/* A heartbeat of a worker that has nothing and tells nothing new: it needs no store. */
+bool ha_heartbeat_is_quiet(const struct ha_coordinator *c, const struct ha_caller *caller,
+                           const struct ha_wire_message *message);
 int ha_handle_grant_request(struct ha_request *q, struct ha_error *err);
 int ha_handle_report(struct ha_request *q, struct ha_error *err);
 int ha_handle_items_request(struct ha_request *q, struct ha_error *err);

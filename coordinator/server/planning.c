@@ -75,7 +75,7 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena, boo
 {
     struct ha_plan_worker *workers =
         ha_arena_alloc(arena, (size_t)(c->member_count + 1) * sizeof *workers);
-    int64_t count = 0;
+    int64_t count = 0, busy = 0;
 
     if (!workers)
         return ha_error_set(err, ENOMEM, "no memory for a plan");
@@ -83,11 +83,13 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena, boo
         struct ha_member *m = c->members[i];
         int r;
 
+        busy += m->judge;
         if (m->judge || m->lost)
             continue;
         r = count_used(c, m, err);
         if (r < 0)
             return r;
+        busy += m->used;
         if (!all && m->used >= ha_member_slots(m))
             continue;
         workers[count] = (struct ha_plan_worker){
@@ -111,6 +113,7 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena, boo
         memcpy(workers[count].warm, m->warm, sizeof m->warm);
         count++;
     }
+    c->idle = busy == 0;
     *ret_snapshot = (struct ha_plan_snapshot){.workers = workers, .worker_count = count};
     return 0;
 }
@@ -344,6 +347,7 @@ static int plan(struct ha_coordinator *c, struct ha_arena *arena, bool *ret_more
     if (r == 0 && room > 0)
         r = ha_server_make_room(c, arena, &snapshot, ret_wait_ms, err);
     *ret_more = count > 0; /* then there may be more to give */
+    c->idle = c->idle && count == 0;
     return r;
 }
 

@@ -106,6 +106,23 @@ static void set_again(void *context)
     ha_loop_timer_set(again, 0);
 }
 
+static void rests_before_the_next_turn(void **state)
+{
+    int64_t begin_ms = ha_clock_boot_ms();
+
+    (void)state;
+    ha_loop_rest(loop, 20);
+    turn(50);
+    assert_true(ha_clock_boot_ms() - begin_ms >= 19);
+    ha_loop_rest(loop, 60000);
+    turn(0); /* no longer than the turn may wait */
+    assert_true(ha_clock_boot_ms() - begin_ms < 30000);
+    ha_loop_rest(loop, 60000);
+    ha_loop_stop(loop);
+    turn(-1);
+    assert_true(ha_clock_boot_ms() - begin_ms < 30000);
+}
+
 static void ends_a_turn_though_a_timer_sets_itself(void **state)
 {
     (void)state;
@@ -314,6 +331,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_loop, end_loop)
         TEST(orders_timers_by_time_then_by_setting),
         TEST(waits_for_the_next_timer),
+        TEST(rests_before_the_next_turn),
         TEST(ends_a_turn_though_a_timer_sets_itself),
         TEST(lets_a_timer_end_itself),
         TEST(keeps_many_timers_in_order),

@@ -557,6 +557,32 @@ static void heartbeats_say_what_should_run(void **state)
     ha_wire_message_destroy(reply);
 }
 
+/* Many that do nothing are read several at a time; not while one of them works. */
+static void heartbeats_of_many_idle_workers_wait_for_company(void **state)
+{
+    struct bench *b = *state;
+    struct ha_wire_message *reply;
+    struct fake_job job;
+    char name[32];
+
+    for (uint64_t i = 0; i < 64; i++) {
+        snprintf(name, sizeof name, "idle-%d", (int)i);
+        bench_hello_worker(b, 1000 + i, name, "one", 1);
+        assert_int_equal(ha_coordinator_rest_ms(b->c), 0); /* a hello is a request */
+    }
+    bench_turn(b, 1000);
+    reply = bench_beat(b, 1000, NULL, 0);
+    assert_int_equal(reply->body.heartbeat_reply.n_should_run, 0);
+    ha_wire_message_destroy(reply);
+    assert_true(ha_coordinator_rest_ms(b->c) > 0);
+    bench_turn(b, 1000);
+    assert_int_equal(ha_coordinator_rest_ms(b->c), 0);
+    bench_create(b, CLIENT);
+    assert_true(bench_granted(b, 1000, &job) || bench_granted(b, 1001, &job));
+    ha_wire_message_destroy(bench_beat(b, 1063, NULL, 0));
+    assert_int_equal(ha_coordinator_rest_ms(b->c), 0);
+}
+
 static void a_draining_worker_gets_nothing(void **state)
 {
     struct bench *b = *state;
@@ -683,6 +709,7 @@ int main(void)
         CASE(a_name_belongs_to_the_key_that_said_it_first),
         CASE(a_revoked_key_ends_its_leases_at_once),
         CASE(a_revoked_key_is_seen_at_the_start),
+        CASE(heartbeats_of_many_idle_workers_wait_for_company),
         CASE(a_draining_worker_gets_nothing),
         CASE(losses_quarantine_the_job),
         CASE(progress_forgives_losses),
