@@ -10,7 +10,7 @@ cells=${CELLS:-10000}
 sweeps=${SWEEPS:-50}
 
 memory() {
-    sed -n 's/^VmRSS: *\([0-9]*\) kB/\1/p' "/proc/$coordinator/status"
+    sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$coordinator/status"
 }
 
 started() { # how: prints seconds until the first answer
