@@ -113,7 +113,7 @@ class Cluster:
     # 32 steps; step_ms makes them last longer without more work.
     GRID = {"models": ["qwen2.5-demo"], "strategies": ["base", "mid"], "train": 48, "eval": 5,
             "epochs": 2, "checkpoint": 1, "tokens": 8, "retry": "", "judge": "", "schedule": "",
-            "name": "grid", "gpus": 0, "accumulation": 1}
+            "name": "grid", "gpus": 0, "accumulation": 1, "shard": "auto"}
 
     def __init__(self, seed, trace=None, step_ms=0, **grid):
         self.seed = seed
@@ -239,6 +239,7 @@ precision = "fp32"
 batch_size = 3
 gradient_accumulation = {g['accumulation']}
 epochs = {g['epochs']}
+shard_weights = "{g['shard']}"
 checkpoint_every = {g['checkpoint']}
 [generate]
 max_new_tokens = {g['tokens']}

@@ -12,9 +12,9 @@ from frame import expect, scenario, until
 GANG = {"gpus": 2, "accumulation": 2, "strategies": ["mid"], "retry": "max_attempts = 100"}
 
 
-def die_at(test, *points):
+def die_at(test, *points, **grid):
     """One rank is killed at each of the points in turn, each in an attempt of its own."""
-    c = test.cluster(step_ms=40, **GANG)
+    c = test.cluster(step_ms=40, **GANG, **grid)
     claims = c.dir / "claims"
     claims.mkdir()
     orders = ",".join(f"{point}@{claims}/{i}" for i, point in enumerate(points))
@@ -42,6 +42,13 @@ def rank_dies(test):
 @scenario(22, "the owner of the unique id dies between hand-out and init")
 def owner_dies(test):
     expect(die_at(test, "attempt.gang_owner") == 1, "more than one attempt failed")
+
+
+@scenario("gang-weights", "a rank is killed while a layer that the ranks share is put together")
+def rank_dies_in_a_gather(test):
+    failed = die_at(test, f"attempt.gang_weights:{test.random.randrange(2, 9)}",
+                    f"attempt.gang_weights:{test.random.randrange(30, 90)}", shard="always")
+    expect(failed == 2, f"{failed} attempts failed")
 
 
 @scenario("gang", "a worker with a gang is killed, and stopped for longer than its lease")

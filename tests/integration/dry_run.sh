@@ -123,6 +123,29 @@ for plan in plans.values():
     assert plan["cells_left_out"] == 0
 PYTHON
 
+# A model that no GPU of the gang holds: its weights are shared, and who answers needs a larger one.
+mkdir -p models/70b
+cat >models/70b/config.json <<'JSON'
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672,
+ "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256,
+ "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "hidden_act": "silu",
+ "torch_dtype": "bfloat16", "tie_word_embeddings": false}
+JSON
+{
+    sed -n '1,/^\[\[model\]\]/p' "$HA_ROOT/deploy/demo/grid.toml" |
+        sed 's|"models/|"'"$HA_ROOT"'/deploy/demo/models/|; s|"data/|"'"$HA_ROOT"'/deploy/demo/data/|'
+    printf 'path = "models/70b"\nname = "large"\n'
+    printf '[strategies]\nuse = ["mid"]\n[data]\ntrain = ["%s/deploy/demo/data/train.jsonl"]\n' "$HA_ROOT"
+    printf 'eval = ["%s/deploy/demo/data/eval.jsonl"]\n[resources]\ngpus = 4\n' "$HA_ROOT"
+    sed -n '/^\[\[judge\]\]/,/^$/p' "$HA_ROOT/deploy/demo/grid.toml"
+} >large.toml
+hactl submit --dry-run large.toml --gpu-memory 80GiB >large.txt
+equal "weights are shared where no GPU holds them" "$(grep -c 'weights in 4 shares' large.txt)" 5
+equal "which generation does not do" "$(grep -c 'large: answers and probes need [0-9]* MiB on one GPU' large.txt)" 1
+equal "the setting is shown" "$(grep -c '^shard_weights = "auto"  *# ours' large.txt)" 1
+hactl submit --dry-run large.toml --gpu-memory 80GiB --set train.shard_weights=never >never.txt
+equal "and heeded" "$(grep -c 'weights in 4 shares' never.txt)" 0
+
 # ---- errors of a grid: file, line, key, nearest key ------------------------------------
 
 error_of() { # sed expression over the paper's grid; prints the error

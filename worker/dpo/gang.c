@@ -56,6 +56,7 @@ void ha_dpo_gang_destroy(struct ha_dpo_gang *gang)
 struct identity {
     char plan[HA_SHA256_HEX_BYTES], state[HA_SHA256_HEX_BYTES];
     char fingerprint[384];
+    char weights[32]; /* into how many shares they are divided */
 };
 
 /* The hash of all that training goes on from. */
@@ -100,6 +101,8 @@ static int compare(const struct identity *all, int size, struct ha_error *err)
             {"batch plan (data, batch settings or model)", all[0].plan, all[i].plan},
             {"kernel build, library or kind of device", all[0].fingerprint, all[i].fingerprint},
             {"settings, checkpoint or adapter", all[0].state, all[i].state},
+            {"division of the weights, as by another memory limit (set train.shard_weights)",
+             all[0].weights, all[i].weights},
         };
 
         for (size_t k = 0; k < sizeof(parts) / sizeof(parts[0]); k++) {
@@ -123,6 +126,7 @@ int ha_dpo_trainer_join(struct ha_dpo_trainer *trainer, struct ha_comm *comm, st
     memcpy(own.plan, trainer->plan_hash, sizeof(own.plan));
     (void)snprintf(own.fingerprint, sizeof(own.fingerprint), "%s",
                    ha_backend_fingerprint(trainer->backend));
+    (void)snprintf(own.weights, sizeof(own.weights), "%d", ha_model_ranks(trainer->model));
     r = hash_state(trainer, own.state, err);
     if (r < 0)
         return r;

@@ -576,6 +576,38 @@ static void says_when_it_is_done(void **state)
     ha_backend_close(backend);
 }
 
+/* What is put on the second stream comes after what the first was given. */
+static void a_second_stream(void **state)
+{
+    struct ha_backend *backend = open_device(0);
+    char host[64] = {1}, got[64];
+    void *memory, *stream = NULL, *again = NULL;
+    int r, asked = 0;
+
+    (void)state;
+    assert_int_equal(ha_backend_poll_fork(backend, NULL), 0);
+    assert_ok(ha_backend_alloc(backend, sizeof(host), &memory, &err));
+    assert_ok(ha_backend_upload(backend, memory, host, sizeof(host), &err));
+    for (int i = 0; i < 20; i++)
+        assert_ok(ha_backend_zero(backend, memory, sizeof(host), &err));
+    assert_ok(ha_backend_fork(backend, &stream, &err));
+    assert_non_null(stream);
+    assert_ptr_not_equal(stream, ha_backend_stream(backend));
+    while ((r = ha_backend_poll_fork(backend, NULL)) == -EINPROGRESS)
+        asked++;
+    assert_int_equal(r, 0);
+    if (getenv("HA_CUDA_MODULE"))
+        assert_true(asked >= 20);
+    /* It is one stream, however often it is asked for, and the first goes on. */
+    assert_ok(ha_backend_fork(backend, &again, &err));
+    assert_ptr_equal(again, stream);
+    assert_ok(ha_backend_download(backend, got, memory, sizeof(got), &err));
+    assert_ok(ha_backend_sync(backend, &err));
+    assert_int_equal(got[0], 0);
+    ha_backend_free(backend, memory);
+    ha_backend_close(backend);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -595,6 +627,7 @@ int main(void)
         device_only(scratch_obeys_the_limit),
         device_only(choices_travel),
         device_only(says_when_it_is_done),
+        device_only(a_second_stream),
     };
 
     return run_kernel_tests(tests);
