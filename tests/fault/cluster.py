@@ -165,9 +165,9 @@ class Cluster:
         return self.coordinator
 
     def start_worker(self, name="w1", env=None, control=None, files=None, work_dir=None,
-                     slots=1, log=None, grace="5s", settings=()):
+                     slots=1, log=None, grace="5s", settings=(), program="ha-worker"):
         return self.start(
-            log or name, "ha-worker", "--connect", control or self.control, "--files",
+            log or name, program, "--connect", control or self.control, "--files",
             files or self.files, "--name", name, "--work-dir", work_dir or self.dir / name,
             "--slots", slots, "--threads", 1, "--backend", "cpu", "--model-root", "/",
             "--insecure-loopback", "--set", f"stop_grace={grace}", "--set",

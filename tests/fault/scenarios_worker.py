@@ -1,11 +1,14 @@
 """Workers and attempts are killed, stopped, stuck: 8 to 10, 15, 17, 18, 20, 23, 24, 30, 32."""
+import contextlib
 import json
 import os
+import pathlib
+import shutil
 import signal
 import time
 
 import checker
-from frame import Orders, expect, nobody_lost, nothing_again, reference, scenario, until
+from frame import BUILD, Orders, expect, nobody_lost, nothing_again, reference, scenario, until
 
 
 def attempts_of(c, kind="train"):
@@ -217,6 +220,79 @@ def deaf(test):
     expect(c.hactl("wait", "next", "--timeout", 60, check=False).returncode == 0,
            "the slot works again")
     test.verify(c, finished=False)
+
+
+@contextlib.contextmanager
+def control_group():
+    """A control group of the test's own; None where there can be none."""
+    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+        path = pathlib.Path(root, f"ha-fault-{os.getpid()}-{time.monotonic_ns()}")
+        if not pathlib.Path(root, "cgroup.procs").exists():
+            continue
+        try:
+            path.mkdir()
+        except OSError:
+            continue
+        try:
+            yield path
+        finally:
+            (path / "cgroup.kill").write_text("1")
+            until(10, lambda: removed(path), "its groups are empty")
+        return
+    yield None
+
+
+def removed(path):
+    try:
+        for child in sorted(path.glob("**/"), reverse=True):
+            child.rmdir()
+    except OSError:
+        return not path.exists()
+    return True
+
+
+@scenario("23b", "what an attempt started leaves its session and its group, and is ended with it")
+def escapes(test):
+    with control_group() as group:
+        if not group:
+            return "needs a control group (version 2) that may be written"
+        c = test.cluster(step_ms=60)
+        folder = c.dir / "bin"
+        folder.mkdir()
+        shutil.copy(BUILD / "ha-worker", folder)
+        wrapper = folder / "ha-attempt"  # the worker takes what lies beside it
+        wrapper.write_text(f"""#!/bin/sh
+[ "$1" = job ] &&
+    (setsid sh -c 'echo $$ >>{c.dir}/escaped; exec sleep 600' >/dev/null 2>&1 &)
+exec {BUILD}/ha-attempt "$@"
+""")
+        wrapper.chmod(0o755)
+        c.start_submitted()
+
+        def start():
+            return c.start_worker(program=folder / "ha-worker", settings=[f"cgroup={group}"])
+
+        def escaped():
+            return [int(line) for line in (c.dir / "escaped").read_text().split()]
+        worker = start()
+        c.start_judge()
+        c.wait_training()
+        first = escaped()
+        expect(first and not any(gone(pid) for pid in first), "something escaped")
+        for pid in worker.children():
+            os.kill(pid, signal.SIGKILL)
+        until(10, lambda: all(gone(pid) for pid in first), "it is ended with a killed attempt")
+        until(30, lambda: len(escaped()) > len(first), "the next attempt starts something as well")
+        worker.kill()
+        worker = start()
+        left = escaped()
+        until(10, lambda: all(gone(pid) for pid in left), "a new daemon ends what is left")
+        c.wait_done()
+        until(15, c.quiet, "the attempts have ended")
+        worker.kill(signal.SIGTERM)
+        expect(all(gone(pid) for pid in escaped()), "nothing is left when the worker leaves")
+        test.verify(c)
+    return None
 
 
 @scenario("24a", "an attempt is killed while it writes its checkpoint")
