@@ -12,9 +12,11 @@
 #include "coordinator/hactl/address.h"
 #include "coordinator/hactl/link.h"
 
-enum { END_POLL_MS = 500 };
+enum { END_POLL_MS = 500, PAGE_CELLS = 512 };
 
-static int add_page(struct ha_status *status, struct ha_wire_message *page, struct ha_error *err)
+/* Cells up to an id; the page is taken over. */
+static int add_page(struct ha_status *status, struct ha_wire_message *page, uint64_t last,
+                    struct ha_error *err)
 {
     const struct ha_wire_status_reply *reply = &page->body.status_reply;
     void *pages = ha_realloc(status->pages, status->n_pages + 1, sizeof(*status->pages));
@@ -30,31 +32,123 @@ static int add_page(struct ha_status *status, struct ha_wire_message *page, stru
     if (!cells)
         return ha_error_set(err, ENOMEM, "hactl: out of memory");
     status->cells = cells;
-    for (int64_t i = 0; i < reply->n_cells; i++)
+    for (int64_t i = 0; i < reply->n_cells && reply->cells[i].cell <= last; i++)
         status->cells[status->n_cells++] = &reply->cells[i];
     status->head = &status->pages[0]->body.status_reply;
     return 0;
+}
+
+/* Pages of the cells after one id up to another, with one request under way. */
+struct range {
+    struct ha_status status;
+    struct ha_wire_message request;
+    uint64_t last, id;
+    bool open;
+};
+
+static int ask_range(struct ha_link *link, struct range *range, struct ha_error *err)
+{
+    struct ha_wire_status_request *query = &range->request.body.status_request;
+    uint64_t most = range->last - query->after_cell; /* cells that there can be */
+
+    query->limit = most < PAGE_CELLS ? (uint32_t)most : 0;
+    return ha_link_send(link, &range->request, &range->id, err);
+}
+
+/* The next page: the one after it is asked for before this one is looked at. */
+static int read_range(struct ha_link *link, struct range *range, struct ha_error *err)
+{
+    const struct ha_wire_status_reply *reply;
+    struct ha_wire_message *page;
+    int r = ha_link_wait(link, range->id, HA_WIRE_STATUS_REPLY, &page, err);
+
+    range->id = 0;
+    if (r == -EPROTO) /* it was started anew, and wants a hello */
+        r = ha_link_call(link, &range->request, HA_WIRE_STATUS_REPLY, 0, &page, err);
+    if (r < 0)
+        return r;
+    reply = &page->body.status_reply;
+    range->open =
+        reply->more && reply->n_cells > 0 && reply->cells[reply->n_cells - 1].cell < range->last;
+    if (range->open) {
+        range->request.body.status_request.after_cell = reply->cells[reply->n_cells - 1].cell;
+        r = ask_range(link, range, err);
+    }
+    if (r < 0) {
+        ha_wire_message_destroy(page);
+        return r;
+    }
+    return add_page(&range->status, page, range->last, err);
+}
+
+/* Pages of a range become those of the whole; what is not taken over is cleared later. */
+static int move_pages(struct ha_status *status, struct range *range, struct ha_error *err)
+{
+    int64_t n = range->status.n_pages;
+    int r = 0;
+
+    range->status.n_pages = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (r == 0)
+            r = add_page(status, range->status.pages[i], range->last, err);
+        else
+            ha_wire_message_destroy(range->status.pages[i]);
+    }
+    return r;
+}
+
+static void clear_range(struct ha_link *link, struct range *range)
+{
+    ha_link_drop(link, range->id);
+    for (int64_t i = 0; i < range->status.n_pages; i++)
+        ha_wire_message_destroy(range->status.pages[i]);
+    free(range->status.pages);
+    free(range->status.cells);
+}
+
+/* What comes after the first page, in two halves side by side: the coordinator makes a page of one
+ * while one of the other is read here.  Ids mostly have no gaps; where they do, a half is longer.
+ */
+static int fetch_rest(struct ha_link *link, struct ha_status *status,
+                      const struct ha_wire_message *request, struct ha_error *err)
+{
+    uint64_t after = status->cells[status->n_cells - 1]->cell;
+    int64_t left = status->head->sweep.cells - status->n_cells;
+    uint64_t middle = after + (uint64_t)(left > 1 ? left / 2 : 1);
+    struct range halves[2] = {{.request = *request, .last = middle, .open = true},
+                              {.request = *request, .last = UINT64_MAX, .open = true}};
+    int r = 0;
+
+    halves[0].request.body.status_request.after_cell = after;
+    halves[1].request.body.status_request.after_cell = middle;
+    for (int i = 0; i < 2 && r == 0; i++)
+        r = ask_range(link, &halves[i], err);
+    while (r == 0 && (halves[0].open || halves[1].open))
+        for (int i = 0; i < 2 && r == 0; i++)
+            if (halves[i].open)
+                r = read_range(link, &halves[i], err);
+    for (int i = 0; i < 2; i++) {
+        if (r == 0)
+            r = move_pages(status, &halves[i], err);
+        clear_range(link, &halves[i]);
+    }
+    return r;
 }
 
 int ha_fetch_status(struct ha_link *link, const char *sweep, const char *cell,
                     struct ha_status **ret_status, struct ha_error *err)
 {
     struct ha_wire_message request = {.kind = HA_WIRE_STATUS_REQUEST}, *page = NULL;
-    struct ha_wire_status_request *query = &request.body.status_request;
     struct ha_status *status = ha_calloc(1, sizeof(*status));
-    bool more = true;
     int r = status ? 0 : ha_error_set(err, ENOMEM, "hactl: out of memory");
 
-    *query = (struct ha_wire_status_request){.sweep = sweep, .cell = cell};
-    while (r == 0 && more) {
+    request.body.status_request = (struct ha_wire_status_request){.sweep = sweep, .cell = cell};
+    if (r == 0)
         r = ha_link_call(link, &request, HA_WIRE_STATUS_REPLY, 0, &page, err);
-        if (r < 0)
-            break;
-        more = page->body.status_reply.more && page->body.status_reply.n_cells > 0;
-        r = add_page(status, page, err);
-        if (r == 0 && more)
-            query->after_cell = status->cells[status->n_cells - 1]->cell;
-    }
+    if (r == 0)
+        r = add_page(status, page, UINT64_MAX, err);
+    if (r == 0 && status->head->more && status->n_cells > 0)
+        r = fetch_rest(link, status, &request, err);
     if (r < 0) {
         ha_status_destroy(status);
         return r;

@@ -13,13 +13,18 @@
 #include "common/net/loop.h"
 #include "common/net/socket.h"
 
-enum { HELLO_MS = 3000, CALL_MS = 30000, REPEAT_MS = 2000 };
+enum { HELLO_MS = 3000, CALL_MS = 30000, REPEAT_MS = 2000, UNDER_WAY = 2 };
 
-/* One socket and the reply that is waited for on it. */
+/* A request whose reply is waited for, and the reply. */
+struct asked {
+    uint64_t id; /* 0: none */
+    struct ha_buffer frame;
+    struct ha_wire_message *reply;
+};
+
 struct channel {
     struct ha_client *client;
-    uint64_t awaited;
-    struct ha_wire_message *reply;
+    struct asked asked[UNDER_WAY];
 };
 
 struct ha_link {
@@ -31,30 +36,79 @@ struct ha_link {
     uint64_t next_request;
 };
 
+static struct asked *find(struct channel *channel, uint64_t id)
+{
+    for (int i = 0; i < UNDER_WAY; i++)
+        if (channel->asked[i].id == id)
+            return &channel->asked[i];
+    return NULL;
+}
+
+/* Its reply, if it came, is somebody else's by now, or nobody's. */
+static void forget(struct asked *asked)
+{
+    ha_buffer_clear(&asked->frame);
+    ha_wire_message_destroy(asked->reply);
+    *asked = (struct asked){0};
+}
+
 static void on_message(void *context, const void *data, size_t size)
 {
     struct channel *channel = context;
     struct ha_wire_message *message;
+    struct asked *asked;
 
     if (ha_wire_decode(data, size, &ha_wire_default_limits, &message, NULL) < 0)
         return;
     /* Late replies of calls that gave up, and pushes, are not for anyone. */
-    if (message->request_id != channel->awaited || channel->reply) {
+    asked = message->request_id == 0 ? NULL : find(channel, message->request_id);
+    if (!asked || asked->reply) {
         ha_wire_message_destroy(message);
         return;
     }
-    channel->reply = message;
+    asked->reply = message;
 }
 
-/* Waits for the reply that was asked for; repeats the frame meanwhile. */
-static int exchange(struct ha_link *link, struct channel *channel, const struct ha_buffer *frame,
-                    int64_t timeout_ms, struct ha_error *err)
+static int send_frame(struct ha_link *link, struct channel *channel, const struct asked *asked,
+                      struct ha_error *err)
 {
-    int64_t end = ha_clock_boot_ms() + timeout_ms, repeat = 0;
+    int r = ha_client_send(channel->client, asked->frame.data, asked->frame.size);
 
-    while (!channel->reply) {
+    if (r < 0 && r != -EAGAIN)
+        return ha_error_set(err, -r, "cannot send to %s: %s", link->endpoint, strerror(-r));
+    return 0;
+}
+
+static int send_on(struct ha_link *link, struct channel *channel, struct ha_wire_message *request,
+                   struct asked **ret_asked, struct ha_error *err)
+{
+    struct asked *asked = find(channel, 0);
+    int r;
+
+    if (!asked)
+        return ha_error_set(err, EBUSY, "hactl: too many requests at once");
+    ha_buffer_init(&asked->frame, ha_wire_default_limits.frame_bytes);
+    request->protocol = HA_WIRE_PROTOCOL;
+    request->request_id = asked->id = ++link->next_request;
+    r = ha_wire_encode(request, &asked->frame, err);
+    if (r == 0)
+        r = send_frame(link, channel, asked, err);
+    if (r < 0)
+        forget(asked);
+    else
+        *ret_asked = asked;
+    return r;
+}
+
+/* Waits for the reply; repeats the frame meanwhile. */
+static int await(struct ha_link *link, struct channel *channel, const struct asked *asked,
+                 int64_t timeout_ms, struct ha_error *err)
+{
+    int64_t end = ha_clock_boot_ms() + timeout_ms, repeat = ha_clock_boot_ms() + REPEAT_MS;
+
+    while (!asked->reply) {
         int64_t now = ha_clock_boot_ms(), wait;
-        int r;
+        int r = 0;
 
         if (now >= end)
             return ha_error_set(
@@ -62,49 +116,46 @@ static int exchange(struct ha_link *link, struct channel *channel, const struct 
                 "no coordinator answers at %s; is it running? (see --connect, --dir)",
                 link->endpoint);
         if (now >= repeat) {
-            r = ha_client_send(channel->client, frame->data, frame->size);
-            if (r < 0 && r != -EAGAIN)
-                return ha_error_set(err, -r, "cannot send to %s: %s", link->endpoint, strerror(-r));
+            r = send_frame(link, channel, asked, err);
             repeat = now + REPEAT_MS;
         }
         wait = (repeat < end ? repeat : end) - now;
-        r = ha_loop_turn(link->loop, wait > 100 ? 100 : wait, err);
+        if (r == 0)
+            r = ha_loop_turn(link->loop, wait > 100 ? 100 : wait, err);
         if (r < 0)
             return r;
     }
     return 0;
 }
 
+static int wait_on(struct ha_link *link, struct channel *channel, struct asked *asked,
+                   enum ha_wire_body kind, int64_t timeout_ms, struct ha_wire_message **ret_reply,
+                   struct ha_error *err)
+{
+    int r = await(link, channel, asked, timeout_ms, err);
+
+    if (r == 0 && asked->reply->kind == kind) {
+        *ret_reply = asked->reply;
+        asked->reply = NULL;
+    } else if (r == 0 && asked->reply->kind == HA_WIRE_ERROR) {
+        r = ha_error_set(err, (int)asked->reply->body.error.code, "%s",
+                         asked->reply->body.error.text);
+    } else if (r == 0) {
+        r = ha_error_set(err, EBADMSG, "%s answers %s where %s was expected", link->endpoint,
+                         ha_wire_body_name(asked->reply->kind), ha_wire_body_name(kind));
+    }
+    forget(asked);
+    return r;
+}
+
 static int call_on(struct ha_link *link, struct channel *channel, struct ha_wire_message *request,
                    enum ha_wire_body kind, int64_t timeout_ms, struct ha_wire_message **ret_reply,
                    struct ha_error *err)
 {
-    struct ha_buffer frame;
-    int r;
+    struct asked *asked;
+    int r = send_on(link, channel, request, &asked, err);
 
-    ha_buffer_init(&frame, ha_wire_default_limits.frame_bytes);
-    request->protocol = HA_WIRE_PROTOCOL;
-    request->request_id = channel->awaited = ++link->next_request;
-    r = ha_wire_encode(request, &frame, err);
-    if (r == 0)
-        r = exchange(link, channel, &frame, timeout_ms, err);
-    ha_buffer_clear(&frame);
-    channel->awaited = 0;
-    if (r < 0)
-        return r;
-    if (channel->reply->kind == kind) {
-        *ret_reply = channel->reply;
-    } else {
-        if (channel->reply->kind == HA_WIRE_ERROR)
-            r = ha_error_set(err, (int)channel->reply->body.error.code, "%s",
-                             channel->reply->body.error.text);
-        else
-            r = ha_error_set(err, EBADMSG, "%s answers %s where %s was expected", link->endpoint,
-                             ha_wire_body_name(channel->reply->kind), ha_wire_body_name(kind));
-        ha_wire_message_destroy(channel->reply);
-    }
-    channel->reply = NULL;
-    return r;
+    return r < 0 ? r : wait_on(link, channel, asked, kind, timeout_ms, ret_reply, err);
 }
 
 static int say_hello(struct ha_link *link, struct ha_error *err)
@@ -184,8 +235,10 @@ void ha_link_close(struct ha_link *link)
         return;
     ha_client_destroy(link->control.client);
     ha_client_destroy(link->files.client);
-    ha_wire_message_destroy(link->control.reply);
-    ha_wire_message_destroy(link->files.reply);
+    for (int i = 0; i < UNDER_WAY; i++) {
+        forget(&link->control.asked[i]);
+        forget(&link->files.asked[i]);
+    }
     ha_net_destroy(link->net);
     ha_loop_destroy(link->loop);
     free(link->endpoint);
@@ -209,6 +262,35 @@ int ha_link_call(struct ha_link *link, struct ha_wire_message *request, enum ha_
             r = call_on(link, &link->control, request, kind, timeout_ms, ret_reply, err);
     }
     return r;
+}
+
+int ha_link_send(struct ha_link *link, struct ha_wire_message *request, uint64_t *ret_id,
+                 struct ha_error *err)
+{
+    struct asked *asked;
+    int r = send_on(link, &link->control, request, &asked, err);
+
+    if (r == 0)
+        *ret_id = asked->id;
+    return r;
+}
+
+int ha_link_wait(struct ha_link *link, uint64_t id, enum ha_wire_body kind,
+                 struct ha_wire_message **ret_reply, struct ha_error *err)
+{
+    struct asked *asked = id == 0 ? NULL : find(&link->control, id);
+
+    if (!asked)
+        return ha_error_set(err, EINVAL, "hactl: this request is not under way");
+    return wait_on(link, &link->control, asked, kind, CALL_MS, ret_reply, err);
+}
+
+void ha_link_drop(struct ha_link *link, uint64_t id)
+{
+    struct asked *asked = id == 0 ? NULL : find(&link->control, id);
+
+    if (asked)
+        forget(asked);
 }
 
 int ha_link_files_call(struct ha_link *link, struct ha_wire_message *request,

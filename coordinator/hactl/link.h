@@ -1,4 +1,4 @@
-/* link.h - questions to a coordinator, one at a time
+/* link.h - questions to a coordinator, one at a time, or two where one is sent ahead
  *
  * A call sends a request and waits for its reply; while none comes it repeats
  * the request, which changes nothing twice.  So a call survives a restart of
@@ -34,7 +34,15 @@ void ha_link_close(struct ha_link *link);
 int ha_link_call(struct ha_link *link, struct ha_wire_message *request, enum ha_wire_body kind,
                  int64_t timeout_ms, struct ha_wire_message **ret_reply, struct ha_error *err);
 
-/* The same on the files socket. */
+/* The two halves of a call, with at most two requests under way: the coordinator works on one while
+ * the reply to the other is read.  Each id is waited for once, also when that fails, or dropped. */
+int ha_link_send(struct ha_link *link, struct ha_wire_message *request, uint64_t *ret_id,
+                 struct ha_error *err);
+int ha_link_wait(struct ha_link *link, uint64_t id, enum ha_wire_body kind,
+                 struct ha_wire_message **ret_reply, struct ha_error *err);
+void ha_link_drop(struct ha_link *link, uint64_t id); /* of none: nothing happens */
+
+/* A call on the files socket. */
 int ha_link_files_call(struct ha_link *link, struct ha_wire_message *request,
                        enum ha_wire_body kind, struct ha_wire_message **ret_reply,
                        struct ha_error *err);

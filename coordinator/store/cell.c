@@ -49,11 +49,11 @@ int ha_store_cell_put(struct ha_store *store, const struct ha_cell_row *row, int
     return r < 0 ? r : 0;
 }
 
-#define CELL_COLUMNS                                                                               \
-    "c.id, c.sweep, c.model, m.name, c.name, c.strategy, c.layers, s.json, c.position,"            \
+#define CELL_COLUMNS(settings)                                                                     \
+    "c.id, c.sweep, c.model, m.name, c.name, c.strategy, c.layers, " settings ", c.position,"      \
     " c.version, c.live, ifnull(x.count, 0), ifnull(r.parent, 0), ifnull(x.measure, ''),"          \
     " ifnull(x.layers, ''), ifnull(x.share, 0.0), m.layers FROM cell c"                            \
-    " JOIN model m ON m.id = c.model JOIN setting s ON s.id = c.setting"                           \
+    " JOIN model m ON m.id = c.model"                                                              \
     " LEFT JOIN stage t ON t.cell = c.id AND t.kind = 'train' AND ifnull(t.judge, 0) = 0"          \
     "  AND t.live = 1"                                                                             \
     " LEFT JOIN choice x ON x.result = t.result LEFT JOIN result r ON r.id = x.result"
@@ -96,10 +96,10 @@ int ha_store_cell_each(struct ha_store *store, int64_t sweep, int64_t after, int
                        ha_cell_fn fn, void *context, struct ha_error *err)
 {
     struct ha_rows rows;
-    int r =
-        ha_rows_open(store, &rows, err,
-                     "SELECT " CELL_COLUMNS " WHERE c.sweep = ? AND c.id > ? ORDER BY c.id LIMIT ?",
-                     "iii", sweep, after, limit);
+    int r = ha_rows_open(
+        store, &rows, err,
+        "SELECT " CELL_COLUMNS("''") " WHERE c.sweep = ? AND c.id > ? ORDER BY c.id LIMIT ?", "iii",
+        sweep, after, limit);
 
     if (r == 0)
         r = each(&rows, fn, context, err);
@@ -110,7 +110,10 @@ int ha_store_cell_get(struct ha_store *store, int64_t cell, ha_cell_fn fn, void 
                       struct ha_error *err)
 {
     struct ha_rows rows;
-    int r = ha_rows_open(store, &rows, err, "SELECT " CELL_COLUMNS " WHERE c.id = ?", "i", cell);
+    int r = ha_rows_open(
+        store, &rows, err,
+        "SELECT " CELL_COLUMNS("(SELECT json FROM setting WHERE id = c.setting)") " WHERE c.id = ?",
+        "i", cell);
 
     return r < 0 ? r : each(&rows, fn, context, err);
 }

@@ -30,7 +30,7 @@ int ha_store_cell_put(struct ha_store *store, const struct ha_cell_row *row, int
 
 typedef int (*ha_cell_fn)(void *context, const struct ha_cell_row *row);
 
-/* Cells of a sweep after an id, in order of id; limit -1: all. */
+/* Cells of a sweep after an id, in order of id, with settings ""; limit -1: all. */
 int ha_store_cell_each(struct ha_store *store, int64_t sweep, int64_t after, int64_t limit,
                        ha_cell_fn fn, void *context, struct ha_error *err);
 
