@@ -20,6 +20,11 @@ import scenarios_power        # noqa: F401
 import scenarios_worker       # noqa: F401
 
 
+# The longest begin first, so that none of them is what the end waits for.
+LONGEST = ("points-coordinator", "19", "21", "restore", "14", "12", "24a", "power", "3", "18", "15a",
+           "26", "4")
+
+
 def run_one(number, name, function, seed, trace):
     test = frame.Test(seed, trace)
     began = time.monotonic()
@@ -50,10 +55,11 @@ def main():
     parser.add_argument("--only", nargs="*", help="numbers of scenarios")
     parser.add_argument("--slow", action="store_true", help="also those of many minutes")
     parser.add_argument("--list", action="store_true")
-    parser.add_argument("--jobs", type=int, default=6, help="scenarios at a time")
+    parser.add_argument("--jobs", type=int, default=8, help="scenarios at a time")
     options = parser.parse_args()
     chosen = [s for s in frame.SCENARIOS
               if (s[0] in options.only if options.only else options.slow or not s[2])]
+    chosen.sort(key=lambda s: LONGEST.index(s[0]) if s[0] in LONGEST else len(LONGEST))
     if options.list:
         for number, name, slow, _ in frame.SCENARIOS:
             print(f"{number:>10}  {name}{'  (--slow)' if slow else ''}")

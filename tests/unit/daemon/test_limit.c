@@ -8,12 +8,9 @@
 #include <string.h>
 
 #include "common/base/error.h"
-#include "worker/daemon/session.h"
-
-enum { BEAT = 1000 };
+#include "session_support.h"
 
 static int stops;
-static uint64_t last_request;
 static char cause[32], outcome[32];
 
 static void on_send(void *context, const struct ha_wire_message *message)
@@ -32,63 +29,12 @@ static void on_send(void *context, const struct ha_wire_message *message)
     }
 }
 
-static void on_reconnect(void *context)
-{
-    (void)context;
-}
-
-static void on_text(void *context, const char *text)
-{
-    (void)context;
-    (void)text;
-}
-
-static void on_start(void *context, const struct attempt_id *id, const struct ha_wire_grant *grant)
-{
-    (void)context;
-    (void)id;
-    (void)grant;
-}
-
 static void on_stop(void *context, const struct attempt_id *id)
 {
     (void)context;
     (void)id;
     stops++;
 }
-
-static void on_forget(void *context, const struct attempt_id *id, bool failed)
-{
-    (void)context;
-    (void)id;
-    (void)failed;
-}
-
-static void on_keep(void *context, const struct attempt_id *id,
-                    const struct ha_wire_attempt_event *event, const char *path)
-{
-    (void)context;
-    (void)id;
-    (void)event;
-    (void)path;
-}
-
-static void on_delivered(void *context, const struct attempt_id *id, int64_t number)
-{
-    (void)context;
-    (void)id;
-    (void)number;
-}
-
-static const struct session_effects effects = {.send = on_send,
-                                               .reconnect = on_reconnect,
-                                               .files_endpoint = on_text,
-                                               .start = on_start,
-                                               .stop = on_stop,
-                                               .keep = on_keep,
-                                               .delivered = on_delivered,
-                                               .forget = on_forget,
-                                               .note = on_text};
 
 /* The second at which an attempt with this limit is asked to stop, when SIGTERM and SIGKILL are
  * so far apart; -1: it is not within a minute. */
@@ -107,25 +53,29 @@ static int stopped_after(int64_t limit_s, int64_t grace_ms, enum attempt_outcome
     struct ha_wire_message reply = {
         .kind = HA_WIRE_HELLO_REPLY,
         .body.hello_reply = {.version = "0", .name = "w1", .files_endpoint = ""}};
-    struct ha_wire_message grant = {
+    struct ha_wire_message given = {
         .kind = HA_WIRE_GRANT,
         .body.grant = {.job = 1, .epoch = id.epoch, .kind = "train", .time_limit_s = limit_s}};
-    struct session *session;
+    struct session_effects effects = no_effects;
     int second = 0;
 
+    effects.send = on_send;
+    effects.stop = on_stop;
+    now = 0;
     stops = 0;
     cause[0] = outcome[0] = '\0';
-    assert_int_equal(session_create(&options, &effects, NULL, 0, &session, NULL), 0);
-    session_tick(session, 0);
+    assert_int_equal(open_session(&options, &effects), 0);
+    tick(0);
     reply.request_id = last_request;
-    session_receive(session, &reply, 0);
-    session_receive(session, &grant, 0);
+    receive(reply);
+    receive(given);
     while (stops == 0 && second < 60) {
         if (limit_s > 0)
             assert_true(session_next_ms(session) <= limit_s * 1000);
-        session_tick(session, ++second * BEAT);
+        tick(BEAT);
+        second++;
     }
-    session_attempt_ended(session, &id, ends_as, "exit code 75", 75, NULL, second * BEAT);
+    session_attempt_ended(session, &id, ends_as, "exit code 75", 75, NULL, now);
     session_destroy(session);
     return stops ? second : -1;
 }

@@ -11,38 +11,10 @@
 #include <string.h>
 
 #include "common/base/error.h"
-#include "proto/wire.h"
-#include "worker/daemon/session.h"
+#include "session_support.h"
 
-#define SHA "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-#define BEAT 1000
-
-/* The effects of the session as text, one after the other. */
-static char trace[8192];
-static struct session *session;
-static int64_t now = 100000;
-static uint64_t last_request; /* of the last message sent */
 static int64_t n_kept, n_delivered;
 static char last_cause[32];
-
-static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static void say(const char *format, ...)
-{
-    size_t used = strlen(trace);
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(trace + used, sizeof(trace) - used, format, args);
-    va_end(args);
-}
-
-/* The trace so far must be this; it starts anew. */
-#define EXPECT(text)                                                                               \
-    do {                                                                                           \
-        assert_string_equal(trace, text);                                                          \
-        trace[0] = '\0';                                                                           \
-    } while (0)
 
 static void say_report(const struct ha_wire_report *report)
 {
@@ -80,24 +52,11 @@ static void on_send(void *context, const struct ha_wire_message *message)
     say("\n");
 }
 
-static void on_text(void *context, const char *text)
-{
-    (void)context;
-    (void)text;
-}
-
 static void on_start(void *context, const struct attempt_id *id, const struct ha_wire_grant *grant)
 {
     (void)context;
     (void)grant;
     say("start %llu\n", (unsigned long long)id->job);
-}
-
-static void on_upload(void *context, const struct attempt_id *id, int64_t number, const char *path)
-{
-    (void)context;
-    say("upload %llu/%lld %s\n", (unsigned long long)id->job, (long long)number,
-        path ? path : "again");
 }
 
 static void on_forget(void *context, const struct attempt_id *id, bool failed)
@@ -130,16 +89,6 @@ static void on_stop(void *context, const struct attempt_id *id)
     say("stop %llu\n", (unsigned long long)id->job);
 }
 
-static const struct session_effects effects = {.send = on_send,
-                                               .stop = on_stop,
-                                               .files_endpoint = on_text,
-                                               .start = on_start,
-                                               .upload = on_upload,
-                                               .keep = on_keep,
-                                               .delivered = on_delivered,
-                                               .forget = on_forget,
-                                               .note = on_text};
-
 static int set_up(void **state)
 {
     const struct session_options options = {.name = "w1",
@@ -151,104 +100,21 @@ static int set_up(void **state)
                                             .slots = 2,
                                             .heartbeat_ms = BEAT};
 
+    struct session_effects effects = no_effects;
+
     (void)state;
-    trace[0] = '\0';
+    effects.send = on_send;
+    effects.stop = on_stop;
+    effects.start = on_start;
+    effects.upload = say_upload;
+    effects.keep = on_keep;
+    effects.delivered = on_delivered;
+    effects.forget = on_forget;
     n_kept = n_delivered = 0;
-    return session_create(&options, &effects, NULL, now, &session, NULL);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    session_destroy(session);
-    return 0;
-}
-
-static struct attempt_id id_of(uint64_t job, uint64_t epoch)
-{
-    return (struct attempt_id){.job = job, .epoch = {.generation = 7, .number = epoch}};
-}
-
-static void receive(struct ha_wire_message message)
-{
-    session_receive(session, &message, now);
-}
-
-static void hello_reply(void)
-{
-    receive((struct ha_wire_message){
-        .kind = HA_WIRE_HELLO_REPLY,
-        .request_id = last_request,
-        .body.hello_reply = {
-            .version = "0", .name = "w1", .heartbeat_ms = BEAT, .files_endpoint = "ipc://f"}});
-}
-
-static void grant(uint64_t job, uint64_t epoch)
-{
-    struct attempt_id id = id_of(job, epoch);
-
-    receive((struct ha_wire_message){
-        .kind = HA_WIRE_GRANT,
-        .body.grant = {.job = id.job, .epoch = id.epoch, .kind = "train", .spec_json = "{}"}});
-}
-
-static void list(uint64_t request, int n, const struct attempt_id *ids)
-{
-    struct ha_wire_job_ref refs[8];
-
-    for (int i = 0; i < n; i++)
-        refs[i] = (struct ha_wire_job_ref){.job = ids[i].job, .epoch = ids[i].epoch};
-    receive(
-        (struct ha_wire_message){.kind = HA_WIRE_HEARTBEAT_REPLY,
-                                 .request_id = request,
-                                 .body.heartbeat_reply = {.should_run = refs, .n_should_run = n}});
-}
-
-static void acknowledge(uint64_t job, uint64_t epoch, uint64_t sequence)
-{
-    receive((struct ha_wire_message){
-        .kind = HA_WIRE_REPORT_REPLY,
-        .body.report_reply = {.job = job, .epoch = id_of(job, epoch).epoch, .sequence = sequence}});
-}
-
-static void tick(int64_t ms)
-{
-    now += ms;
-    session_tick(session, now);
+    return open_session(&options, &effects);
 }
 
 /* ---- what attempts say ------------------------------------------------------------------ */
-
-static void metric(uint64_t job, uint64_t epoch, const char *name, double value)
-{
-    const struct attempt_id id = id_of(job, epoch);
-    const struct ha_wire_attempt_event event = {.kind = HA_WIRE_ATTEMPT_EVENT_METRIC,
-                                                .event.metric = {.name = name, .value = value}};
-
-    session_attempt_event(session, &id, &event, now);
-}
-
-static void artifact(uint64_t job, uint64_t epoch, const char *name)
-{
-    const struct attempt_id id = id_of(job, epoch);
-    const struct ha_wire_attempt_artifact file = {.cell = 1, .kind = "adapter", .name = name};
-
-    session_attempt_artifact(session, &id, &file, name, now);
-}
-
-static void uploaded(uint64_t job, uint64_t epoch, int64_t number, int64_t size)
-{
-    const struct attempt_id id = id_of(job, epoch);
-
-    session_uploaded(session, &id, number, SHA, size, now);
-}
-
-static void ended(uint64_t job, uint64_t epoch, enum attempt_outcome outcome, const char *reason)
-{
-    const struct attempt_id id = id_of(job, epoch);
-
-    session_attempt_ended(session, &id, outcome, reason, 0, NULL, now);
-}
 
 /* ---- tests --------------------------------------------------------------------------------- */
 

@@ -9,36 +9,7 @@
 #include <string.h>
 
 #include "common/base/error.h"
-#include "proto/wire.h"
-#include "worker/daemon/session.h"
-
-#define SHA "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-#define BEAT 1000
-
-/* The effects of the session as text, one after the other. */
-static char trace[8192];
-static struct session *session;
-static int64_t now = 100000;
-static uint64_t last_request; /* of the last message sent */
-
-static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static void say(const char *format, ...)
-{
-    size_t used = strlen(trace);
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(trace + used, sizeof(trace) - used, format, args);
-    va_end(args);
-}
-
-/* The trace so far must be this; it starts anew. */
-#define EXPECT(text)                                                                               \
-    do {                                                                                           \
-        assert_string_equal(trace, text);                                                          \
-        trace[0] = '\0';                                                                           \
-    } while (0)
+#include "session_support.h"
 
 static void say_event(const struct ha_wire_attempt_event *event)
 {
@@ -117,13 +88,6 @@ static void on_stop(void *context, const struct attempt_id *id)
     say("stop %llu.%llu\n", (unsigned long long)id->job, (unsigned long long)id->epoch.number);
 }
 
-static void on_upload(void *context, const struct attempt_id *id, int64_t number, const char *path)
-{
-    (void)context;
-    say("upload %llu/%lld %s\n", (unsigned long long)id->job, (long long)number,
-        path ? path : "again");
-}
-
 static void on_forget(void *context, const struct attempt_id *id, bool failed)
 {
     (void)context;
@@ -131,38 +95,7 @@ static void on_forget(void *context, const struct attempt_id *id, bool failed)
         failed ? " failed" : "");
 }
 
-static void on_note(void *context, const char *text)
-{
-    (void)context;
-    (void)text;
-}
-
-static void on_keep(void *context, const struct attempt_id *id,
-                    const struct ha_wire_attempt_event *event, const char *path)
-{
-    (void)context;
-    (void)id;
-    (void)event;
-    (void)path;
-}
-
-static void on_delivered(void *context, const struct attempt_id *id, int64_t number)
-{
-    (void)context;
-    (void)id;
-    (void)number;
-}
-
-static const struct session_effects effects = {.send = on_send,
-                                               .reconnect = on_reconnect,
-                                               .files_endpoint = on_files_endpoint,
-                                               .start = on_start,
-                                               .stop = on_stop,
-                                               .upload = on_upload,
-                                               .keep = on_keep,
-                                               .delivered = on_delivered,
-                                               .forget = on_forget,
-                                               .note = on_note};
+static struct session_effects effects;
 
 static int set_up(void **state)
 {
@@ -178,76 +111,23 @@ static int set_up(void **state)
                                             .stall_step_ms = 30000};
 
     (void)state;
-    trace[0] = '\0';
-    return session_create(&options, &effects, NULL, now, &session, NULL);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    session_destroy(session);
-    return 0;
+    effects = no_effects;
+    effects.send = on_send;
+    effects.reconnect = on_reconnect;
+    effects.files_endpoint = on_files_endpoint;
+    effects.start = on_start;
+    effects.stop = on_stop;
+    effects.upload = say_upload;
+    effects.forget = on_forget;
+    return open_session(&options, &effects);
 }
 
 /* ---- what the coordinator says -------------------------------------------------------- */
-
-static struct attempt_id id_of(uint64_t job, uint64_t epoch)
-{
-    return (struct attempt_id){.job = job, .epoch = {.generation = 7, .number = epoch}};
-}
-
-static void receive(struct ha_wire_message message)
-{
-    session_receive(session, &message, now);
-}
-
-static void hello_reply(void)
-{
-    receive((struct ha_wire_message){
-        .kind = HA_WIRE_HELLO_REPLY,
-        .request_id = last_request,
-        .body.hello_reply = {
-            .version = "0", .name = "w1", .heartbeat_ms = BEAT, .files_endpoint = "ipc://f"}});
-}
-
-static void grant(uint64_t job, uint64_t epoch)
-{
-    struct attempt_id id = id_of(job, epoch);
-
-    receive((struct ha_wire_message){
-        .kind = HA_WIRE_GRANT,
-        .body.grant = {.job = id.job, .epoch = id.epoch, .kind = "train", .spec_json = "{}"}});
-}
-
-static void list(uint64_t request, int n, const struct attempt_id *ids)
-{
-    struct ha_wire_job_ref refs[8];
-
-    for (int i = 0; i < n; i++)
-        refs[i] = (struct ha_wire_job_ref){.job = ids[i].job, .epoch = ids[i].epoch};
-    receive(
-        (struct ha_wire_message){.kind = HA_WIRE_HEARTBEAT_REPLY,
-                                 .request_id = request,
-                                 .body.heartbeat_reply = {.should_run = refs, .n_should_run = n}});
-}
-
-static void acknowledge(uint64_t job, uint64_t epoch, uint64_t sequence)
-{
-    receive((struct ha_wire_message){
-        .kind = HA_WIRE_REPORT_REPLY,
-        .body.report_reply = {.job = job, .epoch = id_of(job, epoch).epoch, .sequence = sequence}});
-}
 
 static void refuse(uint64_t request, uint32_t code)
 {
     receive((struct ha_wire_message){
         .kind = HA_WIRE_ERROR, .request_id = request, .body.error = {.code = code, .text = "no"}});
-}
-
-static void tick(int64_t ms)
-{
-    now += ms;
-    session_tick(session, now);
 }
 
 static void connect_it(void)
@@ -259,15 +139,6 @@ static void connect_it(void)
 
 /* ---- what attempts say ------------------------------------------------------------------ */
 
-static void metric(uint64_t job, uint64_t epoch, const char *name, double value)
-{
-    const struct attempt_id id = id_of(job, epoch);
-    const struct ha_wire_attempt_event event = {.kind = HA_WIRE_ATTEMPT_EVENT_METRIC,
-                                                .event.metric = {.name = name, .value = value}};
-
-    session_attempt_event(session, &id, &event, now);
-}
-
 static void cell(uint64_t job, uint64_t epoch, uint64_t number)
 {
     const struct attempt_id id = id_of(job, epoch);
@@ -275,28 +146,6 @@ static void cell(uint64_t job, uint64_t epoch, uint64_t number)
                                                 .event.cell = {.cell = number, .done = true}};
 
     session_attempt_event(session, &id, &event, now);
-}
-
-static void artifact(uint64_t job, uint64_t epoch, const char *name)
-{
-    const struct attempt_id id = id_of(job, epoch);
-    const struct ha_wire_attempt_artifact file = {.cell = 1, .kind = "adapter", .name = name};
-
-    session_attempt_artifact(session, &id, &file, name, now);
-}
-
-static void uploaded(uint64_t job, uint64_t epoch, int64_t number, int64_t size)
-{
-    const struct attempt_id id = id_of(job, epoch);
-
-    session_uploaded(session, &id, number, SHA, size, now);
-}
-
-static void ended(uint64_t job, uint64_t epoch, enum attempt_outcome outcome, const char *reason)
-{
-    const struct attempt_id id = id_of(job, epoch);
-
-    session_attempt_ended(session, &id, outcome, reason, 0, NULL, now);
 }
 
 /* ---- the connection ----------------------------------------------------------------------- */
