@@ -270,6 +270,8 @@ struct ha_wire_worker_row {
     struct ha_wire_device *devices;
     int64_t n_devices;
     const char *key; /* the one that its name belongs to; "": to none */
+    struct ha_wire_held_model *models;
+    int64_t n_models;
 };
 
 struct ha_wire_workers_reply {

@@ -85,6 +85,15 @@ static const struct wire_field device_fields[] = {
 };
 TYPE(device);
 
+static const struct wire_field held_model_fields[] = {
+    PLAIN(held_model, digest, ANY),
+    PLAIN(held_model, name, ANY),
+    PLAIN(held_model, bytes, COUNT),
+    PLAIN(held_model, where, ANY),
+    PLAIN(held_model, load_ms, COUNT),
+};
+TYPE(held_model);
+
 static const struct wire_field heartbeat_fields[] = {
     PLAIN(heartbeat, free_slots, ANY),
     PLAIN(heartbeat, draining, ANY),
@@ -93,6 +102,7 @@ static const struct wire_field heartbeat_fields[] = {
     SUBS(heartbeat, devices, device),
     PLAIN(heartbeat, places, ANY),
     PLAIN(heartbeat, gpus, ANY),
+    SUBS(heartbeat, models, held_model),
 };
 TYPE(heartbeat);
 
@@ -617,6 +627,7 @@ static const struct wire_field worker_row_fields[] = {
     PLAIN(worker_row, clock_known, ANY),
     SUBS(worker_row, devices, device),
     PLAIN(worker_row, key, ANY),
+    SUBS(worker_row, models, held_model),
 };
 TYPE(worker_row);
 

@@ -94,6 +94,16 @@ struct ha_wire_device {
     int64_t since_ms;   /* wall clock, when it came into this state; 0: not told */
 };
 
+/* A model that a worker has, and what a next job of it would find. */
+struct ha_wire_held_model {
+    const char *digest; /* as a grant named it */
+    const char *name;   /* of its folder */
+    int64_t bytes;      /* of its weights */
+    /* "loaded" (by a process that waits for such a job) | "cached" (page cache) | "disk" */
+    const char *where;
+    int64_t load_ms; /* until the weights are where an attempt needs them */
+};
+
 struct ha_wire_heartbeat {
     uint32_t free_slots;
     bool draining;
@@ -104,7 +114,9 @@ struct ha_wire_heartbeat {
     int64_t n_devices;
     /* where devices are told: how many attempts they allow now, with those that run */
     uint32_t places;
-    uint32_t gpus; /* that each of these has */
+    uint32_t gpus;                     /* that each of these has */
+    struct ha_wire_held_model *models; /* used last first */
+    int64_t n_models;
 };
 
 struct ha_wire_job_ref {

@@ -49,9 +49,10 @@ struct ha_worker_config {
     char *key_file;        /* this worker's CURVE key pair */
     char *server_key_file; /* the coordinator's public key */
     bool insecure_loopback;
-    char *cgroup;         /* "auto" | "off" | a folder */
-    char *attempt_memory; /* of each process of an attempt; NULL: no limit */
-    int64_t stop_grace_s; /* between SIGTERM and SIGKILL of an attempt */
+    char *cgroup;                 /* "auto" | "off" | a folder */
+    char *attempt_memory;         /* of each process of an attempt; NULL: no limit */
+    int64_t stop_grace_s;         /* between SIGTERM and SIGKILL of an attempt */
+    char *load_disk, *load_cache; /* a second: how fast a GPU is loaded, until that is measured */
     int64_t keep_model_s; /* that its process waits for the next job of its model; 0: it does not */
     int64_t stall_load_s, stall_step_s, stall_generate_s;
     char *log_size; /* of one file of an attempt's log */

@@ -153,6 +153,7 @@ static void count_free(struct maker *m)
             continue;
         m->slots += free_slots;
         m->idle[w] = ha_plan_free_devices(worker);
+        m->some_loaded = m->some_loaded || ha_plan_loaded(worker) != 0;
     }
 }
 
@@ -501,9 +502,9 @@ static int give_more(struct maker *m, int64_t begin, int64_t end)
     return r;
 }
 
-/* The next group that may have a first place: of the sweep with the smallest share.  Groups of a
+/* Whose next group may have a first place: the sweep's with the smallest share.  Groups of a
  * sweep are of one kind, and here all of them grow or none does. */
-static struct group *next_group(struct maker *m)
+static struct share *next_share(struct maker *m)
 {
     struct share *next = NULL;
 
@@ -520,13 +521,23 @@ static struct group *next_group(struct maker *m)
             (share->used == next->used && share->first < next->first))
             next = share;
     }
-    return next ? &m->groups[next->first] : NULL;
+    return next;
+}
+
+/* It has its turn now. */
+static void take_turn(struct maker *m, struct share *share, const struct group *group)
+{
+    int64_t *at = &share->first;
+
+    while (&m->groups[*at] != group)
+        at = &m->groups[*at].next;
+    *at = group->next;
 }
 
 /* Groups [begin, end) come in the same breath. */
 static int give(struct maker *m, int64_t begin, int64_t end)
 {
-    struct group *group;
+    struct share *share;
 
     for (int64_t i = 0; i < m->n_shares; i++)
         m->shares[i].first = -1;
@@ -534,12 +545,15 @@ static int give(struct maker *m, int64_t begin, int64_t end)
         m->groups[g].next = m->shares[m->groups[g].share].first;
         m->shares[m->groups[g].share].first = g;
     }
-    while (m->slots > 0 && (group = next_group(m))) {
-        int r = settle(m, group, 1);
+    while (m->slots > 0 && (share = next_share(m))) {
+        struct group *group;
+        int r = ha_plan_place_first(m, share, &group);
 
+        if (r == 0)
+            r = settle(m, group, 1);
         if (r < 0)
             return r;
-        m->shares[group->share].first = group->next;
+        take_turn(m, share, group);
     }
     return give_more(m, begin, end);
 }

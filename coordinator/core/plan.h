@@ -8,8 +8,12 @@
  * first come first served; among sweeps of one priority, the one whose attempts have
  * fewest slots comes next.  A job goes only to a worker that offers what the
  * [resources] of its sweep ask for (fit.h): to an idle device, a faster one, one without GPUs
- * that the job would not use, one that already ran its model, the one with most free slots, the
- * first in the snapshot.
+ * that the job would not use, one that loads its model sooner (a factor of two counts), one where
+ * no other model would be lost for it, the one with most free slots, the first in the snapshot.
+ * No device stays idle for the sake of a model that is loaded elsewhere.  But among jobs of one
+ * sweep and priority, one whose model is loaded at the place that the next one would get, where it
+ * would be lost, goes before it; not before a probe, for which others wait.  So a job waits no
+ * longer than the jobs of its own sweep last whose models are loaded, and a sweep not for another.
  *
  * Ready jobs of one group may become one job (fuse.h).  How many devices a group
  * gets decides into how many: every group of a priority gets a free slot in
@@ -31,7 +35,13 @@
 
 struct ha_buffer;
 
-enum { HA_PLAN_WARM = 8 };
+enum { HA_PLAN_MODELS = 8 };
+
+/* A model that a worker has. */
+struct ha_plan_model {
+    int64_t model;   /* 0: none */
+    int64_t load_ms; /* until the weights are where an attempt needs them; 0: they are there */
+};
 
 struct ha_plan_worker {
     int64_t id;
@@ -44,9 +54,9 @@ struct ha_plan_worker {
     int64_t slots, used;
     int64_t devices;      /* attempts that do not slow one another down; 0: as many as slots */
     int64_t memory_bytes; /* that one attempt may use; 0: not known */
-    double train_speed, generate_speed; /* FLOP/s as measured (speed.h); 0: not known */
-    int64_t warm[HA_PLAN_WARM];         /* models that it ran; 0: none */
-    struct ha_fit offer;                /* what one attempt may have of it */
+    double train_speed, generate_speed;          /* FLOP/s as measured (speed.h); 0: not known */
+    struct ha_plan_model models[HA_PLAN_MODELS]; /* others take longer to load */
+    struct ha_fit offer;                         /* what one attempt may have of it */
     const char *lacks;   /* which of its GPUs are aside or held, since when and why; NULL: none */
     int64_t aside, held; /* how many are */
 };
@@ -101,6 +111,9 @@ int ha_plan_order(const struct ha_plan_job *a, const struct ha_plan_job *b);
  * now_ms: wall clock.  -ENOMEM. */
 int64_t ha_plan_make(const struct ha_plan_snapshot *snapshot, int64_t now_ms,
                      struct ha_plan_assignment *assignments, int64_t limit);
+
+/* How long the worker loads the model; -1: not known, as it does not have it. */
+int64_t ha_plan_load_ms(const struct ha_plan_worker *worker, int64_t model);
 
 /* What the plan asks of jobs and workers, for the other files of this policy. */
 bool ha_plan_takes_work(const struct ha_plan_worker *worker);

@@ -73,8 +73,9 @@ struct maker {
     int64_t n_shares;
     struct want *wants;
     int64_t n_wants;
-    int64_t *table; /* of find_groups */
-    int64_t slots;  /* that are free */
+    int64_t *table;   /* of find_groups */
+    int64_t slots;    /* that are free */
+    bool some_loaded; /* a worker has a model loaded that is not at work */
     struct ha_plan_assignment *out;
     int64_t count, limit;
 };
@@ -84,6 +85,13 @@ int ha_plan_places_make(const struct maker *m, struct want *want);
 
 /* The best place; there is one, and ranks were made. */
 int64_t ha_plan_place_best(const struct maker *m, struct want *want);
+
+/* A model that is loaded there; 0: none. */
+int64_t ha_plan_loaded(const struct ha_plan_worker *worker);
+
+/* Which group of the share comes next, of those that wait for their turn: the first, or one that
+ * keeps a loaded model.  The first has a free slot of its kind.  -ENOMEM. */
+int ha_plan_place_first(struct maker *m, const struct share *share, struct group **ret_group);
 
 /* A place of the worker is free again. */
 void ha_plan_place_back(const struct maker *m, struct want *want, int64_t worker);

@@ -5,15 +5,53 @@
 #include "common/base/memory.h"
 #include "coordinator/core/plan_inside.h"
 
-enum { MOST_SLOTS = (1 << 22) - 1 };
+enum { MOST_SLOTS = (1 << 17) - 1, THERE = 31, FASTEST_LOAD_MS = 64, LOOK_BEHIND = 64 };
 
-static bool is_warm(const struct ha_plan_worker *worker, int64_t model)
+int64_t ha_plan_load_ms(const struct ha_plan_worker *worker, int64_t model)
 {
-    for (int i = 0; i < HA_PLAN_WARM; i++) {
-        if (worker->warm[i] == model && model != 0)
-            return true;
+    for (int i = 0; i < HA_PLAN_MODELS; i++) {
+        if (worker->models[i].model == model && model != 0)
+            return worker->models[i].load_ms;
     }
-    return false;
+    return -1;
+}
+
+int64_t ha_plan_loaded(const struct ha_plan_worker *worker)
+{
+    for (int i = 0; i < HA_PLAN_MODELS; i++) {
+        if (worker->models[i].model != 0 && worker->models[i].load_ms == 0)
+            return worker->models[i].model;
+    }
+    return 0;
+}
+
+/* What is loaded there serves one job. */
+static bool is_loaded(const struct maker *m, int64_t w, int64_t model)
+{
+    const struct ha_plan_worker *worker = &m->snapshot->workers[w];
+
+    return m->used[w] == worker->used && ha_plan_load_ms(worker, model) == 0;
+}
+
+/* 0, where it does not have the model, to THERE; each doubling of the time is one less. */
+static int load_level(const struct maker *m, int64_t w, int64_t model)
+{
+    int64_t ms = ha_plan_load_ms(&m->snapshot->workers[w], model);
+    int level = THERE;
+
+    if (ms < 0 || is_loaded(m, w, model))
+        return ms < 0 ? 0 : THERE;
+    for (level--; level > 1 && ms >= FASTEST_LOAD_MS; level--)
+        ms /= 2;
+    return level;
+}
+
+/* Whether a model would be lost for this one. */
+static bool displaces(const struct maker *m, int64_t w, int64_t model)
+{
+    const struct ha_plan_worker *worker = &m->snapshot->workers[w];
+
+    return m->some_loaded && ha_plan_load_ms(worker, model) != 0 && ha_plan_loaded(worker) != 0;
 }
 
 /* Whether an attempt of it has no more GPUs than the job uses: others are left to gangs. */
@@ -24,7 +62,8 @@ static bool is_exact(const struct ha_plan_worker *worker, const struct ha_fit *n
 
 /* How good a place the worker is: higher is better, no two are equal.  An idle device beats one
  * that works already, then a faster one a slower, one without GPUs that the job would not use, one
- * that has the model, one with more free slots, the first in the snapshot. */
+ * that loads the model sooner, one that loses none for it, one with more free slots, the first in
+ * the snapshot. */
 static uint64_t rank_of(const struct maker *m, const struct want *want, int64_t w)
 {
     const struct ha_plan_worker *worker = &m->snapshot->workers[w];
@@ -35,7 +74,9 @@ static uint64_t rank_of(const struct maker *m, const struct want *want, int64_t 
         free_slots = MOST_SLOTS;
     return (uint64_t)(m->idle[w] > 0) << 63 | (uint64_t)(HA_PLAN_SLOWEST - level) << 56 |
            (uint64_t)is_exact(worker, m->kinds[want->kind].fit) << 55 |
-           (uint64_t)is_warm(worker, want->model) << 54 | (uint64_t)free_slots << 32 | (uint32_t)~w;
+           (uint64_t)load_level(m, w, want->model) << 50 |
+           (uint64_t)!displaces(m, w, want->model) << 49 | (uint64_t)free_slots << 32 |
+           (uint32_t)~w;
 }
 
 static int64_t worker_of_rank(uint64_t rank)
@@ -111,4 +152,40 @@ int64_t ha_plan_place_best(const struct maker *m, struct want *want)
         want->ranks[0] = full ? want->ranks[--want->count] : rank;
         sink(want, 0);
     }
+}
+
+/* A group of the share, behind its first one, that would keep a model that is loaded where the
+ * first would go, and be lost. */
+static struct group *keeper(struct maker *m, const struct share *share, int64_t w)
+{
+    const struct group *first = &m->groups[share->first];
+    int64_t at = first->next;
+
+    for (int seen = 0; at >= 0 && seen < LOOK_BEHIND; seen++) {
+        struct group *group = &m->groups[at];
+
+        if (group->first->grows == first->first->grows && is_loaded(m, w, group->first->model))
+            return group;
+        at = group->next;
+    }
+    return NULL;
+}
+
+int ha_plan_place_first(struct maker *m, const struct share *share, struct group **ret_group)
+{
+    struct group *first = &m->groups[share->first], *better = NULL;
+    struct want *want = &m->wants[first->want];
+    int64_t w;
+
+    *ret_group = first;
+    if (first->next < 0 || first->first->kind == HA_STAGE_PROBE || !m->some_loaded)
+        return 0;
+    if (!want->ranks && ha_plan_places_make(m, want) < 0)
+        return -ENOMEM;
+    w = ha_plan_place_best(m, want);
+    if (m->idle[w] > 0 && displaces(m, w, want->model))
+        better = keeper(m, share, w);
+    if (better)
+        *ret_group = better;
+    return 0;
 }

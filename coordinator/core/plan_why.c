@@ -2,7 +2,7 @@
 #include <inttypes.h>
 
 #include "common/base/buffer.h"
-#include "coordinator/core/plan.h"
+#include "coordinator/core/plan_inside.h"
 
 enum { NAMED = 3 }; /* workers that are named with what they lack */
 
@@ -43,6 +43,7 @@ const char *ha_why_mend(enum ha_why why)
 /* What the workers of a snapshot are, to one job. */
 struct sight {
     int64_t slots, used, devices; /* of those that fit and take work */
+    int64_t others, own;          /* of these, have another model loaded; this one */
     int64_t unfit, draining, silent;
     int64_t sick; /* that would fit and have a place, but for their GPUs */
     const struct ha_plan_worker *quiet, *drained, *ill;
@@ -72,6 +73,10 @@ static void look(const struct ha_plan_snapshot *s, const struct ha_plan_job *job
         } else if (ha_plan_takes_work(worker) && !ha_fit(job->fit, &worker->offer)) {
             sight->unfit++;
         } else if (ha_plan_takes_work(worker)) {
+            bool own = job->model != 0 && ha_plan_load_ms(worker, job->model) == 0;
+
+            sight->own += own;
+            sight->others += !own && job->model != 0 && ha_plan_loaded(worker) != 0;
             sight->slots += worker->slots;
             sight->used += worker->used;
             sight->devices += ha_plan_free_devices(worker);
@@ -133,6 +138,17 @@ static int why_nobody(const struct sight *sight, struct ha_buffer *out)
     return ha_buffer_append_text(out, "no worker is connected");
 }
 
+static int why_busy(const struct sight *sight, struct ha_buffer *out)
+{
+    int r = sight->slots == 1
+                ? ha_buffer_append_text(out, "the only slot is busy")
+                : ha_buffer_printf(out, "all %" PRId64 " slots are busy", sight->slots);
+
+    if (r == 0 && sight->own == 0 && sight->others > 0)
+        r = ha_buffer_append_text(out, "; jobs of its sweep whose model is loaded go first");
+    return r;
+}
+
 static int why_no_worker(const struct ha_plan_snapshot *s, const struct ha_plan_job *job,
                          struct ha_buffer *out, enum ha_why *ret_why)
 {
@@ -148,9 +164,7 @@ static int why_no_worker(const struct ha_plan_snapshot *s, const struct ha_plan_
     }
     if (sight.slots > 0) {
         *ret_why = HA_WHY_BUSY;
-        return sight.slots == 1
-                   ? ha_buffer_append_text(out, "the only slot is busy")
-                   : ha_buffer_printf(out, "all %" PRId64 " slots are busy", sight.slots);
+        return why_busy(&sight, out);
     }
     if (sight.sick > 0) {
         *ret_why = sight.ill->aside > 0 ? HA_WHY_DEVICES : HA_WHY_BUSY;

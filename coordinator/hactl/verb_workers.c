@@ -48,6 +48,30 @@ static struct ha_json *devices_json(const struct ha_wire_worker_row *row)
     return json;
 }
 
+static struct ha_json *models_json(const struct ha_wire_worker_row *row)
+{
+    struct ha_json *json = ha_json_new_array();
+    int r = json ? 0 : -1;
+
+    for (int64_t i = 0; r == 0 && i < row->n_models; i++) {
+        const struct ha_wire_held_model *model = &row->models[i];
+        struct ha_json *item = ha_json_new_object();
+
+        if (ha_json_append(json, item) < 0 ||
+            ha_json_set(item, "name", ha_json_new_string(model->name)) < 0 ||
+            ha_json_set(item, "digest", ha_json_new_string(model->digest)) < 0 ||
+            ha_json_set(item, "bytes", ha_json_new_int(model->bytes)) < 0 ||
+            ha_json_set(item, "where", ha_json_new_string(model->where)) < 0 ||
+            ha_json_set(item, "load_ms", ha_json_new_int(model->load_ms)) < 0)
+            r = -1;
+    }
+    if (r < 0) {
+        ha_json_destroy(json);
+        return NULL;
+    }
+    return json;
+}
+
 static struct ha_json *rows_json(const struct ha_wire_workers_reply *reply)
 {
     struct ha_json *json = ha_json_new_array();
@@ -69,7 +93,8 @@ static struct ha_json *rows_json(const struct ha_wire_workers_reply *reply)
             ha_json_set(item, "version", ha_json_new_string(row->version)) < 0 ||
             ha_json_set(item, "key", ha_json_new_string(row->key)) < 0 ||
             ha_json_set(item, "note", ha_json_new_string(row->note)) < 0 ||
-            ha_json_set(item, "devices", devices_json(row)) < 0)
+            ha_json_set(item, "devices", devices_json(row)) < 0 ||
+            ha_json_set(item, "models", models_json(row)) < 0)
             r = -1;
     }
     if (r < 0) {
@@ -156,15 +181,47 @@ static struct ha_table *devices_table(const struct ha_wire_workers_reply *reply,
     return table;
 }
 
+/* What a next job of each model would find. */
+static struct ha_table *models_table(const struct ha_wire_workers_reply *reply, bool *ret_some)
+{
+    struct ha_table *table = ha_table_create("Models");
+
+    ha_table_column_text(table, "WORKER");
+    ha_table_column_text(table, "MODEL");
+    ha_table_column_number(table, "GIB");
+    ha_table_column_text(table, "WHERE");
+    ha_table_column_number(table, "LOADS IN");
+    *ret_some = false;
+    for (int64_t i = 0; i < reply->n_workers; i++) {
+        for (int64_t k = 0; k < reply->workers[i].n_models; k++) {
+            const struct ha_wire_held_model *model = &reply->workers[i].models[k];
+
+            *ret_some = true;
+            ha_table_text(table, reply->workers[i].name);
+            ha_table_text(table, model->name);
+            ha_table_format(table, "%.2f", (double)model->bytes / 0x1p30);
+            ha_table_text(table, model->where);
+            ha_table_format(table, "%.1f s", (double)model->load_ms / 1000);
+        }
+    }
+    return table;
+}
+
 static int print_tables(const struct ha_wire_workers_reply *reply, struct ha_error *err)
 {
-    bool some;
-    struct ha_table *devices = devices_table(reply, &some);
+    struct ha_table *(*const more[])(const struct ha_wire_workers_reply *, bool *) = {devices_table,
+                                                                                      models_table};
     int r = ha_output_table(rows_table(reply), HA_OUTPUT_PLAIN, err);
 
-    if (r == 0 && some)
-        return ha_output_table(devices, HA_OUTPUT_PLAIN, err);
-    ha_table_destroy(devices);
+    for (size_t i = 0; r == 0 && i < sizeof more / sizeof more[0]; i++) {
+        bool some;
+        struct ha_table *table = more[i](reply, &some);
+
+        if (some)
+            r = ha_output_table(table, HA_OUTPUT_PLAIN, err);
+        else
+            ha_table_destroy(table);
+    }
     return r;
 }
 

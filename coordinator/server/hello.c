@@ -201,6 +201,10 @@ static int remember(struct ha_request *q, struct ha_member *m, int64_t id, bool 
     m->slots = hello->slots;
     ha_wire_message_destroy(m->beat);
     m->beat = NULL;
+    ha_wire_message_destroy(m->told);
+    m->told = NULL;
+    if (!same) /* what its processes had loaded is gone */
+        memset(m->models, 0, sizeof m->models);
     m->memory_bytes = hello->memory_bytes;
     free(m->labels);
     m->labels = labels;
@@ -410,6 +414,8 @@ int ha_handle_heartbeat(struct ha_request *q, struct ha_error *err)
         r = ha_error_set(err, ENOMEM, "no memory for progress");
     if (r == 0)
         r = keep_devices(q, m, err);
+    if (r == 0)
+        r = ha_member_keep_models(m, beat, err);
     if (r < 0)
         return r;
     if (m->lost || m->draining != beat->draining || ha_member_liveness(q->c, m) != HA_ALIVE)

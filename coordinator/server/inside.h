@@ -63,12 +63,13 @@ struct ha_member {
     int64_t gpu_memory_bytes; /* of each GPU, as its hello said; 0: not known */
     char *labels;             /* of the offer; NULL: none */
     int64_t used;             /* attempts that hold a slot; -1: to be counted */
-    int64_t warm[HA_PLAN_WARM];
-    struct ha_speed speed; /* from what it has finished */
+    struct ha_plan_model models[HA_PLAN_MODELS]; /* that it has, as far as is known */
+    struct ha_speed speed;                       /* from what it has finished */
     char last_failure[HA_SERVER_FAILURE_BYTES];
     struct ha_progress *running;
     int64_t running_count;
     struct ha_wire_message *beat; /* its last heartbeat's devices alone; NULL: it told none */
+    struct ha_wire_message *told; /* the same, as its last heartbeat told; NULL: nothing */
     int64_t undrained_ms;         /* when a person last undrained it; 0: not since we began */
     uint64_t items_request;       /* of a judge worker: the last request for items that counted */
 };
@@ -216,7 +217,13 @@ bool ha_member_is_void(const struct ha_member *m, const char *instance);
 /* A message of the member came: it is alive, also after it was given up. */
 int ha_member_heard(struct ha_coordinator *c, const struct ha_by *by, struct ha_member *m,
                     struct ha_error *err);
-void ha_member_warm(struct ha_member *m, int64_t model);
+
+/* It was given a job of the model, which it loads: until its next heartbeat tells what it has. */
+void ha_member_loads(struct ha_member *m, int64_t model);
+
+/* What its heartbeat tells of models, instead of what was known.  -ENOMEM. */
+int ha_member_keep_models(struct ha_member *m, const struct ha_wire_heartbeat *beat,
+                          struct ha_error *err);
 const struct ha_progress *ha_member_progress(const struct ha_coordinator *c, int64_t job);
 
 struct ha_caller *ha_caller_find(struct ha_coordinator *c, uint64_t peer);

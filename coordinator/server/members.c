@@ -28,6 +28,7 @@ static void member_free(struct ha_member *m)
         free(m->voided[i]);
     free(m->running);
     ha_wire_message_destroy(m->beat);
+    ha_wire_message_destroy(m->told);
     free(m);
 }
 
@@ -198,15 +199,44 @@ bool ha_member_is_void(const struct ha_member *m, const char *instance)
     return false;
 }
 
-/* Most recent first; the last one falls out. */
-void ha_member_warm(struct ha_member *m, int64_t model)
+/* Most recent first; the last one falls out.  With one slot a next job finds what this one leaves;
+ * beside it, one finds at best the files in the page cache. */
+void ha_member_loads(struct ha_member *m, int64_t model)
 {
     int at = 0;
 
-    while (at < HA_PLAN_WARM - 1 && m->warm[at] != model)
+    while (at < HA_PLAN_MODELS - 1 && m->models[at].model != model)
         at++;
-    memmove(&m->warm[1], &m->warm[0], (size_t)at * sizeof m->warm[0]);
-    m->warm[0] = model;
+    memmove(&m->models[1], &m->models[0], (size_t)at * sizeof m->models[0]);
+    m->models[0] = (struct ha_plan_model){.model = model, .load_ms = m->slots == 1 ? 0 : 1};
+    for (int i = 1; i < HA_PLAN_MODELS && m->slots == 1; i++)
+        m->models[i].load_ms = m->models[i].load_ms > 0 ? m->models[i].load_ms : 1;
+}
+
+int ha_member_keep_models(struct ha_member *m, const struct ha_wire_heartbeat *beat,
+                          struct ha_error *err)
+{
+    struct ha_wire_message told = {
+        .kind = HA_WIRE_HEARTBEAT,
+        .body.heartbeat = {.models = beat->models, .n_models = beat->n_models}};
+    struct ha_wire_message *copy = NULL;
+
+    if (beat->n_models == 0)
+        return 0;
+    if (beat->n_models > HA_PLAN_MODELS)
+        told.body.heartbeat.n_models = HA_PLAN_MODELS;
+    if (ha_wire_copy(&told, &copy, NULL, err) < 0)
+        return -ENOMEM;
+    ha_wire_message_destroy(m->told);
+    m->told = copy;
+    memset(m->models, 0, sizeof m->models);
+    for (int64_t i = 0; i < copy->body.heartbeat.n_models; i++) {
+        const struct ha_wire_held_model *from = &copy->body.heartbeat.models[i];
+
+        m->models[i] = (struct ha_plan_model){.model = ha_server_model_number(from->digest),
+                                              .load_ms = from->load_ms};
+    }
+    return 0;
 }
 
 const struct ha_progress *ha_member_progress(const struct ha_coordinator *c, int64_t job)

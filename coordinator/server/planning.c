@@ -110,7 +110,7 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena, boo
         };
         if (all && tell_lacks(arena, m, &workers[count]) < 0)
             return ha_error_set(err, ENOMEM, "no memory for a plan");
-        memcpy(workers[count].warm, m->warm, sizeof m->warm);
+        memcpy(workers[count].models, m->models, sizeof m->models);
         count++;
     }
     c->idle = busy == 0;
@@ -238,7 +238,7 @@ static int lease(struct ha_coordinator *c, struct ha_arena *arena,
     r = push_grant(c, arena, m, assignment->job, epoch, &why);
     if (r < 0)
         return set_aside(c, &by, assignment->job, epoch, ha_error_text(&why), err);
-    ha_member_warm(m, model);
+    ha_member_loads(m, model);
     return 0;
 }
 

@@ -202,6 +202,8 @@ int ha_handle_workers(struct ha_request *q, struct ha_error *err)
             .clock_known = m->clock_known,
             .devices = m->beat ? m->beat->body.heartbeat.devices : NULL,
             .n_devices = m->beat ? m->beat->body.heartbeat.n_devices : 0,
+            .models = m->told ? m->told->body.heartbeat.models : NULL,
+            .n_models = m->told ? m->told->body.heartbeat.n_models : 0,
         };
         if (list_running(&q->arena, m, place) < 0)
             return no_memory(err);

@@ -163,6 +163,11 @@ equal "its three jobs were done by one process" "$(begun)" "3 2"
 PROCESS=$(process)
 check "which waits" test -n "$PROCESS"
 
+model_is() { # where
+    hactl_here workers | grep -q "^worker  *qwen2.5-demo .* $1 "
+}
+check "hactl workers says so" until_true 15 model_is loaded
+
 kill -KILL $PROCESS
 check "killed while it waits, it is gone" until_true 10 eval '[ -z "$(process)" ]'
 grid two.toml two qwen2.5-demo '"local"'

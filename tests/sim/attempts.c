@@ -4,6 +4,7 @@
 #include "tests/sim/world.h"
 
 enum {
+    CACHED_MS = 4000,
     GRACE_MS = 20000,
     FREEZE_MS = 120000,
     AGAIN_MS = 3600000 /* at most, to the next failure */
@@ -59,6 +60,18 @@ void sim_join(struct sim *s, int32_t whole, int32_t part)
     s->counts.joined++;
 }
 
+/* Its process keeps it loaded; what it had before is in the page cache. */
+static void keep_model(struct sim_worker *worker, int64_t model)
+{
+    int at = 0;
+
+    while (at < HA_PLAN_MODELS - 1 && worker->models[at].model != model)
+        at++;
+    for (; at > 0; at--)
+        worker->models[at] = (struct ha_plan_model){worker->models[at - 1].model, CACHED_MS};
+    worker->models[0] = (struct ha_plan_model){.model = model};
+}
+
 void sim_grant(struct sim *s, int32_t job, int32_t w)
 {
     struct sim_job *j = &s->jobs[job];
@@ -77,9 +90,7 @@ void sim_grant(struct sim *s, int32_t job, int32_t w)
     worker->used++;
     sim_touch(s, w);
     s->sweeps[j->sweep].used++;
-    for (int i = HA_PLAN_WARM - 1; i > 0; i--)
-        worker->warm[i] = worker->warm[i - 1];
-    worker->warm[0] = j->model + 1;
+    keep_model(worker, j->model + 1);
     s->counts.granted++;
     sim_at(s, s->now_ms + 50 + (int64_t)sim_random(s, 500), SIM_RUNS, w, job, j->attempts);
     sim_at(s, s->now_ms + 600 + run_ms, SIM_ENDS, w, job, j->attempts);

@@ -41,7 +41,7 @@ static void add_worker(struct sim *s, int32_t w)
         .generate_speed = from->generate_speed,
         .offer = from->offer,
     };
-    memcpy(to->warm, from->warm, sizeof to->warm);
+    memcpy(to->models, from->models, sizeof to->models);
 }
 
 /* Those with a free slot; in a crowd all that are not lost. */

@@ -89,7 +89,7 @@ struct sim_worker {
     int64_t slots, devices, used, memory_bytes;
     double train_speed, generate_speed;
     struct ha_fit offer;
-    int64_t warm[HA_PLAN_WARM];
+    struct ha_plan_model models[HA_PLAN_MODELS];
     int32_t instance;
     bool dead, cut, connected, lost, draining;
     int64_t heard_ms;         /* as the coordinator has it */

@@ -27,10 +27,10 @@
 #include "worker/daemon/folders.h"
 #include "worker/daemon/groups.h"
 #include "worker/daemon/identity.h"
+#include "worker/daemon/keeping.h"
 #include "worker/daemon/model_thread.h"
 #include "worker/daemon/places.h"
 #include "worker/daemon/recover.h"
-#include "worker/daemon/residents.h"
 #include "worker/daemon/session.h"
 #include "worker/daemon/transfer.h"
 #include "worker/daemon/work.h"
@@ -57,7 +57,7 @@ struct daemon {
     struct model_threads *models;
     struct places *places;
     struct groups *groups; /* NULL: none */
-    struct residents *residents;
+    struct keeping keeping;
     struct session *session;
     struct ha_loop_timer *session_timer, *drain_timer;
     struct ha_loop_fd *watch;
@@ -107,6 +107,7 @@ static void sync_kept(const struct daemon *daemon, const struct ha_wire_report *
 
 static void tell_clock_and_devices(struct daemon *daemon, struct ha_wire_heartbeat *beat)
 {
+    keeping_tell(&daemon->keeping, beat);
     beat->wall_ms = ha_clock_wall_ms();
     places_tell(daemon->places, beat);
 }
@@ -251,6 +252,7 @@ static void on_line(void *context, struct work *work, const struct contract_line
 {
     struct daemon *daemon = context;
     const struct attempt_id *id = work_id(work);
+    const char *model, *digest;
     int64_t now = now_ms(daemon);
 
     switch (line->kind) {
@@ -268,10 +270,13 @@ static void on_line(void *context, struct work *work, const struct contract_line
         HA_CRASH_POINT("worker.artifact_told");
         session_attempt_artifact(daemon->session, id, &line->artifact, line->text, now);
         break;
+    case CONTRACT_MODEL:
+        if (work_model(work, &model, &digest))
+            holdings_loaded(daemon->keeping.holdings, model, &line->model);
+        break;
     case CONTRACT_ERROR: /* kept by work.c for the end */
     case CONTRACT_GANG:  /* crew.c's */
-    case CONTRACT_MODEL:
-    case CONTRACT_WAITS:
+    case CONTRACT_WAITS: /* runner.c's */
     case CONTRACT_OTHER:
         break;
     }
@@ -294,7 +299,7 @@ static struct work_options work_options(struct daemon *daemon)
                                  .gang_wait_ms = config->stall_step_s * 1000 / 2,
                                  .devices = places_devices(daemon->places),
                                  .groups = daemon->groups,
-                                 .residents = daemon->residents,
+                                 .residents = daemon->keeping.residents,
                                  .mark = places_mark(daemon->places),
                                  .fetch = on_fetch,
                                  .find_model = on_find_model,
@@ -458,10 +463,15 @@ static void on_transfer_done(void *context, const struct transfer_result *result
 static void on_model_found(void *context, const struct attempt_id *id, const char *path,
                            const char *text)
 {
-    struct work *work = find_work(context, id);
+    struct daemon *daemon = context;
+    struct work *work = find_work(daemon, id);
+    const char *model, *digest;
 
-    if (work)
-        work_model_found(work, path, text);
+    if (!work)
+        return;
+    work_model_found(work, path, text);
+    if (work_model(work, &model, &digest))
+        holdings_add(daemon->keeping.holdings, model, digest);
 }
 
 /* ---- the loop
@@ -506,7 +516,7 @@ static void on_child(void *context, int number)
     (void)number;
     for (const struct entry *entry = daemon->works; entry; entry = entry->next)
         work_check_child(entry->work);
-    residents_check(daemon->residents);
+    residents_check(daemon->keeping.residents);
 }
 
 static void on_room(void *context)
@@ -521,8 +531,8 @@ static void on_devices(void *context)
 {
     struct daemon *daemon = context;
 
-    if (daemon->residents)
-        residents_look(daemon->residents);
+    if (daemon->keeping.residents)
+        residents_look(daemon->keeping.residents);
     on_room(daemon);
 }
 
@@ -545,7 +555,7 @@ static void on_leave(void *context, int number)
     }
     ha_log_info("leaving: attempts are stopped with a checkpoint");
     daemon->draining = true;
-    residents_end(daemon->residents);
+    residents_end(daemon->keeping.residents);
     ha_loop_timer_set_after(daemon->drain_timer,
                             daemon->options.config->stop_grace_s * 1000 + DRAIN_MS);
     session_drain(daemon->session, now_ms(daemon));
@@ -663,20 +673,29 @@ static int open_loop(struct daemon *daemon, struct ha_error *err)
     return r;
 }
 
-/* Attempts share a memory where no GPU is given to each. */
-static int open_residents(struct daemon *daemon, struct ha_error *err)
+static bool works_with(void *context, const char *path, const char *digest)
 {
-    const struct ha_worker_config *config = daemon->options.config;
-    struct ha_devices *devices = places_devices(daemon->places);
-    const struct residents_options options = {.loop = daemon->loop,
-                                              .rules = {.slots = config->slots,
-                                                        .keep_ms = config->keep_model_s * 1000,
-                                                        .shared = devices == NULL},
-                                              .devices = devices,
-                                              .changed = on_room,
-                                              .context = daemon};
+    const struct daemon *daemon = context;
 
-    return residents_create(&options, &daemon->residents, err);
+    for (const struct entry *entry = daemon->works; entry; entry = entry->next) {
+        const char *at, *is;
+
+        if (work_model(entry->work, &at, &is) && strcmp(at, path) == 0 && strcmp(is, digest) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int open_keeping(struct daemon *daemon, struct ha_error *err)
+{
+    const struct keeping_options options = {.loop = daemon->loop,
+                                            .config = daemon->options.config,
+                                            .devices = places_devices(daemon->places),
+                                            .changed = on_room,
+                                            .works_with = works_with,
+                                            .context = daemon};
+
+    return keeping_open(&options, &daemon->keeping, err);
 }
 
 static int recover(struct daemon *daemon, struct ha_error *err)
@@ -710,7 +729,7 @@ int daemon_create(const struct daemon_options *options, struct daemon **ret_daem
     if (r == 0)
         r = places_create(daemon->loop, config, options, on_devices, daemon, &daemon->places, err);
     if (r == 0)
-        r = open_residents(daemon, err);
+        r = open_keeping(daemon, err);
     if (r == 0)
         r = open_network(daemon, err);
     if (r == 0)
@@ -743,7 +762,7 @@ void daemon_destroy(struct daemon *daemon)
     }
     errands_clear(&daemon->errands);
     model_threads_destroy(daemon->models);
-    residents_destroy(daemon->residents);
+    keeping_close(&daemon->keeping);
     places_destroy(daemon->places);
     transfer_destroy(daemon->transfer);
     session_destroy(daemon->session);

@@ -153,6 +153,20 @@ static struct resident *add(struct residents *residents, struct runner *runner, 
     return one;
 }
 
+char *resident_key(const char *path, const char *digest)
+{
+    return ha_format("%s\n%s", path, digest ? digest : "");
+}
+
+bool residents_have(const struct residents *residents, const char *key)
+{
+    for (int64_t i = 0; i < residents->n; i++) {
+        if (!residents->list[i]->ending && strcmp(residents->list[i]->key, key) == 0)
+            return true;
+    }
+    return false;
+}
+
 bool residents_keeps(const struct residents *residents)
 {
     return residents->options.rules.keep_ms > 0;

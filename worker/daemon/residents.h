@@ -36,6 +36,13 @@ int residents_create(const struct residents_options *options, struct residents *
 /* Kills them. NULL is legal. */
 void residents_destroy(struct residents *residents);
 
+/* What processes are told apart by: the model's folder and what its files are.  The caller's;
+ * NULL: no memory. */
+char *resident_key(const char *path, const char *digest);
+
+/* Does one that waits keep this? */
+bool residents_have(const struct residents *residents, const char *key);
+
 /* Are processes kept at all? */
 bool residents_keeps(const struct residents *residents);
 

@@ -194,19 +194,11 @@ static void on_line(void *context, const struct contract_line *line)
     work->options.line(work->options.context, work, line);
 }
 
-/* What tells processes apart that can do its job: the model as it lies here. */
-static char *key_of(const struct work *work)
-{
-    const char *digest = grant_of(work)->model_digest;
-
-    return ha_format("%s\n%s", work->model, digest ? digest : "");
-}
-
 /* Its job is done; the next one of the model may have the process. */
 static void on_keep(void *context, struct runner *runner)
 {
     struct work *work = context;
-    char *key = key_of(work);
+    char *key = resident_key(work->model, grant_of(work)->model_digest);
 
     /* Without memory for the key it is one that nobody asks for. */
     residents_put(work->options.residents, runner, key ? key : "", work->id.job, &work->place);
@@ -303,7 +295,7 @@ static int take_devices(struct work *work, struct ha_error *err)
 /* A process that keeps the model, or room for a new one.  -EAGAIN: not yet. */
 static int take_place(struct work *work, struct ha_error *err)
 {
-    char *key = key_of(work);
+    char *key = resident_key(work->model, grant_of(work)->model_digest);
 
     if (!key)
         return ha_error_set(err, ENOMEM, "out of memory");
@@ -628,6 +620,15 @@ void work_destroy(struct work *work)
 const struct attempt_id *work_id(const struct work *work)
 {
     return &work->id;
+}
+
+bool work_model(const struct work *work, const char **ret_path, const char **ret_digest)
+{
+    if (!work->model || work->stage == ENDED)
+        return false;
+    *ret_path = work->model;
+    *ret_digest = grant_of(work)->model_digest ? grant_of(work)->model_digest : "";
+    return true;
 }
 
 const char *work_folder(const struct work *work)

@@ -58,6 +58,9 @@ int work_recover(const struct work_options *options, const struct attempt_id *id
 void work_destroy(struct work *work);
 
 const struct attempt_id *work_id(const struct work *work);
+
+/* The model of one that has not ended, as it was found; false: it is not known. */
+bool work_model(const struct work *work, const char **ret_path, const char **ret_digest);
 const char *work_folder(const struct work *work); /* NULL: it could not be made */
 
 /* text: why not, or NULL. */

@@ -188,7 +188,7 @@ static void gangs_keep_their_places(void **state)
     assert_int_equal(one.gpu_memory_bytes, GIB);
     assert_string_equal(one.labels, "fast\n");
     workers[0].offer.gpus = 4;
-    workers[0].warm[0] = 1;
+    workers[0].models[0].model = 1;
     for (int i = 0; i < 3; i++) {
         jobs[i].kind = i == 1 ? HA_STAGE_TRAIN : HA_STAGE_GENERATE;
         jobs[i].fit = i == 1 ? &sweep : &one;

@@ -49,13 +49,98 @@ static void spreads_and_prefers_warm_workers(void **state)
     struct ha_plan_assignment out[8];
 
     (void)state;
-    workers[2].warm[3] = 9;
+    workers[2].models[3].model = 9;
     assert_int_equal(plan(workers, 3, jobs, 6, out, 8), 5);
     assert_int_equal(out[0].worker, 3); /* warm, though it has fewest free slots */
     assert_int_equal(out[1].worker, 1);
     assert_int_equal(out[2].worker, 2);
     assert_int_equal(out[3].worker, 1);
     assert_int_equal(out[4].worker, 2);
+}
+
+/* The worker that takes a job, of those that differ in what they have of model 9. */
+static void loads_where_it_is_soonest(void **state)
+{
+    static const struct {
+        struct ha_plan_model has[3]; /* per worker; model 0: nothing */
+        int64_t worker;
+    } rows[] = {
+        {{{0, 0}, {9, 16000}, {0, 0}}, 2},        /* on the disk, rather than nowhere */
+        {{{9, 16000}, {9, 3000}, {9, 16000}}, 2}, /* in the page cache */
+        {{{9, 3000}, {9, 0}, {9, 1}}, 2},         /* loaded */
+        {{{9, 16000}, {9, 15000}, {0, 0}}, 1},    /* much the same: the first */
+        {{{8, 0}, {8, 0}, {0, 0}}, 3},            /* where no other model is lost */
+        {{{8, 0}, {8, 10}, {8, 0}}, 2},
+        {{{9, INT64_MAX}, {0, 0}, {0, 0}}, 1},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct ha_plan_worker workers[] = {WORKER(1, "a", 1, 0), WORKER(2, "b", 1, 0),
+                                           WORKER(3, "c", 1, 0)};
+        struct ha_plan_job job = JOB(5, 9);
+        struct ha_plan_assignment out[2];
+
+        for (int w = 0; w < 3; w++)
+            workers[w].models[i % HA_PLAN_MODELS] = rows[i].has[w];
+        assert_int_equal(plan(workers, 3, &job, 1, out, 2), 1);
+        assert_int_equal(out[0].worker, rows[i].worker);
+    }
+}
+
+/* What is loaded on a worker of several slots serves one job; the next one goes elsewhere. */
+static void one_process_serves_one_job(void **state)
+{
+    struct ha_plan_worker workers[] = {WORKER(1, "a", 3, 0), WORKER(2, "b", 3, 0)};
+    struct ha_plan_job jobs[] = {JOB(5, 9), JOB(6, 9)};
+    struct ha_plan_assignment out[2];
+
+    (void)state;
+    workers[0].models[0] = (struct ha_plan_model){9, 0};
+    workers[1].models[0] = (struct ha_plan_model){9, 10};
+    assert_int_equal(plan(workers, 2, jobs, 2, out, 2), 2);
+    assert_int_equal(out[0].worker, 1);
+    assert_int_equal(out[1].worker, 2);
+}
+
+/* A loaded model is kept at work where that costs nobody else: not a probe, not another sweep, not
+ * an idle device. */
+static void loaded_models_go_first(void **state)
+{
+    struct ha_plan_worker workers[] = {WORKER(1, "a", 1, 0), WORKER(2, "b", 1, 1)};
+    struct ha_plan_job jobs[] = {JOB(5, 9), JOB(6, 8), JOB(7, 8)};
+    struct ha_plan_assignment out[4];
+
+    (void)state;
+    workers[0].models[3] = (struct ha_plan_model){8, 0};
+    workers[1].models[0] = (struct ha_plan_model){9, 0};
+    for (int j = 0; j < 3; j++)
+        jobs[j].kind = HA_STAGE_TRAIN;
+    assert_int_equal(plan(workers, 2, jobs, 3, out, 4), 1);
+    assert_int_equal(out[0].job, 6);
+    assert_int_equal(plan(workers, 2, &jobs[1], 2, out, 4), 1);
+    assert_int_equal(out[0].job, 6); /* among themselves in order */
+    assert_int_equal(plan(workers, 2, jobs, 1, out, 4), 1);
+    assert_int_equal(out[0].worker, 1); /* no device waits for a model that is elsewhere */
+    jobs[0].kind = HA_STAGE_PROBE;
+    assert_int_equal(plan(workers, 2, jobs, 3, out, 4), 1);
+    assert_int_equal(out[0].job, 5);
+    jobs[0].kind = HA_STAGE_TRAIN;
+    jobs[1].sweep = jobs[2].sweep = 3;
+    assert_int_equal(plan(workers, 2, jobs, 3, out, 4), 1);
+    assert_int_equal(out[0].job, 5);
+    jobs[1].sweep = jobs[2].sweep = 0;
+    jobs[0].priority = 1;
+    assert_int_equal(plan(workers, 2, jobs, 3, out, 4), 1);
+    assert_int_equal(out[0].job, 5);
+    jobs[0].priority = 0;
+    /* With a place of its own, the first comes first. */
+    workers[1].used = 0;
+    assert_int_equal(plan(workers, 2, jobs, 3, out, 4), 2);
+    assert_int_equal(out[0].job, 5);
+    assert_int_equal(out[0].worker, 2);
+    assert_int_equal(out[1].job, 6);
+    assert_int_equal(out[1].worker, 1);
 }
 
 static void who_gets_no_work(void **state)
@@ -127,6 +212,12 @@ static void why_sentences(void **state)
     expect_why(&worker, 1, &job, "all 2 slots are busy");
     worker.slots = 1;
     expect_why(&worker, 1, &job, "the only slot is busy");
+    worker.models[2].model = 1;
+    expect_why(&worker, 1, &job, "the only slot is busy");
+    worker.models[2].load_ms = 10;
+    worker.models[0].model = 2;
+    expect_why(&worker, 1, &job,
+               "the only slot is busy; jobs of its sweep whose model is loaded go first");
     worker.used = 0;
     expect_why(&worker, 1, &job, "about to start");
     worker.liveness = HA_LATE;
@@ -259,7 +350,7 @@ static void faster_devices_take_more(void **state)
         workers[w].train_speed = 1e12;
     workers[1].train_speed = 2e12;
     workers[2].train_speed = 1e9;
-    workers[0].warm[0] = jobs[0].model = jobs[1].model = 3;
+    workers[0].models[0].model = jobs[0].model = jobs[1].model = 3;
     assert_int_equal(plan(workers, 2, jobs, 2, out, 4), 2);
     assert_int_equal(out[0].job, 5);
     assert_int_equal(out[0].worker, 2);
@@ -420,6 +511,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(first_come_first_served),
         cmocka_unit_test(spreads_and_prefers_warm_workers),
+        cmocka_unit_test(loads_where_it_is_soonest),
+        cmocka_unit_test(one_process_serves_one_job),
+        cmocka_unit_test(loaded_models_go_first),
         cmocka_unit_test(who_gets_no_work),
         cmocka_unit_test(which_jobs_wait),
         cmocka_unit_test(order_is_priority_then_id),

@@ -583,6 +583,34 @@ static void heartbeats_of_many_idle_workers_wait_for_company(void **state)
     assert_int_equal(ha_coordinator_rest_ms(b->c), 0);
 }
 
+/* What a worker tells of a model decides who gets its job, and is shown. */
+static void jobs_go_where_the_model_is(void **state)
+{
+    struct bench *b = *state;
+    struct ha_wire_held_model told[] = {
+        {.digest = DIGEST("00"), .name = "another", .bytes = 5, .where = "loaded"},
+        {.digest = MODEL_DIGEST, .name = "tiny", .bytes = 7, .where = "disk", .load_ms = 900}};
+    struct ha_wire_message beat = {.kind = HA_WIRE_HEARTBEAT,
+                                   .body.heartbeat = {.models = told, .n_models = 2}};
+    struct ha_wire_message ask = {.kind = HA_WIRE_WORKERS_REQUEST}, *reply;
+    struct fake_job job;
+
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    bench_hello_worker(b, OTHER, "w2", "i1", 1);
+    ha_wire_message_destroy(bench_call(b, WORKER, &beat, HA_WIRE_HEARTBEAT_REPLY));
+    told[1].load_ms = 0;
+    ha_wire_message_destroy(bench_call(b, OTHER, &beat, HA_WIRE_HEARTBEAT_REPLY));
+    bench_create(b, CLIENT);
+    bench_settle(b);
+    assert_true(bench_granted(b, OTHER, &job));
+    assert_false(job.train); /* the first one */
+    reply = bench_call(b, CLIENT, &ask, HA_WIRE_WORKERS_REPLY);
+    assert_int_equal(reply->body.workers_reply.workers[0].n_models, 2);
+    assert_string_equal(reply->body.workers_reply.workers[0].models[1].name, "tiny");
+    assert_int_equal(reply->body.workers_reply.workers[0].models[1].load_ms, 900);
+    ha_wire_message_destroy(reply);
+}
+
 static void a_draining_worker_gets_nothing(void **state)
 {
     struct bench *b = *state;
@@ -710,6 +738,7 @@ int main(void)
         CASE(a_revoked_key_ends_its_leases_at_once),
         CASE(a_revoked_key_is_seen_at_the_start),
         CASE(heartbeats_of_many_idle_workers_wait_for_company),
+        CASE(jobs_go_where_the_model_is),
         CASE(a_draining_worker_gets_nothing),
         CASE(losses_quarantine_the_job),
         CASE(progress_forgives_losses),
