@@ -4,6 +4,7 @@
 #include "tests/unit/model/support.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,7 +96,7 @@ static void small_models_keep_their_tables(void **state)
 
 struct rank {
     int rank, ranks;
-    const char *family;
+    const char *kind, *dir; /* of the communicator, of the model */
     struct ha_comm_id id;
     struct ha_backend *backend;
     struct ha_model *model;
@@ -182,12 +183,12 @@ static void compare_pack(struct rank *rank, struct ha_model *whole, uint64_t see
 static void open_rank(struct rank *rank)
 {
     struct ha_model_shard shard = {.rank = rank->rank, .ranks = rank->ranks};
-    struct ha_comm_options options = {.kind = "shm",
+    struct ha_comm_options options = {.kind = rank->kind,
                                       .id = &rank->id,
                                       .rank = rank->rank,
                                       .size = rank->ranks,
                                       .timeout_ms = WAIT_MS};
-    const char *dir = demo_model_path(rank->family);
+    const char *dir = rank->dir;
     int64_t before, held;
     struct ha_shard_layout layout;
 
@@ -213,7 +214,7 @@ static void close_rank(struct rank *rank)
 static void run_ranks(int ranks, const char *family, void (*body)(struct rank *rank),
                       unsigned killed)
 {
-    struct rank rank = {.ranks = ranks, .family = family};
+    struct rank rank = {.ranks = ranks, .kind = "shm", .dir = demo_model_path(family)};
     pid_t pids[MOST_RANKS];
 
     assert_ok(ha_comm_make_id("shm", ranks, &rank.id, &rank.err));
@@ -247,7 +248,7 @@ static void unequal_work(struct rank *rank)
     int64_t all[MOST_RANKS], own;
     struct ha_model *whole;
 
-    CHECK(ha_model_open(rank->backend, demo_model_path(rank->family), &whole, &rank->err) == 0);
+    CHECK(ha_model_open(rank->backend, rank->dir, &whole, &rank->err) == 0);
     ha_model_join(rank->model, rank->comm);
     for (int round = 0; round < (is_cpu(rank->backend) ? 2 : 1); round++) {
         for (int i = 0; i <= rank->rank; i++)
@@ -276,6 +277,39 @@ static void same_bits(void **state)
     (void)state;
     for (int i = cpu ? 0 : 3; i < 4; i++)
         run_ranks(2 + (i == 0), golden_families[i], unequal_work, 0);
+}
+
+static void *unequal_thread(void *context)
+{
+    struct rank *rank = context;
+
+    open_rank(rank);
+    unequal_work(rank);
+    close_rank(rank);
+    return NULL;
+}
+
+/* The same over a library that looks like NCCL, which is never done at once; ranks are threads. */
+static void same_bits_by_nccl(void **state)
+{
+    struct rank ranks[3];
+    pthread_t threads[3];
+    struct ha_comm_id id;
+
+    (void)state;
+    if (!getenv("HA_NCCL_LIBRARY"))
+        skip();
+    assert_ok(ha_comm_make_id("nccl", 3, &id, &err));
+    for (int i = 0; i < 3; i++) {
+        ranks[i] = (struct rank){.rank = i,
+                                 .ranks = 3,
+                                 .kind = "nccl",
+                                 .dir = demo_model_path(golden_families[1]),
+                                 .id = id};
+        assert_int_equal(pthread_create(&threads[i], NULL, unequal_thread, &ranks[i]), 0);
+    }
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
 }
 
 static void refusals_of_a_rank(struct rank *rank)
@@ -367,6 +401,7 @@ int main(void)
         cmocka_unit_test(shares_hold_everything),
         cmocka_unit_test(small_models_keep_their_tables),
         cmocka_unit_test(same_bits),
+        cmocka_unit_test(same_bits_by_nccl),
         cmocka_unit_test(refusals),
         cmocka_unit_test(a_lost_rank_is_told),
     };
