@@ -109,6 +109,8 @@ class Disk:
             self.change_names((path, None))
         elif what == "unlink":
             self.change_names((path, "gone"))
+        elif what == "link":
+            self.change_names((other, self.file(path)))
         elif what == "rename":
             file = self.names.get(path) or File()
             if os.path.dirname(path) == os.path.dirname(other):
@@ -130,12 +132,25 @@ class Disk:
         folder.mkdir()
         for path in sorted(names):
             at = folder / os.path.relpath(path, self.root)
+            if not at.parent.is_dir():
+                continue  # its folder is not there: it is lost
             if names[path] is None:
                 at.mkdir(exist_ok=True)
-            elif at.parent.is_dir():  # else its folder is not there: it is lost
+            else:
                 at.write_bytes(names[path].drawn(random) if random
                                else bytes(names[path].durable))
                 at.chmod(0o600)
+
+    def load(self):
+        """What lies there now is on the disk."""
+        for folder, folders, files in os.walk(self.root):
+            for name in folders:
+                self.names[os.path.join(folder, name)] = None
+            for name in files:
+                path = os.path.join(folder, name)
+                self.names[path] = File()
+                self.names[path].durable[:] = pathlib.Path(path).read_bytes()
+        self.durable_names = dict(self.names)
 
     def live(self, path):
         file = self.names.get(path)
@@ -147,11 +162,14 @@ def records(trace):
     data = pathlib.Path(trace).read_bytes()
     at = 0
     while at < len(data):
-        end = data.index(b"\n", at)
+        end = data.find(b"\n", at)
+        if end < 0:
+            return  # its writer was killed
         what, path, offset, size, other = data[at:end].decode().split("\t")
         at = end + 1
         piece = b""
         if what == "write":
             piece = data[at:at + int(size)]
             at += int(size)
-        yield at, what, path, int(offset), piece, other
+        yield (at, what, os.path.normpath(path), int(offset), piece,
+               os.path.normpath(other) if other else "")

@@ -9,7 +9,8 @@
  * FAULT: enospc, eio, erofs; stall: it takes a second and a half, and does not fail.  CALL:
  * write (pwrite, writev and new files too), fsync (fdatasync too), rename, open (for writing),
  * all.  HA_SHIM_TRACE=FILE records what changes files below HA_SHIM_ROOT, for power.py: a line per
- * call and the bytes behind it, written after the call and before it returns.
+ * call and the bytes behind it, written at once, after the call and before it returns, by the
+ * program and by those that it starts.
  *
  * Descriptors are named by /proc/self/fd, so nothing has to be followed. */
 #include <dlfcn.h>
@@ -137,7 +138,20 @@ static bool is_recorded(const char *path)
 {
     const char *root = getenv("HA_SHIM_ROOT");
 
-    return root && path && strncmp(path, root, strlen(root)) == 0;
+    size_t length = root ? strlen(root) : 0;
+
+    return root && path && strncmp(path, root, length) == 0 &&
+           (path[length] == '/' || path[length] == '\0');
+}
+
+static const char *absolute(const char *path, char whole[2 * PATH_MAX])
+{
+    char here[PATH_MAX];
+
+    if (!path || path[0] == '/' || !getcwd(here, sizeof(here)))
+        return path;
+    (void)snprintf(whole, 2 * PATH_MAX, "%s/%s", here, path);
+    return whole;
 }
 
 /* WHAT PATH OFFSET SIZE [PATH2]\n, then the bytes. */
@@ -145,24 +159,25 @@ static void record(const char *what, const char *path, const char *path2, int64_
                    const void *data, size_t size)
 {
     static int fd = -1;
-    static __typeof__(&write) real_write;
     const char *name = getenv("HA_SHIM_TRACE");
-    char line[2 * PATH_MAX + 128];
+    char line[4 * PATH_MAX + 128], whole[2 * PATH_MAX], whole2[2 * PATH_MAX];
     int n;
 
-    if (!name || !is_recorded(path))
+    if (!name)
         return;
-    if (!real_write)
-        real_write = (__typeof__(&write))(uintptr_t)dlsym(RTLD_NEXT, "write");
+    path = absolute(path, whole);
+    path2 = absolute(path2, whole2);
+    if (!is_recorded(path))
+        return;
     n = snprintf(line, sizeof(line), "%s\t%s\t%lld\t%zu\t%s\n", what, path, (long long)offset, size,
                  path2 ? path2 : "");
     pthread_mutex_lock(&lock);
     if (fd < 0)
         fd = open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (fd >= 0 && n > 0) {
-        (void)!real_write(fd, line, (size_t)n);
-        if (size > 0 && data)
-            (void)!real_write(fd, data, size);
+        const struct iovec parts[2] = {{line, (size_t)n}, {(void *)(uintptr_t)data, size}};
+
+        (void)!writev(fd, parts, size > 0 && data ? 2 : 1);
     }
     pthread_mutex_unlock(&lock);
 }
@@ -290,6 +305,51 @@ SHIM int unlink(const char *path)
     if (r == 0)
         record("unlink", path, NULL, 0, NULL, 0);
     return r;
+}
+
+SHIM int remove(const char *path)
+{
+    REAL(remove);
+    int r = real_remove(path);
+
+    if (r == 0)
+        record("unlink", path, NULL, 0, NULL, 0);
+    return r;
+}
+
+SHIM int rmdir(const char *path)
+{
+    REAL(rmdir);
+    int r = real_rmdir(path);
+
+    if (r == 0)
+        record("unlink", path, NULL, 0, NULL, 0);
+    return r;
+}
+
+SHIM int link(const char *from, const char *to)
+{
+    REAL(link);
+    int r = real_link(from, to);
+
+    if (r == 0)
+        record("link", from, to, 0, NULL, 0);
+    return r;
+}
+
+SHIM int mkostemps64(char *name, int suffix, int flags)
+{
+    REAL(mkostemps64);
+    int fd = real_mkostemps64(name, suffix, flags);
+
+    if (fd >= 0)
+        record("create", name, NULL, 0, NULL, 0);
+    return fd;
+}
+
+SHIM int mkostemps(char *name, int suffix, int flags)
+{
+    return mkostemps64(name, suffix, flags);
 }
 
 SHIM int mkdir(const char *path, mode_t mode)
