@@ -105,6 +105,10 @@ class Process:
         except OSError:
             return []
 
+    def ends(self):
+        """How many attempts of a worker have ended; a process may stay for the next one."""
+        return self.log.read_text(errors="replace").count(" ended: ")
+
     def said(self, text):
         return text in self.log.read_text(errors="replace")
 

@@ -57,12 +57,12 @@ def short_cut(test):
 
 @scenario("11b", "cut off for longer than a lease, which nobody else takes: it delivers afterwards")
 def long_cut(test):
-    c, pair, worker = behind_proxy(test, step_ms=100)
+    c, pair, worker = behind_proxy(test, step_ms=180)
     set_mode(pair, "hold")
     until(30, lambda: lost(c), "the worker is lost")
-    child = worker.children()
-    until(60, lambda: not worker.children(), "it goes on training, to the end")
-    expect(child, "it trained while it was cut off")
+    ends = worker.ends()
+    expect(worker.children(), "it trains while it is cut off")
+    until(60, lambda: worker.ends() > ends, "it goes on training, to the end")
     if test.random.random() < 0.5:
         for proxy in pair:
             proxy.cut()
@@ -78,8 +78,9 @@ def long_cut(test):
                 "computed again")
 def results_survive(test):
     c, pair, worker = behind_proxy(test, step_ms=100)
+    ends = worker.ends()
     set_mode(pair, "hold")
-    until(60, lambda: not worker.children(), "it trains to the end")
+    until(60, lambda: worker.ends() > ends, "it trains to the end")
     time.sleep(0.5)
     worker.kill()
     set_mode(pair, "pass")
@@ -94,11 +95,12 @@ def results_survive(test):
 @scenario("8d", "a daemon killed with results, whose lease was given away: they are dropped")
 def results_too_late(test):
     c, pair, worker = behind_proxy(test, step_ms=120)
+    ends = worker.ends()
     set_mode(pair, "hold")
     c.start_worker("w2")
     until(60, lambda: any(s["stage"] == "train" and s["worker"] == "w2" for s in c.stages()),
           "another takes the job")
-    until(60, lambda: not worker.children(), "the first trains to the end")
+    until(60, lambda: worker.ends() > ends, "the first trains to the end")
     time.sleep(0.5)
     worker.kill()
     set_mode(pair, "pass")
