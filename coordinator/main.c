@@ -502,11 +502,10 @@ static int read_size(const char *key, const char *text, int64_t *ret_bytes, stru
 
 static int read_sizes(struct program *p, struct ha_error *err)
 {
-    int r =
-        read_size("max_artifact_size", p->config.max_artifact_size, &p->max_artifact_bytes, err);
+    const struct ha_coordinator_config *from = &p->config;
+    int r = read_size("max_artifact_size", from->max_artifact_size, &p->max_artifact_bytes, err);
 
-    return r < 0 ? r
-                 : read_size("max_sweep_size", p->config.max_sweep_size, &p->max_sweep_bytes, err);
+    return r < 0 ? r : read_size("max_sweep_size", from->max_sweep_size, &p->max_sweep_bytes, err);
 }
 
 static int bind_files(struct program *p, struct ha_error *err)
@@ -533,6 +532,7 @@ static int start_core(struct program *p, struct ha_error *err)
     struct ha_coordinator_options core = {
         .rules = {p->config.heartbeat_ms, p->config.late_ms, p->config.lost_ms},
         .preempt_ms = p->config.preempt_after_s * 1000,
+        .gang = {p->config.gang_ready_s * 1000, p->config.gang_abort_s * 1000},
         .suspect_jobs = p->config.set_aside_after,
         .artifacts = p->config.artifacts,
         .database = p->config.database,

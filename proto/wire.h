@@ -334,6 +334,8 @@ enum ha_wire_body {
     HA_WIRE_REPORT = 22,
     HA_WIRE_REPORT_REPLY = 23,
     HA_WIRE_REVOKE = 24,
+    HA_WIRE_GANG_STATE = 25,
+    HA_WIRE_GANG_ORDER = 26,
     HA_WIRE_ITEMS_REQUEST = 30,
     HA_WIRE_ITEMS_GRANT = 31,
     HA_WIRE_ITEMS_BEGIN = 32,
@@ -387,6 +389,8 @@ struct ha_wire_message {
         struct ha_wire_report report;
         struct ha_wire_report_reply report_reply;
         struct ha_wire_revoke revoke;
+        struct ha_wire_gang_state gang_state;
+        struct ha_wire_gang_order gang_order;
         struct ha_wire_items_request items_request;
         struct ha_wire_items_grant items_grant;
         struct ha_wire_items_begin items_begin;

@@ -126,6 +126,15 @@ static const struct wire_field input_fields[] = {
 };
 TYPE(input);
 
+static const struct wire_field gang_fields[] = {
+    PLAIN(gang, part, ANY),
+    PLAIN(gang, parts, ANY),
+    PLAIN(gang, first_rank, ANY),
+    PLAIN(gang, ranks, ANY),
+    PLAIN(gang, world, ANY),
+};
+TYPE(gang);
+
 static const struct wire_field grant_fields[] = {
     PLAIN(grant, job, ANY),
     SUB(grant, epoch, epoch),
@@ -136,8 +145,38 @@ static const struct wire_field grant_fields[] = {
     PLAIN(grant, model_path, ANY),
     PLAIN(grant, model_digest, DIGEST),
     PLAIN(grant, time_limit_s, COUNT),
+    SUB(grant, gang, gang),
 };
 TYPE(grant);
+
+static const struct wire_field rank_count_fields[] = {
+    PLAIN(rank_count, rank, ANY),
+    PLAIN(rank_count, started, COUNT),
+    PLAIN(rank_count, finished, COUNT),
+};
+TYPE(rank_count);
+
+static const struct wire_field gang_state_fields[] = {
+    PLAIN(gang_state, job, ANY),
+    SUB(gang_state, epoch, epoch),
+    LIST(gang_state, ready, ANY),
+    PLAIN(gang_state, id, ANY),
+    PLAIN(gang_state, ended, ANY),
+    PLAIN(gang_state, outcome, ANY),
+    PLAIN(gang_state, reason, ANY),
+    PLAIN(gang_state, followed, ANY),
+    SUBS(gang_state, counts, rank_count),
+};
+TYPE(gang_state);
+
+static const struct wire_field gang_order_fields[] = {
+    PLAIN(gang_order, job, ANY),
+    SUB(gang_order, epoch, epoch),
+    PLAIN(gang_order, step, ANY),
+    PLAIN(gang_order, id, ANY),
+    PLAIN(gang_order, reason, ANY),
+};
+TYPE(gang_order);
 
 static const struct wire_field attempt_metric_fields[] = {
     PLAIN(attempt_metric, cell, ANY),
@@ -695,6 +734,8 @@ static const struct wire_field envelope_fields[] = {
     CHOICE(message, body, report, report),
     CHOICE(message, body, report_reply, report_reply),
     CHOICE(message, body, revoke, revoke),
+    CHOICE(message, body, gang_state, gang_state),
+    CHOICE(message, body, gang_order, gang_order),
     CHOICE(message, body, items_request, items_request),
     CHOICE(message, body, items_grant, items_grant),
     CHOICE(message, body, items_begin, items_begin),

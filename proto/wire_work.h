@@ -145,6 +145,15 @@ struct ha_wire_input {
     const char *path; /* relative to the attempt's folder, below inputs/ */
 };
 
+/* The ranks of a gang that one worker runs.  Part 0 has rank 0, and its worker alone reports. */
+struct ha_wire_gang {
+    uint32_t part;
+    uint32_t parts; /* workers; 0: no gang */
+    uint32_t first_rank;
+    uint32_t ranks; /* of this part */
+    uint32_t world; /* of all parts */
+};
+
 /* Pushed to a worker when a lease is given; sent again on GrantRequest. */
 struct ha_wire_grant {
     uint64_t job;
@@ -158,6 +167,47 @@ struct ha_wire_grant {
     const char *model_path;
     const char *model_digest;
     int64_t time_limit_s; /* of the attempt; 0: none */
+    struct ha_wire_gang gang;
+};
+
+/* Collectives of a rank that told them at its end. */
+struct ha_wire_rank_count {
+    uint32_t rank;
+    int64_t started, finished;
+};
+
+/* How far the ranks of a part are.  Sent whenever that changes, and with every heartbeat until an
+ * order answers what is waited for: it says all there is to say, so one that is lost or comes twice
+ * does no harm. */
+struct ha_wire_gang_state {
+    uint64_t job;
+    struct ha_wire_epoch epoch;
+    uint32_t *ready; /* ranks that are prepared */
+    int64_t n_ready;
+    const char *id; /* the communicator's, in hexadecimal; of rank 0's part, once it is ready */
+    bool ended;     /* all ranks of this part have; what follows says how */
+    const char *outcome; /* as ha_wire_attempt_end's */
+    const char *reason;
+    bool followed; /* it failed because others had */
+    struct ha_wire_rank_count *counts;
+    int64_t n_counts;
+};
+
+enum ha_wire_gang_step {
+    HA_WIRE_GANG_WAIT = 0,    /* for the others */
+    HA_WIRE_GANG_GO = 1,      /* all are ready: id is the communicator's */
+    HA_WIRE_GANG_ABORT = 2,   /* one has failed: give up at once */
+    HA_WIRE_GANG_SETTLED = 3, /* all have ended, or are not waited for: part 0 reports the end */
+    HA_WIRE_GANG_STALE = 4    /* the attempt is over */
+};
+
+/* The answer to a gang's state; also pushed. */
+struct ha_wire_gang_order {
+    uint64_t job;
+    struct ha_wire_epoch epoch;
+    enum ha_wire_gang_step step;
+    const char *id;
+    const char *reason;
 };
 
 struct ha_wire_attempt_metric {

@@ -23,12 +23,12 @@
  * failed, refused or stopped, the process ends with the exit code, and so does one whose device has
  * failed after its job.  One that ends before the first line of a further job has not begun it.
  *
- * A train job with ranks > 1 is a gang of so many of these processes, in the same folder, each
- * with --rank R.  They use the devices 0, 1, ... of the backend.  A rank prepares, says that it is
- * ready, and then reads one line from its standard input: the id that rank 0 has made, in
- * hexadecimal.  A gang serves one job.  Rank 0 writes all files and all lines but "gang", "phase",
- * "progress" and "error". SIGTERM to one rank stops all, after a checkpoint; SIGUSR1 = give up at
- * once.
+ * A train job with ranks > 1 is a gang of so many of these processes, each with --rank R; those of
+ * one worker are in the same folder, and use the devices 0, 1, ... of the backend.  A rank
+ * prepares, says that it is ready, and then reads one line from its standard input: the id that
+ * rank 0 has made, in hexadecimal, which comes once all ranks of all workers are ready.  A gang
+ * serves one job.  Rank 0 writes all files and all lines but "gang", "phase", "progress" and
+ * "error".  SIGTERM to one rank stops all, after a checkpoint; SIGUSR1 = give up at once.
  *
  * Lines (type, then fields):
  *
@@ -53,7 +53,8 @@
  *               later train job of the same model and data takes it as "reference"
  *   "cell"      cell, done (bool), reason, permanent (bool), summary {...}
  *   "gang"      state, and with it of a rank of a gang: "ready" (prepared; of rank 0: id, the
- *               communicator's, in hexadecimal), "failed" (started, finished: collectives so far)
+ *               communicator's, in hexadecimal), "failed" (started, finished: collectives so far;
+ *               followed: because others had failed, or did not answer)
  *   "model"     bytes (of its weights, as stored), read_bytes (of these, opened or copied now; 0:
  *               the job before had left them), device_bytes (that the GPU holds; 0: the weights
  *               lie in mapped files), seconds: model and tokenizer are there
@@ -73,6 +74,8 @@
  *    "backend":  "auto" | "cpu" | "cuda",
  *    "ranks":    n,                                       train: of a gang; 1: none.  "threads"
  *                                                         are those of a rank
+ *    "first_rank": n,                                     of those of this worker; 0 where it is
+ *                                                         not given
  *    "gang_wait_ms": n,                                   that a rank waits for the others
  *    "time_alone_steps": n,                               train, several cells: steps to measure
  *                                                         of each by itself; 0: none

@@ -66,6 +66,13 @@ static const struct ha_setting coordinator_rows[] = {
      .otherwise = "5m", OURS,
      .help = "an attempt that ran so long stops at a checkpoint when a sweep of higher priority "
              "waits and no other place fits; 0: never"},
+    {"gang_ready", HA_SETTING_DURATION, AT(gang_ready_s), BETWEEN(1, 8640000), .otherwise = "30m",
+     OURS,
+     .help = "from the lease of a gang until all its ranks, on all its workers, are ready; it is "
+             "tried again else"},
+    {"gang_abort", HA_SETTING_DURATION, AT(gang_abort_s), BETWEEN(1, 86400), .otherwise = "1m", OURS,
+     .help = "that the workers of a gang have to end their ranks and say how, once one of them has "
+             "failed"},
     {"set_aside_after", HA_SETTING_INT, AT(set_aside_after), BETWEEN(0, 100), .otherwise = "3",
      OURS,
      .help = "so many different jobs that fail on a worker in a row, and not elsewhere, drain it; "

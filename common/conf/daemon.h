@@ -20,6 +20,7 @@ struct ha_coordinator_config {
     int64_t heartbeat_ms, late_ms, lost_ms;
     int64_t max_frame_bytes;
     int64_t stop_grace_s;
+    int64_t gang_ready_s, gang_abort_s;
     int64_t preempt_after_s;                  /* 0: attempts never make room for others */
     int64_t gc_after_s;                       /* what hactl gc removes is older */
     char *max_artifact_size, *max_sweep_size; /* "none", or an amount of memory */

@@ -199,6 +199,13 @@ static int make_variant(const struct ha_sweep *sweep, int64_t strategy, const in
             "resources.gpus = %lld: an optimizer step has train.gradient_accumulation = %lld "
             "micro-batches for them to share; ask for no more GPUs than that",
             (long long)sweep->resources.gpus, (long long)variant->train.gradient_accumulation);
+    if (r == 0 && sweep->resources.nodes > 1 &&
+        (sweep->resources.gpus == 0 || sweep->resources.gpus % sweep->resources.nodes != 0))
+        r = ha_error_set(err, EINVAL,
+                         "resources.nodes = %lld: each node has an equal part of resources.gpus "
+                         "(%lld); give a multiple of %lld",
+                         (long long)sweep->resources.nodes, (long long)sweep->resources.gpus,
+                         (long long)sweep->resources.nodes);
     return r < 0 ? r : make_suffix(sweep, variant, err);
 }
 

@@ -16,7 +16,6 @@ struct refusal {
 
 static const struct refusal refusals[] = {
     {"notify", "command", NULL, "leave it out and follow hactl status"},
-    {"resources", "nodes", "1", "a job runs on one node"},
     {"data", "format", "auto", "auto tells the forms apart by their keys"},
     {"train", "lr_scheduler", "linear", "linear is"},
 };

@@ -317,9 +317,9 @@ static const struct ha_setting judge_rows[] = {
 #define ROW_STRUCT ha_sweep_resources
 static const struct ha_setting resources_rows[] = {
     {"gpus", HA_SETTING_INT, AT(gpus), BETWEEN(0, 64), .source = HA_SOURCE_OURS,
-     .help = "per job, on one node; a gang of so many processes trains, one on each"},
-    {"nodes", HA_SETTING_INT, AT(nodes), BETWEEN(1, 4096), .source = HA_SOURCE_OURS,
-     .help = "per job"},
+     .help = "per job, of all its nodes; a gang of so many processes trains, one on each"},
+    {"nodes", HA_SETTING_INT, AT(nodes), BETWEEN(1, 64), .source = HA_SOURCE_OURS,
+     .help = "workers that a job trains on at once, each with gpus / nodes; over machines by NCCL"},
     {"min_gpu_memory", HA_SETTING_TEXT, AT(min_gpu_memory), .memory = true, .source = HA_SOURCE_OURS,
      .help = "\"24GiB\""},
     {"cpus", HA_SETTING_INT, AT(cpus), BETWEEN(1, 4096), .source = HA_SOURCE_OURS,

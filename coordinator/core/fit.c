@@ -40,7 +40,16 @@ struct ha_fit ha_fit_of_stage(const struct ha_fit *sweep, enum ha_stage_kind kin
 
     if (kind != HA_STAGE_TRAIN && need.gpus > 1)
         need.gpus = 1;
+    if (kind != HA_STAGE_TRAIN)
+        need.nodes = 1;
     return need;
+}
+
+int64_t ha_fit_ranks(const struct ha_fit *need)
+{
+    int64_t nodes = need && need->nodes > 1 ? need->nodes : 1;
+
+    return need && need->gpus > 1 ? need->gpus * nodes : nodes;
 }
 
 bool ha_fit(const struct ha_fit *need, const struct ha_fit *offer)
@@ -59,6 +68,7 @@ bool ha_fit_equal(const struct ha_fit *a, const struct ha_fit *b)
         return a == b;
     return a->cpus == b->cpus && a->memory_bytes == b->memory_bytes && a->gpus == b->gpus &&
            a->gpu_memory_bytes == b->gpu_memory_bytes &&
+           (a->nodes > 1 ? a->nodes : 1) == (b->nodes > 1 ? b->nodes : 1) &&
            strcmp(a->labels ? a->labels : "", b->labels ? b->labels : "") == 0;
 }
 

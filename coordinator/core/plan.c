@@ -102,6 +102,7 @@ static void clear(struct maker *m)
     for (int64_t i = 0; i < m->n_wants; i++)
         free(m->wants[i].ranks);
     free(m->wants);
+    free(m->teams);
     free(m->table);
 }
 
@@ -279,7 +280,7 @@ static int64_t group_of(struct maker *m, const struct ha_plan_job *job)
             return m->table[at & mask] - 1;
         at++;
     }
-    m->groups[m->n_groups] = (struct group){.first = job};
+    m->groups[m->n_groups] = (struct group){.first = job, .nodes = ha_plan_nodes(job)};
     if (job->group != 0)
         m->table[at & mask] = m->n_groups + 1;
     return m->n_groups++;
@@ -534,6 +535,38 @@ static void take_turn(struct maker *m, struct share *share, const struct group *
     *at = group->next;
 }
 
+static int take_seats(struct maker *m, struct group *group)
+{
+    const int64_t *team = &m->teams[group->team];
+
+    m->given[group->begin] = (struct given){team[0], 1, m->idle[team[0]] > 0};
+    m->given_speeds[group->begin] = speed_at(m, team[0], group->first->kind);
+    group->devices = 1;
+    group->stuck = true;
+    for (int64_t i = 0; i < group->nodes; i++)
+        count_place(m, group, team[i], m->idle[team[i]] > 0, 1);
+    return divide(m, group, &m->set_of[group->begin], &group->finish);
+}
+
+/* All workers of a gang, or none: then the first such gang keeps what is free of those that it
+ * waits for. */
+static int give_gang(struct maker *m, struct group *group)
+{
+    int64_t *hold = NULL, held = 0;
+    int r = ha_plan_gang_seat(m, group, &held, &hold);
+
+    if (r > 0)
+        r = take_seats(m, group);
+    for (int64_t i = 0; i < held && !m->waits; i++) {
+        count_place(m, group, hold[i], m->idle[hold[i]] > 0, 1);
+        m->shares[group->share].used--; /* it has them not yet */
+    }
+    m->waits = m->waits || held > 0;
+    if (held > 0)
+        free(hold);
+    return r;
+}
+
 /* Groups [begin, end) come in the same breath. */
 static int give(struct maker *m, int64_t begin, int64_t end)
 {
@@ -546,11 +579,11 @@ static int give(struct maker *m, int64_t begin, int64_t end)
         m->shares[m->groups[g].share].first = g;
     }
     while (m->slots > 0 && (share = next_share(m))) {
-        struct group *group;
-        int r = ha_plan_place_first(m, share, &group);
+        struct group *group = &m->groups[share->first];
+        int r = group->nodes > 1 ? 0 : ha_plan_place_first(m, share, &group);
 
         if (r == 0)
-            r = settle(m, group, 1);
+            r = group->nodes > 1 ? give_gang(m, group) : settle(m, group, 1);
         if (r < 0)
             return r;
         take_turn(m, share, group);
@@ -564,7 +597,7 @@ static int give(struct maker *m, int64_t begin, int64_t end)
  * others over.  False: no room is left in the plan. */
 static bool assign(struct maker *m, const struct group *group, int64_t set, int64_t w)
 {
-    int64_t into = 0, size = 0;
+    int64_t into = 0, size = group->nodes - 1;
 
     for (int64_t i = 0; i < group->count; i++)
         size += m->set_of[group->begin + i] == set;
@@ -579,6 +612,12 @@ static bool assign(struct maker *m, const struct group *group, int64_t set, int6
         m->out[m->count++] = (struct ha_plan_assignment){
             .job = job, .worker = m->snapshot->workers[w].id, .into = into};
     }
+    for (int64_t i = 1; i < group->nodes; i++)
+        m->out[m->count++] = (struct ha_plan_assignment){
+            .job = into,
+            .worker = m->snapshot->workers[m->teams[group->team + i]].id,
+            .into = into,
+            .part = i};
     return true;
 }
 

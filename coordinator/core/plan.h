@@ -21,7 +21,11 @@
  * last, as long as it ends sooner with them.  A group that will have more cells
  * (answers whose adapters are still being trained) comes after those of its
  * priority that will not, but no device stays idle for its sake; a slot of a
- * device that is busy (of a CPU that several attempts share) does. */
+ * device that is busy (of a CPU that several attempts share) does.
+ *
+ * A job that trains on several workers gets all of them at once, of one island, or none.  The first
+ * one in its turn for which not enough are free keeps those that are from later ones, until it has
+ * them all: it cannot starve.  Nothing is kept for one that could not run if all were free. */
 #ifndef HA_COORDINATOR_CORE_PLAN_H
 #define HA_COORDINATOR_CORE_PLAN_H
 
@@ -35,7 +39,10 @@
 
 struct ha_buffer;
 
-enum { HA_PLAN_MODELS = 8 };
+enum {
+    HA_PLAN_MODELS = 8,
+    HA_PLAN_NODES = 64 /* workers that share a job, at most */
+};
 
 /* A model that a worker has. */
 struct ha_plan_model {
@@ -56,6 +63,7 @@ struct ha_plan_worker {
     int64_t memory_bytes; /* that one attempt may use; 0: not known */
     double train_speed, generate_speed;          /* FLOP/s as measured (speed.h); 0: not known */
     struct ha_plan_model models[HA_PLAN_MODELS]; /* others take longer to load */
+    int64_t island;                              /* equal where ranks can be of one gang */
     struct ha_fit offer;                         /* what one attempt may have of it */
     const char *lacks;   /* which of its GPUs are aside or held, since when and why; NULL: none */
     int64_t aside, held; /* how many are */
@@ -101,6 +109,7 @@ struct ha_plan_assignment {
     int64_t job, worker; /* ids */
     int64_t into; /* the job that takes its cells over; job itself for the one that is leased.
                      Parts follow the whole that takes them */
+    int64_t part; /* > 0: no further job, but a further worker of the whole that it follows */
 };
 
 /* < 0: a is considered before b. */
@@ -114,6 +123,9 @@ int64_t ha_plan_make(const struct ha_plan_snapshot *snapshot, int64_t now_ms,
 
 /* How long the worker loads the model; -1: not known, as it does not have it. */
 int64_t ha_plan_load_ms(const struct ha_plan_worker *worker, int64_t model);
+
+/* Workers that the job needs at once. */
+int64_t ha_plan_nodes(const struct ha_plan_job *job);
 
 /* What the plan asks of jobs and workers, for the other files of this policy. */
 bool ha_plan_takes_work(const struct ha_plan_worker *worker);

@@ -26,6 +26,8 @@ struct group {
     int64_t want;         /* in maker.wants */
     int64_t next;         /* group of its share that has not had its turn; -1: none */
     bool stuck;           /* no device more makes it end sooner */
+    int64_t nodes;        /* workers that it needs at once */
+    int64_t team;         /* of several: these, in maker.teams, once it has them */
 };
 
 /* Slots of a sweep, with what this plan gives; its groups that have not had their turn at a first
@@ -73,12 +75,27 @@ struct maker {
     int64_t n_shares;
     struct want *wants;
     int64_t n_wants;
+    int64_t *teams; /* workers of gangs */
+    int64_t n_teams, team_capacity;
+    bool waits;       /* a gang keeps places until it has all */
     int64_t *table;   /* of find_groups */
     int64_t slots;    /* that are free */
     bool some_loaded; /* a worker has a model loaded that is not at work */
     struct ha_plan_assignment *out;
     int64_t count, limit;
 };
+
+/* How good a place the worker is: higher is better, no two are equal. */
+uint64_t ha_plan_place_rank(const struct maker *m, const struct want *want, int64_t worker);
+
+/* Find a gang's workers.  1: they are in maker.teams; 0: not enough are free, and those that are
+ * free of the ones that it waits for are in *ret_hold, which the caller frees where *ret_held is
+ * not 0.  -ENOMEM. */
+int ha_plan_gang_seat(struct maker *m, struct group *group, int64_t *ret_held, int64_t **ret_hold);
+
+/* The workers that one gang could have if all were free, and how many of them are.  -ENOMEM. */
+int ha_plan_gang_look(const struct ha_plan_snapshot *snapshot, const struct ha_plan_job *job,
+                      int64_t *ret_seats, int64_t *ret_free);
 
 /* Rank the workers with free slots, for this want.  -ENOMEM. */
 int ha_plan_places_make(const struct maker *m, struct want *want);

@@ -64,7 +64,7 @@ static bool is_exact(const struct ha_plan_worker *worker, const struct ha_fit *n
  * that works already, then a faster one a slower, one without GPUs that the job would not use, one
  * that loads the model sooner, one that loses none for it, one with more free slots, the first in
  * the snapshot. */
-static uint64_t rank_of(const struct maker *m, const struct want *want, int64_t w)
+uint64_t ha_plan_place_rank(const struct maker *m, const struct want *want, int64_t w)
 {
     const struct ha_plan_worker *worker = &m->snapshot->workers[w];
     int64_t level = m->levels[(want->answers ? m->snapshot->worker_count : 0) + w];
@@ -106,7 +106,7 @@ static void fill_ranks(const struct maker *m, struct want *want)
     want->count = 0;
     for (int64_t w = 0; w < m->snapshot->worker_count; w++)
         if (m->kinds[want->kind].fits[w] && m->snapshot->workers[w].slots > m->used[w])
-            want->ranks[want->count++] = rank_of(m, want, w);
+            want->ranks[want->count++] = ha_plan_place_rank(m, want, w);
     for (int64_t i = want->count / 2; i-- > 0;)
         sink(want, i);
 }
@@ -127,7 +127,7 @@ int ha_plan_places_make(const struct maker *m, struct want *want)
 
 void ha_plan_place_back(const struct maker *m, struct want *want, int64_t w)
 {
-    uint64_t rank = rank_of(m, want, w);
+    uint64_t rank = ha_plan_place_rank(m, want, w);
     int64_t at = want->count;
 
     if (want->count == want->capacity) {
@@ -145,7 +145,7 @@ int64_t ha_plan_place_best(const struct maker *m, struct want *want)
     for (;;) {
         int64_t w = worker_of_rank(want->ranks[0]);
         bool full = m->snapshot->workers[w].slots <= m->used[w];
-        uint64_t rank = full ? 0 : rank_of(m, want, w);
+        uint64_t rank = full ? 0 : ha_plan_place_rank(m, want, w);
 
         if (rank == want->ranks[0])
             return w;

@@ -149,12 +149,40 @@ static int why_busy(const struct sight *sight, struct ha_buffer *out)
     return r;
 }
 
+/* Of a job that needs several workers at once. */
+static int why_gang(const struct ha_plan_snapshot *s, const struct ha_plan_job *job,
+                    struct ha_buffer *out, enum ha_why *ret_why)
+{
+    int64_t nodes = ha_plan_nodes(job), seats = 0, available = 0;
+    int r = ha_plan_gang_look(s, job, &seats, &available);
+
+    if (r < 0)
+        return r;
+    if (seats < nodes) {
+        *ret_why = HA_WHY_NEVER;
+        return ha_buffer_printf(out,
+                                "it needs %" PRId64
+                                " workers at once (resources.nodes), of GPUs of "
+                                "one kind, or CPUs of one machine; at most %" PRId64 " fit",
+                                nodes, seats);
+    }
+    *ret_why = available < nodes ? HA_WHY_BUSY : HA_WHY_UNSEEN;
+    if (available >= nodes)
+        return ha_buffer_append_text(out, "about to start");
+    return ha_buffer_printf(out,
+                            "it needs %" PRId64 " workers at once (resources.nodes); of %" PRId64
+                            " that fit %" PRId64 " have a free slot, kept for the first such job",
+                            nodes, seats, available);
+}
+
 static int why_no_worker(const struct ha_plan_snapshot *s, const struct ha_plan_job *job,
                          struct ha_buffer *out, enum ha_why *ret_why)
 {
     struct sight sight = {0};
 
     look(s, job, &sight);
+    if (ha_plan_nodes(job) > 1 && sight.slots > 0)
+        return why_gang(s, job, out, ret_why);
     if (sight.slots > sight.used) {
         *ret_why = HA_WHY_UNSEEN;
         if (job->grows && sight.devices == 0)

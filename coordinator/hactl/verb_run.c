@@ -126,6 +126,12 @@ static int start(struct embedded *run, struct ha_error *err)
     if (r == 0)
         r = ha_arguments_int(run->arguments, "threads", 1, 0, &options.threads, err);
     options.gpus = run->input->sweep->resources.gpus;
+    if (r == 0 && run->input->sweep->resources.nodes > 1)
+        r = ha_error_set(
+            err, EINVAL,
+            "resources.nodes = %lld: hactl run has one worker; start a coordinator and "
+            "workers, and hactl submit",
+            (long long)run->input->sweep->resources.nodes);
     if (r == 0 && options.gpus > 1 && options.slots > 1)
         r = ha_error_set(err, EINVAL,
                          "--slots %lld: with resources.gpus = %lld there is one attempt at a time",

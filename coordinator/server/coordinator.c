@@ -92,6 +92,8 @@ int ha_coordinator_create(const struct ha_coordinator_options *options,
     r = c->version && c->files_endpoint ? ha_members_load(c, err)
                                         : ha_error_set(err, ENOMEM, "no memory");
     if (r == 0)
+        r = ha_gangs_load(c, err);
+    if (r == 0)
         r = resume_chores(c, err);
     if (r < 0) {
         ha_coordinator_destroy(c);
@@ -110,6 +112,7 @@ void ha_coordinator_destroy(struct ha_coordinator *c)
     ha_server_drop_held(c, 0);
     ha_chores_clear(c);
     ha_members_clear(c);
+    ha_gangs_clear(c);
     free(c->held);
     free(c->asked);
     free(c->version);
@@ -374,6 +377,7 @@ static void not_stored(struct ha_coordinator *c, const struct ha_error *why)
     ha_store_rollback(c->store);
     ha_server_refuse_held(c, &err);
     ha_chores_undone(c, c->turn_step, true);
+    ha_gangs_undone(c);
     for (int64_t i = 0; i < c->member_count; i++)
         c->members[i]->used = -1;
     for (int64_t i = 0; i < c->asked_count; i++)

@@ -54,8 +54,12 @@ struct ha_coordinator_options {
     int64_t max_sweep_bytes; /* of a sweep's artifacts and rows; 0: any */
     int64_t preempt_ms;      /* that an attempt runs before one of higher priority may take its
                                 place; 0: never */
-    int64_t suspect_jobs;    /* different ones that fail on a worker in a row, and not elsewhere,
-                                before it is set aside; 0: it never is */
+    struct {
+        int64_t ready_ms; /* from the lease until all ranks of a gang must be ready; 0: no limit */
+        int64_t abort_ms; /* that the others of a gang have to end when one has failed; 0: 60 s */
+    } gang;
+    int64_t suspect_jobs; /* different ones that fail on a worker in a row, and not elsewhere,
+                             before it is set aside; 0: it never is */
 };
 
 /* The store is borrowed.  boot_ms: now; every lease that the store holds begins

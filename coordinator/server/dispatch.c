@@ -20,6 +20,7 @@ static const struct entry {
 } table[] = {
     {HA_WIRE_HEARTBEAT, HA_WIRE_ROLE_UNKNOWN, WORKERS | JUDGES, ha_handle_heartbeat},
     {HA_WIRE_GRANT_REQUEST, HA_WIRE_ROLE_WORKER, WORKERS, ha_handle_grant_request},
+    {HA_WIRE_GANG_STATE, HA_WIRE_ROLE_WORKER, WORKERS, ha_handle_gang_state},
     {HA_WIRE_REPORT, HA_WIRE_ROLE_WORKER, WORKERS, ha_handle_report},
     {HA_WIRE_ITEMS_REQUEST, HA_WIRE_ROLE_JUDGE, JUDGES, ha_handle_items_request},
     {HA_WIRE_ITEMS_BEGIN, HA_WIRE_ROLE_JUDGE, JUDGES, ha_handle_items_begin},

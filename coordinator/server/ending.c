@@ -74,8 +74,12 @@ static int end_only(struct ha_coordinator *c, const struct ha_by *by,
                     const struct ha_attempt_row *attempt, int outcome, const char *why,
                     int64_t exit_code, struct ha_error *err)
 {
-    return ha_store_attempt_end(c->store, attempt->job, attempt->epoch, (enum ha_outcome)outcome,
-                                why, exit_code, by->now_ms, err);
+    int r = ha_store_attempt_end(c->store, attempt->job, attempt->epoch, (enum ha_outcome)outcome,
+                                 why, exit_code, by->now_ms, err);
+
+    if (r == 0)
+        ha_gang_end(c, attempt->job, attempt->epoch, outcome == HA_OUTCOME_LOST);
+    return r;
 }
 
 int ha_server_end_job(struct ha_coordinator *c, const struct ha_by *by, int64_t job,
@@ -141,6 +145,8 @@ int ha_server_end_attempt(struct ha_coordinator *c, const struct ha_by *by,
     ha_utf8_copy(text, sizeof text, ha_buffer_text(&reason));
     ha_buffer_clear(&reason);
     split = splits(&facts, &decision);
+    /* Of a gang over several workers all are needed, and the others gave up. */
+    back = back && ha_gang_parts(c, attempt->job, attempt->epoch) <= 1;
     if (back && decision.verdict != HA_RETRY_FAIL && !split)
         r = ha_store_attempt_lose(c->store, attempt->job, attempt->epoch,
                                   decision.counts.crashes > facts.counts.crashes, err);

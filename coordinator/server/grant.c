@@ -14,6 +14,7 @@
 #include "coordinator/store/attempt.h"
 #include "coordinator/store/cell.h"
 #include "coordinator/store/job.h"
+#include "coordinator/store/part.h"
 #include "coordinator/store/reference.h"
 #include "coordinator/store/sweep.h"
 
@@ -76,7 +77,6 @@ static int read_sweep(void *context, const struct ha_sweep_row *row)
     struct maker *m = context;
 
     m->spec.sweep = ha_scratch_text(m->arena, row->name);
-    m->spec.ranks = m->kind == HA_STAGE_TRAIN ? row->need.gpus : 1;
     m->spec.time_alone_steps = row->time_alone_steps;
     m->time_limit_s = row->time_limit_s;
     return m->spec.sweep ? 0 : -ENOMEM;
@@ -321,18 +321,22 @@ static int read_reference(struct maker *m, const char *backend, struct ha_error 
 }
 
 int ha_server_grant(struct ha_coordinator *c, struct ha_arena *arena, int64_t job,
-                    struct ha_epoch epoch, const char *backend, struct ha_wire_message *ret_message,
-                    struct ha_error *err)
+                    struct ha_epoch epoch, const struct ha_member *member,
+                    struct ha_wire_message *ret_message, struct ha_error *err)
 {
     struct maker m = {.c = c, .arena = arena, .job = job};
+    struct ha_wire_gang gang = {.parts = 0};
     const char *spec;
     char *text;
     int r = read_all(&m, err);
 
     if (r == 0)
-        r = read_reference(&m, backend, err);
+        r = read_reference(&m, member->backend, err);
+    if (r == 0)
+        r = ha_gang_of_grant(c, job, epoch, member->id, &gang, err);
     if (r < 0)
         return r;
+    m.spec.ranks = gang.parts > 0 ? gang.world : 1; /* as it was leased */
     m.spec.kind = m.kind;
     m.spec.job = job;
     m.spec.train = m.train;
@@ -357,6 +361,7 @@ int ha_server_grant(struct ha_coordinator *c, struct ha_arena *arena, int64_t jo
         .model_path = m.spec.model_path,
         .model_digest = m.model_digest,
         .time_limit_s = m.time_limit_s,
+        .gang = gang,
     };
     return 0;
 }
@@ -368,11 +373,11 @@ int ha_handle_grant_request(struct ha_request *q, struct ha_error *err)
     struct ha_attempt_row row;
     int r = ha_store_attempt_get(q->c->store, (int64_t)ask->job, epoch, &row, err);
 
+    if (r == 1 && row.worker != q->caller->member->id)
+        r = ha_store_part_of(q->c->store, row.job, epoch, q->caller->member->id, err);
     if (r < 0)
         return r;
-    if (r == 0 || !row.newest || row.worker != q->caller->member->id ||
-        row.state == HA_ATTEMPT_STATE_ENDED)
+    if (r == 0 || !row.newest || row.state == HA_ATTEMPT_STATE_ENDED)
         return ha_error_set(err, ESTALE, "the lease of job %" PRIu64 " is over", ask->job);
-    return ha_server_grant(q->c, &q->arena, row.job, epoch, q->caller->member->backend, &q->reply,
-                           err);
+    return ha_server_grant(q->c, &q->arena, row.job, epoch, q->caller->member, &q->reply, err);
 }

@@ -10,6 +10,7 @@
 #include "common/base/utf8.h"
 #include "coordinator/server/inside.h"
 #include "coordinator/store/attempt.h"
+#include "coordinator/store/part.h"
 #include "coordinator/store/store.h"
 #include "coordinator/store/worker.h"
 
@@ -347,10 +348,14 @@ static int see_running(struct ha_request *q, struct ha_member *m, struct ha_erro
             r = ha_server_ask_to_stop(q->c, &row, err) < 0 ? -ENOMEM : 1;
         if (r < 0)
             return r;
-        if (r == 0 || !row.newest || row.worker != m->id || row.state == HA_ATTEMPT_STATE_RUNNING ||
+        if (r == 0 || !row.newest || row.state == HA_ATTEMPT_STATE_RUNNING ||
             row.state == HA_ATTEMPT_STATE_ENDED)
             continue;
-        r = ha_store_attempt_runs(q->c->store, &q->by, &row, err);
+        if (row.worker != m->id)
+            r = ha_store_part_of(q->c->store, row.job, epoch, m->id, err);
+        if (r == 0)
+            continue;
+        r = r < 0 ? r : ha_store_attempt_runs(q->c->store, &q->by, &row, err);
         if (r < 0)
             return r;
         m->used = -1;

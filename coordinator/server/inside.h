@@ -97,6 +97,31 @@ struct ha_asked {
     uint64_t peer, request_id;
 };
 
+/* A gang that runs: what its parts told.  All of it is told again with every heartbeat for as long
+ * as it matters, so that losing it does no harm. */
+struct ha_gang_worker {
+    int64_t worker, first_rank, ranks;
+    bool ended, followed;
+    enum ha_outcome outcome;
+    int64_t order;
+    char *reason;
+};
+
+struct ha_gang {
+    int64_t job;
+    struct ha_epoch epoch;
+    int64_t since_ms; /* boot time: of the lease, or of our start */
+    struct ha_gang_worker *parts;
+    int64_t part_count, part_capacity, ranks;
+    bool *ready;
+    int64_t *started; /* collectives of each rank; -1: not told */
+    char *id;         /* rank 0's */
+    bool gone;        /* all are ready, which is stored */
+    bool late, aborting, settled;
+    int64_t abort_ms; /* boot time: of the first failure */
+    int64_t ends;     /* parts that ended */
+};
+
 struct ha_coordinator {
     struct ha_coordinator_options options;
     char *version, *files_endpoint;
@@ -117,6 +142,9 @@ struct ha_coordinator {
     bool failure_seen;     /* since workers were last suspected */
     int64_t rest_until_ms; /* boot time: after a turn that could not be stored, no own work */
     char *disk_low;
+
+    struct ha_gang **gangs; /* that run */
+    int64_t gang_count, gang_capacity;
 
     struct ha_member **members; /* by id */
     int64_t member_count, member_capacity;
@@ -331,10 +359,45 @@ int ha_server_make_room(struct ha_coordinator *c, struct ha_arena *arena,
 int64_t ha_server_model_number(const char *digest);
 
 /* The grant of a leased job, filled into message; texts are in the arena.
- * backend: of the worker that gets it. */
+ * m: the worker that gets it. */
 int ha_server_grant(struct ha_coordinator *c, struct ha_arena *arena, int64_t job,
-                    struct ha_epoch epoch, const char *backend, struct ha_wire_message *ret_message,
+                    struct ha_epoch epoch, const struct ha_member *m,
+                    struct ha_wire_message *ret_message, struct ha_error *err);
+
+/* ---- gangs (gang.c) ------------------------------------------------------------------------- */
+
+/* Remember those that run, after a start. */
+int ha_gangs_load(struct ha_coordinator *c, struct ha_error *err);
+void ha_gangs_clear(struct ha_coordinator *c);
+
+/* The turn was not stored: what was to be kept of them may not be. */
+void ha_gangs_undone(struct ha_coordinator *c);
+
+/* A job of several ranks was leased: the parts of its workers (member ids), part 0 first, which
+ * have so many ranks each. */
+int ha_gang_begin(struct ha_coordinator *c, const struct ha_by *by, int64_t job,
+                  struct ha_epoch epoch, const int64_t *workers, int64_t count, int64_t ranks,
+                  struct ha_error *err);
+
+/* Its attempt is over: its workers are told, that of part 0 too where all is set, and their slots
+ * are free.  One that is no gang: nothing. */
+void ha_gang_end(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch, bool all);
+
+/* Workers of a gang that runs; 0: it is none. */
+int64_t ha_gang_parts(const struct ha_coordinator *c, int64_t job, struct ha_epoch epoch);
+
+/* The attempt's own worker says that it failed: if it is a gang over several workers, what that
+ * means for the whole.  1: the arguments have it, *ret_worker too; 0: it is none. */
+int ha_gang_verdict(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch, const char *why,
+                    enum ha_outcome *outcome, char reason[HA_ERROR_TEXT_BYTES], int64_t *ret_worker,
                     struct ha_error *err);
+
+/* What is due: gangs that are not ready in time, or whose parts do not end. */
+int ha_gangs_tick(struct ha_coordinator *c, struct ha_error *err);
+
+/* The ranks of an attempt that a worker runs; parts 0: it is no gang. */
+int ha_gang_of_grant(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch, int64_t worker,
+                     struct ha_wire_gang *ret_gang, struct ha_error *err);
 
 /* Under which a job's reference is kept, for a worker with this backend. */
 struct ha_reference_keys {
@@ -402,6 +465,7 @@ bool ha_heartbeat_is_quiet(const struct ha_coordinator *c, const struct ha_calle
                            const struct ha_wire_message *message);
 int ha_handle_grant_request(struct ha_request *q, struct ha_error *err);
 int ha_handle_report(struct ha_request *q, struct ha_error *err);
+int ha_handle_gang_state(struct ha_request *q, struct ha_error *err);
 int ha_handle_items_request(struct ha_request *q, struct ha_error *err);
 int ha_handle_items_begin(struct ha_request *q, struct ha_error *err);
 int ha_handle_judge_replies(struct ha_request *q, struct ha_error *err);

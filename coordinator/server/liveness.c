@@ -175,5 +175,7 @@ int ha_server_tick(struct ha_coordinator *c, bool input_pending, struct ha_error
         if (!m->lost && ha_member_liveness(c, m) == HA_LOST)
             r = lose(c, m, err);
     }
+    if (r == 0)
+        r = ha_gangs_tick(c, err);
     return r < 0 ? r : ha_server_drain_tick(c, err);
 }

@@ -65,6 +65,12 @@ static int tell_lacks(struct ha_arena *arena, const struct ha_member *m,
     return 0;
 }
 
+/* Ranks of a gang talk among GPUs of one kind, or on one machine. */
+static int64_t island_of(const struct ha_member *m)
+{
+    return ha_server_model_number(strncmp(m->backend, "cpu", 3) == 0 ? m->machine : m->backend);
+}
+
 static int count_used(struct ha_coordinator *c, struct ha_member *m, struct ha_error *err)
 {
     return m->used >= 0 ? 0 : ha_store_attempt_count(c->store, m->id, &m->used, err);
@@ -104,6 +110,7 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena, boo
             .used = m->used,
             .devices = devices_of(m),
             .memory_bytes = m->memory_bytes,
+            .island = island_of(m),
             .offer = m->offer,
             .train_speed = ha_speed_of(&m->speed, HA_STAGE_TRAIN),
             .generate_speed = ha_speed_of(&m->speed, HA_STAGE_GENERATE),
@@ -194,7 +201,7 @@ static int push_grant(struct ha_coordinator *c, struct ha_arena *arena, struct h
                       int64_t job, struct ha_epoch epoch, struct ha_error *err)
 {
     struct ha_wire_message message = {.protocol = HA_WIRE_PROTOCOL};
-    int r = ha_server_grant(c, arena, job, epoch, m->backend, &message, err);
+    int r = ha_server_grant(c, arena, job, epoch, m, &message, err);
 
     return r < 0 ? r : ha_server_hold(c, m->peer, &message, err);
 }
@@ -209,46 +216,76 @@ static int set_aside(struct ha_coordinator *c, const struct ha_by *by, int64_t j
         r = ha_store_job_cell_counts(c->store, job, &cells, err);
     if (r < 0)
         return r;
+    ha_gang_end(c, job, epoch, true);
     /* One cell may be why; then it is held by itself. */
     return cells.pending > 1 ? ha_store_job_split(c->store, by, job, 0, why, err)
                              : ha_store_job_set(c->store, by, job, HA_JOB_HELD, why, err);
 }
 
-/* One job of the plan with those that become part of it. */
-static int lease(struct ha_coordinator *c, struct ha_arena *arena,
-                 const struct ha_plan_assignment *assignment, int64_t parts, int64_t model,
-                 struct ha_error *err)
+/* The workers of a job of the plan, the attempt's own first. */
+struct team {
+    struct ha_member *members[HA_PLAN_NODES];
+    int64_t ids[HA_PLAN_NODES];
+    int64_t count;
+};
+
+static int add_worker(struct ha_coordinator *c, struct team *team, int64_t worker,
+                      struct ha_error *err)
 {
-    struct ha_member *m = ha_member_by_id(c, assignment->worker);
-    struct ha_by by = {.now_ms = c->wall_ms, .actor = "coordinator"};
-    struct ha_error why = {0};
-    struct ha_epoch epoch;
-    int r = 0;
+    struct ha_member *m = ha_member_by_id(c, worker);
 
     if (!m)
         return ha_error_set(err, ENOENT, "a plan names a worker that is gone");
-    for (int64_t i = 1; r == 0 && i < parts; i++)
-        r = ha_store_job_join(c->store, &by, assignment->job, assignment[i].job, err);
-    if (r < 0)
-        return r;
-    r = ha_store_attempt_lease(c->store, &by, assignment->job, m->id, m->instance, &epoch, err);
-    if (r < 0)
-        return r;
-    m->used = -1;
-    r = push_grant(c, arena, m, assignment->job, epoch, &why);
-    if (r < 0)
-        return set_aside(c, &by, assignment->job, epoch, ha_error_text(&why), err);
-    ha_member_loads(m, model);
+    if (team->count == HA_PLAN_NODES)
+        return ha_error_set(err, EINVAL, "a plan names too many workers");
+    team->members[team->count] = m;
+    team->ids[team->count++] = worker;
     return 0;
 }
 
-static int64_t model_of(const struct ha_plan_snapshot *snapshot, int64_t job)
+/* One job of the plan with those that become part of it, and all workers of a gang. */
+static int lease(struct ha_coordinator *c, struct ha_arena *arena,
+                 const struct ha_plan_assignment *assignment, int64_t parts,
+                 const struct ha_plan_job *job, struct ha_error *err)
 {
-    for (int64_t i = 0; i < snapshot->job_count; i++) {
-        if (snapshot->jobs[i].id == job)
-            return snapshot->jobs[i].model;
-    }
+    struct ha_by by = {.now_ms = c->wall_ms, .actor = "coordinator"};
+    int64_t id = assignment->job;
+    struct ha_error why = {0};
+    struct team team;
+    struct ha_epoch epoch;
+    int r;
+
+    team.count = 0;
+    r = add_worker(c, &team, assignment->worker, err);
+    for (int64_t i = 1; r == 0 && i < parts; i++)
+        r = assignment[i].part > 0 ? add_worker(c, &team, assignment[i].worker, err)
+                                   : ha_store_job_join(c->store, &by, id, assignment[i].job, err);
+    if (r == 0)
+        r = ha_store_attempt_lease(c->store, &by, id, team.ids[0], team.members[0]->instance,
+                                   &epoch, err);
+    if (r == 0 && job->kind == HA_STAGE_TRAIN && ha_fit_ranks(job->fit) > 1)
+        r = ha_gang_begin(c, &by, id, epoch, team.ids, team.count,
+                          ha_fit_ranks(job->fit) / team.count, err);
+    if (r < 0)
+        return r;
+    for (int64_t i = 0; i < team.count; i++)
+        team.members[i]->used = -1;
+    for (int64_t i = 0; r == 0 && i < team.count; i++)
+        r = push_grant(c, arena, team.members[i], id, epoch, &why);
+    if (r < 0)
+        return set_aside(c, &by, id, epoch, ha_error_text(&why), err);
+    for (int64_t i = 0; i < team.count; i++)
+        ha_member_loads(team.members[i], job->model);
     return 0;
+}
+
+static const struct ha_plan_job *find_job(const struct ha_plan_snapshot *snapshot, int64_t job)
+{
+    int64_t i = 0;
+
+    while (snapshot->jobs[i].id != job)
+        i++;
+    return &snapshot->jobs[i];
 }
 
 static void mark_leased(struct ha_plan_job *jobs, int64_t count, int64_t job)
@@ -291,7 +328,7 @@ static int lease_all(struct ha_coordinator *c, struct ha_arena *arena,
     for (int64_t i = 0, parts; r == 0 && i < count; i += parts) {
         for (parts = 1; i + parts < count && assignments[i + parts].into == assignments[i].job;)
             parts++;
-        r = lease(c, arena, &assignments[i], parts, model_of(snapshot, assignments[i].job), err);
+        r = lease(c, arena, &assignments[i], parts, find_job(snapshot, assignments[i].job), err);
     }
     return r;
 }
@@ -314,10 +351,33 @@ static int gather_jobs(struct ha_coordinator *c, struct gather *gather, int64_t 
     return ha_server_plan_sweeps(c, gather->arena, gather->jobs, snapshot, err);
 }
 
+/* Does one of the jobs need several workers? */
+static bool has_gang(const struct ha_plan_snapshot *snapshot)
+{
+    for (int64_t i = 0; i < snapshot->job_count; i++)
+        if (ha_plan_nodes(&snapshot->jobs[i]) > 1)
+            return true;
+    return false;
+}
+
+/* Busy ones too: a gang waits for them. */
+static int see_all_workers(struct ha_coordinator *c, struct ha_arena *arena,
+                           struct ha_plan_snapshot *snapshot, struct ha_error *err)
+{
+    struct ha_plan_snapshot all;
+    int r = ha_server_plan_workers(c, arena, true, &all, err);
+
+    if (r == 0) {
+        snapshot->workers = all.workers;
+        snapshot->worker_count = all.worker_count;
+    }
+    return r;
+}
+
 static int plan(struct ha_coordinator *c, struct ha_arena *arena, bool *ret_more,
                 int64_t *ret_wait_ms, struct ha_error *err)
 {
-    struct ha_plan_assignment assignments[PLAN_LEASES];
+    struct ha_plan_assignment assignments[PLAN_LEASES + HA_PLAN_NODES];
     struct ha_plan_snapshot snapshot;
     struct gather gather = {.c = c, .arena = arena};
     int64_t slots = 0, count = 0;
@@ -335,10 +395,12 @@ static int plan(struct ha_coordinator *c, struct ha_arena *arena, bool *ret_more
     if (slots == 0 && room == 0)
         return 0;
     r = gather_jobs(c, &gather, slots, room > 0, &snapshot, err);
+    if (r == 0 && has_gang(&snapshot))
+        r = see_all_workers(c, arena, &snapshot, err);
     if (r < 0)
         return r;
     if (slots > 0)
-        count = ha_plan_make(&snapshot, c->wall_ms, assignments, PLAN_LEASES);
+        count = ha_plan_make(&snapshot, c->wall_ms, assignments, PLAN_LEASES + HA_PLAN_NODES);
     if (count < 0)
         return ha_error_set(err, ENOMEM, "no memory for a plan");
     r = lease_all(c, arena, &snapshot, assignments, count, err);
@@ -427,6 +489,7 @@ static int revoke(struct ha_coordinator *c, const struct ha_attempt_row *row, st
 
     if (m)
         m->used = -1;
+    ha_gang_end(c, row->job, row->epoch, false);
     return r < 0 ? r : push_revoke(c, row, "cancelled", err);
 }
 

@@ -14,6 +14,7 @@
 #include "coordinator/store/cell.h"
 #include "coordinator/store/job.h"
 #include "coordinator/store/metric.h"
+#include "coordinator/store/part.h"
 #include "coordinator/store/probe.h"
 #include "coordinator/store/reference.h"
 #include "coordinator/store/stage.h"
@@ -343,6 +344,7 @@ static int end_done(struct report *p, const struct ha_attempt_row *now,
         r = ha_store_job_get(p->store, p->job, read_kind, p, err);
     if (r < 0)
         return r;
+    ha_gang_end(p->q->c, p->job, p->epoch, false);
     ha_server_saw_end(p->q->c, now, p->sweep, p->kind, true, "");
     return ha_server_end_job(p->q->c, &p->q->by, p->job, &cells, err);
 }
@@ -366,6 +368,12 @@ static int take_end(struct report *p, const struct ha_wire_attempt_end *end, str
         now.stop = HA_STOP_LIMIT;
     if (outcome == HA_OUTCOME_STOPPED && strcmp(end->cause, "lost") == 0)
         outcome = HA_OUTCOME_LOST;
+    if (outcome == HA_OUTCOME_FAILED) {
+        r = ha_gang_verdict(p->q->c, p->job, p->epoch, end->reason, &outcome, reason, &now.worker,
+                            err);
+        if (r < 0)
+            return r;
+    }
     return ha_server_end_attempt(p->q->c, &p->q->by, &now, outcome, false, reason, end->exit_code,
                                  err);
 }
@@ -458,6 +466,21 @@ static int close_gap(struct report *p, struct ha_error *err)
     return ha_server_end_attempt(p->q->c, &p->q->by, &row, HA_OUTCOME_STOPPED, false, why, 0, err);
 }
 
+/* Only the first part of a gang reports.  A worker of another one does so when it has lost it. */
+static int lose_part(struct report *p, struct ha_error *err)
+{
+    struct ha_member *m = p->q->caller->member;
+    struct ha_error text;
+    char why[HA_ERROR_TEXT_BYTES];
+    int r = ha_store_part_of(p->store, p->job, p->epoch, m->id, err);
+
+    if (r <= 0)
+        return r;
+    ha_error_set(&text, EIO, "worker %s does not have its part of the gang any more", m->name);
+    ha_utf8_copy(why, sizeof why, text.text);
+    return ha_server_end_attempt(p->q->c, &p->q->by, &p->row, HA_OUTCOME_LOST, false, why, 0, err);
+}
+
 int ha_handle_report(struct ha_request *q, struct ha_error *err)
 {
     const struct ha_wire_report *report = &q->message->body.report;
@@ -479,6 +502,10 @@ int ha_handle_report(struct ha_request *q, struct ha_error *err)
         reply->sequence = (uint64_t)p.row.sequence;
     if (r == 1 && (int64_t)report->sequence <= p.row.sequence)
         return 0; /* taken before: its reply was lost */
+    if (r == 1 && p.row.newest && p.row.worker != q->caller->member->id)
+        r = lose_part(&p, err);
+    if (r < 0)
+        return r;
     reply->stale = r == 0 || !p.row.newest || p.row.state == HA_ATTEMPT_STATE_ENDED ||
                    p.row.worker != q->caller->member->id;
     if (reply->stale)

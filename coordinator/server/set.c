@@ -21,7 +21,7 @@ static const struct {
 } settable[] = {
     {"sweep", " priority budget "},
     {"retry", " max_attempts max_failures on_worker_lost "},
-    {"resources", " gpus min_gpu_memory cpus host_memory labels time_limit "},
+    {"resources", " gpus nodes min_gpu_memory cpus host_memory labels time_limit "},
     {"judge", " budget concurrency requests_per_minute tokens_per_minute price_input price_output "
               "max_attempts max_reasks timeout connect_timeout "},
 };

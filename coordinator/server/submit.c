@@ -39,7 +39,10 @@ static int read_needs(const struct ha_sweep_resources *from, struct ha_fit *need
     struct ha_buffer labels;
     int r = 0;
 
-    *need = (struct ha_fit){.cpus = from->cpus, .gpus = from->gpus};
+    /* Each of its workers gives its part of the GPUs. */
+    *need = (struct ha_fit){.cpus = from->cpus,
+                            .gpus = from->nodes > 1 ? from->gpus / from->nodes : from->gpus,
+                            .nodes = from->nodes};
     if (from->host_memory)
         r = ha_memory_parse("resources.host_memory", from->host_memory, &need->memory_bytes, err);
     if (r == 0 && from->min_gpu_memory)

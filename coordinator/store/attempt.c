@@ -30,6 +30,8 @@ int ha_store_attempt_lease(struct ha_store *store, const struct ha_by *by, int64
                    " WHERE job = ? AND state = 'lost'",
                    "ii", by->now_ms, job);
     if (r == 0)
+        r = ha_db_exec(store, err, "UPDATE part SET open = 0 WHERE job = ? AND open = 1", "i", job);
+    if (r == 0)
         r = ha_db_exec(store, err,
                        "INSERT INTO attempt (job, generation, number, worker, instance, state,"
                        " started_ms) VALUES (?, ?, ?, ?, ?, 'leased', ?)",
@@ -147,12 +149,18 @@ int ha_store_attempt_end(struct ha_store *store, int64_t job, struct ha_epoch ep
                          enum ha_outcome outcome, const char *reason, int64_t exit_code,
                          int64_t now_ms, struct ha_error *err)
 {
-    return ha_db_exec(store, err,
-                      "UPDATE attempt SET state = 'ended', outcome = ?, reason = ?, exit_code = ?,"
-                      " ended_ms = ? WHERE job = ? AND generation = ? AND number = ?"
-                      " AND state <> 'ended'",
-                      "ttiiiii", ha_outcome_name(outcome), reason, exit_code, now_ms, job,
-                      epoch.generation, epoch.number);
+    int r = ha_db_exec(store, err,
+                       "UPDATE attempt SET state = 'ended', outcome = ?, reason = ?, exit_code = ?,"
+                       " ended_ms = ? WHERE job = ? AND generation = ? AND number = ?"
+                       " AND state <> 'ended'",
+                       "ttiiiii", ha_outcome_name(outcome), reason, exit_code, now_ms, job,
+                       epoch.generation, epoch.number);
+
+    return r < 0 ? r
+                 : ha_db_exec(store, err,
+                              "UPDATE part SET open = 0 WHERE job = ? AND generation = ?"
+                              " AND number = ? AND open = 1",
+                              "iii", job, epoch.generation, epoch.number);
 }
 
 int ha_store_attempt_lose(struct ha_store *store, int64_t job, struct ha_epoch epoch, bool charged,
@@ -164,10 +172,28 @@ int ha_store_attempt_lose(struct ha_store *store, int64_t job, struct ha_epoch e
                       "iiii", (int64_t)charged, job, epoch.generation, epoch.number);
 }
 
+/* The next one of which it has another part than the first. */
+static int next_part(struct ha_store *store, int64_t worker, int64_t after_job,
+                     struct ha_attempt_row *ret_row, struct ha_error *err)
+{
+    struct ha_rows rows;
+    int r = ha_rows_open(store, &rows, err,
+                         "SELECT " ATTEMPT_COLUMNS " FROM part p INDEXED BY part_open"
+                         " JOIN attempt a ON a.job = p.job AND a.generation = p.generation"
+                         " AND a.number = p.number JOIN job j ON j.id = a.job"
+                         " WHERE p.worker = ? AND p.open = 1 AND p.part > 0 AND p.job > ?"
+                         " AND a.state IN ('leased', 'running') ORDER BY p.job LIMIT 1",
+                         "ii", worker, after_job);
+
+    return r < 0 ? r : one(&rows, ret_row, err);
+}
+
 int ha_store_attempt_next(struct ha_store *store, int64_t worker, int64_t after_job, bool lost,
                           struct ha_attempt_row *ret_row, struct ha_error *err)
 {
+    struct ha_attempt_row part;
     struct ha_rows rows;
+    int more = next_part(store, worker, after_job, &part, err);
     int r = ha_rows_open(store, &rows, err,
                          "SELECT " ATTEMPT_COLUMNS " FROM attempt a INDEXED BY attempt_open"
                          " JOIN job j ON j.id = a.job WHERE a.worker = ?1"
@@ -175,16 +201,24 @@ int ha_store_attempt_next(struct ha_store *store, int64_t worker, int64_t after_
                          " AND (?3 OR a.state <> 'lost') AND a.job > ?2 ORDER BY a.job LIMIT 1",
                          "iii", worker, after_job, (int64_t)lost);
 
-    return r < 0 ? r : one(&rows, ret_row, err);
+    r = r < 0 ? r : one(&rows, ret_row, err);
+    if (r < 0 || more < 0)
+        return r < 0 ? r : more;
+    if (more == 1 && (r == 0 || part.job < ret_row->job)) {
+        *ret_row = part;
+        r = 1;
+    }
+    return r;
 }
 
 int ha_store_attempt_count(struct ha_store *store, int64_t worker, int64_t *ret_count,
                            struct ha_error *err)
 {
     int r = ha_db_int(store, ret_count, err,
-                      "SELECT count(*) FROM attempt INDEXED BY attempt_open WHERE worker = ?"
-                      " AND state IN ('leased', 'running', 'lost')"
-                      " AND state IN ('leased', 'running')",
+                      "SELECT (SELECT count(*) FROM attempt INDEXED BY attempt_open WHERE"
+                      " worker = ?1 AND state IN ('leased', 'running', 'lost')"
+                      " AND state IN ('leased', 'running')) + (SELECT count(*) FROM part"
+                      " INDEXED BY part_open WHERE worker = ?1 AND open = 1 AND part > 0)",
                       "i", worker);
 
     return r < 0 ? r : 0;
@@ -223,8 +257,10 @@ int ha_store_attempt_count_sweep(struct ha_store *store, int64_t sweep, int64_t 
                                  struct ha_error *err)
 {
     int r = ha_db_int(store, ret_count, err,
-                      "SELECT count(*) FROM job INDEXED BY job_sweep WHERE sweep = ?"
-                      " AND state IN ('leased', 'running')",
+                      "SELECT (SELECT count(*) FROM job INDEXED BY job_sweep WHERE sweep = ?1"
+                      " AND state IN ('leased', 'running')) + (SELECT count(*) FROM part p"
+                      " INDEXED BY part_open JOIN job j ON j.id = p.job WHERE p.open = 1"
+                      " AND p.part > 0 AND j.sweep = ?1)",
                       "i", sweep);
 
     return r < 0 ? r : 0;

@@ -64,7 +64,7 @@ int ha_store_attempt_lose(struct ha_store *store, int64_t job, struct ha_epoch e
                           struct ha_error *err);
 
 /* The next open attempt of a worker after a job's id (lost ones included when
- * asked): 1 or 0. */
+ * asked), those of whose gang it has a part too: 1 or 0. */
 int ha_store_attempt_next(struct ha_store *store, int64_t worker, int64_t after_job, bool lost,
                           struct ha_attempt_row *ret_row, struct ha_error *err);
 

@@ -347,9 +347,10 @@ static void read_row(const struct ha_rows *rows, struct ha_stage_row *row)
     " ifnull(r.parent, 0), r.done, r.total, r.failed, r.ready, r.leased, r.summary,"               \
     " r.started_ms, r.finished_ms, ifnull(j.id, 0), ifnull(j.attempts, 0),"                        \
     " ifnull(j.not_before_ms, 0), ifnull(j.crashes, 0), ifnull(j.state, ''),"                      \
-    " CASE WHEN j.attempts > 0 THEN (SELECT w.name FROM attempt a"                                 \
-    "  JOIN worker w ON w.id = a.worker WHERE a.job = j.id"                                        \
-    "  ORDER BY a.started_ms DESC, a.number DESC LIMIT 1) END,"                                    \
+    " CASE WHEN j.attempts > 0 THEN ifnull((SELECT group_concat(w.name, '+') FROM part p"          \
+    "  JOIN worker w ON w.id = p.worker WHERE p.job = j.id AND p.open = 1),"                       \
+    "  (SELECT w.name FROM attempt a JOIN worker w ON w.id = a.worker WHERE a.job = j.id"          \
+    "  ORDER BY a.started_ms DESC, a.number DESC LIMIT 1)) END,"                                   \
     " ifnull(u.stop, ''), ifnull(u.samples, 0), ifnull(u.trouble, ''),"                            \
     " CASE WHEN j.state = 'ready' AND j.attempts = 0 THEN j.fuse_key ELSE '' END,"                 \
     " CASE WHEN j.stop = 1 THEN j.stop_reason ELSE '' END"

@@ -85,10 +85,11 @@ static int put_needs(struct ha_store *store, int64_t sweep, const struct ha_swee
 {
     return ha_db_exec(store, err,
                       "UPDATE sweep SET need_labels = ?, need_cpus = ?, need_memory_bytes = ?,"
-                      " need_gpus = ?, need_gpu_memory_bytes = ?, time_limit_s = ? WHERE id = ?",
-                      "tiiiiii", row->need.labels ? row->need.labels : "", row->need.cpus,
+                      " need_gpus = ?, need_gpu_memory_bytes = ?, need_nodes = ?, time_limit_s = ?"
+                      " WHERE id = ?",
+                      "tiiiiiii", row->need.labels ? row->need.labels : "", row->need.cpus,
                       row->need.memory_bytes, row->need.gpus, row->need.gpu_memory_bytes,
-                      row->time_limit_s, sweep);
+                      row->need.nodes > 1 ? row->need.nodes : 1, row->time_limit_s, sweep);
 }
 
 int ha_store_sweep_put(struct ha_store *store, const struct ha_by *by,
@@ -125,7 +126,7 @@ int ha_store_sweep_each(struct ha_store *store, int64_t id, const char *name, ha
         " wait_when_lost, judge_label, cells, stages, stages_done, stages_failed,"
         " stages_cancelled, created_ms, finished_ms, chore, fuse, time_alone_steps,"
         " need_labels, need_cpus, need_memory_bytes, need_gpus, need_gpu_memory_bytes,"
-        " time_limit_s FROM sweep"
+        " time_limit_s, need_nodes FROM sweep"
         " WHERE (?1 = 0 OR id = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY id",
         "it", id, name);
 
@@ -162,7 +163,8 @@ int ha_store_sweep_each(struct ha_store *store, int64_t id, const char *name, ha
                      .cpus = ha_rows_int(&rows, 29),
                      .memory_bytes = ha_rows_int(&rows, 30),
                      .gpus = ha_rows_int(&rows, 31),
-                     .gpu_memory_bytes = ha_rows_int(&rows, 32)},
+                     .gpu_memory_bytes = ha_rows_int(&rows, 32),
+                     .nodes = ha_rows_int(&rows, 34)},
             .time_limit_s = ha_rows_int(&rows, 33),
         };
 

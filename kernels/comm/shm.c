@@ -2,7 +2,8 @@
  *
  * The id names a memory file of the process that made it (/proc/PID/fd/N), with a random number
  * that tells it from any other; the file has no name of its own, so that nothing is left behind
- * however the processes end.  It holds
+ * however the processes end.  The id also has the machine and its boot, so that a process of
+ * another machine does not look there for a file of its own.  The memory holds
  *
  *     struct shared             at 0
  *     slot (size, 2, CHUNK)     at HEADER_BYTES: what a rank gives in even and in odd rounds
@@ -25,6 +26,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
@@ -37,6 +39,8 @@ enum {
     CHUNK_BYTES = 512 << 10,
     BLOCK = 1024, /* values that are added at a time */
     NONCE_BYTES = 16,
+    BOOT_BYTES = 16,
+    HOST_BYTES = 48,
     REASON_BYTES = 256,
     NAP_NS = 20 * 1000 * 1000,
     DEATH_CHECK_MS = 100
@@ -62,6 +66,8 @@ struct name {
     char magic[sizeof(magic)];
     unsigned char nonce[NONCE_BYTES];
     int32_t pid, fd, size;
+    unsigned char boot[BOOT_BYTES]; /* of the machine: random, new whenever it starts */
+    char host[HOST_BYTES];          /* its name, for people */
 };
 
 _Static_assert(sizeof(struct name) <= HA_COMM_ID_BYTES, "an id has room for it");
@@ -90,6 +96,54 @@ static size_t file_bytes(int size)
     return HEADER_BYTES + (size_t)size * 2 * CHUNK_BYTES;
 }
 
+/* The boot of this machine; all zero where it cannot be read. */
+static void read_boot(unsigned char boot[BOOT_BYTES])
+{
+    char text[64] = "";
+    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+    int n = 0;
+
+    memset(boot, 0, BOOT_BYTES);
+    if (file && !fgets(text, sizeof(text), file))
+        text[0] = '\0';
+    if (file)
+        (void)fclose(file);
+    for (const char *at = text; *at && n < 2 * BOOT_BYTES; at++) {
+        int digit = *at >= '0' && *at <= '9'   ? *at - '0'
+                    : *at >= 'a' && *at <= 'f' ? *at - 'a' + 10
+                                               : -1;
+
+        if (digit >= 0) {
+            boot[n / 2] = (unsigned char)(boot[n / 2] << 4 | digit);
+            n++;
+        }
+    }
+}
+
+static void name_machine(struct name *name)
+{
+    struct utsname uts;
+
+    read_boot(name->boot);
+    if (uname(&uts) == 0)
+        (void)snprintf(name->host, sizeof(name->host), "%.*s", HOST_BYTES - 1, uts.nodename);
+}
+
+/* Refused at once: it cannot heal, and waiting for the others would only hide it. */
+static int check_machine(const struct name *name, struct ha_error *err)
+{
+    struct name own = {.pid = 0};
+
+    name_machine(&own);
+    if (memcmp(own.boot, name->boot, BOOT_BYTES) == 0)
+        return 0;
+    return ha_error_set(
+        err, ENOTSUP,
+        "rank 0 of the gang runs on another machine (%.*s, this is %s): a gang over "
+        "machines needs GPUs and NCCL; without them give resources.nodes = 1",
+        HOST_BYTES - 1, name->host, own.host);
+}
+
 static int make_id(int size, struct ha_comm_id *ret_id, struct ha_error *err)
 {
     struct name name = {.pid = (int32_t)getpid(), .size = size};
@@ -116,6 +170,7 @@ static int make_id(int size, struct ha_comm_id *ret_id, struct ha_error *err)
     }
     name.fd = fd;
     memcpy(name.magic, magic, sizeof(magic));
+    name_machine(&name);
     memcpy(shared->magic, magic, sizeof(magic));
     memcpy(shared->nonce, name.nonce, sizeof(name.nonce));
     shared->size = size;
@@ -179,7 +234,7 @@ static int join(struct shm *shm, const struct name *name, int rank, struct ha_er
     if (shm->fd < 0)
         return ha_error_set(err, ECONNABORTED,
                             "the gang's shared memory is not there: %s (rank 0 has ended, or runs "
-                            "on another machine)",
+                            "in another container)",
                             strerror(errno));
     r = map_file(shm, name, err);
     if (r < 0)
@@ -222,6 +277,8 @@ static int open_shm(const struct ha_comm_options *options, struct ha_comm **ret_
     else if (name.size != options->size)
         r = ha_error_set(err, EINVAL, "the id is of a gang of %d ranks, not of %d", (int)name.size,
                          options->size);
+    if (r == 0)
+        r = check_machine(&name, err);
     if (r == 0 && name.pid == (int32_t)getpid() && options->rank == 0)
         shm->made_fd = name.fd;
     if (r == 0) {

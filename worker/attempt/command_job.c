@@ -75,7 +75,7 @@ static int train(const struct ha_job_spec *spec, const struct ha_gang *gang,
                                    .gang = spec->ranks > 1 ? gang : NULL};
     int r = cells && folders ? 0 : ha_error_set(err, ENOMEM, "out of memory");
 
-    training.engine.device = gang->rank;
+    training.engine.device = gang->rank > spec->first_rank ? gang->rank - spec->first_rank : 0;
     for (int64_t i = 0; r == 0 && i < spec->n_cells; i++) {
         const struct ha_job_cell *cell = &spec->cells[i];
 

@@ -225,7 +225,8 @@ int ha_contract_gang_ready(struct ha_contract_reporter *context, const struct ha
     return finish(context, line, r, err);
 }
 
-int ha_contract_gang_failed(struct ha_contract_reporter *context, int64_t started, int64_t finished)
+int ha_contract_gang_failed(struct ha_contract_reporter *context, int64_t started, int64_t finished,
+                            bool followed)
 {
     struct ha_json *line = line_of("gang");
     int r = ha_json_set(line, "state", ha_json_new_string("failed"));
@@ -234,6 +235,8 @@ int ha_contract_gang_failed(struct ha_contract_reporter *context, int64_t starte
         r = ha_json_set(line, "started", ha_json_new_int(started));
     if (r == 0)
         r = ha_json_set(line, "finished", ha_json_new_int(finished));
+    if (r == 0)
+        r = ha_json_set(line, "followed", ha_json_new_bool(followed));
     return finish(context, line, r, NULL);
 }
 

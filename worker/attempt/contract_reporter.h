@@ -18,9 +18,9 @@ struct ha_comm_id;
 int ha_contract_gang_ready(struct ha_contract_reporter *context, const struct ha_comm_id *id,
                            struct ha_error *err);
 
-/* The one of a rank whose gang has failed: how far it had come. */
-int ha_contract_gang_failed(struct ha_contract_reporter *context, int64_t started,
-                            int64_t finished);
+/* The one of a rank whose gang has failed: how far it had come, and whether because of others. */
+int ha_contract_gang_failed(struct ha_contract_reporter *context, int64_t started, int64_t finished,
+                            bool followed);
 
 struct ha_engine_loaded;
 

@@ -33,6 +33,12 @@ static void log_line(void *context, const char *text)
     ha_log_info("%s", text);
 }
 
+/* Words about others: that one is gone or silent, or that the gang was told to give up. */
+static bool is_of_others(const struct ha_error *why)
+{
+    return why->code == ECONNABORTED || why->code == ETIMEDOUT || why->code == ECANCELED;
+}
+
 void ha_gang_fail(const struct ha_gang *gang, struct ha_comm *comm, const struct ha_error *why)
 {
     int64_t started, finished;
@@ -43,7 +49,7 @@ void ha_gang_fail(const struct ha_gang *gang, struct ha_comm *comm, const struct
                 ha_comm_size(comm), (long long)started, (long long)finished);
     ha_comm_dump(comm, log_line, NULL);
     if (gang->failed)
-        gang->failed(gang->context, started, finished);
+        gang->failed(gang->context, started, finished, is_of_others(why));
 }
 
 static int open_comm(const struct ha_gang *gang, struct ha_backend *backend,
@@ -84,6 +90,8 @@ int ha_gang_join(const struct ha_gang *gang, struct ha_backend *backend,
     if (r < 0) {
         if (comm)
             ha_gang_fail(gang, comm, &why);
+        else if (gang->failed && r != -EINTR)
+            gang->failed(gang->context, 0, 0, is_of_others(&why));
         ha_comm_destroy(comm);
         *err = why;
         return r;
@@ -211,9 +219,9 @@ int ha_gang_daemon_meet(void *context, struct ha_comm_id *id, const volatile sig
     return r;
 }
 
-void ha_gang_daemon_failed(void *context, int64_t started, int64_t finished)
+void ha_gang_daemon_failed(void *context, int64_t started, int64_t finished, bool followed)
 {
     const struct ha_gang_daemon *daemon = context;
 
-    (void)ha_contract_gang_failed(daemon->reporter, started, finished);
+    (void)ha_contract_gang_failed(daemon->reporter, started, finished, followed);
 }

@@ -27,8 +27,8 @@ struct ha_gang {
                 struct ha_error *err);
     /* All have opened their communicators; or NULL. */
     void (*met)(void *context);
-    /* The gang has failed; or NULL. */
-    void (*failed)(void *context, int64_t started, int64_t finished);
+    /* The gang has failed, for this rank because of others where it followed; or NULL. */
+    void (*failed)(void *context, int64_t started, int64_t finished, bool followed);
     void *context;
 };
 
@@ -66,6 +66,6 @@ struct ha_gang_daemon {
 
 int ha_gang_daemon_meet(void *context, struct ha_comm_id *id, const volatile sig_atomic_t *stop,
                         struct ha_error *err);
-void ha_gang_daemon_failed(void *context, int64_t started, int64_t finished);
+void ha_gang_daemon_failed(void *context, int64_t started, int64_t finished, bool followed);
 
 #endif

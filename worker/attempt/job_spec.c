@@ -143,7 +143,7 @@ static int read_cells(struct ha_job_spec *spec, struct ha_error *err)
 
 static int read_machine(struct ha_job_spec *spec, struct ha_error *err)
 {
-    int64_t threads = ha_json_int(ha_json_get(spec->document, "threads"), 0), ranks;
+    int64_t threads = ha_json_int(ha_json_get(spec->document, "threads"), 0), ranks, first;
 
     if (threads < 0 || threads > MAX_THREADS)
         return ha_error_set(err, EINVAL, "job.json: threads must be 0 to %d", MAX_THREADS);
@@ -154,7 +154,11 @@ static int read_machine(struct ha_job_spec *spec, struct ha_error *err)
     spec->gang_wait_ms = ha_json_int(ha_json_get(spec->document, "gang_wait_ms"), 0);
     if (ranks < 1 || ranks > HA_COMM_MAX_RANKS || spec->gang_wait_ms < 0)
         return ha_error_set(err, EINVAL, "job.json: ranks must be 1 to %d", HA_COMM_MAX_RANKS);
+    first = ha_json_int(ha_json_get(spec->document, "first_rank"), 0);
+    if (first < 0 || first >= ranks)
+        return ha_error_set(err, EINVAL, "job.json: first_rank must be below ranks");
     spec->ranks = (int)ranks;
+    spec->first_rank = (int)first;
     spec->threads = (int)threads;
     spec->backend = ha_json_string(ha_json_get(spec->document, "backend"), "auto");
     spec->digests = optional_text(spec->document, "digests");

@@ -201,8 +201,12 @@ static int parse_gang(struct contract_line *line, struct ha_error *err)
     line->text = text_of(line->json, "state");
     line->gang_id = text_of(line->json, "id");
     line->gang_started = count_of(line->json, "started");
-    return line->gang_started >= 0 && strlen(line->gang_id) <= MAX_ID_CHARS ? 0
-                                                                            : wrong("gang", err);
+    line->gang_finished = count_of(line->json, "finished");
+    line->gang_followed = ha_json_bool(ha_json_get(line->json, "followed"), false);
+    return line->gang_started >= 0 && line->gang_finished >= 0 &&
+                   strlen(line->gang_id) <= MAX_ID_CHARS
+               ? 0
+               : wrong("gang", err);
 }
 
 static int parse_model(struct contract_line *line, struct ha_error *err)

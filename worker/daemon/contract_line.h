@@ -37,8 +37,9 @@ struct contract_line {
     enum contract_kind kind;
     /* Of a phase: its name; of an artifact: its path; of an error; of a gang: its state. */
     const char *text;
-    const char *gang_id;  /* "" but from rank 0 that is ready */
-    int64_t gang_started; /* collectives */
+    const char *gang_id;                 /* "" but from rank 0 that is ready */
+    int64_t gang_started, gang_finished; /* collectives */
+    bool gang_followed;                  /* it failed because others had */
     struct contract_model model;
     struct attempt_progress progress;
     struct ha_wire_attempt_event *events;

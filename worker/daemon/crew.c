@@ -21,20 +21,26 @@ struct member {
     struct crew *crew;
     struct runner *runner; /* NULL: ended */
     int rank, status;
-    bool ready, killed; /* killed: by us */
-    char *error;        /* its own words */
-    int64_t started;    /* collectives, as it told when it failed; -1: it did not */
+    bool ready, killed;        /* killed: by us */
+    bool followed;             /* it failed because others had */
+    char *error;               /* its own words */
+    int64_t started, finished; /* collectives, as it told when it failed; -1: it did not */
 };
 
 struct crew {
     struct crew_options options;
     struct member *members;
     struct ha_loop_timer *prepare_timer, *kill_timer;
-    char *id;                     /* of the gang, in hexadecimal */
-    int n_ready, n_ended, failed; /* failed: the rank that did so first; -1: none */
-    bool aborting;
-    char *late; /* why we gave it up */
+    int n_ready, n_ended;
+    int failed;          /* the member that did so first, by itself if one did; -1: none */
+    bool gone, aborting; /* gone: the id went to the ranks */
+    char *late;          /* why we gave it up */
 };
+
+static bool is_gang(const struct crew *crew)
+{
+    return crew->options.world > 1;
+}
 
 static int code_of(int status)
 {
@@ -76,7 +82,8 @@ static void on_late(void *context)
 
     for (int i = 0; i < crew->options.ranks && used + 1 < sizeof(text); i++) {
         if (!crew->members[i].ready)
-            used += (size_t)snprintf(text + used, sizeof(text) - used, " rank %d", i);
+            used += (size_t)snprintf(text + used, sizeof(text) - used, " rank %d",
+                                     crew->members[i].rank);
     }
     crew->late = ha_strdup(text);
     abort_rest(crew);
@@ -84,29 +91,39 @@ static void on_late(void *context)
 
 /* ---- coming together ------------------------------------------------------------------------ */
 
-static void go(struct crew *crew)
+void crew_go(struct crew *crew, const char *id)
 {
-    ha_loop_timer_unset(crew->prepare_timer);
+    if (crew->gone || crew->aborting)
+        return;
+    crew->gone = true;
     for (int i = 0; i < crew->options.ranks; i++) {
-        if (crew->members[i].runner && runner_tell(crew->members[i].runner, crew->id) < 0)
+        if (crew->members[i].runner && runner_tell(crew->members[i].runner, id) < 0)
             abort_rest(crew);
     }
+}
+
+void crew_abort(struct crew *crew)
+{
+    abort_rest(crew);
 }
 
 static void take_gang_line(struct member *member, const struct contract_line *line)
 {
     struct crew *crew = member->crew;
 
-    if (strcmp(line->text, "failed") == 0)
+    if (strcmp(line->text, "failed") == 0) {
         member->started = line->gang_started;
+        member->finished = line->gang_finished;
+        member->followed = line->gang_followed;
+    }
     if (strcmp(line->text, "ready") != 0 || member->ready || crew->aborting)
         return;
-    if (member->rank == 0 && !crew->id)
-        crew->id = ha_strdup(line->gang_id);
     member->ready = true;
     crew->n_ready++;
-    if (crew->n_ready == crew->options.ranks && crew->id)
-        go(crew);
+    if (crew->n_ready == crew->options.ranks)
+        ha_loop_timer_unset(crew->prepare_timer);
+    crew->options.ready(crew->options.runner.context, member->rank,
+                        member->rank == 0 ? line->gang_id : "");
 }
 
 /* ---- what the ranks say -----------------------------------------------------------------------
@@ -117,14 +134,14 @@ static void on_line(void *context, const struct contract_line *line)
     struct member *member = context;
     const struct runner_options *owner = &member->crew->options.runner;
 
-    if (member->crew->options.ranks == 1) {
+    if (!is_gang(member->crew)) {
         owner->line(owner->context, line);
     } else if (line->kind == CONTRACT_GANG) {
         take_gang_line(member, line);
     } else if (line->kind == CONTRACT_ERROR) {
         free(member->error);
         member->error = ha_strdup(line->text);
-    } else if (member->rank == 0) {
+    } else if (member == member->crew->members) {
         owner->line(owner->context, line);
     }
 }
@@ -134,7 +151,7 @@ static void on_broken(void *context, const char *reason)
     struct member *member = context;
     const struct runner_options *owner = &member->crew->options.runner;
 
-    if (member->crew->options.ranks == 1) {
+    if (!is_gang(member->crew)) {
         owner->broken(owner->context, reason);
         return;
     }
@@ -165,12 +182,13 @@ static void say_behind(const struct crew *crew, char *text, size_t text_bytes)
             least = i;
     }
     if (n_silent == 1 && crew->members[silent].killed && least >= 0)
-        (void)snprintf(text, text_bytes, "; rank %d did not answer and was killed", silent);
+        (void)snprintf(text, text_bytes, "; rank %d did not answer and was killed",
+                       crew->members[silent].rank);
     else if (n_silent == 0 && crew->members[least].started < most)
         (void)snprintf(text, text_bytes,
                        "; rank %d was behind: it had begun %" PRId64
                        " collectives, others %" PRId64,
-                       least, crew->members[least].started, most);
+                       crew->members[least].rank, crew->members[least].started, most);
 }
 
 static void say_why(struct crew *crew, int status)
@@ -184,12 +202,13 @@ static void say_why(struct crew *crew, int status)
         return;
     say_behind(crew, behind, sizeof(behind));
     if (crew->late)
-        (void)snprintf(text, sizeof(text), "a gang of %d ranks: %s", crew->options.ranks,
+        (void)snprintf(text, sizeof(text), "a gang of %d ranks: %s", crew->options.world,
                        crew->late);
     else
-        (void)snprintf(text, sizeof(text), "rank %d of %d%s%s%s", first ? first->rank : 0,
-                       crew->options.ranks, first && first->error ? ": " : "",
-                       first && first->error ? first->error : "", behind);
+        (void)snprintf(text, sizeof(text), "rank %d of %d%s%s%s",
+                       first ? first->rank : crew->options.first_rank, crew->options.world,
+                       first && first->error ? ": " : "", first && first->error ? first->error : "",
+                       behind);
     line.text = text;
     owner->line(owner->context, &line);
 }
@@ -201,9 +220,30 @@ static void end_crew(struct crew *crew)
 
     if (code != HA_ATTEMPT_DONE && code != HA_ATTEMPT_STOPPED && crew->failed >= 0)
         status = crew->members[crew->failed].status;
-    if (crew->options.ranks > 1)
+    if (is_gang(crew))
         say_why(crew, status);
     owner->ended(owner->context, status);
+}
+
+static bool is_follower(const struct member *member)
+{
+    return member->followed || member->killed;
+}
+
+bool crew_followed(const struct crew *crew)
+{
+    return !crew->late && (crew->failed < 0 || is_follower(&crew->members[crew->failed]));
+}
+
+bool crew_counts(const struct crew *crew, int rank, int64_t *ret_started, int64_t *ret_finished)
+{
+    int i = rank - crew->options.first_rank;
+
+    if (i < 0 || i >= crew->options.ranks || crew->members[i].started < 0)
+        return false;
+    *ret_started = crew->members[i].started;
+    *ret_finished = crew->members[i].finished;
+    return true;
 }
 
 static void on_ended(void *context, int status)
@@ -217,8 +257,9 @@ static void on_ended(void *context, int status)
     member->runner = NULL;
     runner_destroy(runner);
     crew->n_ended++;
-    if (code != HA_ATTEMPT_DONE && code != HA_ATTEMPT_STOPPED && crew->failed < 0)
-        crew->failed = member->rank;
+    if (code != HA_ATTEMPT_DONE && code != HA_ATTEMPT_STOPPED &&
+        (crew->failed < 0 || (is_follower(&crew->members[crew->failed]) && !is_follower(member))))
+        crew->failed = (int)(member - crew->members);
     if (crew->n_ended == crew->options.ranks) {
         end_crew(crew); /* the crew may be gone */
         return;
@@ -273,19 +314,19 @@ void crew_check(struct crew *crew)
     }
 }
 
-static int start_member(struct crew *crew, int rank, struct ha_error *err)
+static int start_member(struct crew *crew, int i, struct ha_error *err)
 {
-    struct member *member = &crew->members[rank];
+    struct member *member = &crew->members[i];
     struct runner_options options = crew->options.runner;
 
-    *member = (struct member){.crew = crew, .rank = rank, .started = -1};
+    *member = (struct member){.crew = crew, .rank = crew->options.first_rank + i, .started = -1};
     options.line = on_line;
     options.broken = on_broken;
     options.ended = on_ended;
     options.waits = on_waits;
     options.context = member;
-    options.rank = rank;
-    options.ranks = crew->options.ranks;
+    options.rank = member->rank;
+    options.ranks = crew->options.world;
     if (!crew->options.resumed)
         return runner_create(&options, &member->runner, err);
     member->runner = crew->options.resumed;
@@ -319,7 +360,7 @@ int crew_create(const struct crew_options *options, struct crew **ret_crew, stru
     }
     crew->options.runner.folder = crew->options.runner.program = NULL; /* not ours to keep */
     crew->options.runner.environment = NULL;
-    if (options->ranks > 1)
+    if (is_gang(crew))
         ha_loop_timer_set_after(crew->prepare_timer, options->prepare_ms);
     *ret_crew = crew;
     return 0;
@@ -336,7 +377,6 @@ void crew_destroy(struct crew *crew)
     ha_loop_timer_destroy(crew->prepare_timer);
     ha_loop_timer_destroy(crew->kill_timer);
     free(crew->members);
-    free(crew->id);
     free(crew->late);
     free(crew);
 }

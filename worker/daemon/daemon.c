@@ -166,22 +166,6 @@ static bool files_given(const struct ha_worker_config *config)
                             config);
 }
 
-/* A coordinator that listens on all interfaces names none of them: its address
- * is the one that we use for the control socket.  The caller frees. */
-static char *reachable(const char *endpoint, const char *coordinator)
-{
-    static const char *const everywhere[] = {"tcp://0.0.0.0:", "tcp://[::]:", "tcp://*:"};
-    const char *colon = strrchr(coordinator, ':');
-
-    for (size_t i = 0; i < sizeof(everywhere) / sizeof(everywhere[0]); i++) {
-        size_t length = strlen(everywhere[i]);
-
-        if (strncmp(endpoint, everywhere[i], length) == 0)
-            return ha_format("%.*s:%s", (int)(colon - coordinator), coordinator, endpoint + length);
-    }
-    return ha_strdup(endpoint);
-}
-
 static void on_files_endpoint(void *context, const char *said)
 {
     struct daemon *daemon = context;
@@ -191,7 +175,7 @@ static void on_files_endpoint(void *context, const char *said)
 
     if (files_given(config))
         return;
-    endpoint = reachable(said, config->coordinator);
+    endpoint = transfer_endpoint(said, config->coordinator);
     if (!endpoint)
         give_up(daemon, ENOMEM, "out of memory");
     else if (ha_endpoint_check(endpoint, config->key_file != NULL, config->insecure_loopback,
@@ -282,6 +266,13 @@ static void on_line(void *context, struct work *work, const struct contract_line
     }
 }
 
+static void on_gang_ready(void *context, struct work *work, int rank, const char *id)
+{
+    struct daemon *daemon = context;
+
+    session_gang_ready(daemon->session, work_id(work), rank, id);
+}
+
 static struct work_options work_options(struct daemon *daemon)
 {
     const struct ha_worker_config *config = daemon->options.config;
@@ -304,6 +295,7 @@ static struct work_options work_options(struct daemon *daemon)
                                  .fetch = on_fetch,
                                  .find_model = on_find_model,
                                  .line = on_line,
+                                 .gang_ready = on_gang_ready,
                                  .context = daemon};
 }
 
@@ -343,6 +335,14 @@ static void on_stop(void *context, const struct attempt_id *id)
 
     if (work)
         work_stop(work);
+}
+
+static void on_gang(void *context, const struct attempt_id *id, const char *comm_id)
+{
+    struct work *work = find_work(context, id);
+
+    if (work)
+        work_gang(work, comm_id);
 }
 
 static void on_upload(void *context, const struct attempt_id *id, int64_t number, const char *path)
@@ -410,6 +410,7 @@ static const struct session_effects effects = {.send = on_send,
                                                .keep = on_keep,
                                                .delivered = on_delivered,
                                                .forget = on_forget,
+                                               .gang = on_gang,
                                                .note = on_note};
 
 /* ---- what comes back from threads
@@ -498,6 +499,7 @@ static void on_turn_end(void *context)
 
         if (work_take_end(entry->work, &end)) {
             ha_log_info("job %" PRIu64 " ended: %s", id.job, end.reason);
+            session_gang_ended(daemon->session, &id, end.followed, end.counts, end.n_counts);
             session_attempt_ended(daemon->session, &id, end.outcome, end.reason, end.exit_code,
                                   end.log_path, now_ms(daemon));
             next = daemon->works; /* the list may be another one */

@@ -297,6 +297,7 @@ static void send_heartbeat(struct session *session, int64_t now_ms)
     for (const struct attempt *attempt = session->attempts; attempt; attempt = attempt->next) {
         if (attempt->over)
             continue;
+        session_gang_send(session, attempt);
         running[n++] =
             (struct ha_wire_running){.job = attempt->id.job,
                                      .epoch = attempt->id.epoch,
@@ -445,6 +446,9 @@ void session_receive(struct session *session, const struct ha_wire_message *mess
     case HA_WIRE_REPORT_REPLY:
         take_report_reply(session, &message->body.report_reply, now_ms);
         break;
+    case HA_WIRE_GANG_ORDER:
+        session_gang_take_order(session, &message->body.gang_order, now_ms);
+        break;
     case HA_WIRE_ERROR:
         take_error(session, message, now_ms);
         break;
@@ -469,7 +473,7 @@ static int64_t stall_ms(const struct session *session, const struct attempt *att
                   {"probe", options->stall_step_ms},
                   {"generate", options->stall_generate_ms}};
 
-    if (attempt->state != RUNNING || attempt->stopping)
+    if (attempt->state != RUNNING || attempt->stopping || session_gang_waits(attempt))
         return 0;
     for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
         if (strcmp(limits[i].phase, attempt->phase) == 0)
@@ -484,8 +488,8 @@ static int64_t limit_at_ms(const struct session *session, const struct attempt *
 {
     int64_t limit_ms = attempt->time_limit_ms, grace_ms = session->options.stop_grace_ms;
 
-    if (limit_ms == 0 || attempt->state != RUNNING || attempt->stopping)
-        return 0;
+    if (limit_ms == 0 || attempt->state != RUNNING || attempt->stopping || attempt->gang.part > 0)
+        return 0; /* part 0 stops all of a gang */
     return attempt->started_ms + limit_ms - (grace_ms < limit_ms / 4 ? grace_ms : limit_ms / 4);
 }
 

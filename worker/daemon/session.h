@@ -59,6 +59,8 @@ struct session_effects {
     void (*delivered)(void *context, const struct attempt_id *id, int64_t number);
     /* Nothing more will be asked about it; failed: its folder is worth keeping. */
     void (*forget)(void *context, const struct attempt_id *id, bool failed);
+    /* To the ranks of a gang: the communicator's id, as all are ready; NULL: give up at once. */
+    void (*gang)(void *context, const struct attempt_id *id, const char *comm_id);
     /* A line for the operator. */
     void (*note)(void *context, const char *text);
 };
@@ -126,6 +128,15 @@ void session_attempt_event(struct session *session, const struct attempt_id *id,
 void session_attempt_artifact(struct session *session, const struct attempt_id *id,
                               const struct ha_wire_attempt_artifact *artifact, const char *path,
                               int64_t now_ms);
+
+/* A rank of a gang is prepared; comm_id: rank 0's communicator's, "" of the others. */
+void session_gang_ready(struct session *session, const struct attempt_id *id, int rank,
+                        const char *comm_id);
+
+/* Before session_attempt_ended, of a gang: did it fail because others had, and what its ranks told
+ * of their collectives. */
+void session_gang_ended(struct session *session, const struct attempt_id *id, bool followed,
+                        const struct ha_wire_rank_count *counts, int64_t n_counts);
 
 /* How an attempt ended, as far as the process tells. */
 enum attempt_outcome { ATTEMPT_DONE, ATTEMPT_STOPPED, ATTEMPT_FAILED, ATTEMPT_REFUSED };

@@ -17,6 +17,7 @@ void session_free_attempt(struct attempt *attempt)
     free(attempt->stop_reason);
     free(attempt->failure);
     free(attempt->end_reason);
+    session_gang_clear(attempt);
     free(attempt);
 }
 
@@ -86,9 +87,12 @@ void session_add_attempt(struct session *session, const struct attempt_id *id,
     struct attempt *attempt = ha_calloc(1, sizeof(*attempt));
     struct ha_error err = {0};
 
-    if (!attempt || ha_wire_copy(grant, &attempt->grant, NULL, &err) < 0) {
+    if (!attempt || session_gang_begin(attempt, &grant->body.grant.gang) < 0 ||
+        ha_wire_copy(grant, &attempt->grant, NULL, &err) < 0) {
         session_note(session, "job %llu cannot be taken: %s", (unsigned long long)id->job,
-                     attempt ? err.text : "out of memory");
+                     err.text[0] ? err.text : "out of memory");
+        if (attempt)
+            session_gang_clear(attempt);
         free(attempt);
         return; /* the coordinator lists it again with the next heartbeat */
     }
@@ -105,7 +109,7 @@ void session_add_attempt(struct session *session, const struct attempt_id *id,
         start_waiting(session, now_ms);
 }
 
-static const char *outcome_name(enum attempt_outcome outcome)
+const char *session_outcome_name(enum attempt_outcome outcome)
 {
     static const char *const names[] = {[ATTEMPT_DONE] = "done",
                                         [ATTEMPT_STOPPED] = "stopped",
@@ -120,7 +124,7 @@ static void recover_end(struct attempt *attempt, const struct ha_wire_attempt_en
 {
     attempt->outcome = ATTEMPT_FAILED;
     for (int i = ATTEMPT_DONE; i <= ATTEMPT_REFUSED; i++) {
-        if (strcmp(end->outcome, outcome_name((enum attempt_outcome)i)) == 0)
+        if (strcmp(end->outcome, session_outcome_name((enum attempt_outcome)i)) == 0)
             attempt->outcome = (enum attempt_outcome)i;
     }
     attempt->exit_code = end->exit_code;
@@ -212,6 +216,9 @@ void session_end_epoch(struct session *session, struct attempt *attempt, const c
     reports_clear(&attempt->reports);
     if (attempt->state != RUNNING) {
         session_forget(session, attempt);
+    } else if (attempt->gang.parts > 1) { /* the others are told the same */
+        attempt->stopping = true;
+        session->effects.gang(session->context, &attempt->id, NULL);
     } else if (!attempt->stopping) {
         attempt->stopping = true;
         session->effects.stop(session->context, &attempt->id);
@@ -224,12 +231,13 @@ static struct ha_wire_attempt_event end_event(const struct attempt *attempt)
 
     return (struct ha_wire_attempt_event){
         .kind = HA_WIRE_ATTEMPT_EVENT_END,
-        .event.end = {.outcome = outcome_name(attempt->failure ? ATTEMPT_FAILED : attempt->outcome),
-                      .reason = attempt->failure ? attempt->failure : attempt->end_reason,
-                      .exit_code = attempt->exit_code,
-                      .cause = stopped && attempt->limited     ? "time_limit"
-                               : stopped && attempt->cut_short ? "lost"
-                                                               : ""}};
+        .event.end = {
+            .outcome = session_outcome_name(attempt->failure ? ATTEMPT_FAILED : attempt->outcome),
+            .reason = attempt->failure ? attempt->failure : attempt->end_reason,
+            .exit_code = attempt->exit_code,
+            .cause = stopped && attempt->limited     ? "time_limit"
+                     : stopped && attempt->cut_short ? "lost"
+                                                     : ""}};
 }
 
 void session_finish(struct session *session, struct attempt *attempt, int64_t now_ms)
@@ -237,7 +245,7 @@ void session_finish(struct session *session, struct attempt *attempt, int64_t no
     struct ha_wire_attempt_event event;
     struct ha_error err = {0};
 
-    if (attempt->state == ENDED && !attempt->end_queued &&
+    if (attempt->state == ENDED && !attempt->end_queued && !session_gang_holds_end(attempt) &&
         !reports_artifact_waits(&attempt->reports)) {
         event = end_event(attempt);
         if (reports_add(&attempt->reports, &event, &err) < 0) {
@@ -290,8 +298,10 @@ void session_stop(struct session *session, struct attempt *attempt, const char *
     }
     attempt->state = ENDED; /* it never ran */
     set_end(attempt, ATTEMPT_STOPPED, "before it was started");
-    if (!attempt->over)
-        session_finish(session, attempt, now_ms);
+    if (attempt->over)
+        return;
+    session_gang_send(session, attempt);
+    session_finish(session, attempt, now_ms);
 }
 
 static void keep_artifact(struct session *session, const struct attempt *attempt,
@@ -319,6 +329,8 @@ void session_attempt_ended(struct session *session, const struct attempt_id *id,
     set_end(attempt, outcome, reason);
     if (attempt->over) {
         session_forget(session, attempt);
+    } else if (attempt->gang.part > 0) {
+        session_gang_send(session, attempt);
     } else {
         if (log_path &&
             reports_add_artifact(&attempt->reports, &log, &attempt->log_number, &err) == 0) {
@@ -327,6 +339,7 @@ void session_attempt_ended(struct session *session, const struct attempt_id *id,
         }
         event = end_event(attempt);
         session->effects.keep(session->context, id, &event, NULL);
+        session_gang_send(session, attempt);
         session_finish(session, attempt, now_ms);
     }
     start_waiting(session, now_ms);

@@ -1,7 +1,7 @@
-/* session_inside.h - what the two files of the session share
+/* session_inside.h - what the files of the session share
  *
  * session.c has the connection, time and what the coordinator says;
- * session_attempt.c the life of an attempt. */
+ * session_attempt.c the life of an attempt, session_gang.c what its ranks say of a gang. */
 #ifndef HA_WORKER_DAEMON_SESSION_INSIDE_H
 #define HA_WORKER_DAEMON_SESSION_INSIDE_H
 
@@ -43,7 +43,17 @@ struct attempt {
     enum attempt_outcome outcome;
     int32_t exit_code;
     bool end_queued;
-    int64_t log_number; /* of its log among its artifacts; -1 */
+    int64_t log_number;       /* of its log among its artifacts; -1 */
+    struct ha_wire_gang gang; /* no parts: none */
+    uint32_t *gang_ready;     /* ranks of ours that are prepared */
+    uint32_t gang_ready_count;
+    char *gang_id;     /* rank 0's */
+    bool gang_gone;    /* all are ready */
+    bool gang_aborted; /* it was told to give up */
+    bool gang_settled; /* its end may be told */
+    bool gang_followed;
+    struct ha_wire_rank_count *gang_counts;
+    int64_t gang_n_counts;
 };
 
 struct finished {
@@ -106,6 +116,26 @@ void session_finish(struct session *session, struct attempt *attempt, int64_t no
 void session_forget(struct session *session, struct attempt *attempt);
 
 void session_free_attempt(struct attempt *attempt);
+
+const char *session_outcome_name(enum attempt_outcome outcome);
+
+/* ---- session_gang.c -------------------------------------------------------------------- */
+
+/* Room for the ranks of a grant: 0, or -1 without memory. */
+int session_gang_begin(struct attempt *attempt, const struct ha_wire_gang *gang);
+void session_gang_clear(struct attempt *attempt);
+
+/* Tell how far its ranks are, if anybody waits to hear it. */
+void session_gang_send(struct session *session, const struct attempt *attempt);
+
+/* Are our ranks ready, and others not?  Then nothing stalls here. */
+bool session_gang_waits(const struct attempt *attempt);
+
+/* Is its end not (yet) to be reported from here? */
+bool session_gang_holds_end(const struct attempt *attempt);
+
+void session_gang_take_order(struct session *session, const struct ha_wire_gang_order *order,
+                             int64_t now_ms);
 
 /* Replace *text by a copy; without memory the older text stays. */
 void session_set_text(char **text, const char *value);

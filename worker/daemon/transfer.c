@@ -433,3 +433,17 @@ void transfer_destroy(struct transfer *transfer)
     pthread_join(transfer->thread, NULL);
     free_transfer(transfer);
 }
+
+char *transfer_endpoint(const char *endpoint, const char *coordinator)
+{
+    static const char *const everywhere[] = {"tcp://0.0.0.0:", "tcp://[::]:", "tcp://*:"};
+    const char *colon = strrchr(coordinator, ':');
+
+    for (size_t i = 0; i < sizeof(everywhere) / sizeof(everywhere[0]); i++) {
+        size_t length = strlen(everywhere[i]);
+
+        if (strncmp(endpoint, everywhere[i], length) == 0)
+            return ha_format("%.*s:%s", (int)(colon - coordinator), coordinator, endpoint + length);
+    }
+    return ha_strdup(endpoint);
+}

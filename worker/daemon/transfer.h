@@ -46,4 +46,8 @@ int transfer_upload(struct transfer *transfer, uint64_t tag, const char *path);
 int transfer_download(struct transfer *transfer, uint64_t tag, const char *sha256, int64_t size,
                       const char *path);
 
+/* Where the artifact socket is: what the coordinator said, with the address at which we reach its
+ * control socket where it listens on all interfaces and names none.  The caller frees. */
+char *transfer_endpoint(const char *said, const char *coordinator);
+
 #endif

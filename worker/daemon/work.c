@@ -49,7 +49,8 @@ struct work {
     int64_t n_missing; /* inputs that are not there yet */
     bool *have;        /* per input */
     struct crew *crew;
-    int64_t ranks;
+    int64_t ranks; /* processes of this attempt here */
+    struct ha_wire_rank_count *counts;
     struct journal *journal;   /* NULL: nothing is kept */
     bool unsynced;             /* more than metrics was kept since the last sync */
     bool has_spec, is_checked; /* written; all its devices are fit */
@@ -148,6 +149,22 @@ static void start_afresh(struct work *work)
     start_if_ready(work);
 }
 
+/* What its ranks told of their collectives; without memory nothing. */
+static void keep_counts(struct work *work)
+{
+    const struct ha_wire_gang *gang = &grant_of(work)->gang;
+
+    work->counts = ha_calloc(work->ranks, sizeof(*work->counts));
+    for (int64_t i = 0; work->counts && i < work->ranks; i++) {
+        struct ha_wire_rank_count *count = &work->counts[work->end.n_counts];
+
+        count->rank = gang->first_rank + (uint32_t)i;
+        work->end.n_counts +=
+            crew_counts(work->crew, (int)count->rank, &count->started, &count->finished);
+    }
+    work->end.counts = work->counts;
+}
+
 static void on_ended(void *context, int status)
 {
     struct work *work = context;
@@ -172,9 +189,13 @@ static void on_ended(void *context, int status)
     work->end.exit_code = code;
     end(work, outcome, both ? both : words);
     free(both);
+    work->end.followed = outcome == ATTEMPT_FAILED && crew_followed(work->crew);
+    keep_counts(work);
     crew_destroy(work->crew);
     work->crew = NULL;
     starved = work->error && strstr(work->error, CONTRACT_STARVED);
+    if (grant_of(work)->gang.parts > 1 && work->end.followed)
+        starved = true; /* nor where another worker's ranks failed */
     release_devices(work, !starved && (outcome == ATTEMPT_DONE || outcome == ATTEMPT_FAILED),
                     outcome == ATTEMPT_FAILED);
 }
@@ -207,12 +228,39 @@ static void on_keep(void *context, struct runner *runner)
     work->visible = NULL;
 }
 
+static void on_gang_ready(void *context, int rank, const char *id)
+{
+    struct work *work = context;
+
+    work->options.gang_ready(work->options.context, work, rank, id);
+}
+
 static void on_broken(void *context, const char *reason)
 {
     struct work *work = context;
 
     free(work->error);
     work->error = ha_strdup(reason);
+}
+
+static bool is_alone(const struct work *work)
+{
+    return grant_of(work)->gang.parts == 0;
+}
+
+/* How many of the job's ranks run here. */
+static int read_ranks(struct work *work, const struct ha_json *spec, struct ha_error *err)
+{
+    const struct ha_wire_gang *gang = &grant_of(work)->gang;
+    int64_t ranks = ha_json_int(ha_json_get(spec, "ranks"), 1);
+
+    if (ranks < 1 || ranks > MAX_RANKS || (ranks > 1) != (gang->parts > 0) ||
+        (ranks > 1 && (gang->world != ranks || gang->ranks < 1 || gang->ranks > ranks ||
+                       gang->first_rank > ranks - gang->ranks || gang->part >= gang->parts)))
+        return ha_error_set(err, EINVAL, "the job's spec has ranks = %lld, its grant %u of %u",
+                            (long long)ranks, gang->ranks, gang->world);
+    work->ranks = ranks > 1 ? gang->ranks : 1;
+    return 0;
 }
 
 /* The spec with what only this worker knows: where the model is, how many
@@ -233,15 +281,14 @@ static int write_spec(struct work *work, struct ha_error *err)
         r = ha_error_set(err, EINVAL, "the job's spec has no model");
         goto out;
     }
-    work->ranks = ha_json_int(ha_json_get(spec, "ranks"), 1);
-    if (work->ranks < 1 || work->ranks > MAX_RANKS) {
-        r = ha_error_set(err, EINVAL, "the job's spec has ranks = %lld", (long long)work->ranks);
+    r = read_ranks(work, spec, err);
+    if (r < 0)
         goto out;
-    }
     /* The ranks share what one attempt has. */
     threads = work->options.threads / work->ranks;
     if (ha_json_set(model, "path", ha_json_new_string(work->model)) < 0 ||
         ha_json_set(spec, "threads", ha_json_new_int(threads > 0 ? threads : 1)) < 0 ||
+        ha_json_set(spec, "first_rank", ha_json_new_int(grant_of(work)->gang.first_rank)) < 0 ||
         ha_json_set(spec, "gang_wait_ms", ha_json_new_int(work->options.gang_wait_ms)) < 0 ||
         ha_json_set(spec, "backend", ha_json_new_string(work->options.backend)) < 0 ||
         ha_json_set(spec, "digests", ha_json_new_string(folders_digests(work->options.folders))) <
@@ -299,7 +346,7 @@ static int take_place(struct work *work, struct ha_error *err)
 
     if (!key)
         return ha_error_set(err, ENOMEM, "out of memory");
-    if (work->ranks == 1 && !work->fresh)
+    if (is_alone(work) && !work->fresh)
         work->resumed = residents_take(work->options.residents, key, &work->place);
     free(key);
     work->is_resumed = work->resumed != NULL;
@@ -379,12 +426,15 @@ static int start_crew(struct work *work, struct ha_error *err)
                    .log_bytes = work->options.log_bytes,
                    .log_files = work->options.log_files,
                    .groups = work->options.groups,
-                   .serves = work->ranks == 1 && residents_keeps(work->options.residents),
+                   .serves = is_alone(work) && residents_keeps(work->options.residents),
                    .line = on_line,
                    .broken = on_broken,
                    .ended = on_ended,
                    .context = work},
+        .first_rank = (int)grant_of(work)->gang.first_rank,
         .ranks = (int)work->ranks,
+        .world = is_alone(work) ? 1 : (int)grant_of(work)->gang.world,
+        .ready = on_gang_ready,
         .resumed = work->resumed,
         .keep = on_keep,
         .prepare_ms = work->options.prepare_ms,
@@ -452,6 +502,21 @@ void work_stop(struct work *work)
     end(work, ATTEMPT_STOPPED, "before its process was started");
 }
 
+void work_gang(struct work *work, const char *id)
+{
+    if (work->crew && id)
+        crew_go(work->crew, id);
+    else if (work->crew)
+        crew_abort(work->crew);
+    if (work->crew || id)
+        return;
+    preflight_destroy(work->preflight);
+    work->preflight = NULL;
+    release_devices(work, false, false);
+    work->end.followed = true;
+    end(work, ATTEMPT_FAILED, "the gang was given up before its processes were started");
+}
+
 void work_check_child(struct work *work)
 {
     if (work->preflight)
@@ -464,10 +529,12 @@ void work_check_child(struct work *work)
  */
 
 /* Work goes on without it, only slower: the attempt starts anew. */
-static bool is_optional(const struct ha_wire_input *input)
+static bool is_optional(const struct ha_wire_grant *grant, const struct ha_wire_input *input)
 {
-    return strcmp(input->path, "inputs/reference") == 0 ||
-           strncmp(input->path, "inputs/checkpoint/", strlen("inputs/checkpoint/")) == 0;
+    /* All ranks of a gang begin at the same step, wherever they are. */
+    return grant->gang.parts <= 1 &&
+           (strcmp(input->path, "inputs/reference") == 0 ||
+            strncmp(input->path, "inputs/checkpoint/", strlen("inputs/checkpoint/")) == 0);
 }
 
 /* Give an input its place in the attempt's folder, from the cache. */
@@ -504,7 +571,7 @@ void work_fetched(struct work *work, const char *sha256, const char *text)
 
         if (work->have[i] || strcmp(input->sha256, sha256) != 0)
             continue;
-        if (text && !is_optional(input)) {
+        if (text && !is_optional(grant, input)) {
             end(work, ATTEMPT_FAILED, text);
             return;
         }
@@ -612,6 +679,7 @@ void work_destroy(struct work *work)
     free(work->folder);
     free(work->model);
     free(work->have);
+    free(work->counts);
     free(work->error);
     free(work->reason);
     free(work);

@@ -40,6 +40,8 @@ struct work_options {
     /* Find the model; answered by work_model_found. */
     void (*find_model)(void *context, struct work *work, const char *path, const char *digest);
     void (*line)(void *context, struct work *work, const struct contract_line *line);
+    /* A rank of a gang is ready (crew.h). */
+    void (*gang_ready)(void *context, struct work *work, int rank, const char *id);
     void *context;
 };
 
@@ -71,6 +73,9 @@ void work_model_found(struct work *work, const char *path, const char *text);
 void work_room_changed(struct work *work);
 
 void work_stop(struct work *work);
+
+/* All ranks of its gang are ready, with this id; NULL: another one has failed. */
+void work_gang(struct work *work, const char *id);
 void work_check_child(struct work *work); /* SIGCHLD came */
 
 /* Remember and recall the file of an upload; path relative to the folder, the
@@ -88,6 +93,10 @@ struct work_end {
     const char *reason; /* belongs to work */
     int32_t exit_code;
     const char *log_path; /* relative, or NULL */
+    /* of a gang: it failed because others had; collectives of the ranks that told them */
+    bool followed;
+    const struct ha_wire_rank_count *counts; /* belongs to work */
+    int64_t n_counts;
 };
 
 /* True once, when the work has ended. */

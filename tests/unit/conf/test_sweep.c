@@ -194,8 +194,6 @@ static void refuses_what_is_not_built(void **state)
     refused(MINIMAL "[notify]\ncommand = \"mail\"\n",
             "grid.toml:7: notify.command = mail is not built yet; leave it out and follow hactl "
             "status");
-    refused(MINIMAL "[resources]\nnodes = 2\n",
-            "grid.toml:7: resources.nodes = 2 is not built yet; a job runs on one node");
     refused(MINIMAL "[vary]\nlr_scheduler = [\"linear\", \"cosine\"]\n",
             "grid.toml:7: vary.lr_scheduler: train.lr_scheduler = cosine is not built yet; linear "
             "is");

@@ -28,8 +28,10 @@ static char program[sizeof(dir) + 16];
 
 struct ended {
     struct crew *crew;
-    int status, n_lines;
-    bool over;
+    int status, n_lines, n_ready, world;
+    bool over, followed;
+    int64_t started[8]; /* of each rank; -1: not told */
+    char id[128];
     char error[1024], last[128];
 };
 
@@ -58,8 +60,28 @@ static void on_ended(void *context, int status)
 
     ended->over = true;
     ended->status = status;
+    ended->followed = crew_followed(ended->crew);
+    for (int i = 0; i < 8; i++) {
+        int64_t finished;
+
+        if (!crew_counts(ended->crew, i, &ended->started[i], &finished))
+            ended->started[i] = -1;
+    }
     crew_destroy(ended->crew);
     ended->crew = NULL;
+}
+
+/* The coordinator, which knows when all are ready. */
+static void on_ready(void *context, int rank, const char *id)
+{
+    struct ended *ended = context;
+
+    if (rank == 0)
+        snprintf(ended->id, sizeof(ended->id), "%s", id);
+    else
+        assert_string_equal(id, "");
+    if (++ended->n_ready == ended->world)
+        crew_go(ended->crew, ended->id[0] ? ended->id : "abc");
 }
 
 /* Every rank runs this, with its rank in $rank; ready and id tell that it is ready. */
@@ -86,7 +108,7 @@ static void write_program(const char *body)
 
 static struct ended run_crew(int ranks, const char *body, int64_t stop_after_ms)
 {
-    struct ended ended = {.status = -1};
+    struct ended ended = {.status = -1, .world = ranks};
     struct crew_options options = {.runner = {.program = program,
                                               .folder = dir,
                                               .grace_ms = 2000,
@@ -97,6 +119,8 @@ static struct ended run_crew(int ranks, const char *body, int64_t stop_after_ms)
                                               .ended = on_ended,
                                               .context = &ended},
                                    .ranks = ranks,
+                                   .world = ranks,
+                                   .ready = on_ready,
                                    .prepare_ms = 3000,
                                    .abort_ms = 400};
     struct ha_error err = {0};

@@ -366,6 +366,10 @@ static void refuses(void **state)
     assert_non_null(strstr(ha_error_text(&why), "rank 1 of the gang is there already"));
     id.bytes[20] ^= 1; /* of another attempt */
     assert_int_equal(ha_comm_create(&options, &comm, &why), -EINVAL);
+    id.bytes[20] ^= 1;
+    id.bytes[40] ^= 1; /* of another boot, which another machine has */
+    assert_int_equal(ha_comm_create(&options, &comm, &why), -ENOTSUP);
+    assert_non_null(strstr(ha_error_text(&why), "rank 0 of the gang runs on another machine"));
     memset(&id, 0, sizeof(id));
     assert_int_equal(ha_comm_create(&options, &comm, &why), -EINVAL);
     options.kind = "nccl";

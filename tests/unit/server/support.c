@@ -115,6 +115,7 @@ static void start(struct bench *b)
     static char artifacts[96];
     struct ha_coordinator_options options = {
         .rules = {.heartbeat_ms = 5000, .late_ms = 15000, .lost_ms = 60000},
+        .gang = {.ready_ms = 600000, .abort_ms = 20000},
         .version = "test",
         .preempt_ms = 300000,
         .suspect_jobs = 3,

@@ -118,7 +118,7 @@ static void settings_of_results_are_refused(void **state)
     refused(b, "priority", EINVAL);
     refused(b, "priority=much", EINVAL);
     refused(b, "judge.nobody.budget=1", ENOENT);
-    refused(b, "resources.nodes=2", EINVAL);
+    refused(b, "resources.nodes=2", EINVAL); /* without GPUs to share */
     assert_int_equal(sweep(b).priority, 0);
     assert_int_equal(sweep(b).version, 1);
 }
