@@ -193,12 +193,24 @@ static void undo(struct ha_coordinator *c, int64_t held, int64_t step, bool rewi
         c->members[i]->used = -1;
 }
 
+/* Every other heartbeat of a worker in an idle crowd: the answer would say what the last one did,
+ * and a worker calls the coordinator silent after three without one. */
+static bool goes_unanswered(struct ha_request *q)
+{
+    if (!q->quiet || !q->c->idle || q->c->member_count < CROWD)
+        return false;
+    q->caller->member->answered = !q->caller->member->answered;
+    return !q->caller->member->answered;
+}
+
 static int answer(struct ha_request *q, struct ha_error *err)
 {
     int r = ha_dispatch(q, err);
 
     if (r < 0 || q->deferred || q->reply.kind == HA_WIRE_UNKNOWN)
         return r;
+    if (goes_unanswered(q))
+        return 0;
     q->reply.protocol = HA_WIRE_PROTOCOL;
     q->reply.request_id = q->message->request_id;
     return ha_server_hold(q->c, q->origin->peer, &q->reply, err);
@@ -220,15 +232,14 @@ void ha_coordinator_message(struct ha_coordinator *c, const struct ha_origin *or
     struct ha_request q = {.c = c, .origin = origin, .message = message};
     struct ha_error err = {0};
     int64_t held = c->held_count, step = c->step + 1;
-    bool quiet;
     int r = 0;
 
     q.caller = ha_caller_find(c, origin->peer);
-    quiet = ha_heartbeat_is_quiet(c, q.caller, message);
-    c->quiet_beats += quiet;
-    if (!quiet && remember(c, origin->peer, message->request_id) < 0)
+    q.quiet = ha_heartbeat_is_quiet(c, q.caller, message);
+    c->quiet_beats += q.quiet;
+    if (!q.quiet && remember(c, origin->peer, message->request_id) < 0)
         r = ha_error_set(&err, ENOMEM, "no memory for the request");
-    if (r == 0 && !quiet)
+    if (r == 0 && !q.quiet)
         r = begin(c, &err);
     if (r < 0) {
         ha_server_hold_error(c, origin->peer, message->request_id, &err);
@@ -239,9 +250,9 @@ void ha_coordinator_message(struct ha_coordinator *c, const struct ha_origin *or
         q.caller->heard_ms = c->boot_ms;
     name_actor(&q);
     r = answer(&q, &err);
-    if (!quiet && r == 0)
+    if (!q.quiet && r == 0)
         r = ha_store_keep(c->store, &err);
-    else if (!quiet)
+    else if (!q.quiet)
         undo(c, held, step, false);
     if (r < 0)
         ha_server_hold_error(c, origin->peer, message->request_id, &err);

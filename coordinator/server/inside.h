@@ -51,6 +51,7 @@ struct ha_member {
     int64_t clock_ms; /* its wall clock less ours, as its last heartbeat showed */
     bool clock_known;
     bool lost;              /* as stored */
+    bool answered;          /* its last quiet heartbeat was */
     bool draining;          /* as its heartbeat says */
     bool returns;           /* it is back, and has not told yet what it runs: no new work */
     bool drained;           /* a person drains it, or it was set aside */
@@ -180,6 +181,7 @@ struct ha_request {
     struct ha_arena arena; /* of the reply */
     struct ha_wire_message reply;
     bool deferred; /* the reply comes later */
+    bool quiet;    /* ha_heartbeat_is_quiet */
 };
 
 /* ---- effects (effects.c): seen by others only after the commit ----------------- */

@@ -49,8 +49,15 @@ ask() { # mode, options...: of the running coordinator
     "$control" "$@" --connect "$endpoint" --pid "$coordinator"
 }
 
+# Leaves the worse p99 of this run in $sync_p99, in ms.
+sync_p99=0
 disk() {
-    "$control" fdatasync --dir "$work"
+    "$control" fdatasync --dir "$work" | tee "$work/disk"
+    sync_p99=$(awk -v most="$sync_p99" '{ print $8 > most ? $8 : most }' "$work/disk")
+}
+
+target() {
+    echo "target: $*"
 }
 
 # Rows of the history per second between two wall times: every change of a job's or a stage's

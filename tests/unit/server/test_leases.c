@@ -561,9 +561,10 @@ static void heartbeats_say_what_should_run(void **state)
 static void heartbeats_of_many_idle_workers_wait_for_company(void **state)
 {
     struct bench *b = *state;
-    struct ha_wire_message *reply;
+    struct ha_wire_message beat = {.kind = HA_WIRE_HEARTBEAT}, *reply;
     struct fake_job job;
     char name[32];
+    uint64_t id;
 
     for (uint64_t i = 0; i < 64; i++) {
         snprintf(name, sizeof name, "idle-%d", (int)i);
@@ -575,6 +576,12 @@ static void heartbeats_of_many_idle_workers_wait_for_company(void **state)
     assert_int_equal(reply->body.heartbeat_reply.n_should_run, 0);
     ha_wire_message_destroy(reply);
     assert_true(ha_coordinator_rest_ms(b->c) > 0);
+    for (int answered = 0; answered < 2; answered++) { /* every other one */
+        id = bench_send(b, 1000, &beat);
+        reply = bench_reply(b, 1000, id);
+        assert_int_equal(reply != NULL, answered);
+        ha_wire_message_destroy(reply);
+    }
     bench_turn(b, 1000);
     assert_int_equal(ha_coordinator_rest_ms(b->c), 0);
     bench_create(b, CLIENT);
