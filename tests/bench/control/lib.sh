@@ -53,7 +53,7 @@ ask() { # mode, options...: of the running coordinator
 sync_p99=0
 disk() {
     "$control" fdatasync --dir "$work" | tee "$work/disk"
-    sync_p99=$(awk -v most="$sync_p99" '{ print $8 > most ? $8 : most }' "$work/disk")
+    sync_p99=$(awk -v most="$sync_p99" '{ print ($9 + 0 > most + 0 ? $9 : most) }' "$work/disk")
 }
 
 target() {
