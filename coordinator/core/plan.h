@@ -86,6 +86,7 @@ struct ha_plan_job {
     int64_t not_before_ms; /* wall clock; 0: at once */
     const char *held;      /* by whom: "ann since ..."; NULL: nobody holds it back */
     const char *stopping;  /* why the attempt that runs was told to stop; NULL or "": it was not */
+    const char *gathers;   /* of a gang that runs: which ranks it waits for; NULL or "": none */
     const char *reason;    /* stored: of a retry, a hold, a failure; never NULL */
     const char *waits_for; /* "training" for a generate job that waits, else NULL */
 };

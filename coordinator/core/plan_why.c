@@ -215,6 +215,8 @@ static int why_state(const struct ha_plan_job *job, struct ha_buffer *out, enum 
             *ret_why = HA_WHY_STOPPING;
             return ha_buffer_printf(out, "stopping at a checkpoint: %s", job->stopping);
         }
+        if (job->gathers && job->gathers[0])
+            return ha_buffer_append_text(out, job->gathers);
         return job->state == HA_JOB_RUNNING ? 0 : ha_buffer_append_text(out, "granted, starting");
     case HA_JOB_DONE:
         return 0;

@@ -481,6 +481,42 @@ int ha_gangs_tick(struct ha_coordinator *c, struct ha_error *err)
     return r;
 }
 
+static int say_not_ready(const struct ha_coordinator *c, const struct ha_gang *gang,
+                         struct ha_buffer *text)
+{
+    int r = ha_buffer_append_text(text, "its ranks come together; not ready yet:");
+
+    for (int64_t i = 0; r == 0 && i < gang->part_count; i++) {
+        const struct ha_gang_worker *part = &gang->parts[i];
+
+        for (int64_t rank = part->first_rank; r == 0 && rank < part->first_rank + part->ranks;
+             rank++)
+            if (!gang->ready[rank])
+                r = ha_buffer_printf(text, " rank %" PRId64 " (worker %s)", rank,
+                                     name_of(c, part->worker));
+    }
+    return r;
+}
+
+const char *ha_gang_gathers(const struct ha_coordinator *c, struct ha_arena *arena, int64_t job)
+{
+    const struct ha_gang *gang = NULL;
+    const char *copy = NULL;
+    struct ha_buffer text;
+
+    for (int64_t i = 0; !gang && i < c->gang_count; i++)
+        gang = c->gangs[i]->job == job ? c->gangs[i] : NULL;
+    if (!gang || (gang->gone && !gang->aborting))
+        return "";
+    if (gang->aborting)
+        return "one of its ranks has failed, and the others give up";
+    ha_buffer_init(&text, 0);
+    if (say_not_ready(c, gang, &text) == 0)
+        copy = ha_scratch_text(arena, ha_buffer_text(&text));
+    ha_buffer_clear(&text);
+    return copy ? copy : "";
+}
+
 /* ---- the request ------------------------------------------------------------------------------
  */
 

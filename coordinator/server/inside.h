@@ -394,6 +394,10 @@ int ha_gang_verdict(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch
                     enum ha_outcome *outcome, char reason[HA_ERROR_TEXT_BYTES], int64_t *ret_worker,
                     struct ha_error *err);
 
+/* What a gang that runs waits for, in words: its ranks that are not ready, or their ends; "" for
+ * all else, also without memory. */
+const char *ha_gang_gathers(const struct ha_coordinator *c, struct ha_arena *arena, int64_t job);
+
 /* What is due: gangs that are not ready in time, or whose parts do not end. */
 int ha_gangs_tick(struct ha_coordinator *c, struct ha_error *err);
 

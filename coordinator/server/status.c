@@ -142,6 +142,7 @@ static const char *why(struct page *p, const struct ha_stage_row *row)
         .not_before_ms = row->not_before_ms,
         .held = p->held,
         .stopping = row->stop_reason,
+        .gathers = ha_gang_gathers(p->q->c, p->arena, row->job),
         .grows = grows(p, row),
         .reason = row->reason,
         .waits_for = row->kind == HA_STAGE_TRAIN      ? "the probe"

@@ -156,6 +156,10 @@ static void all_are_ready_then_go(void **state)
 
     assert_int_equal(ready(b, first, &job, 0), HA_WIRE_GANG_WAIT);
     assert_int_equal(ready(b, first, &job, 0), HA_WIRE_GANG_WAIT); /* twice */
+    bench_expect_stage(b, CLIENT, "tiny/mid", "train", "leased",
+                       second == TWO
+                           ? "its ranks come together; not ready yet: rank 1 (worker w2)"
+                           : "its ranks come together; not ready yet: rank 1 (worker w1)");
     wrong.body.gang_state = state_of(&job, &rank, other_id);
     bench_refused(b, first, HA_NET_ROLE_WORKER, &wrong, EEXIST); /* one id for each attempt */
     wrong.body.gang_state = state_of(&job, &rank, "");
@@ -210,6 +214,8 @@ static void one_fails_and_all_begin_anew(void **state)
     go(b, first, second, &job);
     assert_int_equal(ended(b, second, &job, "failed", false, "rank 1: killed"), HA_WIRE_GANG_WAIT);
     assert_int_equal(pushed(b, first), HA_WIRE_GANG_ABORT);
+    bench_expect_stage(b, CLIENT, "tiny/mid", "train", "leased",
+                       "one of its ranks has failed, and the others give up");
     assert_int_equal(ready(b, first, &job, 0), HA_WIRE_GANG_ABORT); /* it was lost */
     assert_int_equal(ended(b, first, &job, "failed", true, "rank 0: rank 1 is gone"),
                      HA_WIRE_GANG_SETTLED);
