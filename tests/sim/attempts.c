@@ -7,6 +7,7 @@ enum {
     CACHED_MS = 4000,
     GRACE_MS = 20000,
     FREEZE_MS = 120000,
+    BAD_JOB = 193,     /* one in so many crashes nearly always */
     AGAIN_MS = 3600000 /* at most, to the next failure */
 };
 
@@ -163,6 +164,7 @@ static void split(struct sim *s, int32_t job, int64_t not_before_ms)
         j->next = j->whole = j->worker = -1;
         j->alone = true;
         j->crashes = j->losses = 0;
+        j->failures = 0;
         j->not_before_ms = not_before_ms;
         if (cell == job)
             sim_set_state(s, cell, HA_JOB_READY);
@@ -193,6 +195,9 @@ void sim_end(struct sim *s, int32_t job, enum ha_outcome outcome, bool progress,
     d = ha_retry_decide(&sweep->policy, (struct ha_retry_counts){j->crashes, j->losses}, outcome,
                         (enum ha_stop)j->stop, started, progress, (uint64_t)job);
     apart = splits(j, &d);
+    j->failures += outcome == HA_OUTCOME_FAILED;
+    if (j->failures >= sweep->policy.max_attempts && d.verdict != HA_RETRY_FAIL && !apart)
+        sim_fail(s, "job %d crashed %d times and is tried again", job, j->failures);
     release(s, j);
     j->attempt = back && d.verdict != HA_RETRY_FAIL && !apart ? HA_ATTEMPT_STATE_LOST
                                                               : HA_ATTEMPT_STATE_ENDED;
@@ -273,7 +278,7 @@ static void on_ends(struct sim *s, const struct sim_event *e)
         take_back(s, e->subject);
     if (j->attempt == HA_ATTEMPT_STATE_LEASED)
         on_runs(s, e);
-    if (sim_chance(s, 30000)) {
+    if (sim_chance(s, e->subject % BAD_JOB == 0 ? 900000 : 30000)) {
         s->counts.crashed++;
         sim_end(s, e->subject, HA_OUTCOME_FAILED, sim_chance(s, 500000), false);
     } else if (sim_chance(s, 2000)) {
@@ -456,6 +461,7 @@ static void person(struct sim *s, const struct sim_event *e)
     if (j->state != HA_JOB_HELD)
         return;
     j->crashes = j->losses = 0;
+    j->failures = 0;
     j->not_before_ms = 0;
     sim_set_state(s, e->subject, HA_JOB_READY);
     s->counts.person++;

@@ -48,7 +48,8 @@ void sim_check_job(const struct sim *s, int32_t job)
         sim_fail(s, "job %d is leased to a worker that is lost", job);
     if (bit && (j->state != HA_JOB_READY || j->whole >= 0))
         sim_fail(s, "job %d can be leased but is not ready", job);
-    if (!bit && j->state == HA_JOB_READY && j->whole < 0 && j->not_before_ms <= s->now_ms - 1)
+    if (!bit && j->state == HA_JOB_READY && j->whole < 0 && j->not_before_ms <= s->now_ms - 1 &&
+        (s->event_count == 0 || s->events[0].at_ms > j->not_before_ms)) /* after a pause */
         sim_fail(s, "job %d is ready and nobody would find it", job);
     if (j->results > 1)
         sim_fail(s, "job %d was done %d times", job, j->results);

@@ -74,6 +74,7 @@ struct sim_job {
     bool alone;   /* split off: never together with others again */
     bool charged; /* the loss of its newest attempt counted as a crash */
     uint8_t results;
+    int32_t failures; /* crashes, as this program counts them */
     int64_t not_before_ms, started_ms, ready_ms;
     struct ha_fuse_need need;
 };
