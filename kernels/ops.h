@@ -126,6 +126,46 @@ struct ha_decode_attention {
     const int64_t *lengths; /* host array (n_rows): keys to attend to, the new one included, >= 1 */
 };
 
+/* How a sequence draws its tokens, and how far it has come; in device memory.
+ *
+ * A draw does what Transformers' generate() does, in its order: repetition penalty over the
+ * distinct ids so far; no end token before min_new; then, unless greedy, temperature, top_k (ties
+ * with the k-th largest are kept), top_p (the least likely are dropped while their share is not
+ * above 1 - top_p, of equal ones those of lower ids first; the best stays), and a draw from what
+ * is left.  Greedy takes the first largest.  The random number depends on (seed, item, n_new)
+ * alone.  kernels/draw.h has the arithmetic: the token is a function of these and the logits,
+ * the same on every backend. */
+struct ha_draw {
+    double top_p;      /* (0, 1]; 1: all */
+    float temperature; /* 0: greedy, else > 0 */
+    float penalty;     /* > 0; 1: none */
+    int32_t top_k;     /* 0: all */
+    int32_t min_new, max_new;
+    int32_t n_eos;
+    const int32_t *eos; /* device (n_eos); ids that end the sequence */
+    uint64_t seed, item;
+    uint32_t *seen;  /* device, bit id % 32 of word id / 32: ids so far; NULL where penalty is 1 */
+    int32_t n_new;   /* tokens drawn so far, end tokens not counted */
+    int32_t n_drawn; /* of them, since the host set it to 0 */
+    int32_t state;   /* enum ha_draw_state */
+};
+
+/* Diverged: the logits hold a NaN or an infinity, or nothing that can be drawn. */
+enum ha_draw_state { HA_DRAW_RUNNING, HA_DRAW_EOS, HA_DRAW_LENGTH, HA_DRAW_DIVERGED };
+
+/* One draw for each of N sequences; those whose state is not RUNNING are left as they are. */
+struct ha_sample {
+    int64_t n_rows;        /* N */
+    int64_t vocab;         /* V */
+    const float *logits;   /* device (rows, V) */
+    const int32_t *row;    /* device (N): the row of each; NULL: row i */
+    struct ha_draw *draws; /* device (N) */
+    int32_t *drawn;       /* device (N, drawn_stride): token n_drawn goes behind the earlier ones */
+    int64_t drawn_stride; /* a sequence that has drawn so many draws no more */
+    int32_t *ids;         /* device (N) = the token that was drawn, where it goes on; or NULL */
+    int32_t *positions;   /* device (N) += 1 where it goes on; or NULL */
+};
+
 struct ha_ops {
     /* c = alpha * op(a) op(b) + beta * c.  op is transpose where said.  c f32 or act. */
     int (*gemm)(struct ha_backend *backend, const struct ha_matrix *c, const struct ha_matrix *a,
@@ -225,6 +265,10 @@ struct ha_ops {
     int (*decode_attention)(struct ha_backend *backend, void *out /* act (N, heads * D) = */,
                             const void *q, const struct ha_decode_attention *shape,
                             struct ha_error *err);
+
+    /* Draw the next token of each sequence; an id below 0 or from V on in eos is no token.
+     * V <= HA_DRAW_MOST_IDS. */
+    int (*sample)(struct ha_backend *backend, const struct ha_sample *sample, struct ha_error *err);
 
     /* *sum += sum of squares of n f32 values, in double. */
     int (*sum_of_squares)(struct ha_backend *backend, double *sum /* device, += */, const float *x,

@@ -18,6 +18,7 @@ struct ha_scratch_shape {
     bool backward;     /* of it */
     int64_t n_heads, n_kv_heads, head_dim;
     int64_t decode_length;  /* keys of a call of decode_attention */
+    int64_t sample_vocab;   /* ids of a call of sample; CPU */
     int64_t n_params;       /* of the largest sum_of_squares */
     int64_t n_tokens;       /* of a pack; GPU */
     int64_t decode_rows;    /* sequences of a call of decode_attention; GPU */

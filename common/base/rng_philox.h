@@ -49,7 +49,19 @@ static HA_PHILOX_CALL void ha_philox(const uint32_t key[2], const uint32_t count
  * counter's last word. */
 enum ha_philox_use { HA_PHILOX_SAMPLING = 1, HA_PHILOX_DROPOUT = 2 };
 
-/* Uniform in [0, 1), a multiple of 2^-53: key = seed, counter = (item, position, use). */
+/* 53 random bits: key = seed, counter = (item, position, use). */
+static HA_PHILOX_CALL uint64_t ha_philox_bits(uint64_t seed, enum ha_philox_use use, uint64_t item,
+                                              uint32_t position)
+{
+    const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+    const uint32_t counter[4] = {(uint32_t)item, (uint32_t)(item >> 32), position, (uint32_t)use};
+    uint32_t words[4];
+
+    ha_philox(key, counter, words);
+    return (uint64_t)words[0] << 21 | words[1] >> 11;
+}
+
+/* They as a number in [0, 1), a multiple of 2^-53. */
 double ha_philox_uniform(uint64_t seed, enum ha_philox_use use, uint64_t item, uint32_t position);
 
 #endif

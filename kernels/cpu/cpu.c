@@ -164,6 +164,7 @@ static const struct ha_ops ops = {
     .head = ha_cpu_op_head,
     .logits = ha_cpu_op_logits,
     .decode_attention = ha_cpu_op_decode_attention,
+    .sample = ha_cpu_op_sample,
     .sum_of_squares = ha_cpu_op_sum_of_squares,
     .add = ha_cpu_op_add,
     .adamw = ha_cpu_op_adamw,

@@ -3,6 +3,7 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/cores.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/sample.h"
 
 static int64_t larger(int64_t a, int64_t b)
 {
@@ -32,7 +33,8 @@ int64_t ha_cpu_scratch_bytes(const struct ha_scratch_shape *shape)
     if (shape->head_rows > 0)
         work = larger(work, ha_cpu_head_chunk(&leaf, shape->vocab, shape->head_rows) *
                                 shape->vocab * (int64_t)sizeof(float));
-    thread = per_thread(&leaf, shape) * (int64_t)sizeof(float);
+    thread = larger(per_thread(&leaf, shape) * (int64_t)sizeof(float),
+                    ha_cpu_sample_bytes(shape->sample_vocab));
     return HA_GEMM_SHARED_BYTES + threads * ha_cpu_scratch_rounded(thread) +
            ha_cpu_scratch_rounded(work);
 }

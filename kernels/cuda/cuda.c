@@ -131,6 +131,7 @@ static const struct ha_ops ops = {
     .head = ha_cuda_op_head,
     .logits = ha_cuda_op_logits,
     .decode_attention = ha_cuda_op_decode_attention,
+    .sample = ha_cuda_op_sample,
     .sum_of_squares = ha_cuda_op_sum_of_squares,
     .add = ha_cuda_op_add,
     .adamw = ha_cuda_op_adamw,

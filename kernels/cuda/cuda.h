@@ -233,6 +233,9 @@ int ha_cuda_op_logits(struct ha_backend *backend, float *logits, const void *hid
                       const struct ha_matrix *weight, int64_t n_rows, int64_t hidden_stride,
                       struct ha_error *err);
 
+int ha_cuda_op_sample(struct ha_backend *backend, const struct ha_sample *sample,
+                      struct ha_error *err);
+
 int ha_cuda_op_sum_of_squares(struct ha_backend *backend, double *sum, const float *x, int64_t n,
                               struct ha_error *err);
 int ha_cuda_op_add(struct ha_backend *backend, float *sum, const float *x, int64_t n,

@@ -1,4 +1,4 @@
-/* head.c - log-probabilities over the vocabulary and their hidden gradient
+/* head.c - log-probabilities over the vocabulary and their hidden gradient; logits and draws
  *
  * A chunk of rows at a time: logits by one product, then one kernel (head.cu) that
  * takes the statistics and writes onehot - p over the logits, then the gradient by a
@@ -10,6 +10,7 @@
 #include "common/base/error.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/sample.h"
 
 static struct ha_matrix view(const void *data, enum ha_dtype dtype, int64_t rows, int64_t cols,
                              int64_t stride)
@@ -94,4 +95,17 @@ int ha_cuda_op_logits(struct ha_backend *backend, float *logits, const void *hid
     struct ha_matrix a = view(hidden, HA_DTYPE_BF16, n_rows, weight->cols, hidden_stride);
 
     return ha_cuda_op_gemm(backend, &c, &a, false, weight, true, 1.0f, 0.0f, err);
+}
+
+int ha_cuda_op_sample(struct ha_backend *backend, const struct ha_sample *sample,
+                      struct ha_error *err)
+{
+    struct ha_cuda *cuda = ha_cuda_of(backend);
+    int rc = ha_cuda_enter(cuda, err);
+
+    if (rc == 0)
+        rc = ha_sample_check(sample, err);
+    if (rc < 0 || sample->n_rows == 0)
+        return rc;
+    return ha_cuda_check(cuda, ha_cuda_launch_sample(cuda->stream, sample), "sample", err);
 }

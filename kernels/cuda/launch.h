@@ -1,4 +1,5 @@
-/* launch.h - the C launchers of rows.cu, norm.cu, optimizer.cu, head.cu, convert.cu and lora.cu
+/* launch.h - the C launchers of rows.cu, norm.cu, optimizer.cu, head.cu, sample.cu, convert.cu and
+ * lora.cu
  *
  * Shapes and contracts are those of kernels/ops.h.  Pointers are of the device,
  * sizes are positive (the host part leaves empty work out), act is bf16.  Each
@@ -17,6 +18,7 @@ extern "C" {
 
 struct CUstream_st;
 struct ha_dropout_mask;
+struct ha_sample;
 
 /* ---- rows.cu ---- */
 
@@ -114,6 +116,10 @@ struct ha_cuda_head_chunk {
 };
 
 int ha_cuda_launch_head(struct CUstream_st *stream, const struct ha_cuda_head_chunk *chunk);
+
+/* ---- sample.cu ---- */
+
+int ha_cuda_launch_sample(struct CUstream_st *stream, const struct ha_sample *sample);
 
 /* ---- convert.cu ---- */
 

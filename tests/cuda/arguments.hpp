@@ -46,6 +46,11 @@ inline void check_argument(const char *kernel, const ha_lora_columns &c)
         check_arguments(kernel, c.parts[i].a, c.parts[i].b);
 }
 
+inline void check_argument(const char *kernel, const ha_sample &s)
+{
+    check_arguments(kernel, s.logits, s.row, s.draws, s.drawn, s.ids, s.positions);
+}
+
 template <typename... T> void check_arguments(const char *kernel, const T &...arguments)
 {
     (check_argument(kernel, arguments), ...);

@@ -152,6 +152,16 @@ static inline int __all_sync(unsigned mask, int predicate)
     return emulator::ballot(mask, predicate == 0) == 0;
 }
 
+static inline int __popc(unsigned bits)
+{
+    return __builtin_popcount(bits);
+}
+
+static inline int __ffs(int bits)
+{
+    return __builtin_ffs(bits);
+}
+
 template <typename T> static inline T __ldg(const T *address)
 {
     return *address;

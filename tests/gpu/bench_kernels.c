@@ -14,7 +14,7 @@
 #include "common/base/error.h"
 #include "kernels/ops.h"
 
-enum { REPEATS = 20, HEAD_ROWS = 1024 };
+enum { REPEATS = 20, HEAD_ROWS = 1024, MOST_DRAWS = 128 };
 
 /* A pair of hh-rlhf's mean lengths, and what a sequence holds in the middle of its answer. */
 enum { PROMPT = 148, CHOSEN = 59, REJECTED = 75, CACHED = 276, SEQUENCES = 1000 };
@@ -48,6 +48,7 @@ struct bench {
     void *dq, *dk, *dv;                             /* bf16 */
     float *logsumexp;
     void *rstd, *sum, *ids, *table, *logp;
+    void *logits, *draws, *drawn; /* of the sequences */
     int64_t n_params;
     double bytes_per_ms, flops_per_ms;
 };
@@ -307,6 +308,19 @@ static int decode_attention(struct bench *b, struct ha_error *err)
     return b->ops->decode_attention(b->backend, b->y, b->x, &shape, err);
 }
 
+/* A token of each sequence, by the rules that lie in draws. */
+static int sample(struct bench *b, struct ha_error *err)
+{
+    struct ha_sample call = {.n_rows = b->sequences,
+                             .vocab = b->model.vocabulary,
+                             .logits = b->logits,
+                             .draws = b->draws,
+                             .drawn = b->drawn,
+                             .drawn_stride = MOST_DRAWS};
+
+    return b->ops->sample(b->backend, &call, err);
+}
+
 static int squares(struct bench *b, struct ha_error *err)
 {
     return b->ops->sum_of_squares(b->backend, b->sum, b->param, b->n_params, err);
@@ -372,6 +386,25 @@ static void lay_out_caches(struct bench *b)
     }
 }
 
+/* Rules for all sequences, which have drawn nothing yet. */
+static void set_draws(struct bench *b, float temperature, double top_p)
+{
+    struct ha_draw *draws = calloc((size_t)b->sequences, sizeof(*draws));
+    struct ha_error err = {.text = "no memory"};
+
+    need(draws ? 0 : -1, &err);
+    for (int64_t i = 0; draws && i < b->sequences; i++)
+        draws[i] = (struct ha_draw){.top_p = top_p,
+                                    .temperature = temperature,
+                                    .penalty = 1.0f,
+                                    .max_new = INT32_MAX,
+                                    .item = (uint64_t)i};
+    need(
+        ha_backend_upload(b->backend, b->draws, draws, (size_t)b->sequences * sizeof(*draws), &err),
+        &err);
+    free(draws);
+}
+
 static void allocate(struct bench *b)
 {
     const struct model *m = &b->model;
@@ -398,6 +431,9 @@ static void allocate(struct bench *b)
     b->dk = zeroed(b, (size_t)(b->tokens * m->kv_width) * 2);
     b->dv = zeroed(b, (size_t)(b->tokens * m->kv_width) * 2);
     b->logsumexp = zeroed(b, (size_t)(b->tokens * m->q_width / m->head_dim) * 4);
+    b->logits = filled(b, b->sequences * m->vocabulary, true);
+    b->draws = zeroed(b, (size_t)b->sequences * sizeof(struct ha_draw));
+    b->drawn = zeroed(b, (size_t)(b->sequences * MOST_DRAWS) * 4);
     lay_out_pairs(b);
     lay_out_caches(b);
     if (!b->segments || !b->caches || !b->cached)
@@ -406,9 +442,10 @@ static void allocate(struct bench *b)
 
 static void release(struct bench *b)
 {
-    void *all[] = {b->x,     b->y,  b->gate, b->up,   b->weight,    b->head_weight, b->wide,
-                   b->param, b->m,  b->v,    b->rstd, b->sum,       b->ids,         b->table,
-                   b->logp,  b->dq, b->dk,   b->dv,   b->logsumexp, b->cache};
+    void *all[] = {b->x,         b->y,     b->gate,   b->up,    b->weight, b->head_weight,
+                   b->wide,      b->param, b->m,      b->v,     b->rstd,   b->sum,
+                   b->ids,       b->table, b->logp,   b->dq,    b->dk,     b->dv,
+                   b->logsumexp, b->cache, b->logits, b->draws, b->drawn};
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         ha_backend_free(b->backend, all[i]);
@@ -422,7 +459,7 @@ static void run_model(struct bench *b)
     double t = (double)b->tokens, w = (double)b->model.width, inner = (double)b->model.inner;
     double q = (double)b->model.q_width, kv = (double)b->model.kv_width;
     double rows = (double)b->head_rows, vocabulary = (double)b->model.vocabulary;
-    double n = (double)b->n_params;
+    double n = (double)b->n_params, logits = 4.0 * (double)b->sequences * vocabulary;
 
     allocate(b);
     b->bytes_per_ms = 1.0, b->flops_per_ms = 1e300; /* until they are measured */
@@ -444,6 +481,10 @@ static void run_model(struct bench *b)
     report_counted(b, "attention", attention);
     report_counted(b, "attention backward", attention_backward);
     report_counted(b, "attention to the cache", decode_attention);
+    set_draws(b, 0.0f, 1.0);
+    report(b, "draw, greedy", sample, logits, 0);
+    set_draws(b, 1.0f, 0.95);
+    report(b, "draw, top-p", sample, logits, 0);
     report(b, "swiglu", swiglu, 6 * t * inner, 0);
     report(b, "swiglu backward", swiglu_backward, 10 * t * inner, 0);
     report(b, "head and gradient", head, 2 * vocabulary * w + 10 * rows * vocabulary,

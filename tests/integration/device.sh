@@ -118,6 +118,10 @@ assert len(cpu) == len(gpu) == 4
 same = sum(a["raw"] == b["raw"] for a, b in zip(cpu, gpu))
 assert same >= 3, (same, [(a["raw"], b["raw"]) for a, b in zip(cpu, gpu)])
 PYTHON
+planned=$(sed -n 's/.*"memory_planned":\([0-9]*\).*/\1/p' generate.log | tail -n 1)
+peak=$(sed -n 's/.*"memory_peak":\([0-9]*\).*/\1/p' generate.log | tail -n 1)
+[ "$peak" -le "$planned" ] && [ $((peak * 100)) -ge $((planned * 95)) ]
+equal "answers take what was planned for them, within 5 % ($peak of $planned)" $? 0
 check "an adapter of the device merges" ha-attempt merge --model "$MODEL" \
     --adapter llama-3.1-demo-cuda --out merged
 

@@ -10,12 +10,13 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "common/conf/json.h"
+#include "kernels/cpu/sample.h"
 #include "worker/sampling/sampler.h"
 
 struct question {
     struct ha_sampler_settings settings;
-    struct ha_sampler_place place;
     int32_t *ids, *eos;
+    int64_t n_ids, n_eos, n_new;
     const char *path;
     int64_t vocab;
 };
@@ -44,11 +45,9 @@ static void read_question(const struct ha_json *json, struct question *question)
                      .min_new_tokens = ha_json_int(ha_json_get(settings, "min_new_tokens"), -1)},
         .path = ha_json_string(ha_json_get(json, "logits"), ""),
         .vocab = ha_json_int(ha_json_get(json, "vocabulary"), 0)};
-    question->ids = read_ids(ha_json_get(json, "ids"), &question->place.n_ids);
-    question->eos = read_ids(ha_json_get(json, "eos"), &question->place.n_eos);
-    question->place.ids = question->ids;
-    question->place.eos = question->eos;
-    question->place.n_new = ha_json_int(ha_json_get(json, "new"), 0);
+    question->ids = read_ids(ha_json_get(json, "ids"), &question->n_ids);
+    question->eos = read_ids(ha_json_get(json, "eos"), &question->n_eos);
+    question->n_new = ha_json_int(ha_json_get(json, "new"), 0);
 }
 
 static int exchange(const char *path, const char *mode, void *data, int64_t n, size_t size,
@@ -68,12 +67,14 @@ static int exchange(const char *path, const char *mode, void *data, int64_t n, s
 
 static int answer(const struct question *question, struct ha_error *err)
 {
-    const struct ha_sampler_candidate *candidates;
-    struct ha_sampler *sampler = NULL;
+    const struct ha_cpu_candidate *candidates = NULL;
+    uint32_t *seen = ha_calloc(ha_sampler_seen_words(question->vocab), sizeof(*seen));
+    void *scratch = ha_calloc(ha_cpu_sample_bytes(question->vocab), 1);
+    struct ha_draw draw;
     float *logits = ha_calloc(question->vocab, sizeof(*logits));
     double *chances = ha_calloc(question->vocab, sizeof(*chances)), total = 0;
     int64_t n = 0;
-    int r = logits && chances && question->ids && question->eos ? 0 : -ENOMEM;
+    int r = logits && chances && seen && scratch && question->ids && question->eos ? 0 : -ENOMEM;
 
     if (r < 0)
         ha_error_set(err, ENOMEM, "no memory");
@@ -81,18 +82,25 @@ static int answer(const struct question *question, struct ha_error *err)
         r = exchange(question->path, "rb", logits, question->vocab, sizeof(*logits), err);
     if (r == 0)
         r = ha_sampler_settings_check(&question->settings, err);
-    if (r == 0)
-        r = ha_sampler_create(question->vocab, &sampler, err);
-    if (r == 0)
-        r = ha_sampler_distribution(sampler, &question->settings, &question->place, logits,
-                                    &candidates, &n, err);
+    if (r == 0) {
+        ha_sampler_rules(&question->settings, &draw);
+        ha_sampler_see(seen, question->vocab, question->ids, question->n_ids);
+        draw.seen = seen;
+        draw.eos = question->eos;
+        draw.n_eos = (int32_t)question->n_eos;
+        draw.n_new = (int32_t)question->n_new;
+        n = ha_cpu_sample_candidates(&draw, logits, question->vocab, scratch, &candidates);
+        if (n == 0)
+            r = ha_error_set(err, EDOM, "%s: the logits have diverged", question->path);
+    }
     for (int64_t i = 0; r == 0 && i < n; i++)
-        total += candidates[i].weight;
+        total += (double)candidates[i].weight;
     for (int64_t i = 0; r == 0 && i < n; i++)
-        chances[candidates[i].id] = candidates[i].weight / total;
+        chances[candidates[i].id] = (double)candidates[i].weight / total;
     if (r == 0)
         r = exchange(question->path, "wb", chances, question->vocab, sizeof(*chances), err);
-    ha_sampler_destroy(sampler);
+    free(scratch);
+    free(seen);
     free(chances);
     free(logits);
     return r;

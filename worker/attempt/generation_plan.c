@@ -8,7 +8,7 @@
 #include "kernels/scratch.h"
 #include "worker/dpo/plan.h"
 
-enum { SAMPLER_ID_BYTES = 64, REQUEST_BYTES = 512 };
+enum { REQUEST_BYTES = 512 };
 
 static int64_t longest_request(const struct ha_generation_plan_request *request)
 {
@@ -23,8 +23,8 @@ static int64_t longest_request(const struct ha_generation_plan_request *request)
     return longest;
 }
 
-/* On a GPU: weights and adapters are there already; a converted A or B is no larger than the
- * adapters together. */
+/* On a GPU: weights and adapters are there already, and so is what the backend takes from the
+ * start; a converted A or B is no larger than the adapters together. */
 static int64_t rest_of_gpu(const struct ha_generation_plan_request *request,
                            const struct ha_generate_settings *settings,
                            const struct ha_generate_sizes *sizes)
@@ -41,7 +41,7 @@ static int64_t rest_of_gpu(const struct ha_generation_plan_request *request,
 
     return ha_backend_allocated_bytes(request->engine->backend) + sizes->decoder +
            shape.decode_length * config->head_dim * (int64_t)sizeof(float) +
-           ha_gpu_scratch_bytes(&shape);
+           ha_gpu_scratch_bytes(&shape) - ha_gpu_scratch_bytes(&(struct ha_scratch_shape){0});
 }
 
 /* All but the caches. */
@@ -55,14 +55,13 @@ static int64_t rest_of(const struct ha_generation_plan_request *request,
                                      .n_heads = config->n_heads,
                                      .n_kv_heads = config->n_kv_heads,
                                      .head_dim = config->head_dim,
-                                     .decode_length = longest_request(request)};
+                                     .decode_length = longest_request(request),
+                                     .sample_vocab = config->vocab};
 
     if (ha_backend_memory_bytes(request->engine->backend) > 0)
         return rest_of_gpu(request, settings, sizes);
-    /* The host's copy of the logits, the sampler, and the table of positions. */
-    return sizes->decoder + (settings->max_sequences + 1) * config->vocab * (int64_t)sizeof(float) +
-           SAMPLER_ID_BYTES * config->vocab +
-           shape.decode_length * config->head_dim * (int64_t)sizeof(float) +
+    /* And the table of positions. */
+    return sizes->decoder + shape.decode_length * config->head_dim * (int64_t)sizeof(float) +
            ha_cpu_scratch_bytes(&shape) + request->adapter_bytes + request->text_bytes +
            REQUEST_BYTES * request->n_requests + ha_dpo_program_bytes(config, request->threads);
 }
@@ -102,6 +101,10 @@ static int make(const struct ha_generation_plan_request *request,
                              err);
     }
     plan->total_bytes = rest + plan->sizes.kv;
+    /* Loading a model may have taken more for a moment. */
+    if (ha_backend_memory_bytes(request->engine->backend) > 0 &&
+        plan->total_bytes < ha_backend_peak_bytes(request->engine->backend))
+        plan->total_bytes = ha_backend_peak_bytes(request->engine->backend);
     return r;
 }
 

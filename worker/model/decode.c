@@ -271,6 +271,18 @@ int ha_decoder_attend_caches(struct ha_decoder *decoder, int64_t n, struct ha_er
                                           err);
 }
 
+int ha_decoder_end_layer(struct ha_decoder *decoder, const struct ha_layer_context *context,
+                         void *x, void *norm, struct ha_error *err)
+{
+    int r = ha_layer_attention_out(context, x, decoder->attention, err);
+
+    if (r == 0)
+        r = ha_layer_norm(context, true, norm, NULL, x, err);
+    if (r == 0)
+        r = ha_layer_mlp(context, x, decoder->gate, decoder->up, decoder->inner, norm, err);
+    return r;
+}
+
 int ha_decoder_head(struct ha_decoder *decoder, const void *x, int64_t n, float *logits,
                     struct ha_error *err)
 {
@@ -283,12 +295,17 @@ int ha_decoder_head(struct ha_decoder *decoder, const void *x, int64_t n, float 
     if (r == 0)
         r = decoder->ops->logits(decoder->backend, decoder->logits, decoder->last, &weights->head,
                                  n, width, err);
-    if (r == 0)
+    if (r == 0 && logits)
         r = ha_backend_download(decoder->backend, logits, decoder->logits,
                                 (size_t)n * (size_t)decoder->config->vocab * sizeof(float), err);
-    if (r == 0)
+    if (r == 0 && logits)
         r = ha_backend_sync(decoder->backend, err);
     return r;
+}
+
+const float *ha_decoder_logits(const struct ha_decoder *decoder)
+{
+    return decoder->logits;
 }
 
 /* ---- a step ---- */
@@ -352,14 +369,7 @@ static int step_layer(struct ha_decoder *decoder, const struct ha_decoder_sequen
         r = append(decoder, sequences, n, layer, err);
     if (r == 0)
         r = ha_decoder_attend_caches(decoder, n, err);
-    if (r == 0)
-        r = ha_layer_attention_out(&context, decoder->x, decoder->attention, err);
-    if (r == 0)
-        r = ha_layer_norm(&context, true, decoder->norm, NULL, decoder->x, err);
-    if (r == 0)
-        r = ha_layer_mlp(&context, decoder->x, decoder->gate, decoder->up, decoder->inner,
-                         decoder->norm, err);
-    return r;
+    return r < 0 ? r : ha_decoder_end_layer(decoder, &context, decoder->x, decoder->norm, err);
 }
 
 int ha_decoder_step(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,

@@ -67,8 +67,9 @@ struct ha_decoder_sequence {
  * Of the tokens that max_prompt_tokens limits, a prompt counts once for each adapter.
  *
  * logits (n, V) f32, host memory: those of sequence i's last token are row row[i]; row
- * has room for n.  On failure the caches are as before.  Returns -EINVAL where limits, a
- * cache or an id do not fit, with the sequence's number. */
+ * has room for n.  NULL: they stay where ha_decoder_logits says, and nothing is waited for.  On
+ * failure the caches are as before.  Returns -EINVAL where limits, a cache or an id do not fit,
+ * with the sequence's number. */
 int ha_decoder_prefill(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
                        int64_t n, float *logits, int64_t *row, struct ha_error *err);
 
@@ -76,5 +77,8 @@ int ha_decoder_prefill(struct ha_decoder *decoder, const struct ha_decoder_seque
  * Otherwise as ha_decoder_prefill. */
 int ha_decoder_step(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
                     int64_t n, float *logits, struct ha_error *err);
+
+/* The logits of the last call, device memory. */
+const float *ha_decoder_logits(const struct ha_decoder *decoder);
 
 #endif

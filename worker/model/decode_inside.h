@@ -85,7 +85,12 @@ struct ha_layer_context ha_decoder_context(const struct ha_decoder *decoder, int
 /* One query for each of n rows over k_caches, v_caches and lengths; attention = . */
 int ha_decoder_attend_caches(struct ha_decoder *decoder, int64_t n, struct ha_error *err);
 
-/* Logits (n, V) of the n final states in `x` to host memory; x may be `last`. */
+/* The rest of a layer once `attention` is there: x += ...; norm is scratch of the same shape. */
+int ha_decoder_end_layer(struct ha_decoder *decoder, const struct ha_layer_context *context,
+                         void *x, void *norm, struct ha_error *err);
+
+/* Logits (n, V) of the n final states in `x`, and to host memory unless that is NULL; x may be
+ * `last`. */
 int ha_decoder_head(struct ha_decoder *decoder, const void *x, int64_t n, float *logits,
                     struct ha_error *err);
 

@@ -271,14 +271,7 @@ static int run_layer(struct prefill *p, int64_t layer, struct ha_error *err)
         r = fill_caches(p, layer, err);
     if (r == 0)
         r = attend(p, n_alive, n_rows, err);
-    if (r == 0)
-        r = ha_layer_attention_out(&context, decoder->x, decoder->attention, err);
-    if (r == 0)
-        r = ha_layer_norm(&context, true, decoder->norm, NULL, decoder->x, err);
-    if (r == 0)
-        r = ha_layer_mlp(&context, decoder->x, decoder->gate, decoder->up, decoder->inner,
-                         decoder->norm, err);
-    return r;
+    return r < 0 ? r : ha_decoder_end_layer(decoder, &context, decoder->x, decoder->norm, err);
 }
 
 /* ---- the highest layer ---- */
@@ -342,14 +335,8 @@ static int run_highest_layer(struct prefill *p, struct ha_error *err)
         r = ha_layer_rotate_q(&context, decoder->q, NULL, decoder->q, err);
     if (r == 0)
         r = ha_decoder_attend_caches(decoder, n, err);
-    if (r == 0)
-        r = ha_layer_attention_out(&context, decoder->last, decoder->attention, err);
-    if (r == 0)
-        r = ha_layer_norm(&context, true, decoder->last_norm, NULL, decoder->last, err);
-    if (r == 0)
-        r = ha_layer_mlp(&context, decoder->last, decoder->gate, decoder->up, decoder->inner,
-                         decoder->last_norm, err);
-    return r;
+    return r < 0 ? r
+                 : ha_decoder_end_layer(decoder, &context, decoder->last, decoder->last_norm, err);
 }
 
 int ha_decoder_prefill(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,

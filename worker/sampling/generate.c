@@ -17,8 +17,15 @@ struct sequence {
     struct ha_kv_cache *cache;
     int32_t *ids; /* prompt, then new tokens */
     int64_t n_ids;
+    uint32_t *seen; /* of the backend: ids so far, where there is a repetition penalty */
     bool done;
     struct ha_generate_cost cost;
+};
+
+/* The end tokens of some rules, of the backend. */
+struct end_tokens {
+    const struct ha_generate_rules *rules;
+    int32_t *eos; /* NULL: none */
 };
 
 /* Invariant: running[0 .. n_running) lies in the order of adapter_order, so that
@@ -31,19 +38,23 @@ struct generation {
     const struct ha_generate_hooks *hooks;
     struct ha_generate_counts counts;
     struct ha_decoder *decoder;
-    struct ha_sampler *sampler;
     struct ha_decoder_limits limits;
     int64_t kv_limit, kv_used;
     int64_t *adapter_order; /* (n_requests): number of the request's adapter, by first use */
     struct sequence *running, *entering; /* (max_sequences) each */
     int64_t n_running, n_entering;
     struct ha_decoder_sequence *call; /* (max_sequences) */
-    int64_t *row;                     /* (max_sequences) */
-    float *logits;                    /* (max_sequences + 1, V) */
-    int64_t next;                     /* request */
-    int64_t group_end;                /* requests below it have their places */
-    struct ha_generate_cost charged;  /* the meters when work was charged last */
-    bool some_failed;                 /* since unwanted sequences were dropped */
+    int64_t *row;                     /* (max_sequences), of logits, and so are the others */
+    struct ha_draw *draws, *device_draws;
+    int32_t *drawn, *device_drawn; /* one token for each */
+    int32_t *draw_row, *device_row;
+    uint32_t *seen;         /* (words of the vocabulary) scratch */
+    struct end_tokens *end; /* (n_end) */
+    int64_t n_end;
+    int64_t next;                    /* request */
+    int64_t group_end;               /* requests below it have their places */
+    struct ha_generate_cost charged; /* the meters when work was charged last */
+    bool some_failed;                /* since unwanted sequences were dropped */
 };
 
 const char *ha_generate_finish_name(enum ha_generate_finish finish)
@@ -95,6 +106,46 @@ static bool is_wanted(const struct generation *g, int64_t request)
     return !g->hooks->unwanted || !g->hooks->unwanted(g->hooks->context, request);
 }
 
+static struct ha_backend *backend_of(const struct generation *g)
+{
+    return ha_model_backend(g->model);
+}
+
+/* Memory of the backend with a copy of the host's. */
+static int send(const struct generation *g, const void *host, size_t bytes, void **ret_memory,
+                struct ha_error *err)
+{
+    void *memory;
+    int r = ha_backend_alloc(backend_of(g), bytes, &memory, err);
+
+    if (r < 0)
+        return r;
+    r = ha_backend_upload(backend_of(g), memory, host, bytes, err);
+    if (r < 0)
+        ha_backend_free(backend_of(g), memory);
+    else
+        *ret_memory = memory;
+    return r;
+}
+
+/* The ids of a prompt count as seen; draws add theirs. */
+static int send_seen(struct generation *g, struct sequence *sequence, struct ha_error *err)
+{
+    const struct ha_generate_request *request = &g->requests[sequence->request];
+    int64_t vocab = ha_model_config(g->model)->vocab;
+    size_t bytes = (size_t)ha_sampler_seen_words(vocab) * sizeof(*g->seen);
+    void *memory = NULL;
+    int r;
+
+    if (request->rules->sampler.repetition_penalty == 1.0)
+        return 0;
+    memset(g->seen, 0, bytes);
+    ha_sampler_see(g->seen, vocab, request->ids, request->n_ids);
+    r = send(g, g->seen, bytes, &memory, err);
+    sequence->seen = memory;
+    return r;
+}
+
 static int start_sequence(struct generation *g, int64_t request_index, struct ha_error *err)
 {
     const struct ha_generate_request *request = &g->requests[request_index];
@@ -110,7 +161,10 @@ static int start_sequence(struct generation *g, int64_t request_index, struct ha
     memcpy(sequence->ids, request->ids, (size_t)request->n_ids * sizeof(*sequence->ids));
     sequence->kv_bytes = ha_generate_kv_bytes(g->model, request);
     r = ha_kv_cache_create(g->model, ha_generate_positions(request), &sequence->cache, err);
+    if (r == 0)
+        r = send_seen(g, sequence, err);
     if (r < 0) {
+        ha_kv_cache_destroy(sequence->cache);
         free(sequence->ids);
         return r;
     }
@@ -123,6 +177,8 @@ static void end_sequence(struct generation *g, struct sequence *sequence)
 {
     g->kv_used -= sequence->kv_bytes;
     ha_kv_cache_destroy(sequence->cache);
+    if (sequence->seen)
+        ha_backend_free(backend_of(g), sequence->seen);
     free(sequence->ids);
 }
 
@@ -142,52 +198,95 @@ static int deliver(struct generation *g, struct sequence *sequence, enum ha_gene
     return g->hooks->finished(g->hooks->context, &answer, err);
 }
 
-static bool is_eos(const struct ha_generate_rules *rules, int32_t token)
+static int32_t *end_tokens_of(const struct generation *g, const struct ha_generate_rules *rules)
 {
-    for (int64_t i = 0; i < rules->n_eos; i++)
-        if (rules->eos[i] == token)
-            return true;
-    return false;
+    int64_t i = 0;
+
+    while (g->end[i].rules != rules)
+        i++;
+    return g->end[i].eos;
 }
 
-/* The next token of a sequence. */
-static int pick(struct generation *g, const struct sequence *sequence, float *logits,
-                int32_t *ret_token, struct ha_error *err)
+static struct ha_draw draw_of(const struct generation *g, const struct sequence *sequence)
 {
     const struct ha_generate_request *request = &g->requests[sequence->request];
     const struct ha_generate_rules *rules = request->rules;
-    struct ha_sampler_place place = {
-        .ids = sequence->ids,
-        .n_ids = sequence->n_ids,
-        .n_new = sequence->n_ids - request->n_ids,
-        .eos = rules->eos,
-        .n_eos = rules->n_eos,
-        .seed = rules->seed,
-        .prompt = request->number,
-    };
+    struct ha_draw draw;
 
-    return ha_sampler_pick(g->sampler, &rules->sampler, &place, logits, ret_token, err);
+    ha_sampler_rules(&rules->sampler, &draw);
+    draw.max_new = (int32_t)rules->max_new_tokens;
+    draw.eos = end_tokens_of(g, rules);
+    draw.n_eos = (int32_t)rules->n_eos;
+    draw.seed = rules->seed;
+    draw.item = request->number;
+    draw.seen = sequence->seen;
+    draw.n_new = (int32_t)(sequence->n_ids - request->n_ids);
+    return draw;
 }
 
-/* Choose the sequence's next token and see whether its answer ends there. */
-static int advance(struct generation *g, struct sequence *sequence, float *logits,
-                   struct ha_error *err)
+/* The next token of each sequence, from the decoder's logits: sequence i has row g->row[i] of
+ * them, or row i.  Only tokens and states come back to the host. */
+static int draw(struct generation *g, const struct sequence *sequences, int64_t n, bool by_row,
+                struct ha_error *err)
+{
+    struct ha_backend *backend = backend_of(g);
+    struct ha_sample sample = {.n_rows = n,
+                               .vocab = ha_model_config(g->model)->vocab,
+                               .logits = ha_decoder_logits(g->decoder),
+                               .row = by_row ? g->device_row : NULL,
+                               .draws = g->device_draws,
+                               .drawn = g->device_drawn,
+                               .drawn_stride = 1};
+    int r = 0;
+
+    for (int64_t i = 0; i < n; i++) {
+        g->draws[i] = draw_of(g, &sequences[i]);
+        g->draw_row[i] = (int32_t)g->row[i];
+    }
+    if (by_row)
+        r = ha_backend_upload(backend, g->device_row, g->draw_row, (size_t)n * sizeof(*g->draw_row),
+                              err);
+    if (r == 0)
+        r = ha_backend_upload(backend, g->device_draws, g->draws, (size_t)n * sizeof(*g->draws),
+                              err);
+    if (r == 0)
+        r = ha_backend_ops(backend)->sample(backend, &sample, err);
+    if (r == 0)
+        r = ha_backend_download(backend, g->draws, g->device_draws, (size_t)n * sizeof(*g->draws),
+                                err);
+    if (r == 0)
+        r = ha_backend_download(backend, g->drawn, g->device_drawn, (size_t)n * sizeof(*g->drawn),
+                                err);
+    return r;
+}
+
+static int diverged(struct generation *g, struct sequence *sequence, int64_t n_new,
+                    struct ha_error *err)
+{
+    ha_error_set(err, EDOM,
+                 "the logits of new token %" PRId64 " are not finite numbers: the model or its "
+                 "adapter has diverged",
+                 n_new - 1);
+    if (!g->hooks->failed) {
+        ha_error_prefix(err, "request %" PRId64, sequence->request);
+        return -EDOM;
+    }
+    sequence->done = true;
+    g->some_failed = true;
+    return g->hooks->failed(g->hooks->context, sequence->request, err);
+}
+
+/* Take the token that was drawn for the sequence and see whether its answer ends there. */
+static int advance(struct generation *g, struct sequence *sequence, const struct ha_draw *drawn,
+                   int32_t token, struct ha_error *err)
 {
     const struct ha_generate_request *request = &g->requests[sequence->request];
     int64_t n_new = sequence->n_ids - request->n_ids + 1;
-    int32_t token = 0;
-    int r = pick(g, sequence, logits, &token, err);
+    int r;
 
-    if (r == -EDOM && g->hooks->failed) {
-        sequence->done = true;
-        g->some_failed = true;
-        return g->hooks->failed(g->hooks->context, sequence->request, err);
-    }
-    if (r < 0) {
-        ha_error_prefix(err, "request %" PRId64, sequence->request);
-        return r;
-    }
-    if (is_eos(request->rules, token))
+    if (drawn->state == HA_DRAW_DIVERGED)
+        return diverged(g, sequence, n_new, err);
+    if (drawn->state == HA_DRAW_EOS)
         return deliver(g, sequence, HA_FINISH_EOS, err);
     sequence->ids[sequence->n_ids++] = token;
     g->counts.new_tokens++;
@@ -280,8 +379,7 @@ static int fill_pack(struct generation *g, struct ha_error *err)
 static int prefill(struct generation *g, struct ha_error *err)
 {
     struct ha_generate_cost work;
-    int64_t vocab = ha_model_config(g->model)->vocab, tokens = 0, n = g->n_entering;
-    float *logits = g->logits + g->limits.max_sequences * vocab; /* of the one in work */
+    int64_t tokens = 0, n = g->n_entering;
     int r;
 
     for (int64_t i = 0; i < n; i++) {
@@ -291,16 +389,16 @@ static int prefill(struct generation *g, struct ha_error *err)
                                                   request->ids, request->n_ids};
         tokens += request->n_ids;
     }
-    r = ha_decoder_prefill(g->decoder, g->call, n, g->logits, g->row, err);
+    r = ha_decoder_prefill(g->decoder, g->call, n, NULL, g->row, err);
+    if (r == 0)
+        r = draw(g, g->entering, n, true, err);
     work = take_work(g);
     g->counts.prompt_tokens += tokens;
     for (int64_t i = 0; r == 0 && i < n; i++) {
         struct sequence *sequence = &g->entering[i];
 
         charge(sequence, &work, (double)sequence->n_ids / (double)tokens);
-        /* Sampling changes logits, and samples of one prompt share them. */
-        memcpy(logits, g->logits + g->row[i] * vocab, (size_t)vocab * sizeof(*logits));
-        r = advance(g, sequence, logits, err);
+        r = advance(g, sequence, &g->draws[i], g->drawn[i], err);
     }
     return r;
 }
@@ -369,7 +467,6 @@ static int admit(struct generation *g, struct ha_error *err)
 static int step(struct generation *g, struct ha_error *err)
 {
     struct ha_generate_cost work;
-    int64_t vocab = ha_model_config(g->model)->vocab;
     int r;
 
     for (int64_t i = 0; i < g->n_running; i++) {
@@ -379,11 +476,13 @@ static int step(struct generation *g, struct ha_error *err)
             (struct ha_decoder_sequence){sequence->cache, g->requests[sequence->request].adapter,
                                          sequence->ids + sequence->n_ids - 1, 1};
     }
-    r = ha_decoder_step(g->decoder, g->call, g->n_running, g->logits, err);
+    r = ha_decoder_step(g->decoder, g->call, g->n_running, NULL, err);
+    if (r == 0)
+        r = draw(g, g->running, g->n_running, false, err);
     work = take_work(g);
     for (int64_t i = 0; r == 0 && i < g->n_running; i++) {
         charge(&g->running[i], &work, 1.0 / (double)g->n_running);
-        r = advance(g, &g->running[i], g->logits + i * vocab, err);
+        r = advance(g, &g->running[i], &g->draws[i], g->drawn[i], err);
     }
     g->counts.steps++;
     sweep(g);
@@ -435,13 +534,57 @@ static int order_adapters(struct generation *g, struct ha_error *err)
     return 0;
 }
 
+/* The end tokens of each rules that the requests have; requests are many, rules few. */
+static int send_end_tokens(struct generation *g, struct ha_error *err)
+{
+    for (int64_t i = 0; i < g->n_requests; i++) {
+        const struct ha_generate_rules *rules = g->requests[i].rules;
+        int64_t at = 0;
+        struct end_tokens *more;
+        void *eos = NULL;
+
+        while (at < g->n_end && g->end[at].rules != rules)
+            at++;
+        if (at < g->n_end)
+            continue;
+        more = realloc(g->end, (size_t)(g->n_end + 1) * sizeof(*more));
+        if (!more)
+            return ha_error_set(err, ENOMEM, "no memory for the rules of %" PRId64 " cells", at);
+        g->end = more;
+        if (rules->n_eos > 0) {
+            int r = send(g, rules->eos, (size_t)rules->n_eos * sizeof(*rules->eos), &eos, err);
+
+            if (r < 0)
+                return r;
+        }
+        g->end[g->n_end++] = (struct end_tokens){rules, eos};
+    }
+    return 0;
+}
+
+static int allocate_draws(struct generation *g, struct ha_error *err)
+{
+    size_t n = (size_t)g->limits.max_sequences;
+    void *draws = NULL, *drawn = NULL, *row = NULL;
+    int r = ha_backend_alloc(backend_of(g), n * sizeof(*g->draws), &draws, err);
+
+    if (r == 0)
+        r = ha_backend_alloc(backend_of(g), n * sizeof(*g->drawn), &drawn, err);
+    if (r == 0)
+        r = ha_backend_alloc(backend_of(g), n * sizeof(*g->draw_row), &row, err);
+    g->device_draws = draws;
+    g->device_drawn = drawn;
+    g->device_row = row;
+    return r == 0 ? send_end_tokens(g, err) : r;
+}
+
 static int allocate(struct generation *g, struct ha_error *err)
 {
-    int64_t n = g->limits.max_sequences, vocab = ha_model_config(g->model)->vocab;
+    int64_t n = g->limits.max_sequences;
     int r = ha_decoder_create(g->model, &g->limits, &g->decoder, err);
 
     if (r == 0)
-        r = ha_sampler_create(vocab, &g->sampler, err);
+        r = allocate_draws(g, err);
     if (r < 0)
         return r;
     g->adapter_order = ha_calloc(g->n_requests, sizeof(*g->adapter_order));
@@ -449,10 +592,42 @@ static int allocate(struct generation *g, struct ha_error *err)
     g->entering = ha_calloc(n, sizeof(*g->entering));
     g->call = ha_calloc(n, sizeof(*g->call));
     g->row = ha_calloc(n, sizeof(*g->row));
-    g->logits = ha_calloc(n + 1, (size_t)vocab * sizeof(*g->logits));
-    if (!g->adapter_order || !g->running || !g->entering || !g->call || !g->row || !g->logits)
+    g->draws = ha_calloc(n, sizeof(*g->draws));
+    g->drawn = ha_calloc(n, sizeof(*g->drawn));
+    g->draw_row = ha_calloc(n, sizeof(*g->draw_row));
+    g->seen = ha_calloc(ha_sampler_seen_words(ha_model_config(g->model)->vocab), sizeof(*g->seen));
+    if (!g->adapter_order || !g->running || !g->entering || !g->call || !g->row || !g->draws ||
+        !g->drawn || !g->draw_row || !g->seen)
         return ha_error_set(err, ENOMEM, "no memory for %" PRId64 " sequences at once", n);
     return order_adapters(g, err);
+}
+
+static void release(struct generation *g)
+{
+    struct ha_backend *backend = backend_of(g);
+    void *of_backend[] = {g->device_draws, g->device_drawn, g->device_row};
+
+    for (int64_t i = 0; i < g->n_running; i++)
+        end_sequence(g, &g->running[i]);
+    for (int64_t i = 0; i < g->n_entering; i++)
+        end_sequence(g, &g->entering[i]);
+    ha_decoder_destroy(g->decoder);
+    for (size_t i = 0; i < sizeof(of_backend) / sizeof(of_backend[0]); i++)
+        if (of_backend[i])
+            ha_backend_free(backend, of_backend[i]);
+    for (int64_t i = 0; i < g->n_end; i++)
+        if (g->end[i].eos)
+            ha_backend_free(backend, g->end[i].eos);
+    free(g->end);
+    free(g->adapter_order);
+    free(g->running);
+    free(g->entering);
+    free(g->call);
+    free(g->row);
+    free(g->draws);
+    free(g->drawn);
+    free(g->draw_row);
+    free(g->seen);
 }
 
 int ha_generate(struct ha_model *model, const struct ha_generate_request *requests,
@@ -472,18 +647,7 @@ int ha_generate(struct ha_model *model, const struct ha_generate_request *reques
     if (r == 0)
         r = run(&g, err);
 out:
-    for (int64_t i = 0; i < g.n_running; i++)
-        end_sequence(&g, &g.running[i]);
-    for (int64_t i = 0; i < g.n_entering; i++)
-        end_sequence(&g, &g.entering[i]);
-    ha_decoder_destroy(g.decoder);
-    ha_sampler_destroy(g.sampler);
-    free(g.adapter_order);
-    free(g.running);
-    free(g.entering);
-    free(g.call);
-    free(g.row);
-    free(g.logits);
+    release(&g);
     if (ret_counts)
         *ret_counts = g.counts;
     return r;

@@ -8,8 +8,15 @@
  * one token per step, those of one adapter side by side.  Each finished answer is
  * handed over at once and its place given to the next request.
  *
+ * Tokens are drawn on the backend (kernels/ops.h, sample), and only they come to the host.
+ *
  * An answer depends on its prompt, adapter, rules and number, not on what runs
- * beside it, where the backend's rows are independent (the CPU's are). */
+ * beside it, where the backend's rows are independent (the CPU's are).  On a GPU the
+ * algorithm of a product is chosen by its number of rows, so that the last bits of a
+ * logit may hang on how many sequences run; of the rest nothing does: attention joins
+ * chunks of keys in one order however they are divided, and a draw is exact.  So an
+ * answer differs with the batch only from a token on whose two best logits (or whose
+ * random number and the border between two tokens) are as near as that rounding. */
 #ifndef HA_WORKER_SAMPLING_GENERATE_H
 #define HA_WORKER_SAMPLING_GENERATE_H
 
@@ -90,7 +97,7 @@ struct ha_generate_counts {
 
 /* The parts of what generation holds on the backend beside the model. */
 struct ha_generate_sizes {
-    int64_t decoder; /* activations of a pack of prompts or a step, logits */
+    int64_t decoder; /* activations of a pack of prompts or a step, logits, draws */
     int64_t kv;      /* all caches, at most */
     int64_t largest; /* cache of one request */
     int64_t total;   /* decoder + kv */

@@ -120,6 +120,24 @@ int64_t ha_generate_kv_limit(struct ha_model *model, const struct ha_generate_re
                                                                       : all;
 }
 
+/* What the draws take on the backend: rules and states, end tokens, ids seen. */
+static int64_t draw_bytes(struct ha_model *model, const struct ha_generate_request *requests,
+                          int64_t n_requests, const struct ha_decoder_limits *limits)
+{
+    int64_t words = ha_sampler_seen_words(ha_model_config(model)->vocab), eos = 0;
+    const struct ha_generate_rules *counted = NULL;
+    bool seen = false;
+
+    for (int64_t i = 0; i < n_requests; i++) {
+        seen = seen || requests[i].rules->sampler.repetition_penalty != 1.0;
+        if (requests[i].rules != counted && i < limits->max_sequences)
+            eos += requests[i].rules->n_eos * (int64_t)sizeof(int32_t);
+        counted = requests[i].rules;
+    }
+    return limits->max_sequences * (int64_t)(sizeof(struct ha_draw) + 2 * sizeof(int32_t)) + eos +
+           (seen ? limits->max_sequences * words * (int64_t)sizeof(uint32_t) : 0);
+}
+
 int ha_generate_plan(struct ha_model *model, const struct ha_generate_request *requests,
                      int64_t n_requests, const struct ha_generate_settings *settings,
                      struct ha_generate_sizes *ret_sizes, struct ha_error *err)
@@ -133,6 +151,8 @@ int ha_generate_plan(struct ha_model *model, const struct ha_generate_request *r
         r = ha_decoder_plan_bytes(ha_model_config(model),
                                   ha_backend_activation_dtype(ha_model_backend(model)), &limits,
                                   &sizes.decoder, err);
+        if (r == 0)
+            sizes.decoder += draw_bytes(model, requests, n_requests, &limits);
     }
     if (r < 0)
         return r;

@@ -1,16 +1,12 @@
-/* sampler.h - from a row of logits to the next token
+/* sampler.h - the settings of drawing tokens
  *
- * Does what Transformers' generate() does, in its order: repetition penalty over
- * the distinct ids so far (prompt included), no end token before min_new_tokens;
- * then, unless greedy, temperature, top_k (ties with the k-th largest are kept),
- * top_p (ascending cumulative probability above 1 - top_p is kept, at least the
- * best token), a draw from what is left.  Greedy takes the first largest.
- *
- * The random number of a draw depends on (seed, prompt, position) only. */
+ * What they mean, and the draw itself, is kernels/ops.h: struct ha_draw. */
 #ifndef HA_WORKER_SAMPLING_SAMPLER_H
 #define HA_WORKER_SAMPLING_SAMPLER_H
 
 #include <stdint.h>
+
+#include "kernels/ops.h"
 
 struct ha_error;
 
@@ -25,42 +21,12 @@ struct ha_sampler_settings {
 /* -EINVAL with the name of the setting that is out of range. */
 int ha_sampler_settings_check(const struct ha_sampler_settings *settings, struct ha_error *err);
 
-/* What one draw is about. */
-struct ha_sampler_place {
-    const int32_t *ids; /* prompt and new tokens so far */
-    int64_t n_ids;
-    int64_t n_new; /* new tokens among them */
-    const int32_t *eos;
-    int64_t n_eos;
-    uint64_t seed;
-    uint64_t prompt; /* number of the prompt in its file */
-};
+/* The same as the backend has them, checked; for a sequence that has drawn nothing yet. */
+void ha_sampler_rules(const struct ha_sampler_settings *settings, struct ha_draw *ret_draw);
 
-/* Scratch memory for one vocabulary. */
-struct ha_sampler;
-
-int ha_sampler_create(int64_t vocab, struct ha_sampler **ret_sampler, struct ha_error *err);
-void ha_sampler_destroy(struct ha_sampler *sampler);
-
-/* A token that may be drawn. */
-struct ha_sampler_candidate {
-    float logit; /* after the settings */
-    int32_t id;
-    double weight; /* its probability is its share of the sum of weights */
-};
-
-/* What the settings leave of the logits, in the order of ids (greedy: one
- * candidate); valid until the sampler is used again.  logits (vocab) are changed.
- * Returns 0, or -EDOM when the logits hold a NaN or nothing that can be drawn (a
- * diverged model). */
-int ha_sampler_distribution(struct ha_sampler *sampler, const struct ha_sampler_settings *settings,
-                            const struct ha_sampler_place *place, float *logits,
-                            const struct ha_sampler_candidate **ret_candidates,
-                            int64_t *ret_n_candidates, struct ha_error *err);
-
-/* Draw a token from that distribution. */
-int ha_sampler_pick(struct ha_sampler *sampler, const struct ha_sampler_settings *settings,
-                    const struct ha_sampler_place *place, float *logits, int32_t *ret_token,
-                    struct ha_error *err);
+/* The bitmap of ids that a repetition penalty needs: words, and those of ids set in it.  An id that
+ * is not of the vocabulary is left out. */
+int64_t ha_sampler_seen_words(int64_t vocab);
+void ha_sampler_see(uint32_t *seen, int64_t vocab, const int32_t *ids, int64_t n_ids);
 
 #endif

@@ -6,14 +6,15 @@
 #include <string.h>
 
 #include "common/base/memory.h"
+#include "kernels/cpu/sample.h"
 #include "worker/sampling/sampler.h"
 
 #define LIMIT 1e-6
 
 struct problem {
     struct ha_sampler_settings settings;
-    struct ha_sampler_place place;
     int32_t *ids, *eos;
+    int64_t n_ids, n_eos, n_new;
     int64_t vocab;
     float *logits; /* (vocab) */
     double *want;  /* (vocab) probabilities */
@@ -33,11 +34,9 @@ static void read_problem(const struct ha_json *json, struct problem *p)
         .repetition_penalty = ha_json_real(ha_json_get(settings, "repetition_penalty"), NAN),
         .min_new_tokens = ha_json_int(ha_json_get(settings, "min_new_tokens"), -1)};
     assert_ok(ha_sampler_settings_check(&p->settings, &err));
-    p->ids = json_ids(ha_json_get(json, "ids"), &p->place.n_ids);
-    p->eos = json_ids(ha_json_get(json, "eos"), &p->place.n_eos);
-    p->place.ids = p->ids;
-    p->place.eos = p->eos;
-    p->place.n_new = ha_json_int(ha_json_get(json, "new"), -1);
+    p->ids = json_ids(ha_json_get(json, "ids"), &p->n_ids);
+    p->eos = json_ids(ha_json_get(json, "eos"), &p->n_eos);
+    p->n_new = ha_json_int(ha_json_get(json, "new"), -1);
     p->logits = ha_calloc(p->vocab, sizeof(*p->logits));
     p->want = ha_calloc(p->vocab, sizeof(*p->want));
     p->tied = ha_calloc(p->vocab, sizeof(*p->tied));
@@ -63,29 +62,36 @@ static void clear_problem(struct problem *p)
 /* The largest difference; of tied ids only the sum of what they keep is compared. */
 static double difference(const struct problem *p)
 {
-    const struct ha_sampler_candidate *candidates;
-    struct ha_sampler *sampler = NULL;
+    const struct ha_cpu_candidate *candidates;
     double *got = ha_calloc(p->vocab, sizeof(*got)), total = 0, worst = 0, balance = 0;
+    uint32_t *seen = ha_calloc(ha_sampler_seen_words(p->vocab), sizeof(*seen));
+    void *scratch = ha_calloc(ha_cpu_sample_bytes(p->vocab), 1);
+    struct ha_draw draw;
     int64_t n;
 
-    assert_non_null(got);
-    assert_ok(ha_sampler_create(p->vocab, &sampler, &err));
-    assert_ok(ha_sampler_distribution(sampler, &p->settings, &p->place, p->logits, &candidates, &n,
-                                      &err));
+    assert_true(got && seen && scratch);
+    ha_sampler_rules(&p->settings, &draw);
+    ha_sampler_see(seen, p->vocab, p->ids, p->n_ids);
+    draw.seen = seen;
+    draw.eos = p->eos;
+    draw.n_eos = (int32_t)p->n_eos;
+    draw.n_new = (int32_t)p->n_new;
+    n = ha_cpu_sample_candidates(&draw, p->logits, p->vocab, scratch, &candidates);
     assert_true(n > 0 && n <= p->vocab);
     for (int64_t i = 0; i < n; i++) {
         assert_true(i == 0 || candidates[i].id > candidates[i - 1].id);
-        total += candidates[i].weight;
+        total += (double)candidates[i].weight;
     }
     for (int64_t i = 0; i < n; i++)
-        got[candidates[i].id] = candidates[i].weight / total;
+        got[candidates[i].id] = (double)candidates[i].weight / total;
     for (int64_t i = 0; i < p->vocab; i++) {
         if (p->tied[i])
             balance += got[i] - p->want[i];
         else
             worst = fmax(worst, isnan(p->want[i]) ? INFINITY : fabs(got[i] - p->want[i]));
     }
-    ha_sampler_destroy(sampler);
+    free(scratch);
+    free(seen);
     free(got);
     return fmax(worst, fabs(balance));
 }
@@ -139,7 +145,7 @@ static void faults_are_caught(void **state)
             if (fault == 4)
                 p.settings.min_new_tokens = 0;
             if (fault == 5)
-                p.place.n_eos = p.place.n_eos > 0 ? p.place.n_eos - 1 : 0;
+                p.n_eos = p.n_eos > 0 ? p.n_eos - 1 : 0;
             caught += difference(&p) > LIMIT;
             clear_problem(&p);
         }

@@ -13,19 +13,54 @@
 
 static const struct ha_sampler_settings greedy = {0.0, 0, 1.0, 1.0, 0};
 
-static int32_t pick(const struct ha_sampler_settings *settings,
-                    const struct ha_sampler_place *place, const float *logits, int64_t vocab)
-{
-    struct ha_sampler *sampler = NULL;
-    float *copy = malloc((size_t)vocab * sizeof(*copy));
-    int32_t token = -1;
+static struct ha_backend *cpu;
 
-    assert_non_null(copy);
-    memcpy(copy, logits, (size_t)vocab * sizeof(*copy));
-    assert_int_equal(ha_sampler_create(vocab, &sampler, NULL), 0);
-    assert_int_equal(ha_sampler_pick(sampler, settings, place, copy, &token, NULL), 0);
-    ha_sampler_destroy(sampler);
-    free(copy);
+/* What one draw is about. */
+struct place {
+    const int32_t *ids; /* prompt and new tokens so far */
+    int64_t n_ids, n_new;
+    const int32_t *eos;
+    int64_t n_eos;
+    uint64_t seed, prompt;
+};
+
+/* Draws once; the state it leaves, and the token. */
+static int32_t draw(const struct ha_sampler_settings *settings, const struct place *place,
+                    const float *logits, int64_t vocab, int32_t *ret_token)
+{
+    uint32_t *seen = calloc((size_t)ha_sampler_seen_words(vocab), sizeof(*seen));
+    struct ha_draw rules;
+    struct ha_sample sample = {.n_rows = 1,
+                               .vocab = vocab,
+                               .logits = logits,
+                               .draws = &rules,
+                               .drawn = ret_token,
+                               .drawn_stride = 1};
+
+    assert_non_null(seen);
+    ha_sampler_rules(settings, &rules);
+    ha_sampler_see(seen, vocab, place->ids, place->n_ids);
+    rules.max_new = INT32_MAX;
+    rules.seen = seen;
+    rules.n_new = (int32_t)place->n_new;
+    rules.eos = place->eos;
+    rules.n_eos = (int32_t)place->n_eos;
+    rules.seed = place->seed;
+    rules.item = place->prompt;
+    assert_int_equal(ha_backend_ops(cpu)->sample(cpu, &sample, NULL), 0);
+    free(seen);
+    return rules.state;
+}
+
+static int32_t pick(const struct ha_sampler_settings *settings, const struct place *place,
+                    const float *logits, int64_t vocab)
+{
+    int32_t token = -1;
+    int32_t state = draw(settings, place, logits, vocab, &token);
+
+    if (state == HA_DRAW_EOS) /* the token is one of them, and not told */
+        return place->eos[0];
+    assert_int_equal(state, HA_DRAW_RUNNING);
     return token;
 }
 
@@ -33,7 +68,7 @@ static int32_t pick(const struct ha_sampler_settings *settings,
 static void count(const struct ha_sampler_settings *settings, const float *logits, int64_t vocab,
                   int draws, int *counts)
 {
-    struct ha_sampler_place place = {.seed = 5};
+    struct place place = {.seed = 5};
 
     memset(counts, 0, (size_t)vocab * sizeof(*counts));
     for (int i = 0; i < draws; i++) {
@@ -45,7 +80,7 @@ static void count(const struct ha_sampler_settings *settings, const float *logit
 static void greedy_takes_the_first_largest(void **state)
 {
     static const float logits[] = {1.0f, 3.0f, -2.0f, 3.0f, -INFINITY};
-    struct ha_sampler_place place = {0};
+    struct place place = {0};
 
     (void)state;
     assert_int_equal(pick(&greedy, &place, logits, 5), 1);
@@ -58,7 +93,7 @@ static void penalty_covers_prompt_and_answer(void **state)
     static const float negative[] = {-2.0f, -1.0f, -1.5f, -3.0f};
     static const int32_t ids[] = {0, 0, 1, 0, 77};
     struct ha_sampler_settings settings = greedy;
-    struct ha_sampler_place place = {.ids = ids, .n_ids = 5};
+    struct place place = {.ids = ids, .n_ids = 5};
 
     (void)state;
     settings.repetition_penalty = 1.5; /* 2/1.5, 1.9/1.5 (not twice), 1.2, -1 */
@@ -73,7 +108,7 @@ static void end_waits_for_min_new_tokens(void **state)
     static const float logits[] = {2.0f, 1.0f, 5.0f, 4.0f};
     static const int32_t eos[] = {2, 3};
     struct ha_sampler_settings settings = greedy;
-    struct ha_sampler_place place = {.eos = eos, .n_eos = 2, .n_new = 2};
+    struct place place = {.eos = eos, .n_eos = 2, .n_new = 2};
 
     (void)state;
     settings.min_new_tokens = 3;
@@ -216,7 +251,7 @@ static void draws_depend_on_place_only(void **state)
 {
     static const float logits[64] = {0};
     struct ha_sampler_settings settings = {1.0, 0, 1.0, 1.0, 0};
-    struct ha_sampler_place place = {.seed = 1, .prompt = 2, .n_new = 3}, other;
+    struct place place = {.seed = 1, .prompt = 2, .n_new = 3}, other;
     int32_t base = pick(&settings, &place, logits, 64);
     int changed = 0;
 
@@ -241,24 +276,17 @@ static void diverged_logits_are_refused(void **state)
     static const float bad[][3] = {
         {1.0f, NAN, 2.0f}, {1.0f, INFINITY, 2.0f}, {-INFINITY, -INFINITY, -INFINITY}};
     struct ha_sampler_settings settings = greedy;
-    struct ha_sampler_place place = {.n_new = 7};
-    struct ha_sampler *sampler = NULL;
-    int32_t token;
+    struct place place = {.n_new = 7};
 
     (void)state;
-    assert_int_equal(ha_sampler_create(3, &sampler, NULL), 0);
     for (int t = 0; t < 2; t++)
         for (int i = 0; i < 3; i++) {
-            struct ha_error err;
-            float logits[3];
+            int32_t token = -1;
 
             settings.temperature = t;
-            memcpy(logits, bad[i], sizeof(logits));
-            assert_int_equal(ha_sampler_pick(sampler, &settings, &place, logits, &token, &err),
-                             -EDOM);
-            assert_non_null(strstr(err.text, "new token 7"));
+            assert_int_equal(draw(&settings, &place, bad[i], 3, &token), HA_DRAW_DIVERGED);
+            assert_int_equal(token, -1);
         }
-    ha_sampler_destroy(sampler);
 }
 
 static void settings_are_checked(void **state)
@@ -276,7 +304,6 @@ static void settings_are_checked(void **state)
         {{1.0, 0, 1.0, 0.0, 0}, "repetition_penalty"},
         {{1.0, 0, 1.0, 1.0, -1}, "min_new_tokens"},
     };
-    struct ha_sampler *sampler = NULL;
     struct ha_error err;
 
     (void)state;
@@ -285,7 +312,6 @@ static void settings_are_checked(void **state)
         assert_int_equal(ha_sampler_settings_check(&bad[i].settings, &err), -EINVAL);
         assert_non_null(strstr(err.text, bad[i].name));
     }
-    assert_int_equal(ha_sampler_create(0, &sampler, &err), -EINVAL);
 }
 
 int main(void)
@@ -304,5 +330,12 @@ int main(void)
         cmocka_unit_test(settings_are_checked),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    struct ha_backend_options options = {.name = "cpu", .threads = 1};
+    int failed;
+
+    if (ha_backend_open(&options, &cpu, NULL) < 0)
+        return 1;
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ha_backend_close(cpu);
+    return failed;
 }
