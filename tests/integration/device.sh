@@ -266,3 +266,13 @@ equal "within the limit" $? 0
 equal "layer by layer" $? 0
 check "and no bit changes" same_adapter whole_gang shared
 unset HA_GPU_MEMORY_LIMIT
+
+# Answers need all weights on one device, which is said before the files are read.
+mkdir deep
+cp "$MODEL/tokenizer.json" "$MODEL/tokenizer_config.json" "$MODEL/generation_config.json" deep/
+sed 's/"num_hidden_layers": [0-9]*/"num_hidden_layers": 500/' "$MODEL/config.json" >deep/config.json
+HA_GPU_MEMORY_LIMIT=64M ha-attempt generate --model deep --prompts two.jsonl --out deep.answers --backend cuda \
+    --threads 1 2>deep.log
+equal "a model larger than the device is refused" $? 1
+grep -q "weights take .* in bf16 and this GPU may hold 64 MiB; a training shares them" deep.log
+equal "with what can be done" $? 0

@@ -120,6 +120,8 @@ int ha_engine_open(const struct ha_engine_options *options, struct ha_engine *re
     bool held = shelf && ha_shelf_take(shelf, key, &engine);
     int r;
 
+    if (options->shelf && !shelf) /* there is no room for two */
+        ha_shelf_clear(options->shelf);
     if (held)
         free(key);
     else
