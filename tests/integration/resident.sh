@@ -197,5 +197,30 @@ kill -TERM "$WORKER"
 wait "$WORKER"
 equal "the worker leaves" $? 0
 equal "and takes the process along" "$(pgrep -f "ha-attempt job --dir $HA_TMP" | wc -l)" 0
+
+# ---- its GPU stays taken, played by a fake management library ----
+play() {
+    echo "uuid=GPU-aaaa name=Only total=8192 $1" >gpus.next
+    mv gpus.next gpus
+}
+is_state() {
+    hactl_here workers --json | grep -A 12 '"uuid": *"GPU-aaaa"' | grep -q "\"state\": *\"$1\""
+}
+play ""
+background owner env HA_NVML_LIBRARY="$HA_BUILD/tests/unit/daemon/libha_fake_nvml.so" HA_FAKE_NVML="$HA_TMP/gpus" \
+    ha-worker --connect "$CONTROL" --files "$FILES" --name owner --work-dir "$HA_TMP/owner" --threads 1 \
+    --backend cpu --model-root / --insecure-loopback --set 'devices=["all"]' --set slots=2
+grid five.toml five qwen2.5-demo '"global"'
+hactl_here submit five.toml >submit.log 2>&1
+check "jobs on a GPU" hactl_here wait five --timeout 60
+equal "one process has it for both" "$(grep -c 'has GPU GPU-aaaa' owner.log) $(grep -c 'goes on with' owner.log)" "1 1"
+check "it stays taken" until_true 15 is_state busy
+grid six.toml six llama-2-demo '"global"'
+hactl_here submit six.toml >submit.log 2>&1
+check "jobs of another model" hactl_here wait six --timeout 60
+equal "get it when the process has ended" \
+    "$(grep -c 'needs a GPU that keeps another model' owner.log) $(grep -c 'multiply rightly' owner.log)" "1 2"
+play ecc=3
+check "a process leaves a GPU that is not well" until_true 15 is_state aside
 stop_coordinator
-check_complete 5 4
+check_complete 7 4

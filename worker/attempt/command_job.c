@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
 #include "worker/attempt/commands.h"
@@ -214,6 +215,7 @@ static int serve(struct service *service, struct ha_error *err)
         }
         (void)fflush(stdout);
         r = ha_contract_waits(&service->context, err);
+        HA_CRASH_POINT("attempt.waits");
         if (r < 0 || !next_folder(folder))
             break;
         r = enter(folder, err);
