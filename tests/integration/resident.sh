@@ -25,7 +25,7 @@ job() { # folder, backend, kind, layers
  "data": {"train": ["inputs/train.jsonl"], "eval": ["inputs/eval.jsonl"]},
  "settings": {"data": {"train_samples": 3, "eval_samples": 2}, "generate": {"max_new_tokens": 6},
               "train": {"batch_size": 3, "gradient_accumulation": 1, "lora_rank": 4, "max_length": 56,
-                        "learning_rate": 0.01, "tokens_per_microbatch": 64}},
+                        "learning_rate": 0.01, "tokens_per_microbatch": 64}, "probe": {"pairs": 2}},
  "cells": [{"id": 21, "name": "demo/cell", "layers": $4}], "skip_answers": {}}
 JSON
 }
@@ -48,7 +48,7 @@ import json, sys
 same = ("flops", "bytes_moved", "reference", "backend", "memory_planned", "tokens", "steps")
 for name in sys.argv[1:]:
     for line in map(json.loads, open(name)):
-        if line["type"] in ("metric", "answer"):
+        if line["type"] in ("metric", "answer", "probe"):
             print(line["type"], json.dumps(line, sort_keys=True))
         elif line["type"] == "cell":
             print("cell", line["cell"], line["done"], *(line["summary"].get(key) for key in same))
@@ -71,7 +71,7 @@ serve_all() {
     for kind in "$@"; do
         n=$((n + 1))
         layers='[]'
-        [ "$kind" = train ] && layers='[3, 4]'
+        [ "$kind" = train ] && layers="[$((n % 3)), 4]"
         job "$on-$n" "$on" "$kind" "$layers"
         cp -r "$on-$n" "$on-$n-shared"
         alone "$on-$n" || not_ok "$on: $kind alone: $(tail -n 1 "$on-$n.log")"
@@ -91,10 +91,10 @@ serve_all() {
     told "$on.lines" >shared.txt
     check "$on: and so is all that is told" cmp alone.txt shared.txt
     equal "$on: cells, answers and metrics are among it" "$(cut -d ' ' -f 1 shared.txt | sort -u | tr '\n' ' ')" \
-        "answer cell metric "
+        "$(printf '%s\n' answer cell metric $(echo "$*" | grep -o probe) | tr '\n' ' ')"
 }
 
-serve_all cpu generate train generate
+serve_all cpu generate train probe train generate
 if [ -f "$MODULE" ]; then
     HA_CUDA_MODULE=$(realpath "$MODULE")
     export HA_CUDA_MODULE
