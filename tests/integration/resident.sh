@@ -19,14 +19,16 @@ job() { # folder, backend, kind, layers
     mkdir -p "$1/inputs"
     eval_file='"inputs/eval.jsonl"'
     [ "$3" = train ] && eval_file=
+    rows=3 length=56
+    [ "$2" = cuda ] && rows=1 length=24
     cp three.jsonl "$1/inputs/train.jsonl"
     cp two.jsonl "$1/inputs/eval.jsonl"
     cat >"$1/job.json" <<JSON
 {"kind": "$3", "sweep": "test", "job": 7, "threads": 1, "backend": "$2",
  "model": {"name": "demo", "path": "$MODEL", "hub_id": "", "template": "hh"},
  "data": {"train": ["inputs/train.jsonl"], "eval": [$eval_file]},
- "settings": {"data": {"train_samples": 3, "eval_samples": 2}, "generate": {"max_new_tokens": 6},
-              "train": {"batch_size": 3, "gradient_accumulation": 1, "lora_rank": 4, "max_length": 56,
+ "settings": {"data": {"train_samples": $rows, "eval_samples": 2}, "generate": {"max_new_tokens": 6},
+              "train": {"batch_size": $rows, "gradient_accumulation": 1, "lora_rank": 4, "max_length": $length,
                         "learning_rate": 0.01, "tokens_per_microbatch": 64}, "probe": {"pairs": 2}},
  "cells": [{"id": 21, "name": "demo/cell", "layers": $4}], "skip_answers": {}}
 JSON
