@@ -88,8 +88,7 @@ static void back_to_scheduler()
     fiber &self = state.fibers[(size_t)state.current];
 
     if (_setjmp(self.context) == 0) {
-        SWITCH_BEGIN(self.wait == ENDED ? nullptr : &self.fake_stack, state.scheduler_stack,
-                     state.scheduler_stack_bytes);
+        SWITCH_BEGIN(&self.fake_stack, state.scheduler_stack, state.scheduler_stack_bytes);
         _longjmp(state.scheduler, 1);
     }
     SWITCH_END(self.fake_stack);
@@ -167,12 +166,16 @@ static bool warp_is_there(int thread)
     return true;
 }
 
+/* A thread of one block after the other: to make a context and to enter it are calls of the
+ * system. */
 static void run_fiber()
 {
     SWITCH_END(nullptr);
-    (*state.kernel)();
-    state.fibers[(size_t)state.current].wait = ENDED;
-    back_to_scheduler();
+    for (;;) {
+        (*state.kernel)();
+        state.fibers[(size_t)state.current].wait = ENDED;
+        back_to_scheduler();
+    }
 }
 
 static void resume(int thread)
@@ -196,16 +199,17 @@ static void resume(int thread)
 
 static void prepare(fiber &next)
 {
-    if (!next.stack)
+    if (!next.stack) {
         next.stack = std::make_unique<char[]>(STACK_BYTES);
-    if (getcontext(&next.first) != 0)
-        give_up("no context for a thread");
-    next.first.uc_stack.ss_sp = next.stack.get();
-    next.first.uc_stack.ss_size = STACK_BYTES;
-    next.first.uc_link = nullptr;
-    makecontext(&next.first, run_fiber, 0);
-    next.started = false;
-    next.fake_stack = nullptr;
+        if (getcontext(&next.first) != 0)
+            give_up("no context for a thread");
+        next.first.uc_stack.ss_sp = next.stack.get();
+        next.first.uc_stack.ss_size = STACK_BYTES;
+        next.first.uc_link = nullptr;
+        makecontext(&next.first, run_fiber, 0);
+        next.started = false;
+        next.fake_stack = nullptr;
+    }
     next.wait = READY;
     next.phase = 0;
 }
@@ -257,8 +261,7 @@ static void run_grid(dim3 grid, dim3 block, size_t shared_size, const std::funct
     state.kernel = &kernel;
     state.where.block_dim = block;
     state.where.grid_dim = grid;
-    if ((int)state.fibers.size() < state.n_threads)
-        state.fibers.resize((size_t)state.n_threads);
+    state.fibers.resize(MOST_THREADS); /* once: they stay where they are */
     for (unsigned z = 0; z < grid.z; z++)
         for (unsigned y = 0; y < grid.y; y++)
             for (unsigned x = 0; x < grid.x; x++) {

@@ -180,7 +180,7 @@ static int kv_product(struct bench *b, struct ha_error *err)
     return product(b, b->model.kv_width, b->model.width, false, err);
 }
 
-enum { RANK = 16 };
+enum { RANK = 16, COLUMNS = 64 };
 
 /* A x of LoRA: the f32 master is rounded to bf16 on the way. */
 static int lora_down(struct bench *b, struct ha_error *err)
@@ -200,6 +200,122 @@ static int lora_gradient(struct bench *b, struct ha_error *err)
     struct ha_matrix u = view(b->gate, HA_DTYPE_BF16, b->tokens, RANK);
 
     return b->ops->gemm(b->backend, &da, &u, true, &x, false, 1.0f, 1.0f, err);
+}
+
+/* ---- LoRA of q, k and v: within their product, and by products of its own ---- */
+
+static int64_t qkv_width(const struct bench *b)
+{
+    return b->model.q_width + 2 * b->model.kv_width;
+}
+
+/* Rows of memory with room for the columns, as wide as `cols`. */
+static struct ha_matrix roomy(const struct bench *b, void *data, int64_t rows, int64_t cols)
+{
+    struct ha_matrix m = view(data, HA_DTYPE_BF16, rows, cols);
+
+    m.stride = b->model.width + COLUMNS;
+    return m;
+}
+
+static struct ha_matrix columns_of(const struct bench *b, const struct ha_matrix *m)
+{
+    struct ha_matrix columns = *m;
+
+    columns.data = (uint16_t *)m->data + b->model.width;
+    columns.cols = COLUMNS;
+    return columns;
+}
+
+/* The masters as columns of the weight, and as rows of A in dq. */
+static int lora_columns(struct bench *b, struct ha_error *err)
+{
+    const int64_t outs[] = {b->model.q_width, b->model.kv_width, b->model.kv_width};
+    struct ha_matrix w = roomy(b, b->weight, qkv_width(b), b->model.width);
+    struct ha_lora_columns c = {.b = columns_of(b, &w),
+                                .a = view(b->dq, HA_DTYPE_BF16, COLUMNS, b->model.width),
+                                .scale = 2.0f,
+                                .n_parts = 3};
+
+    for (int i = 0; i < 3; i++)
+        c.parts[i] = (struct ha_lora_part){b->wide, b->param, RANK, outs[i]};
+    return b->ops->lora_columns(b->backend, &c, err);
+}
+
+/* All of the forward pass, or of the backward pass but dA and dB. */
+static int lora_within(struct bench *b, bool backward, struct ha_error *err)
+{
+    struct ha_matrix w = roomy(b, b->weight, qkv_width(b), b->model.width + COLUMNS);
+    struct ha_matrix x = roomy(b, b->x, b->tokens, b->model.width);
+    struct ha_matrix a = view(b->dq, HA_DTYPE_BF16, COLUMNS, b->model.width);
+    struct ha_matrix y = view(b->y, HA_DTYPE_BF16, b->tokens, qkv_width(b));
+    struct ha_matrix u = columns_of(b, &x), wide = x;
+    int rc = lora_columns(b, err);
+
+    wide.cols += COLUMNS;
+    if (rc == 0 && !backward)
+        rc = b->ops->gemm(b->backend, &u, &x, false, &a, true, 1.0f, 0.0f, err);
+    if (rc == 0)
+        rc = backward ? b->ops->gemm(b->backend, &wide, &y, false, &w, false, 1.0f, 0.0f, err)
+                      : b->ops->gemm(b->backend, &y, &wide, false, &w, true, 1.0f, 0.0f, err);
+    if (rc == 0 && backward)
+        rc = b->ops->gemm(b->backend, &x, &u, false, &a, false, 1.0f, 1.0f, err);
+    return rc;
+}
+
+static int lora_apart(struct bench *b, bool backward, struct ha_error *err)
+{
+    const int64_t outs[] = {b->model.q_width, b->model.kv_width, b->model.kv_width};
+    struct ha_matrix w = view(b->weight, HA_DTYPE_BF16, qkv_width(b), b->model.width);
+    struct ha_matrix x = view(b->x, HA_DTYPE_BF16, b->tokens, b->model.width);
+    struct ha_matrix y = view(b->y, HA_DTYPE_BF16, b->tokens, qkv_width(b)), part = y;
+    struct ha_matrix u = view(b->gate, HA_DTYPE_BF16, b->tokens, RANK);
+    struct ha_matrix a = view(b->wide, HA_DTYPE_F32, RANK, b->model.width);
+    int rc = backward ? b->ops->gemm(b->backend, &x, &y, false, &w, false, 1.0f, 0.0f, err)
+                      : b->ops->gemm(b->backend, &y, &x, false, &w, true, 1.0f, 0.0f, err);
+
+    for (int i = 0; rc == 0 && i < 3; i++) {
+        struct ha_matrix master = view(b->param, HA_DTYPE_F32, outs[i], RANK);
+
+        part.cols = outs[i];
+        rc = backward ? b->ops->gemm(b->backend, &u, &part, false, &master, false, 2.0f, 0.0f, err)
+                      : b->ops->gemm(b->backend, &u, &x, false, &a, true, 1.0f, 0.0f, err);
+        if (rc == 0)
+            rc = backward
+                     ? b->ops->gemm(b->backend, &x, &u, false, &a, false, 1.0f, 1.0f, err)
+                     : b->ops->gemm(b->backend, &part, &u, false, &master, true, 2.0f, 1.0f, err);
+        part.data = (uint16_t *)part.data + outs[i];
+    }
+    return rc;
+}
+
+static int lora_within_forward(struct bench *b, struct ha_error *err)
+{
+    return lora_within(b, false, err);
+}
+
+static int lora_within_backward(struct bench *b, struct ha_error *err)
+{
+    return lora_within(b, true, err);
+}
+
+static int lora_apart_forward(struct bench *b, struct ha_error *err)
+{
+    return lora_apart(b, false, err);
+}
+
+static int lora_apart_backward(struct bench *b, struct ha_error *err)
+{
+    return lora_apart(b, true, err);
+}
+
+/* The norm's output under the mask of a module; places of all tokens alike. */
+static int dropout(struct bench *b, struct ha_error *err)
+{
+    struct ha_dropout d = {.p = 0.05, .seed = 42, .places = b->ids};
+    int64_t w = b->model.width;
+
+    return b->ops->dropout(b->backend, b->y, b->x, &d, b->tokens, w, w, w, false, err);
 }
 
 static int norm(struct bench *b, struct ha_error *err)
@@ -240,20 +356,36 @@ static int swiglu_backward(struct bench *b, struct ha_error *err)
                                    n, n, err);
 }
 
-static int head(struct bench *b, struct ha_error *err)
+static int head_of(struct bench *b, int64_t n_rows, struct ha_error *err)
 {
     struct ha_head h = {
         .hidden = b->x,
         .hidden_stride = b->model.width,
         .weight = view(b->head_weight, HA_DTYPE_BF16, b->model.vocabulary, b->model.width),
         .targets = b->ids,
-        .n_rows = b->head_rows,
+        .n_rows = n_rows,
         .width = b->model.width,
         .round_logits_bf16 = true,
         .logp = b->logp,
         .dhidden = b->wide};
 
     return b->ops->head(b->backend, &h, err);
+}
+
+static int head(struct bench *b, struct ha_error *err)
+{
+    return head_of(b, b->head_rows, err);
+}
+
+/* As packs have them: no multiple of anything. */
+static int64_t odd_rows(const struct bench *b)
+{
+    return b->head_rows - 3;
+}
+
+static int odd_head(struct bench *b, struct ha_error *err)
+{
+    return head_of(b, odd_rows(b), err);
 }
 
 /* q, k and v lie in x, gate and up; k and v of all sequences are one. */
@@ -408,26 +540,26 @@ static void set_draws(struct bench *b, float temperature, double top_p)
 static void allocate(struct bench *b)
 {
     const struct model *m = &b->model;
-    int64_t n = b->tokens * m->inner;
+    int64_t qkv = qkv_width(b), n = b->tokens * larger(m->inner, qkv);
 
     b->n_params = b->tokens > 1000 ? 13600000 : 4096;
     b->x = filled(b, n, false);
     b->y = filled(b, n, false);
     b->gate = filled(b, n, false);
     b->up = filled(b, n, false);
-    b->weight = filled(b, m->inner * m->width, false);
+    b->weight = filled(b, larger(m->inner * m->width, qkv * (m->width + COLUMNS)), false);
     b->head_weight = filled(b, m->vocabulary * m->width, false);
     b->wide =
         filled(b, larger(larger(b->n_params, b->head_rows * m->width), RANK * m->width), true);
-    b->param = filled(b, larger(b->n_params, RANK * m->width), true);
+    b->param = filled(b, larger(b->n_params, RANK * larger(m->width, qkv)), true);
     b->m = zeroed(b, (size_t)b->n_params * 4);
     b->v = zeroed(b, (size_t)b->n_params * 4);
     b->rstd = zeroed(b, (size_t)b->tokens * 4);
     b->sum = zeroed(b, sizeof(double));
-    b->ids = zeroed(b, (size_t)larger(b->tokens, b->head_rows) * 4);
+    b->ids = zeroed(b, (size_t)larger(2 * b->tokens, b->head_rows) * 4);
     b->table = filled(b, m->head_dim, true);
     b->logp = zeroed(b, (size_t)b->head_rows * 4);
-    b->dq = zeroed(b, (size_t)(b->tokens * m->q_width) * 2);
+    b->dq = zeroed(b, (size_t)(larger(b->tokens * m->q_width, COLUMNS * m->width)) * 2);
     b->dk = zeroed(b, (size_t)(b->tokens * m->kv_width) * 2);
     b->dv = zeroed(b, (size_t)(b->tokens * m->kv_width) * 2);
     b->logsumexp = zeroed(b, (size_t)(b->tokens * m->q_width / m->head_dim) * 4);
@@ -460,6 +592,9 @@ static void run_model(struct bench *b)
     double q = (double)b->model.q_width, kv = (double)b->model.kv_width;
     double rows = (double)b->head_rows, vocabulary = (double)b->model.vocabulary;
     double n = (double)b->n_params, logits = 4.0 * (double)b->sequences * vocabulary;
+    double qkv = (double)qkv_width(b), u = 3 * RANK;
+    double lora_bytes = 2 * (t * w + t * qkv + w * qkv) + 4 * u * (w + qkv);
+    double lora_flops = 2 * t * (w * qkv + u * (w + qkv));
 
     allocate(b);
     b->bytes_per_ms = 1.0, b->flops_per_ms = 1e300; /* until they are measured */
@@ -475,6 +610,13 @@ static void run_model(struct bench *b)
     report(b, "k_proj", kv_product, 2 * (t * w + t * kv + w * kv), 2 * t * w * kv);
     report(b, "LoRA A x", lora_down, 2 * (t * w + t * RANK) + 4 * RANK * w, 2 * t * w * RANK);
     report(b, "LoRA dA", lora_gradient, 2 * (t * w + t * RANK) + 8 * RANK * w, 2 * t * w * RANK);
+    /* Each against the bytes that have to be moved and the products that have to be made. */
+    report(b, "LoRA columns", lora_columns, 4 * u * (w + qkv) + 2 * COLUMNS * (w + qkv), 0);
+    report(b, "qkv, LoRA within", lora_within_forward, lora_bytes, lora_flops);
+    report(b, "qkv, LoRA apart", lora_apart_forward, lora_bytes, lora_flops);
+    report(b, "qkv backward, within", lora_within_backward, lora_bytes, lora_flops);
+    report(b, "qkv backward, apart", lora_apart_backward, lora_bytes, lora_flops);
+    report(b, "dropout", dropout, 4 * t * w, 0);
     report(b, "rmsnorm", norm, 4 * t * w, 0);
     report(b, "rmsnorm backward", norm_backward, 8 * t * w, 0);
     report(b, "rope", rope, 4 * t * q, 0);
@@ -488,6 +630,9 @@ static void run_model(struct bench *b)
     report(b, "swiglu", swiglu, 6 * t * inner, 0);
     report(b, "swiglu backward", swiglu_backward, 10 * t * inner, 0);
     report(b, "head and gradient", head, 2 * vocabulary * w + 10 * rows * vocabulary,
+           4 * rows * vocabulary * w);
+    rows = (double)odd_rows(b);
+    report(b, "head, odd rows", odd_head, 2 * vocabulary * w + 10 * rows * vocabulary,
            4 * rows * vocabulary * w);
     report(b, "sum of squares", squares, 4 * n, 0);
     report(b, "adamw", adamw, 28 * n, 0);
