@@ -46,10 +46,11 @@ served() {
         (exec ha-attempt job --serve --dir "$served_first" --contract-fd 3 3>"$served_name.lines" 2>"$served_name.log")
 }
 
-# What a daemon is told, but for what the clock says and what is only there once.
+# What a daemon is told, but for what the clock says and for memory: a fresh process needs some more
+# for a moment, to measure the peak of its device.
 cat >told.py <<'PYTHON'
 import json, sys
-same = ("flops", "bytes_moved", "reference", "backend", "memory_planned", "tokens", "steps")
+same = ("flops", "bytes_moved", "reference", "backend", "tokens", "steps")
 for name in sys.argv[1:]:
     for line in map(json.loads, open(name)):
         if line["type"] in ("metric", "answer", "probe"):
