@@ -273,13 +273,12 @@ void ha_dpo_flops_by_saving(const struct ha_model_config *config,
                             const struct ha_dpo_lengths *lengths, const struct ha_dpo_kept *kept,
                             struct ha_dpo_lora_way way, double ret_flops[HA_DPO_SAVINGS])
 {
-    struct ha_dpo_lora_way plainly = {0};
-    struct pair apart = pair_of(config, adapter, lengths, false, plainly);
-    struct pair shared = pair_of(config, adapter, lengths, true, plainly);
+    struct pair apart = pair_of(config, adapter, lengths, false, way);
+    struct pair shared = pair_of(config, adapter, lengths, true, way);
     struct ha_dpo_flops alone, together;
 
-    /* Up to HA_DPO_ACTIVATIONS it is the plain method with less to do. */
-    ha_dpo_flops_of_pair(config, adapter, lengths, true, kept->alone, plainly, &alone);
+    /* Up to HA_DPO_ACTIVATIONS it is the plain method with less to do, in the engine's products. */
+    ha_dpo_flops_of_pair(config, adapter, lengths, true, kept->alone, way, &alone);
     ha_dpo_flops_of_pair(config, adapter, lengths, true, kept->lockstep, way, &together);
     ret_flops[HA_DPO_NOTHING_SAVED] = ha_dpo_flops_of_trl(config, adapter, lengths);
     ret_flops[HA_DPO_PACKED] = plain(&apart, apart.tokens);
@@ -288,7 +287,6 @@ void ha_dpo_flops_by_saving(const struct ha_model_config *config,
     ret_flops[HA_DPO_REFERENCE_ONCE] = ret_flops[HA_DPO_SCORED_ROWS] - alone.reference;
     ret_flops[HA_DPO_ACTIVATIONS] =
         ret_flops[HA_DPO_REFERENCE_ONCE] - all_again(&shared) + alone.recompute;
-    ha_dpo_flops_of_pair(config, adapter, lengths, true, kept->alone, way, &alone);
     ret_flops[HA_DPO_BACKWARD_ENDS] = alone.forward + alone.backward + alone.recompute;
     ret_flops[HA_DPO_LOCKSTEP] =
         together.forward - together.below + together.backward + together.recompute;

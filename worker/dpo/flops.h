@@ -76,7 +76,8 @@ struct ha_dpo_kept {
 };
 
 /* The work on a pair that is left after each.  From HA_DPO_REFERENCE_ONCE on the reference is
- * that of ha_dpo_flops_of_pair, once beside all cells. */
+ * that of ha_dpo_flops_of_pair, once beside all cells; from HA_DPO_PACKED on LoRA is computed in
+ * `way`, which saves bytes and no operations. */
 void ha_dpo_flops_by_saving(const struct ha_model_config *config,
                             const struct ha_adapter_settings *adapter,
                             const struct ha_dpo_lengths *lengths, const struct ha_dpo_kept *kept,
