@@ -737,8 +737,7 @@ static int check(struct program *p)
     return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-/* ---- restore -----------------------------------------------------------------------------------
- */
+/* ---- restore --------------------------------------------------------------------------------- */
 
 static int restore(struct program *p, const struct ha_arguments *arguments)
 {

@@ -349,8 +349,7 @@ int64_t ha_judge_client_in_flight(const struct ha_judge_client *client)
     return client->in_flight;
 }
 
-/* ---- beginning a transfer ---------------------------------------------------------------------
- */
+/* ---- beginning a transfer -------------------------------------------------------------------- */
 
 static int add_header(struct transfer *t, const char *text)
 {

@@ -203,8 +203,7 @@ static void effect_note(void *context, enum ha_log_level level, const char *text
     ha_log(level, "%s", text);
 }
 
-/* ---- the loop -----------------------------------------------------------------------------------
- */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 static void on_message(void *context, const void *data, size_t size)
 {

@@ -219,8 +219,7 @@ int64_t ha_judge_session_next_ms(const struct ha_judge_session *session)
     return least(next, ask_ms(&session->asks[ASK_BEGIN], session->next_send_ms));
 }
 
-/* ---- what the coordinator says ----------------------------------------------------------------
- */
+/* ---- what the coordinator says --------------------------------------------------------------- */
 
 static void take_hello(struct ha_judge_session *session, const struct ha_wire_message *message,
                        int64_t now_ms)

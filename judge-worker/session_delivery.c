@@ -161,8 +161,7 @@ int ha_judge_session_restore(struct ha_judge_session *session, const struct ha_j
     return 0;
 }
 
-/* ---- reading what is on disk ------------------------------------------------------------------
- */
+/* ---- reading what is on disk ----------------------------------------------------------------- */
 
 static void note_trouble(struct ha_judge_session *session, struct ha_judge_lane *lane,
                          int64_t now_ms)

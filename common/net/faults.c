@@ -161,8 +161,7 @@ static unsigned type_of(const unsigned char *at, size_t size)
     return 0;
 }
 
-/* ---- messages ---------------------------------------------------------------------------------
- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 static void note(const struct ha_net_faults *faults, bool out, unsigned type, const char *what)
 {
@@ -290,8 +289,7 @@ void ha_net_faults_take(struct ha_net_faults *faults, bool out, const void *data
         (void)release(faults, true, out);
 }
 
-/* ---- life ---------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 int ha_net_faults_create(struct ha_loop *loop, ha_net_pass_fn fn, void *context,
                          struct ha_net_faults **ret_faults, struct ha_error *err)

@@ -250,8 +250,7 @@ static int run_backup(const struct ha_arguments *arguments, struct ha_error *err
     return r;
 }
 
-/* ---- restore -----------------------------------------------------------------------------------
- */
+/* ---- restore --------------------------------------------------------------------------------- */
 
 static int run_restore(const struct ha_arguments *arguments, struct ha_error *err)
 {

@@ -218,8 +218,7 @@ static void check_garbage(struct visit *v)
                       "nothing needs %" PRId64 " files (%" PRId64 " MiB)", files, bytes >> 20);
 }
 
-/* ---- all of it --------------------------------------------------------------------------------
- */
+/* ---- all of it ------------------------------------------------------------------------------- */
 
 static void check_here(struct visit *v)
 {

@@ -404,8 +404,7 @@ void ha_disk_remove(struct ha_disk *disk, const char *sha256)
     free(path);
 }
 
-/* ---- snapshots ---------------------------------------------------------------------------------
- */
+/* ---- snapshots ------------------------------------------------------------------------------- */
 
 static int sync_file(const char *path, struct ha_error *err)
 {

@@ -125,8 +125,7 @@ static void send_error(struct ha_files *files, ha_peer peer, uint64_t request_id
     send_message(files, peer, request_id, &message);
 }
 
-/* ---- uploads ------------------------------------------------------------------------------------
- */
+/* ---- uploads --------------------------------------------------------------------------------- */
 
 /* The file is complete: answered when its row is durable. */
 static void wait_for_row(struct ha_files *files, ha_peer peer, uint64_t request_id,
@@ -388,9 +387,7 @@ static void *run(void *context)
     return NULL;
 }
 
-/* ---- life
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static void destroy(struct ha_files *files)
 {

@@ -245,8 +245,7 @@ static const char *name_of(const struct ha_coordinator *c, int64_t worker)
     return m ? m->name : "?";
 }
 
-/* ---- beginning and end ------------------------------------------------------------------------
- */
+/* ---- beginning and end ----------------------------------------------------------------------- */
 
 static int note_parts(struct ha_coordinator *c, const struct ha_by *by, const struct ha_gang *gang,
                       struct ha_error *err)
@@ -338,8 +337,7 @@ int ha_gang_of_grant(struct ha_coordinator *c, int64_t job, struct ha_epoch epoc
     return r < 0 ? r : 0;
 }
 
-/* ---- giving up --------------------------------------------------------------------------------
- */
+/* ---- giving up ------------------------------------------------------------------------------- */
 
 static void abort_gang(struct ha_coordinator *c, struct ha_gang *gang, int64_t but,
                        const char *reason)
@@ -517,8 +515,7 @@ const char *ha_gang_gathers(const struct ha_coordinator *c, struct ha_arena *are
     return copy ? copy : "";
 }
 
-/* ---- the request ------------------------------------------------------------------------------
- */
+/* ---- the request ----------------------------------------------------------------------------- */
 
 static bool is_id(const char *id)
 {

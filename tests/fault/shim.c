@@ -129,8 +129,7 @@ static int fault_fd(const char *call, int fd)
     return page() ? fault(call, path_of(fd, path)) : 0;
 }
 
-/* ---- the record of a disk --------------------------------------------------------------------
- */
+/* ---- the record of a disk -------------------------------------------------------------------- */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -409,8 +408,7 @@ SHIM int open64(const char *path, int flags, ...)
     return open_any(path, flags, mode);
 }
 
-/* ---- the clock ---------------------------------------------------------------------------------
- */
+/* ---- the clock ------------------------------------------------------------------------------- */
 
 SHIM int clock_gettime(clockid_t which, struct timespec *now)
 {

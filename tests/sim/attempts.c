@@ -109,8 +109,7 @@ void sim_stop(struct sim *s, int32_t job, enum ha_stop stop)
            j->attempts);
 }
 
-/* ---- ends -------------------------------------------------------------------------------------
- */
+/* ---- ends ------------------------------------------------------------------------------------ */
 
 static void release(struct sim *s, struct sim_job *j)
 {

@@ -121,8 +121,7 @@ void sim_check_all(const struct sim *s)
     free(used);
 }
 
-/* ---- plans --------------------------------------------------------------------------------------
- */
+/* ---- plans ----------------------------------------------------------------------------------- */
 
 /* The rules in this program's own words. */
 static bool offers(const struct ha_fit *offer, const struct ha_fit *need)

@@ -129,8 +129,7 @@ static void make_snapshot(struct sim *s, bool crowd)
         add_workers(s, crowd);
 }
 
-/* ---- preemption --------------------------------------------------------------------------------
- */
+/* ---- preemption ------------------------------------------------------------------------------ */
 
 static int64_t list_running(struct sim *s, struct ha_preempt_running *running)
 {

@@ -167,8 +167,7 @@ void sim_set_state(struct sim *s, int32_t job, enum ha_job_state state)
     s->changed = true;
 }
 
-/* ---- making it ----------------------------------------------------------------------------------
- */
+/* ---- making it ------------------------------------------------------------------------------- */
 
 static void make_fits(struct sim *s)
 {

@@ -126,8 +126,7 @@ static void take_gang_line(struct member *member, const struct contract_line *li
                         member->rank == 0 ? line->gang_id : "");
 }
 
-/* ---- what the ranks say -----------------------------------------------------------------------
- */
+/* ---- what the ranks say ---------------------------------------------------------------------- */
 
 static void on_line(void *context, const struct contract_line *line)
 {
@@ -159,8 +158,7 @@ static void on_broken(void *context, const char *reason)
     member->error = ha_strdup(reason);
 }
 
-/* ---- the end ------------------------------------------------------------------------------------
- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 /* ": rank R was behind (...)" where the counts tell it. */
 static void say_behind(const struct crew *crew, char *text, size_t text_bytes)

@@ -192,8 +192,7 @@ static void on_note(void *context, const char *text)
     ha_log_info("%s", text);
 }
 
-/* ---- effects of the session: attempts ----------------------------------------------------------
- */
+/* ---- effects of the session: attempts -------------------------------------------------------- */
 
 static struct errand *add_errand(struct daemon *daemon, const struct attempt_id *id)
 {

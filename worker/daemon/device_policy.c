@@ -191,8 +191,7 @@ const char *ha_device_state_name(enum ha_device_state state)
     }
 }
 
-/* ---- lists of devices --------------------------------------------------------------------------
- */
+/* ---- lists of devices ------------------------------------------------------------------------ */
 
 static bool matches(const struct ha_device_reading *reading, const char *word, size_t size)
 {

@@ -49,8 +49,7 @@ struct ha_devices {
     char silence[HA_DEVICE_REASON_BYTES];
 };
 
-/* ---- the thread --------------------------------------------------------------------------------
- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 static void free_reader(struct reader *reader)
 {
@@ -175,8 +174,7 @@ static int create_reader(struct ha_devices *devices, struct ha_error *err)
     return start_thread(reader, err);
 }
 
-/* ---- which -------------------------------------------------------------------------------------
- */
+/* ---- which ----------------------------------------------------------------------------------- */
 
 /* Which of these the settings take.  -EINVAL: chosen names one that is not there. */
 static int choose(const struct ha_devices_options *options,
@@ -341,8 +339,7 @@ static void take_readings(void *context)
         devices->options.changed(devices->options.context);
 }
 
-/* ---- life --------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 /* Wait for the driver's first answer, and not for ever. */
 static int find_first(struct ha_devices *devices, struct ha_error *err)
@@ -446,8 +443,7 @@ const char *ha_devices_silence(const struct ha_devices *devices, int64_t *ret_si
     return devices->found ? NULL : devices->silence;
 }
 
-/* ---- what is with them -------------------------------------------------------------------------
- */
+/* ---- what is with them ----------------------------------------------------------------------- */
 
 const struct ha_device *ha_devices_list(const struct ha_devices *devices, int64_t *ret_n)
 {
@@ -517,8 +513,7 @@ int64_t ha_devices_memory_bytes(const struct ha_devices *devices)
     return least;
 }
 
-/* ---- giving them to attempts -------------------------------------------------------------------
- */
+/* ---- giving them to attempts ----------------------------------------------------------------- */
 
 static int say_lack(const struct ha_devices *devices, int64_t n, int64_t n_free,
                     struct ha_error *err)

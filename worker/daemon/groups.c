@@ -50,8 +50,7 @@ struct group {
     char *folder, *procs;
 };
 
-/* ---- the kernel's files ------------------------------------------------------------------------
- */
+/* ---- the kernel's files ---------------------------------------------------------------------- */
 
 static char *read_small(const char *folder, const char *name)
 {
@@ -119,8 +118,7 @@ static void kill_all(const char *folder)
         ;
 }
 
-/* ---- where -------------------------------------------------------------------------------------
- */
+/* ---- where ----------------------------------------------------------------------------------- */
 
 /* Word number `at` of a line whose words are apart by single spaces; NULL: it has not so many. */
 static char *word_of(const char *line, int at)
@@ -195,8 +193,7 @@ static char *own_folder(const char *parent, const char *work_dir)
     return folder;
 }
 
-/* ---- memory ------------------------------------------------------------------------------------
- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static bool has_word(const char *folder, const char *name, const char *word)
 {
@@ -237,8 +234,7 @@ static void set_up_memory(const char *parent, const char *folder, int64_t bytes)
         ha_log_warning("attempt_memory has no effect: %s has no memory controller to give", parent);
 }
 
-/* ---- removing ----------------------------------------------------------------------------------
- */
+/* ---- removing -------------------------------------------------------------------------------- */
 
 /* Kill what is in the groups below; true: there are none (any more). */
 static bool sweep(const char *folder, int64_t *ret_killed)
@@ -298,8 +294,7 @@ static void end_earlier(const char *work_dir, const char *folder)
             "killed %" PRId64 " processes that attempts of an earlier daemon left behind", killed);
 }
 
-/* ---- opening -----------------------------------------------------------------------------------
- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static int make_folder(const char *parent, const char *folder, struct ha_error *err)
 {
@@ -401,8 +396,7 @@ void groups_close(struct groups *groups)
     free(groups);
 }
 
-/* ---- one ---------------------------------------------------------------------------------------
- */
+/* ---- one ------------------------------------------------------------------------------------- */
 
 /* Nothing is in them any more, or will be. */
 static void remove_left(struct groups *groups)

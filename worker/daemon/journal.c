@@ -249,8 +249,7 @@ int journal_keep_from(struct journal *journal, int64_t number, struct ha_error *
     return compact(journal, journal->starts[0], err);
 }
 
-/* ---- what an earlier daemon left ---------------------------------------------------------------
- */
+/* ---- what an earlier daemon left ------------------------------------------------------------- */
 
 /* The record at an offset: its size, 0 when it is not whole, or what fn returned. */
 static int64_t read_record(const uint8_t *bytes, size_t size, journal_fn fn, void *context,

@@ -9,8 +9,7 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 
-/* ---- the part of NVML's interface that is used, as published ----------------------------------
- */
+/* ---- the part of NVML's interface that is used, as published --------------------------------- */
 
 typedef struct nvml_device *nvml_device; /* opaque there too */
 typedef struct nvml_event_set *nvml_event_set;
@@ -322,8 +321,7 @@ void ha_nvml_close(struct ha_nvml *nvml)
     free(nvml);
 }
 
-/* ---- reading -----------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 bool ha_nvml_xid_is_trouble(int64_t xid)
 {

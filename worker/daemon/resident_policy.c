@@ -22,10 +22,8 @@ static int64_t room_for(const struct resident_rules *rules, int64_t active, int6
     return rules->shared || ranks > 1 || room < 0 ? 0 : room;
 }
 
-bool resident_has_room(const struct resident_view *list, int64_t n,
-                       const struct resident_rules *rules, int64_t active, int64_t ranks)
+bool resident_has_room(int64_t n, const struct resident_rules *rules, int64_t active, int64_t ranks)
 {
-    (void)list; /* one that is ending still has what it holds */
     return n <= room_for(rules, active, ranks);
 }
 

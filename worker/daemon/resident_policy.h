@@ -26,9 +26,10 @@ struct resident_view {
 /* The one to be used again for a job with this key, the one that came last; -1: none. */
 int64_t resident_find(const struct resident_view *list, int64_t n, const char *key);
 
-/* May a new process for so many ranks begin, beside `active` others? */
-bool resident_has_room(const struct resident_view *list, int64_t n,
-                       const struct resident_rules *rules, int64_t active, int64_t ranks);
+/* May a new process for so many ranks begin, beside `active` others and n that wait or are ending?
+ * One that is ending still has what it holds. */
+bool resident_has_room(int64_t n, const struct resident_rules *rules, int64_t active,
+                       int64_t ranks);
 
 /* The next one that has to end so that it may; -1: none.  To be asked again after that was marked
  * as ending. */

@@ -239,7 +239,7 @@ bool residents_admit(struct residents *residents, int64_t ranks)
                                    ranks)) >= 0)
         dismiss(residents, next);
     set_timer(residents);
-    if (!resident_has_room(residents->views, residents->n, rules, residents->active, ranks))
+    if (!resident_has_room(residents->n, rules, residents->active, ranks))
         return false;
     residents->active++;
     return true;

@@ -457,8 +457,7 @@ void session_receive(struct session *session, const struct ha_wire_message *mess
     }
 }
 
-/* ---- time --------------------------------------------------------------------------------------
- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 /* The longest silence in an attempt's phase; 0: none is too long. */
 static int64_t stall_ms(const struct session *session, const struct attempt *attempt)
@@ -554,8 +553,7 @@ int64_t session_next_ms(const struct session *session)
     return next;
 }
 
-/* ---- leaving ------------------------------------------------------------------------------------
- */
+/* ---- leaving --------------------------------------------------------------------------------- */
 
 void session_drain(struct session *session, int64_t now_ms)
 {

@@ -93,8 +93,7 @@ static void list_clear(struct list *list)
         free_order(order);
 }
 
-/* ---- in the owner's thread --------------------------------------------------------------------
- */
+/* ---- in the owner's thread ------------------------------------------------------------------- */
 
 static void hand_over(void *context)
 {
@@ -117,8 +116,7 @@ static void hand_over(void *context)
     }
 }
 
-/* ---- in the transfer's thread -------------------------------------------------------------------
- */
+/* ---- in the transfer's thread ---------------------------------------------------------------- */
 
 static void turn(struct transfer *transfer);
 

@@ -525,8 +525,7 @@ void work_check_child(struct work *work)
         crew_check(work->crew);
 }
 
-/* ---- fetching ----------------------------------------------------------------------------------
- */
+/* ---- fetching -------------------------------------------------------------------------------- */
 
 /* Work goes on without it, only slower: the attempt starts anew. */
 static bool is_optional(const struct ha_wire_grant *grant, const struct ha_wire_input *input)
@@ -733,8 +732,7 @@ char *work_upload_path(struct work *work, int64_t number, const char *path)
     return path && work->folder ? ha_path_join(work->folder, path) : NULL;
 }
 
-/* ---- what it told -------------------------------------------------------------------------------
- */
+/* ---- what it told ---------------------------------------------------------------------------- */
 
 /* Results are not worth less for it: they are only lost if the daemon dies before they are
  * delivered. */

@@ -86,8 +86,7 @@ static struct workers *open_workers(struct bench *b)
                                                                .spawn_dir = b->spawn_dir});
 }
 
-/* ---- ingest -------------------------------------------------------------------------------------
- */
+/* ---- ingest ---------------------------------------------------------------------------------- */
 
 struct submitter {
     struct bench *b;

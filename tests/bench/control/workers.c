@@ -46,8 +46,7 @@ struct workers {
     struct bench_times dispatch, completion;
 };
 
-/* ---- a job --------------------------------------------------------------------------------------
- */
+/* ---- a job ----------------------------------------------------------------------------------- */
 
 static int64_t report_events(const struct job *job, struct ha_wire_attempt_event events[3])
 {

@@ -50,8 +50,7 @@ void acknowledge(uint64_t job, uint64_t epoch, uint64_t sequence);
 /* So much later, the session looks at its clock. */
 void tick(int64_t ms);
 
-/* ---- what attempts say -------------------------------------------------------------------------
- */
+/* ---- what attempts say ----------------------------------------------------------------------- */
 
 void metric(uint64_t job, uint64_t epoch, const char *name, double value);
 void artifact(uint64_t job, uint64_t epoch, const char *name);

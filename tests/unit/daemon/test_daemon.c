@@ -265,8 +265,7 @@ static void close_hub(void)
             fail_msg("%s: not within %d ms; events: %s", #condition, WAIT_MS, hub.events);         \
     }
 
-/* ---- the worker -------------------------------------------------------------------------------
- */
+/* ---- the worker ------------------------------------------------------------------------------ */
 
 static int run_worker(void)
 {

@@ -261,8 +261,7 @@ static void tells_that_a_file_cannot_be_read(void **state)
     upload_destroy(upload);
 }
 
-/* ---- downloads --------------------------------------------------------------------------------
- */
+/* ---- downloads ------------------------------------------------------------------------------- */
 
 static int run_download(struct download *download, int64_t *now)
 {

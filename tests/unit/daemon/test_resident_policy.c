@@ -66,11 +66,10 @@ static void room_is_made(void **state)
         }
         assert_int_equal(ended, rows[i].ended);
         /* One that is ending still has what it holds. */
-        assert_int_equal(
-            resident_has_room(list, rows[i].waiting, &rules, rows[i].active, rows[i].ranks),
-            ended == 0);
-        assert_true(resident_has_room(&list[ended], rows[i].waiting - ended, &rules, rows[i].active,
-                                      rows[i].ranks));
+        assert_int_equal(resident_has_room(rows[i].waiting, &rules, rows[i].active, rows[i].ranks),
+                         ended == 0);
+        assert_true(
+            resident_has_room(rows[i].waiting - ended, &rules, rows[i].active, rows[i].ranks));
     }
 }
 

@@ -202,8 +202,7 @@ static void waits_when_it_is_refused(void **state)
     EXPECT("hello w1\n");
 }
 
-/* ---- leases -----------------------------------------------------------------------------------
- */
+/* ---- leases ---------------------------------------------------------------------------------- */
 
 static void runs_what_it_is_granted_within_its_slots(void **state)
 {

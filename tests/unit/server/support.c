@@ -618,8 +618,7 @@ void bench_end(struct bench *b, uint64_t peer, struct fake_job *job, const char 
     expect_taken(b, peer, job, &end, 1);
 }
 
-/* ---- a fake judge worker ----------------------------------------------------------------------
- */
+/* ---- a fake judge worker --------------------------------------------------------------------- */
 
 int bench_items(struct bench *b, uint64_t peer, struct fake_item *items, int limit)
 {
