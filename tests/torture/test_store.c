@@ -248,6 +248,7 @@ static int put_judging(struct judging *j, struct ha_error *err)
                                        .budget = 10};
     const struct ha_worker_row worker = {.judge = true,
                                          .name = "j",
+                                         .key = "",
                                          .machine = "m",
                                          .instance = "i",
                                          .host = "h",
