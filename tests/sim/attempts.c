@@ -7,8 +7,9 @@ enum {
     CACHED_MS = 4000,
     GRACE_MS = 20000,
     FREEZE_MS = 120000,
-    BAD_JOB = 193,     /* one in so many crashes nearly always */
-    AGAIN_MS = 3600000 /* at most, to the next failure */
+    CHECKPOINT_MS = 600000, /* between two that the coordinator has */
+    BAD_JOB = 193,          /* one in so many crashes nearly always */
+    AGAIN_MS = 3600000      /* at most, to the next failure */
 };
 
 /* Is this the newest attempt of its job, and not over? */
@@ -29,6 +30,11 @@ static double work_of(const struct sim *s, int32_t job)
     for (int32_t cell = job; cell >= 0; cell = s->jobs[cell].next)
         work += s->jobs[cell].need.cost;
     return work;
+}
+
+static double speed_of(const struct sim_worker *worker)
+{
+    return worker->train_speed > 0 ? worker->train_speed : 5e13;
 }
 
 /* A place for one more; those of attempts that are over are free. */
@@ -77,8 +83,7 @@ void sim_grant(struct sim *s, int32_t job, int32_t w)
 {
     struct sim_job *j = &s->jobs[job];
     struct sim_worker *worker = &s->workers[w];
-    double speed = worker->train_speed > 0 ? worker->train_speed : 5e13;
-    int64_t run_ms = (int64_t)(work_of(s, job) / speed * 1000) + 1;
+    int64_t run_ms = (int64_t)((work_of(s, job) - j->saved) / speed_of(worker) * 1000) + 1;
 
     sim_set_state(s, job, HA_JOB_LEASED);
     j->attempts++;
@@ -87,6 +92,7 @@ void sim_grant(struct sim *s, int32_t job, int32_t w)
     j->worker = w;
     j->charged = false;
     j->started_ms = s->now_ms;
+    j->begun = j->saved;
     *free_run(s, w) = (struct sim_run){job, j->attempts};
     worker->used++;
     sim_touch(s, w);
@@ -164,6 +170,7 @@ static void split(struct sim *s, int32_t job, int64_t not_before_ms)
         j->alone = true;
         j->crashes = j->losses = 0;
         j->failures = 0;
+        j->begun = j->saved = 0;
         j->not_before_ms = not_before_ms;
         if (cell == job)
             sim_set_state(s, cell, HA_JOB_READY);
@@ -180,17 +187,40 @@ static bool splits(const struct sim_job *j, const struct ha_retry_decision *d)
             (d->counts.crashes > j->crashes && d->counts.crashes >= HA_RETRY_SPLIT));
 }
 
-void sim_end(struct sim *s, int32_t job, enum ha_outcome outcome, bool progress, bool back)
+/* Its newest checkpoint, of after so much of the attempt; the next attempt goes on from there.
+ * False: it has none that is newer. */
+static bool keep(struct sim *s, int32_t job, int64_t ran_ms)
+{
+    struct sim_job *j = &s->jobs[job];
+    double work = work_of(s, job);
+    double saved = j->begun + speed_of(&s->workers[j->worker]) * (double)ran_ms / 1000;
+
+    if (saved > work)
+        saved = work;
+    if (saved <= j->saved)
+        return false;
+    j->saved = saved;
+    return true;
+}
+
+/* Until when its newest checkpoint knows, of an attempt that ended without being asked to. */
+static int64_t checkpoint_ms(struct sim *s, int64_t end_ms)
+{
+    return end_ms - (int64_t)sim_random(s, CHECKPOINT_MS);
+}
+
+void sim_end(struct sim *s, int32_t job, enum ha_outcome outcome, int64_t saved_ms, bool back)
 {
     struct sim_job *j = &s->jobs[job];
     const struct sim_sweep *sweep = &s->sweeps[j->sweep];
-    bool started = j->attempt == HA_ATTEMPT_STATE_RUNNING, apart;
+    bool started = j->attempt == HA_ATTEMPT_STATE_RUNNING, progress, apart;
     struct ha_retry_decision d;
 
     if (j->attempt == HA_ATTEMPT_STATE_LOST) {
         j->attempt = HA_ATTEMPT_STATE_ENDED;
         return;
     }
+    progress = started && keep(s, job, saved_ms - j->started_ms);
     d = ha_retry_decide(&sweep->policy, (struct ha_retry_counts){j->crashes, j->losses}, outcome,
                         (enum ha_stop)j->stop, started, progress, (uint64_t)job);
     apart = splits(j, &d);
@@ -279,9 +309,9 @@ static void on_ends(struct sim *s, const struct sim_event *e)
         on_runs(s, e);
     if (sim_chance(s, e->subject % BAD_JOB == 0 ? 900000 : 30000)) {
         s->counts.crashed++;
-        sim_end(s, e->subject, HA_OUTCOME_FAILED, sim_chance(s, 500000), false);
+        sim_end(s, e->subject, HA_OUTCOME_FAILED, checkpoint_ms(s, s->now_ms), false);
     } else if (sim_chance(s, 2000)) {
-        sim_end(s, e->subject, HA_OUTCOME_REFUSED, false, false);
+        sim_end(s, e->subject, HA_OUTCOME_REFUSED, 0, false);
     } else {
         release(s, j);
         j->attempt = HA_ATTEMPT_STATE_ENDED;
@@ -295,7 +325,7 @@ static void on_stops(struct sim *s, const struct sim_event *e)
         return;
     if (s->jobs[e->subject].attempt == HA_ATTEMPT_STATE_LOST)
         take_back(s, e->subject);
-    sim_end(s, e->subject, HA_OUTCOME_STOPPED, sim_chance(s, 900000), false);
+    sim_end(s, e->subject, HA_OUTCOME_STOPPED, sim_chance(s, 900000) ? s->now_ms : 0, false);
 }
 
 /* ---- workers
@@ -311,7 +341,7 @@ static void lose_all(struct sim *s, int32_t w, bool back)
         if (run->number == 0 || !newest(s, run->job, w, run->number))
             continue;
         s->counts.lost++;
-        sim_end(s, run->job, HA_OUTCOME_LOST, sim_chance(s, 300000), back);
+        sim_end(s, run->job, HA_OUTCOME_LOST, checkpoint_ms(s, worker->gone_ms), back);
         sim_check_job(s, run->job);
     }
     s->changed = true;

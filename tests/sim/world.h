@@ -2,7 +2,8 @@
  *
  * Plans, leases, retries, states, preemption and sets of cells are decided by the functions of
  * coordinator/core; this folder is only what lies around them: a clock, workers that fail, jobs
- * that take time, people who pause and drain.  Everything follows from the seed.
+ * that take time and go on from their checkpoints, people who pause and drain.  Everything follows
+ * from the seed.
  *
  * A step is one event of the simulated clock, or one plan.  After every step what it touched is
  * checked (check.c): a violation prints the seed and the step, and ends the program. */
@@ -76,6 +77,7 @@ struct sim_job {
     uint8_t results;
     int32_t failures; /* crashes, as this program counts them */
     int64_t not_before_ms, started_ms, ready_ms;
+    double begun, saved; /* of its work: what its newest attempt began with, and has saved */
     struct ha_fuse_need need;
 };
 
@@ -159,7 +161,7 @@ void sim_set_state(struct sim *s, int32_t job, enum ha_job_state state);
 void sim_grant(struct sim *s, int32_t job, int32_t worker);
 void sim_join(struct sim *s, int32_t whole, int32_t part);
 void sim_stop(struct sim *s, int32_t job, enum ha_stop stop);
-void sim_end(struct sim *s, int32_t job, enum ha_outcome outcome, bool progress, bool back);
+void sim_end(struct sim *s, int32_t job, enum ha_outcome outcome, int64_t saved_ms, bool back);
 void sim_handle(struct sim *s, const struct sim_event *event);
 void sim_tick(struct sim *s);
 
