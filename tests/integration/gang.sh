@@ -101,35 +101,7 @@ grep -q "more ranks than an optimizer step has micro-batches" refused.txt &&
     ok "more ranks than micro-batches are refused" || not_ok "more ranks than micro-batches: $(tail -n 1 refused.txt)"
 
 start_coordinator || not_ok "the coordinator starts: $(tail -n 1 "$HA_TMP/coordinator.log")"
-cat >grid.toml <<TOML
-[sweep]
-name = "grid"
-[[model]]
-path = "$HA_ROOT/deploy/demo/models/qwen2.5-demo"
-[strategies]
-use = ["local", "mid", "global", "full", "two"]
-[[strategy]]
-name = "two"
-layers = "0-1"
-[data]
-train = ["$HA_ROOT/deploy/demo/data/train.jsonl"]
-eval = ["$HA_ROOT/deploy/demo/data/eval.jsonl"]
-train_samples = 24
-eval_samples = 2
-[train]
-learning_rate = 1e-3
-precision = "fp32"
-epochs = $EPOCHS
-batch_size = 3
-gradient_accumulation = 4
-checkpoint_every = 1
-[generate]
-max_new_tokens = 4
-[resources]
-gpus = 2
-[schedule]
-fuse = "never"
-TOML
+gang_grid '"local", "mid", "global", "full", "two"' 'gpus = 2' >grid.toml
 sed 's/gpus = 2/gpus = 5/' grid.toml >large.toml
 hactl_here submit large.toml --name large >large.txt 2>&1 && not_ok "more GPUs than micro-batches were taken" ||
     { grep -q "resources.gpus = 5.*gradient_accumulation = 4" large.txt && ok "more GPUs than micro-batches are refused" ||

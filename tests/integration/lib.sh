@@ -159,3 +159,39 @@ check_complete() { # cells, prompts
         "$(query 'SELECT count(*) FROM (SELECT item FROM score GROUP BY item HAVING count(*) = 16)')" $(($1 * $2))
     equal "no score too many" "$(query 'SELECT count(*) FROM score')" $(($1 * $2 * 16))
 }
+
+# The sweep "grid" of gangs, for so many $EPOCHS; its jobs train one after the other.
+gang_grid() { # strategies, resources
+    cat <<TOML
+[sweep]
+name = "grid"
+[[model]]
+path = "$HA_ROOT/deploy/demo/models/qwen2.5-demo"
+[strategies]
+use = [$1]
+[[strategy]]
+name = "two"
+layers = "0-1"
+[[strategy]]
+name = "three"
+layers = "1-2"
+[data]
+train = ["$HA_ROOT/deploy/demo/data/train.jsonl"]
+eval = ["$HA_ROOT/deploy/demo/data/eval.jsonl"]
+train_samples = 24
+eval_samples = 2
+[train]
+learning_rate = 1e-3
+precision = "fp32"
+epochs = $EPOCHS
+batch_size = 3
+gradient_accumulation = 4
+checkpoint_every = 1
+[generate]
+max_new_tokens = 4
+[resources]
+$2
+[schedule]
+fuse = "never"
+TOML
+}

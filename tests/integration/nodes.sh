@@ -35,39 +35,8 @@ start_coordinator() {
 }
 start_coordinator || not_ok "the coordinator starts: $(tail -n 1 "$HA_TMP/coordinator.log")"
 
-cat >grid.toml <<TOML
-[sweep]
-name = "grid"
-[[model]]
-path = "$HA_ROOT/deploy/demo/models/qwen2.5-demo"
-[strategies]
-use = ["local", "mid", "global", "full", "two", "three"]
-[[strategy]]
-name = "two"
-layers = "0-1"
-[[strategy]]
-name = "three"
-layers = "1-2"
-[data]
-train = ["$HA_ROOT/deploy/demo/data/train.jsonl"]
-eval = ["$HA_ROOT/deploy/demo/data/eval.jsonl"]
-train_samples = 24
-eval_samples = 2
-[train]
-learning_rate = 1e-3
-precision = "fp32"
-epochs = $EPOCHS
-batch_size = 3
-gradient_accumulation = 4
-checkpoint_every = 1
-[generate]
-max_new_tokens = 4
-[resources]
-gpus = 2
-nodes = 2
-[schedule]
-fuse = "never"
-TOML
+gang_grid '"local", "mid", "global", "full", "two", "three"' 'gpus = 2
+nodes = 2' >grid.toml
 sed 's/gpus = 2/gpus = 3/' grid.toml >odd.toml
 hactl_here submit odd.toml --name odd >odd.txt 2>&1
 check "GPUs that the nodes cannot share equally are refused" grep -q "resources.nodes = 2: each node has an equal part" odd.txt
@@ -116,7 +85,7 @@ def ranks(job=None):
             words = (path / "cmdline").read_text().split("\0")
         except OSError:
             continue
-        if "--rank" in words and str(tmp) in words[words.index("--dir") + 1]:
+        if "--rank" in words and "--dir" in words and str(tmp) in words[words.index("--dir") + 1]:
             folder = pathlib.Path(words[words.index("--dir") + 1])
             if job is None or folder.name.split("-")[0] == job:
                 found[int(words[words.index("--rank") + 1])] = (int(path.name), folder)

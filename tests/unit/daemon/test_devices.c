@@ -20,26 +20,13 @@
 #include "worker/daemon/devices.h"
 #include "worker/daemon/orphan.h"
 
+#include "play_nvml.h"
+
 enum { WAIT_MS = 10000 };
 
-static char state_path[] = "/tmp/ha-fake-nvml-XXXXXX";
 static struct ha_loop *loop;
 static struct ha_devices *devices;
 static int readings;
-
-/* Written beside and moved: the library reads a whole state at any time. */
-static void play(const char *text)
-{
-    char next[64];
-    FILE *file;
-
-    snprintf(next, sizeof next, "%s.next", state_path);
-    file = fopen(next, "we");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
-    assert_int_equal(rename(next, state_path), 0);
-}
 
 static void on_changed(void *context)
 {

@@ -18,26 +18,14 @@
 #include "worker/daemon/devices.h"
 #include "worker/daemon/places.h"
 
+#include "play_nvml.h"
+
 enum { WAIT_MS = 10000 };
 
-static char state_path[] = "/tmp/ha-fake-nvml-XXXXXX";
 static struct ha_loop *loop;
 static struct places *places;
 static struct ha_worker_config config;
 static struct daemon_options options = {.program = "/no/program"};
-
-static void play(const char *text)
-{
-    char next[64];
-    FILE *file;
-
-    snprintf(next, sizeof next, "%s.next", state_path);
-    file = fopen(next, "we");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
-    assert_int_equal(rename(next, state_path), 0);
-}
 
 static int open_places(const char *backend, const char *slots, const char *description, bool silent)
 {
