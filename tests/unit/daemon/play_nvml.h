@@ -2,7 +2,13 @@
 #ifndef HA_TESTS_UNIT_DAEMON_PLAY_NVML_H
 #define HA_TESTS_UNIT_DAEMON_PLAY_NVML_H
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
+
+#include <cmocka.h>
 
 /* For mkstemp, and then the library's environment (HA_FAKE_NVML). */
 static char state_path[] = "/tmp/ha-fake-nvml-XXXXXX";
