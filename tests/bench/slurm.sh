@@ -124,7 +124,7 @@ array() {
     sbatch --array=0-$((jobs - 1)) --ntasks=1 --output="$s/out/%a.log" --parsable \
         "$s/job.sh" >/dev/null
     while [ -n "$(squeue --noheader --format=%i --states=PENDING,RUNNING,COMPLETING)" ]; do
-        sleep 0.05
+        sleep 0.25 # more often would take its processor time
     done
     end=$(date +%s%N)
     while [ "$(date -r "$s/state/job_state" +%s%N)" -lt "$end" ] &&
