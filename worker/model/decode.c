@@ -7,6 +7,7 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "worker/model/arena.h"
+#include "worker/model/shards.h"
 
 /* ---- the decoder's memory ---- */
 
@@ -117,13 +118,6 @@ int ha_decoder_create(struct ha_model *model, const struct ha_decoder_limits *li
     decoder->model = model;
     decoder->backend = backend;
     decoder->ops = ha_backend_ops(backend);
-    if (ha_model_ranks(model) > 1) {
-        ha_decoder_destroy(decoder);
-        return ha_error_set(err, ENOTSUP,
-                            "answers are not generated with weights that %d ranks share; open the "
-                            "model whole",
-                            ha_model_ranks(model));
-    }
     r = begin_decoder(decoder, ha_model_config(model), ha_backend_activation_dtype(backend), limits,
                       &bytes, err);
     if (r == 0)
@@ -221,6 +215,8 @@ int ha_decoder_embed(struct ha_decoder *decoder, int64_t n_rows, int64_t n_embed
         r = ha_backend_upload(decoder->backend, decoder->positions, decoder->host_positions,
                               (size_t)n_rows * sizeof(int32_t), err);
     if (r == 0)
+        r = ha_shards_begin(ha_model_shards(decoder->model), HA_WALK_EMBEDDING, 0, 0, err);
+    if (r == 0)
         r = decoder->ops->embed_forward(decoder->backend, decoder->x,
                                         &ha_model_weights(decoder->model)->embedding, decoder->ids,
                                         n_embedded, err);
@@ -292,6 +288,8 @@ int ha_decoder_head(struct ha_decoder *decoder, const void *x, int64_t n, float 
                                           weights->final_norm.data, weights->final_norm.dtype,
                                           decoder->config->rms_eps, n, 1, width, width, width, err);
 
+    if (r == 0)
+        r = ha_shards_begin(ha_model_shards(decoder->model), HA_WALK_HEAD, 0, 0, err);
     if (r == 0)
         r = decoder->ops->logits(decoder->backend, decoder->logits, decoder->last, &weights->head,
                                  n, width, err);
@@ -375,15 +373,21 @@ static int step_layer(struct ha_decoder *decoder, const struct ha_decoder_sequen
 int ha_decoder_step(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
                     int64_t n, float *logits, struct ha_error *err)
 {
-    int64_t n_spans;
+    struct ha_shards *shards = ha_model_shards(decoder->model);
+    int64_t n_spans, n_layers = decoder->config->n_layers;
     int r = ha_decoder_check(decoder, sequences, n, false, err);
 
     if (r < 0)
         return r;
     n_spans = lay_side_by_side(decoder, sequences, n);
     r = ha_decoder_embed(decoder, n, n, err);
-    for (int64_t layer = 0; r == 0 && layer < decoder->config->n_layers; layer++)
-        r = step_layer(decoder, sequences, n, n_spans, layer, err);
+    if (r == 0)
+        r = ha_shards_begin(shards, HA_WALK_UP, 0, n_layers, err);
+    for (int64_t layer = 0; r == 0 && layer < n_layers; layer++) {
+        r = ha_shards_take(shards, layer, err);
+        if (r == 0)
+            r = step_layer(decoder, sequences, n, n_spans, layer, err);
+    }
     if (r == 0)
         r = ha_decoder_head(decoder, decoder->x, n, logits, err);
     for (int64_t i = 0; r == 0 && i < n; i++)

@@ -6,6 +6,8 @@
  * one adapter should stand side by side in the call, since each run of equal
  * adapters is one product.
  *
+ * Where ranks share the model's weights, each call puts the layers together with them (model.h).
+ *
  * A sequence's logits do not depend on the others in the call where the
  * backend's products do not depend on the rows beside them (the CPU's do not). */
 #ifndef HA_WORKER_MODEL_DECODE_H

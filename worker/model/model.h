@@ -47,9 +47,9 @@ int ha_model_open(struct ha_backend *backend, const char *dir, struct ha_model *
  *
  * With a shard this process is one rank of a gang whose ranks each keep a share of the layers, and
  * put each layer together when it computes (shard_layout.h); results have the same bits.  It
- * computes after ha_model_join only, in passes and not in decoders, and all ranks then need each
- * other in every pass: before any other collective over the communicator each calls
- * ha_model_idle, which returns when no rank wants a pass any more. */
+ * computes after ha_model_join only, and all ranks then need each other in every pass, prompt and
+ * step of generation, whatever each of them computes: before any other collective over the
+ * communicator each calls ha_model_idle, which returns when no rank wants to compute any more. */
 int ha_model_prepare(struct ha_backend *backend, const char *dir, struct ha_model **ret_model,
                      struct ha_error *err);
 int ha_model_load(struct ha_model *model, const char *dir, const struct ha_model_shard *shard,

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "common/base/error.h"
+#include "worker/model/shards.h"
 
 /* The prompts of one call. */
 struct prefill {
@@ -343,6 +344,7 @@ int ha_decoder_prefill(struct ha_decoder *decoder, const struct ha_decoder_seque
                        int64_t n, float *logits, int64_t *row, struct ha_error *err)
 {
     struct prefill p = {.decoder = decoder, .sequences = sequences, .n = n};
+    struct ha_shards *shards = ha_model_shards(decoder->model);
     int64_t n_layers = decoder->config->n_layers;
     int r = ha_decoder_check(decoder, sequences, n, true, err);
 
@@ -350,8 +352,12 @@ int ha_decoder_prefill(struct ha_decoder *decoder, const struct ha_decoder_seque
         r = make_branches(&p, err);
     if (r == 0)
         r = embed(&p, err);
+    if (r == 0)
+        r = ha_shards_begin(shards, HA_WALK_UP, 0, n_layers, err);
     for (int64_t layer = 0; r == 0 && layer < n_layers; layer++) {
-        r = branch_off(&p, layer, err);
+        r = ha_shards_take(shards, layer, err);
+        if (r == 0)
+            r = branch_off(&p, layer, err);
         if (r == 0)
             r = layer < n_layers - 1 ? run_layer(&p, layer, err) : run_highest_layer(&p, err);
     }

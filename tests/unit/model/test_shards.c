@@ -20,6 +20,7 @@
 
 #define ALL_MODULES ((1u << HA_MODULE_COUNT) - 1)
 
+enum { PROMPT = 9, MOST_STEPS = 5 };
 enum { MOST_RANKS = 4, N_PAIRS = 3, VOCAB = 1024, RANK = 3, WAIT_MS = 20000, SHORT_MS = 300 };
 
 /* ---- arithmetic ---- */
@@ -312,15 +313,121 @@ static void same_bits_by_nccl(void **state)
         assert_int_equal(pthread_join(threads[i], NULL), 0);
 }
 
+/* ---- answers ---- */
+
+/* Two sequences of one prompt, one of them with an adapter, that write on. */
+struct answers {
+    struct ha_decoder *decoder;
+    struct ha_kv_cache *caches[2];
+    struct ha_adapter *adapter;
+    struct ha_decoder_sequence sequences[2];
+    int32_t prompt[PROMPT], next[2];
+    float *logits; /* (2, V) */
+    size_t logit_bytes;
+    int64_t row[2];
+};
+
+static void begin_answers(struct rank *rank, struct ha_model *model, uint64_t seed,
+                          struct answers *answers)
+{
+    struct ha_decoder_limits limits = {
+        .max_sequences = 2, .max_prompt_tokens = 2 * PROMPT, .max_rank = RANK};
+    const struct ha_model_config *config = ha_model_config(model);
+    struct random random = {seed};
+
+    answers->logit_bytes = 2 * (size_t)config->vocab * sizeof(float);
+    answers->logits = ha_calloc(2 * config->vocab, sizeof(float));
+    CHECK(answers->logits);
+    CHECK(ha_decoder_create(model, &limits, &answers->decoder, &rank->err) == 0);
+    answers->adapter = random_adapter(rank->backend, config, 2, config->n_layers - 1, ALL_MODULES,
+                                      RANK, 0.1f, seed);
+    for (int i = 0; i < PROMPT; i++)
+        answers->prompt[i] = (int32_t)random_below(&random, VOCAB);
+    for (int i = 0; i < 2; i++) {
+        CHECK(ha_kv_cache_create(model, PROMPT + MOST_STEPS, &answers->caches[i], &rank->err) == 0);
+        answers->sequences[i] = (struct ha_decoder_sequence){
+            answers->caches[i], i == 0 ? NULL : answers->adapter, answers->prompt, PROMPT};
+    }
+}
+
+static void end_answers(struct answers *answers)
+{
+    for (int i = 0; i < 2; i++)
+        ha_kv_cache_destroy(answers->caches[i]);
+    ha_adapter_destroy(answers->adapter);
+    ha_decoder_destroy(answers->decoder);
+    free(answers->logits);
+}
+
+/* Step 0 is the prompt; the next ids are any. */
+static void advance(struct rank *rank, struct answers *answers, int step)
+{
+    int r = step == 0 ? ha_decoder_prefill(answers->decoder, answers->sequences, 2, answers->logits,
+                                           answers->row, &rank->err)
+                      : ha_decoder_step(answers->decoder, answers->sequences, 2, answers->logits,
+                                        &rank->err);
+
+    CHECK(r == 0);
+    for (int i = 0; i < 2; i++) {
+        answers->next[i] = (answers->prompt[step % PROMPT] + 7 * i) % VOCAB;
+        answers->sequences[i].ids = &answers->next[i];
+        answers->sequences[i].n_ids = 1;
+    }
+}
+
+static void compare_answers(struct rank *rank, struct ha_model *whole, uint64_t seed, int steps)
+{
+    struct answers want = {0}, got = {0};
+
+    begin_answers(rank, whole, seed, &want);
+    begin_answers(rank, rank->model, seed, &got);
+    for (int step = 0; step <= steps; step++) {
+        advance(rank, &want, step);
+        advance(rank, &got, step);
+        CHECK(memcmp(got.row, want.row, sizeof(want.row)) == 0);
+        CHECK(memcmp(got.logits, want.logits, want.logit_bytes) == 0);
+    }
+    end_answers(&want);
+    end_answers(&got);
+}
+
+/* Rank 0 has nothing to answer, the others more and more; one of them passes over a pack between,
+ * as a probe does beside it. */
+static void unequal_answers(struct rank *rank)
+{
+    struct ha_model *whole;
+
+    CHECK(ha_model_open(rank->backend, rank->dir, &whole, &rank->err) == 0);
+    ha_model_join(rank->model, rank->comm);
+    for (int i = 0; i < rank->rank; i++)
+        compare_answers(rank, whole, (uint64_t)(10 * rank->rank + i), MOST_STEPS - rank->rank);
+    if (rank->rank == 1)
+        compare_pack(rank, whole, 3, false);
+    CHECK(ha_model_idle(rank->model, &rank->err) == 0);
+    ha_model_destroy(whole);
+}
+
+static void answers_have_the_same_bits(void **state)
+{
+    const char *backend = getenv("HA_KERNEL_TEST_BACKEND");
+    bool cpu = !backend || strcmp(backend, "cpu") == 0;
+
+    (void)state;
+    for (int i = cpu ? 0 : 3; i < 4; i++)
+        run_ranks(2 + (i < 3 ? i : 0), golden_families[i], unequal_answers, 0);
+}
+
 static void refusals_of_a_rank(struct rank *rank)
 {
-    struct ha_decoder_limits limits = {.max_sequences = 1, .max_prompt_tokens = 8, .max_rank = 0};
-    struct ha_decoder *decoder;
     struct ha_pass_rows rows;
     struct work work = {0};
+    struct answers answers = {0};
 
-    CHECK(ha_decoder_create(rank->model, &limits, &decoder, &rank->err) == -ENOTSUP);
-    CHECK(strstr(ha_error_text(&rank->err), "2 ranks share"));
+    begin_answers(rank, rank->model, 1, &answers);
+    CHECK(ha_decoder_prefill(answers.decoder, answers.sequences, 2, answers.logits, answers.row,
+                             &rank->err) == -EINVAL);
+    CHECK(strstr(ha_error_text(&rank->err), "not together"));
+    end_answers(&answers);
     begin_work(rank, rank->model, 1, &work);
     CHECK(ha_pass_forward(work.pass, work.pack, NULL, false, &rows, &rank->err) == -EINVAL);
     CHECK(strstr(ha_error_text(&rank->err), "not together"));
@@ -402,6 +509,7 @@ int main(void)
         cmocka_unit_test(small_models_keep_their_tables),
         cmocka_unit_test(same_bits),
         cmocka_unit_test(same_bits_by_nccl),
+        cmocka_unit_test(answers_have_the_same_bits),
         cmocka_unit_test(refusals),
         cmocka_unit_test(a_lost_rank_is_told),
     };
