@@ -19,8 +19,9 @@
  * new id.
  *
  * Errors: -ECONNABORTED another rank has failed or is gone (the text says which, where
- * that is known), -ETIMEDOUT, -ECANCELED `abort` was set, -ENODEV NCCL is not there, -EIO,
- * -ENOMEM, -EINVAL for arguments and foreign ids. */
+ * that is known), -ECONNRESET probably so (NCCL does not say whose fault it is), -ETIMEDOUT,
+ * -ECANCELED `abort` was set, -ENODEV NCCL is not there, -EIO, -ENOMEM, -EINVAL for arguments
+ * and foreign ids. */
 #ifndef HA_KERNELS_COLLECTIVE_H
 #define HA_KERNELS_COLLECTIVE_H
 

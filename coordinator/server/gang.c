@@ -309,7 +309,7 @@ void ha_gang_end(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch, b
     for (int64_t i = 0; i < gang->part_count; i++) {
         struct ha_member *m = ha_member_by_id(c, gang->parts[i].worker);
 
-        if (i > 0 || all)
+        if (i > 0 || all || gang->unreported)
             push(c, gang, gang->parts[i].worker, HA_WIRE_GANG_STALE, "");
         if (m)
             m->used = -1;
@@ -438,8 +438,36 @@ int ha_gang_verdict(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch
     return r < 0 ? r : 1;
 }
 
+int ha_gang_lose(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch, int64_t worker,
+                 const char *why, enum ha_outcome *outcome, char reason[HA_ERROR_TEXT_BYTES],
+                 int64_t *ret_worker, struct ha_error *err)
+{
+    char words[HA_ERROR_TEXT_BYTES];
+    enum ha_outcome whole;
+    struct ha_gang *gang;
+    int64_t cause;
+    int r = find_or_load(c, job, epoch, &gang, err);
+
+    if (r <= 0 || gang->part_count == 1)
+        return r < 0 ? r : 0;
+    gang->unreported = true;
+    for (int64_t i = 0; i < gang->part_count; i++) {
+        struct ha_gang_worker *part = &gang->parts[i];
+
+        if (part->worker == worker && mark_ended(gang, part, HA_OUTCOME_LOST, false, why) < 0)
+            return ha_error_set(err, ENOMEM, "no memory for a gang");
+    }
+    r = judge(c, gang, &whole, words, &cause, err);
+    if (r < 0 || whole == HA_OUTCOME_LOST)
+        return r;
+    *outcome = whole;
+    *ret_worker = cause;
+    ha_utf8_copy(reason, HA_ERROR_TEXT_BYTES, words);
+    return 1;
+}
+
 /* Its part 0 was told that it may report the end, and does not. */
-static int end_without(struct ha_coordinator *c, const struct ha_gang *gang, struct ha_error *err)
+static int end_without(struct ha_coordinator *c, struct ha_gang *gang, struct ha_error *err)
 {
     struct ha_by by = {.now_ms = c->wall_ms, .actor = "coordinator"};
     char reason[HA_ERROR_TEXT_BYTES];
@@ -449,6 +477,8 @@ static int end_without(struct ha_coordinator *c, const struct ha_gang *gang, str
 
     if (r == 0)
         drop(c, gang); /* of a turn that was not stored */
+    else
+        gang->unreported = true;
     if (r == 1)
         r = judge(c, gang, &outcome, reason, &row.worker, err) < 0 ? -EIO : 1;
     return r <= 0 ? r : ha_server_end_attempt(c, &by, &row, (int)outcome, false, reason, 0, err);

@@ -119,6 +119,7 @@ struct ha_gang {
     char *id;         /* rank 0's */
     bool gone;        /* all are ready, which is stored */
     bool late, aborting, settled;
+    bool unreported;  /* its end is not one that part 0 reports */
     int64_t abort_ms; /* boot time: of the first failure */
     int64_t ends;     /* parts that ended */
 };
@@ -393,6 +394,12 @@ int64_t ha_gang_parts(const struct ha_coordinator *c, int64_t job, struct ha_epo
 int ha_gang_verdict(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch, const char *why,
                     enum ha_outcome *outcome, char reason[HA_ERROR_TEXT_BYTES], int64_t *ret_worker,
                     struct ha_error *err);
+
+/* It ends because a worker was lost or has its part no more: if another part had failed by itself
+ * before, that is why (1: the arguments have it, *ret_worker too), else the loss is (0). */
+int ha_gang_lose(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch, int64_t worker,
+                 const char *why, enum ha_outcome *outcome, char reason[HA_ERROR_TEXT_BYTES],
+                 int64_t *ret_worker, struct ha_error *err);
 
 /* What a gang that runs waits for, in words: its ranks that are not ready, or their ends; "" for
  * all else, also without memory. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "common/base/log.h"
+#include "common/base/utf8.h"
 #include "coordinator/core/retry.h"
 #include "coordinator/server/inside.h"
 #include "coordinator/server/judging.h"
@@ -25,6 +26,20 @@ static bool is_kept(const struct ha_wire_hello *hello, const struct ha_attempt_r
     return false;
 }
 
+/* Of a gang another part may have failed before, and this loss be no more than what came of it. */
+static int lose_attempt(struct ha_coordinator *c, const struct ha_by *by, const struct ha_member *m,
+                        struct ha_attempt_row *row, bool back, const char *why,
+                        struct ha_error *err)
+{
+    enum ha_outcome outcome = HA_OUTCOME_LOST;
+    char reason[HA_ERROR_TEXT_BYTES];
+    int r;
+
+    ha_utf8_copy(reason, sizeof reason, why);
+    r = ha_gang_lose(c, row->job, row->epoch, m->id, why, &outcome, reason, &row->worker, err);
+    return r < 0 ? r : ha_server_end_attempt(c, by, row, (int)outcome, back, reason, 0, err);
+}
+
 static int lose_attempts(struct ha_coordinator *c, const struct ha_by *by, struct ha_member *m,
                          const struct ha_wire_hello *hello, bool back, const char *why,
                          struct ha_error *err)
@@ -38,7 +53,7 @@ static int lose_attempts(struct ha_coordinator *c, const struct ha_by *by, struc
         job = row.job;
         if (is_kept(hello, &row))
             continue;
-        r = ha_server_end_attempt(c, by, &row, HA_OUTCOME_LOST, back, why, 0, err);
+        r = lose_attempt(c, by, m, &row, back, why, err);
         if (r < 0)
             break;
     }

@@ -470,6 +470,8 @@ static int close_gap(struct report *p, struct ha_error *err)
 static int lose_part(struct report *p, struct ha_error *err)
 {
     struct ha_member *m = p->q->caller->member;
+    enum ha_outcome outcome = HA_OUTCOME_LOST;
+    struct ha_attempt_row row = p->row;
     struct ha_error text;
     char why[HA_ERROR_TEXT_BYTES];
     int r = ha_store_part_of(p->store, p->job, p->epoch, m->id, err);
@@ -478,7 +480,10 @@ static int lose_part(struct report *p, struct ha_error *err)
         return r;
     ha_error_set(&text, EIO, "worker %s does not have its part of the gang any more", m->name);
     ha_utf8_copy(why, sizeof why, text.text);
-    return ha_server_end_attempt(p->q->c, &p->q->by, &p->row, HA_OUTCOME_LOST, false, why, 0, err);
+    r = ha_gang_lose(p->q->c, p->job, p->epoch, m->id, text.text, &outcome, why, &row.worker, err);
+    return r < 0
+               ? r
+               : ha_server_end_attempt(p->q->c, &p->q->by, &row, (int)outcome, false, why, 0, err);
 }
 
 int ha_handle_report(struct ha_request *q, struct ha_error *err)

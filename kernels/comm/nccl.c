@@ -102,14 +102,29 @@ static int load(struct ha_nccl_api *api, struct ha_error *err)
     return 0;
 }
 
-/* Its own words say more than the code does, where it has any. */
+int ha_nccl_blame(int code)
+{
+    switch (code) {
+    case HA_NCCL_REMOTE_ERROR:
+        return ECONNABORTED;
+    case HA_NCCL_SYSTEM_ERROR:
+    case HA_NCCL_INTERNAL_ERROR:
+        return ECONNRESET;
+    default:
+        return EIO;
+    }
+}
+
+/* Its own words say more than the code does, where it has any.  Without a communicator there is no
+ * peer that could be why. */
 static int explain(const struct nccl *nccl, int code, const char *what, struct ha_error *err)
 {
     const char *text = nccl->api.error_string(code);
     const char *more = nccl->comm ? nccl->api.last_error(nccl->comm) : NULL;
 
-    return ha_error_set(err, EIO, "NCCL: %s: %s%s%s", what, text ? text : "no reason given",
-                        more && *more ? ": " : "", more && *more ? more : "");
+    return ha_error_set(err, nccl->comm ? ha_nccl_blame(code) : EIO, "NCCL: %s: %s%s%s", what,
+                        text ? text : "no reason given", more && *more ? ": " : "",
+                        more && *more ? more : "");
 }
 
 static int make_id(int size, struct ha_comm_id *ret_id, struct ha_error *err)

@@ -16,7 +16,22 @@ enum {
     HA_NCCL_ID_BYTES = 128,
 };
 
-enum ha_nccl_result { HA_NCCL_SUCCESS = 0, HA_NCCL_SYSTEM_ERROR = 2, HA_NCCL_IN_PROGRESS = 7 };
+enum ha_nccl_result {
+    HA_NCCL_SUCCESS = 0,
+    HA_NCCL_CUDA_ERROR = 1,
+    HA_NCCL_SYSTEM_ERROR = 2,
+    HA_NCCL_INTERNAL_ERROR = 3,
+    HA_NCCL_REMOTE_ERROR = 6,
+    HA_NCCL_IN_PROGRESS = 7
+};
+
+/* Whose fault a failure is, as an errno (kernels/collective.h): ECONNABORTED another rank's,
+ * ECONNRESET probably another's, EIO this one's.
+ *
+ * The loss of a peer is a remote error by NCCL's own words ("network error or remote process
+ * exiting"), but a socket that the peer's end has closed may come as a system error, too, and a
+ * connection that cannot be made any more as an internal one, which its proxy thread reports. */
+int ha_nccl_blame(int code);
 
 enum ha_nccl_type { HA_NCCL_INT8 = 0 };
 

@@ -33,10 +33,17 @@ static void log_line(void *context, const char *text)
     ha_log_info("%s", text);
 }
 
-/* Words about others: that one is gone or silent, or that the gang was told to give up. */
-static bool is_of_others(const struct ha_error *why)
+bool ha_gang_followed(const struct ha_error *why)
 {
-    return why->code == ECONNABORTED || why->code == ETIMEDOUT || why->code == ECANCELED;
+    switch (why->code) {
+    case ECONNABORTED: /* one is gone */
+    case ECONNRESET:   /* probably */
+    case ETIMEDOUT:    /* one is silent */
+    case ECANCELED:    /* the gang was told to give up */
+        return true;
+    default:
+        return false;
+    }
 }
 
 void ha_gang_fail(const struct ha_gang *gang, struct ha_comm *comm, const struct ha_error *why)
@@ -49,7 +56,7 @@ void ha_gang_fail(const struct ha_gang *gang, struct ha_comm *comm, const struct
                 ha_comm_size(comm), (long long)started, (long long)finished);
     ha_comm_dump(comm, log_line, NULL);
     if (gang->failed)
-        gang->failed(gang->context, started, finished, is_of_others(why));
+        gang->failed(gang->context, started, finished, ha_gang_followed(why));
 }
 
 static int open_comm(const struct ha_gang *gang, struct ha_backend *backend,
@@ -91,7 +98,7 @@ int ha_gang_join(const struct ha_gang *gang, struct ha_backend *backend,
         if (comm)
             ha_gang_fail(gang, comm, &why);
         else if (gang->failed && r != -EINTR)
-            gang->failed(gang->context, 0, 0, is_of_others(&why));
+            gang->failed(gang->context, 0, 0, ha_gang_followed(&why));
         ha_comm_destroy(comm);
         *err = why;
         return r;

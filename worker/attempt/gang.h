@@ -7,6 +7,7 @@
 #define HA_WORKER_ATTEMPT_GANG_H
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/collective.h"
@@ -38,6 +39,10 @@ const char *ha_gang_collective(const struct ha_gang *gang, const struct ha_backe
 int ha_gang_join(const struct ha_gang *gang, struct ha_backend *backend,
                  struct ha_dpo_trainer *trainer, const volatile sig_atomic_t *stop,
                  struct ha_comm **ret_comm, struct ha_error *err);
+
+/* Has this rank failed because of others?  What the coordinator then charges the job with is not
+ * this end but the one of the rank or worker that was first (coordinator/core/gang.h). */
+bool ha_gang_followed(const struct ha_error *why);
 
 /* After a failure: tell the others, and log the last collectives. */
 void ha_gang_fail(const struct ha_gang *gang, struct ha_comm *comm, const struct ha_error *why);

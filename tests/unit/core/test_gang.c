@@ -78,6 +78,51 @@ static void a_silent_part_is_a_loss(void **state)
     expect(parts, untold, false, HA_OUTCOME_FAILED, 0, "worker a: rank 0: rank 2 is gone");
 }
 
+/* The cause is the part that was first: what a rank says of others is charged to nobody, a worker
+ * that is lost costs no attempt, a rank that crashed one, in whatever order it is told. */
+static void who_is_charged(void **state)
+{
+    enum { OWN, OTHERS, LOST, MUTE };
+    static const struct {
+        int how[2], order[2];
+        enum ha_outcome outcome;
+        int64_t cause;
+    } table[] = {
+        {{OTHERS, MUTE}, {0, 0}, HA_OUTCOME_LOST, 1}, /* ncclRemoteError: the machine is gone */
+        {{OTHERS, LOST}, {0, 1}, HA_OUTCOME_LOST, 1}, /* and so it was found */
+        {{LOST, OTHERS}, {0, 1}, HA_OUTCOME_LOST, 0},
+        {{OTHERS, OWN}, {0, 1}, HA_OUTCOME_FAILED, 1}, /* its peer's crash is told later */
+        {{OWN, OTHERS}, {1, 0}, HA_OUTCOME_FAILED, 0},
+        {{OWN, LOST}, {0, 1}, HA_OUTCOME_FAILED, 0},      /* a crash, and then a loss */
+        {{OTHERS, OTHERS}, {0, 1}, HA_OUTCOME_FAILED, 0}, /* the network alone: one crash */
+        {{OTHERS, OTHERS}, {1, 0}, HA_OUTCOME_FAILED, 1},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        struct ha_gang_part parts[2] = {PART("a", 0, HA_OUTCOME_FAILED, "x"),
+                                        PART("b", 2, HA_OUTCOME_FAILED, "x")};
+        const struct ha_gang_view view = {
+            .parts = parts, .part_count = 2, .started = untold, .ready = nobody};
+        struct ha_buffer text;
+        enum ha_outcome outcome;
+        int64_t cause;
+
+        for (int k = 0; k < 2; k++) {
+            parts[k].followed = table[i].how[k] == OTHERS;
+            parts[k].ended = table[i].how[k] != MUTE;
+            parts[k].order = table[i].order[k];
+            if (table[i].how[k] == LOST)
+                parts[k].outcome = HA_OUTCOME_LOST;
+        }
+        ha_buffer_init(&text, 0);
+        assert_int_equal(ha_gang_judge(&view, &outcome, &cause, &text), 0);
+        assert_int_equal(outcome, table[i].outcome);
+        assert_int_equal(cause, table[i].cause);
+        ha_buffer_clear(&text);
+    }
+}
+
 static void who_was_late_is_named(void **state)
 {
     struct ha_gang_part parts[2] = {SILENT("a", 0), SILENT("b", 2)};
@@ -112,6 +157,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_explains_most_counts),
         cmocka_unit_test(a_silent_part_is_a_loss),
+        cmocka_unit_test(who_is_charged),
         cmocka_unit_test(who_was_late_is_named),
         cmocka_unit_test(who_was_behind_is_named),
     };

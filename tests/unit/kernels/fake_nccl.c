@@ -11,7 +11,7 @@
 
 #include "kernels/comm/nccl_api.h"
 
-enum { MOST_RANKS = 8, MOST_GANGS = 16, UNHANDLED = 1, REMOTE = 6, INVALID = 4 };
+enum { MOST_RANKS = 8, MOST_GANGS = 16, INVALID = 4 };
 
 struct gang {
     int size, joined;
@@ -128,7 +128,7 @@ int ncclCommGetAsyncError(struct ncclComm *comm, int *state)
     pthread_mutex_lock(&lock);
     *state = HA_NCCL_IN_PROGRESS;
     if (plan.fails_at > 0 && comm->rank == plan.fails_rank && comm->round >= plan.fails_at)
-        *state = REMOTE;
+        *state = plan.fails_code ? plan.fails_code : HA_NCCL_REMOTE_ERROR;
     else if (comm->waits > 0)
         comm->waits--;
     else if (ready(comm) && !comm->gathering)
@@ -183,7 +183,7 @@ int ncclCommAbort(struct ncclComm *comm)
 
 const char *ncclGetErrorString(int code)
 {
-    return code == REMOTE ? "remote process exited" : "some error";
+    return code == HA_NCCL_REMOTE_ERROR ? "remote process exited" : "some error";
 }
 
 const char *ncclGetLastError(struct ncclComm *comm)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "kernels/collective.h"
+#include "kernels/comm/nccl_api.h"
 #include "tests/unit/kernels/fake_nccl.h"
 
 enum { MOST = 4, LARGE = 5000003 }; /* more than two chunks of f32 */
@@ -165,8 +166,28 @@ static void says_what_is_wrong(void **state)
     plan->version = 22005;
 }
 
+/* By NCCL's own numbers.  What another rank's death may look like is never this rank's fault. */
+static void knows_whose_fault_it_is(void **state)
+{
+    static const struct {
+        int code, blame;
+    } table[] = {
+        {1, EIO},          /* ncclUnhandledCudaError: this device */
+        {2, ECONNRESET},   /* ncclSystemError: its socket, closed by the other's end? */
+        {3, ECONNRESET},   /* ncclInternalError: its proxy, cut off by the other's end? */
+        {4, EIO},          /* ncclInvalidArgument: ours */
+        {5, EIO},          /* ncclInvalidUsage: ours */
+        {6, ECONNABORTED}, /* ncclRemoteError: another's */
+        {99, EIO},         /* of a later NCCL */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+        assert_int_equal(ha_nccl_blame(table[i].code), table[i].blame);
+}
+
 /* One rank alone, so that nobody waits for it. */
-static void takes_an_error(void **state)
+static void meet_an_error(int code, int result, const char *text)
 {
     const struct ha_backend_options cpu = {.name = "cpu", .threads = 1};
     struct ha_comm_id id;
@@ -174,7 +195,6 @@ static void takes_an_error(void **state)
     struct ha_comm *comm = NULL;
     struct ha_error why;
 
-    (void)state;
     assert_ok(ha_backend_open(&cpu, &options.backend, &err));
     assert_ok(ha_comm_make_id("nccl", 1, &id, &err));
     assert_ok(ha_comm_create(&options, &comm, &err));
@@ -182,12 +202,22 @@ static void takes_an_error(void **state)
     plan->aborted = 0;
     plan->fails_at = 1;
     plan->fails_rank = 0;
-    assert_int_equal(ha_comm_gather(comm, NULL, NULL, 0, &why), -EIO);
-    assert_non_null(strstr(ha_error_text(&why), "remote process exited: the cable is out"));
+    plan->fails_code = code;
+    assert_int_equal(ha_comm_gather(comm, NULL, NULL, 0, &why), result);
+    assert_non_null(strstr(ha_error_text(&why), text));
     assert_int_equal(plan->aborted, 1);
     ha_comm_destroy(comm);
-    plan->fails_at = 0;
+    plan->fails_at = plan->fails_code = 0;
     ha_backend_close(options.backend);
+}
+
+static void takes_an_error(void **state)
+{
+    (void)state;
+    meet_an_error(HA_NCCL_CUDA_ERROR, -EIO, "NCCL: a collective: some error: the cable is out");
+    meet_an_error(HA_NCCL_SYSTEM_ERROR, -ECONNRESET, "some error: the cable is out");
+    meet_an_error(HA_NCCL_INTERNAL_ERROR, -ECONNRESET, "some error: the cable is out");
+    meet_an_error(HA_NCCL_REMOTE_ERROR, -ECONNABORTED, "remote process exited: the cable is out");
 }
 
 static int open_library(void **state)
@@ -210,6 +240,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gathers_and_adds),
         cmocka_unit_test(says_what_is_wrong),
+        cmocka_unit_test(knows_whose_fault_it_is),
         cmocka_unit_test(takes_an_error),
     };
 

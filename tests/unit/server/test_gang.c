@@ -249,6 +249,41 @@ static void a_worker_that_is_lost_ends_it_for_all(void **state)
     assert_int_equal(again.epoch.number, job.epoch.number + 1);
 }
 
+/* A rank crashed, and then the other worker is lost, too: the crash was first. */
+static void a_crash_before_a_loss_is_charged(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job;
+    uint64_t second, first = begin(b, &job, &second);
+
+    go(b, first, second, &job);
+    assert_int_equal(ended(b, first, &job, "failed", false, "rank 0: killed"), HA_WIRE_GANG_WAIT);
+    assert_int_equal(pushed(b, second), HA_WIRE_GANG_ABORT);
+    hello(b, second, second == ONE ? "w1" : "w2", "i9"); /* its daemon was started anew */
+    assert_int_equal(pushed(b, first), HA_WIRE_GANG_STALE);
+    bench_expect_stage(b, CLIENT, "tiny/mid", "train", "ready",
+                       first == ONE ? "retry in 3 s after crash: worker w1: rank 0: killed"
+                                    : "retry in 3 s after crash: worker w2: rank 0: killed");
+}
+
+/* Words about others, and then the worker that they were about is found lost: nothing is charged.
+ */
+static void a_loss_that_others_followed_is_not_charged(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job, again;
+    uint64_t second, first = begin(b, &job, &second);
+
+    go(b, first, second, &job);
+    assert_int_equal(ended(b, first, &job, "failed", true, "rank 0: NCCL: remote process exited"),
+                     HA_WIRE_GANG_WAIT);
+    hello(b, second, second == ONE ? "w1" : "w2", "i9");
+    assert_int_equal(pushed(b, first), HA_WIRE_GANG_STALE);
+    bench_settle(b);
+    begin(b, &again, &second); /* at once: a crash would have to wait */
+    assert_int_equal(again.epoch.number, job.epoch.number + 1);
+}
+
 static void who_is_not_ready_in_time_is_named(void **state)
 {
     struct bench *b = *state;
@@ -302,6 +337,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_restart_forgets_nothing_that_matters, setup, teardown),
         cmocka_unit_test_setup_teardown(one_fails_and_all_begin_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(a_worker_that_is_lost_ends_it_for_all, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_crash_before_a_loss_is_charged, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_loss_that_others_followed_is_not_charged, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(who_is_not_ready_in_time_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_waits_for_the_first_part_for_ever, setup, teardown),
     };
