@@ -9,7 +9,7 @@ struct fake_nccl {
     int polls;        /* that say "in progress" before anything is looked at */
     int64_t fails_at; /* round from which fails_rank meets an error; 0: none */
     int fails_rank;
-    int fails_code; /* 0: a remote error */
+    int fails_code;         /* 0: a remote error */
     int destroyed, aborted; /* communicators so far */
 };
 
