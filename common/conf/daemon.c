@@ -123,8 +123,11 @@ static const struct ha_setting worker_rows[] = {
      .otherwise = "60s", OURS, .help = "a GPU whose memory is held so long after its attempt is set aside"},
     {"driver_answer", HA_SETTING_DURATION, AT(driver_answer_s), BETWEEN(1, 600), .otherwise = "15s",
      OURS,
-     .help = "a GPU driver that is silent so long at the start: its GPUs are set aside, and with "
-             "backend = auto the worker computes on the CPU"},
+     .help = "a GPU driver that is silent so long at the start: its GPUs are set aside; it is asked "
+             "again as often"},
+    {"without_driver", HA_SETTING_CHOICE, AT(without_driver), .choices = "wait|cpu",
+     .otherwise = "wait", OURS,
+     .help = "with backend = auto, until such a driver answers: take no job, or compute on the CPU"},
     {"max_devices_aside", HA_SETTING_INT, AT(max_devices_aside), BETWEEN(0, 256), .otherwise = "2",
      OURS, .help = "GPUs that are set aside for errors until hactl workers undrain"},
     {"key_file", HA_SETTING_TEXT, AT(key_file), OURS,

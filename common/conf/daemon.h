@@ -46,6 +46,7 @@ struct ha_worker_config {
     char *device_free_memory;    /* in use, and still counting as free */
     int64_t device_release_s;    /* until an ended attempt's memory must be free */
     int64_t driver_answer_s;     /* that the start waits for the GPU driver */
+    char *without_driver;        /* "wait" | "cpu", while it does not answer */
     int64_t max_devices_aside;
     char *key_file;        /* this worker's CURVE key pair */
     char *server_key_file; /* the coordinator's public key */

@@ -14,15 +14,21 @@ play() {
     mv "$HA_TMP/gpus.next" "$HA_TMP/gpus"
 }
 
-# states: of all GPUs, as hactl tells them.
-states() {
+# told NAME: a worker's backend and the states of its GPUs, as hactl tells them.
+told() {
     hactl_here workers --json | python3 -c '
 import json, sys
-print(*(d["state"] for w in json.load(sys.stdin) for d in w["devices"]))'
+for w in json.load(sys.stdin):
+    if w["name"] == sys.argv[1]:
+        print(w["backend"].split(":")[0], *(d["state"] for d in w["devices"]))' "$1"
+}
+
+is_told() { # NAME BACKEND STATES
+    [ "$(told "$1")" = "$2 $3" ]
 }
 
 is_state() {
-    [ "$(states)" = "$1" ]
+    is_told worker cpu "$1"
 }
 
 # An attempt of the worker sees this GPU and no other.
@@ -50,6 +56,26 @@ check "both GPUs are found and free" until_true 20 is_state "free free"
 hactl_here workers >workers.txt
 check "text names them" grep -q 'free .*First .*41 C .*GPU-aaaa' workers.txt
 
+# A worker that takes whatever there is waits for such a driver, and does not compute on the CPU.
+MODULE=$HA_BUILD/tests/cuda/ha-kernels-cuda-emulated.so
+if [ -f "$MODULE" ]; then
+    play "hang=1" ""
+    background auto env HA_NVML_LIBRARY="$FAKE" HA_CUDA_MODULE="$(realpath "$MODULE")" ha-worker \
+        --connect "$CONTROL" --files "$FILES" --name auto --work-dir "$HA_TMP/auto" --threads 1 \
+        --backend auto --model-root / --insecure-loopback --set driver_answer=1s
+    AUTO=$HA_PID
+    check "with backend auto a driver that hangs is waited for" \
+        until_true 20 grep -q 'until it does, this worker takes no job' auto.log
+    check "its GPUs are told as set aside" until_true 10 is_told auto cuda aside
+    play "" ""
+    check "they are offered when it answers" until_true 20 is_told auto cuda "free free"
+    check "after a process has multiplied there" \
+        grep -q 'answers now, after .* s; attempts compute on: cuda: GPU 0, emulated' auto.log
+    kill "$AUTO"
+    wait "$AUTO" || true
+else
+    echo "skip a worker of an emulated device: it is built where nvcc is"
+fi
 play "ecc=3" ""
 check "one with ECC errors is set aside, the other goes on" until_true 15 is_state "aside free"
 hactl_here workers >workers.txt

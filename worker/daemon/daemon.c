@@ -105,13 +105,6 @@ static void sync_kept(const struct daemon *daemon, const struct ha_wire_report *
     HA_CRASH_POINT("worker.before_report");
 }
 
-static void tell_clock_and_devices(struct daemon *daemon, struct ha_wire_heartbeat *beat)
-{
-    keeping_tell(&daemon->keeping, beat);
-    beat->wall_ms = ha_clock_wall_ms();
-    places_tell(daemon->places, beat);
-}
-
 static void on_send(void *context, const struct ha_wire_message *message)
 {
     struct daemon *daemon = context;
@@ -122,8 +115,11 @@ static void on_send(void *context, const struct ha_wire_message *message)
 
     if (message->kind == HA_WIRE_REPORT)
         sync_kept(daemon, &message->body.report);
-    if (message->kind == HA_WIRE_HEARTBEAT)
-        tell_clock_and_devices(daemon, &stamped.body.heartbeat);
+    if (message->kind == HA_WIRE_HEARTBEAT) {
+        stamped.body.heartbeat.wall_ms = ha_clock_wall_ms();
+        keeping_tell(&daemon->keeping, &stamped.body.heartbeat);
+        places_tell(daemon->places, &stamped.body.heartbeat);
+    }
     ha_buffer_init(&frame, 0);
     r = ha_wire_encode(&stamped, &frame, &err);
     if (r < 0)
@@ -325,7 +321,11 @@ static void on_start(void *context, const struct attempt_id *id, const struct ha
         give_up(daemon, ENOMEM, "out of memory");
         return;
     }
-    ha_log_info("job %" PRIu64 " (%s of sweep %s) begins", id->job, grant->kind, grant->sweep);
+    /* Granted before the first heartbeat told that there is no place. */
+    if (places_wait(daemon->places))
+        work_stop(daemon->works->work);
+    else
+        ha_log_info("job %" PRIu64 " (%s of sweep %s) begins", id->job, grant->kind, grant->sweep);
 }
 
 static void on_stop(void *context, const struct attempt_id *id)
@@ -412,8 +412,7 @@ static const struct session_effects effects = {.send = on_send,
                                                .gang = on_gang,
                                                .note = on_note};
 
-/* ---- what comes back from threads
- * ----------------------------------------------------------------- */
+/* ---- what comes back from threads ------------------------------------------------------------ */
 
 static void upload_done(struct daemon *daemon, const struct errand *errand,
                         const struct transfer_result *result)
@@ -474,8 +473,7 @@ static void on_model_found(void *context, const struct attempt_id *id, const cha
         holdings_add(daemon->keeping.holdings, model, digest);
 }
 
-/* ---- the loop
- * ---------------------------------------------------------------------------------------- */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 static void on_session_timer(void *context)
 {
@@ -517,6 +515,7 @@ static void on_child(void *context, int number)
     (void)number;
     for (const struct entry *entry = daemon->works; entry; entry = entry->next)
         work_check_child(entry->work);
+    places_check(daemon->places);
     residents_check(daemon->keeping.residents);
 }
 
@@ -528,10 +527,23 @@ static void on_room(void *context)
         work_room_changed(entry->work);
 }
 
+/* The driver has answered: from now on attempts get GPUs. */
+static void tell_news(struct daemon *daemon)
+{
+    const struct places *now = daemon->places;
+
+    keeping_set_devices(&daemon->keeping, places_devices(now));
+    if (session_describe(daemon->session, places_backend(now), places_attempt_memory(now),
+                         places_gpus(now), places_gpu_memory_bytes(now), now_ms(daemon)) < 0)
+        give_up(daemon, ENOMEM, "out of memory");
+}
+
 static void on_devices(void *context)
 {
     struct daemon *daemon = context;
 
+    if (daemon->session && places_news(daemon->places))
+        tell_news(daemon);
     if (daemon->keeping.residents)
         residents_look(daemon->keeping.residents);
     on_room(daemon);
@@ -575,18 +587,7 @@ static void on_watch(void *context, int fd, unsigned events)
     ha_loop_stop(daemon->loop);
 }
 
-/* ---- life
- * ------------------------------------------------------------------------------------------------
- */
-
-/* Attempts on the CPU share the machine's memory.  What a GPU has, its attempts
- * find out. */
-static int64_t attempt_memory(const struct daemon *daemon)
-{
-    bool cpu = strncmp(places_backend(daemon->places), "cpu", strlen("cpu")) == 0;
-
-    return cpu ? ha_memory_total() / daemon->options.config->slots : 0;
-}
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int open_session(struct daemon *daemon, struct ha_error *err)
 {
@@ -598,7 +599,7 @@ static int open_session(struct daemon *daemon, struct ha_error *err)
                                       .host = host,
                                       .pid = getpid(),
                                       .slots = (uint32_t)config->slots,
-                                      .memory_bytes = attempt_memory(daemon),
+                                      .memory_bytes = places_attempt_memory(daemon->places),
                                       .labels = &config->labels,
                                       .cpus = (uint32_t)daemon->threads,
                                       .gpus = places_gpus(daemon->places),
@@ -628,9 +629,8 @@ static int open_network(struct daemon *daemon, struct ha_error *err)
 {
     const struct ha_worker_config *config = daemon->options.config;
     const struct ha_socket_options socket = {.insecure_loopback = config->insecure_loopback};
-    const struct transfer_options transfer = {
+    struct transfer_options transfer = {
         .loop = daemon->loop, .socket = socket, .done = on_transfer_done, .context = daemon};
-    struct transfer_options own = transfer;
     int r = ha_net_create(&daemon->net, err);
 
     if (r == 0 && config->key_file) {
@@ -645,9 +645,9 @@ static int open_network(struct daemon *daemon, struct ha_error *err)
     if (r == 0)
         r = ha_client_create(daemon->net, daemon->loop, config->coordinator, &socket, on_message,
                              daemon, &daemon->client, err);
-    own.net = daemon->net;
+    transfer.net = daemon->net;
     if (r == 0)
-        r = transfer_create(&own, &daemon->transfer, err);
+        r = transfer_create(&transfer, &daemon->transfer, err);
     if (r == 0 && transfer_connect(daemon->transfer, config->files) < 0)
         r = ha_error_set(err, ENOMEM, "out of memory");
     return r;

@@ -47,6 +47,12 @@ void keeping_close(struct keeping *keeping)
     holdings_destroy(keeping->holdings);
 }
 
+void keeping_set_devices(struct keeping *keeping, struct ha_devices *devices)
+{
+    keeping->options.devices = devices;
+    residents_set_devices(keeping->residents, devices);
+}
+
 /* By a process that waits; with one slot, by the one that is at work, which a next job waits for.
  */
 static bool is_loaded(void *context, const char *path, const char *digest)

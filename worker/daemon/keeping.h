@@ -31,6 +31,9 @@ int keeping_open(const struct keeping_options *options, struct keeping *keeping,
                  struct ha_error *err);
 void keeping_close(struct keeping *keeping); /* after all attempts; zeroed is legal */
 
+/* What attempts get has changed (residents_set_devices). */
+void keeping_set_devices(struct keeping *keeping, struct ha_devices *devices);
+
 /* Fill in models; they belong to keeping, until the next call. */
 void keeping_tell(struct keeping *keeping, struct ha_wire_heartbeat *beat);
 

@@ -23,7 +23,7 @@ struct preflight {
     bool late;
 };
 
-/* One that hangs in the driver may not even die; it is not waited for. */
+/* One that hangs in the driver may not even die; whoever is not patient does not wait for it. */
 static void on_late(void *context)
 {
     struct preflight *preflight = context;
@@ -31,7 +31,7 @@ static void on_late(void *context)
 
     preflight->late = true;
     ha_child_signal(&preflight->child, SIGKILL);
-    if (!again) {
+    if (!again || preflight->options.patient) {
         ha_loop_timer_set_after(preflight->timer, DEAD_MS);
         return;
     }
@@ -51,49 +51,62 @@ static int start_next(struct preflight *preflight, struct ha_error *err)
                                preflight->options.backend,
                                NULL};
     size_t size = strcspn(preflight->rest, ",");
-    char *visible;
+    const char *environment[] = {preflight->options.mark, NULL, NULL};
+    char *visible = NULL;
     int r;
 
     free(preflight->uuid);
-    preflight->uuid = strndup(preflight->rest, size);
+    preflight->uuid = NULL;
+    if (preflight->options.uuids) {
+        preflight->uuid = ha_strndup(preflight->rest, size);
+        visible = preflight->uuid ? ha_format("CUDA_VISIBLE_DEVICES=%s", preflight->uuid) : NULL;
+        if (!visible)
+            return ha_error_set(err, ENOMEM, "out of memory");
+        environment[1] = visible;
+    }
     preflight->rest += size + (preflight->rest[size] == ',');
-    visible = preflight->uuid ? ha_format("CUDA_VISIBLE_DEVICES=%s", preflight->uuid) : NULL;
-    if (!visible)
-        return ha_error_set(err, ENOMEM, "out of memory");
-    r = ha_child_spawn(
-        &(struct ha_spawn_options){
-            .program = preflight->options.program,
-            .arguments = arguments,
-            .environment = (const char *const[]){visible, preflight->options.mark, NULL},
-            .dir = preflight->options.folder,
-            .log_path = preflight->log,
-            .own_group = true,
-            .death_signal = SIGKILL},
-        &preflight->child, err);
+    r = ha_child_spawn(&(struct ha_spawn_options){.program = preflight->options.program,
+                                                  .arguments = arguments,
+                                                  .environment = environment,
+                                                  .dir = preflight->options.folder,
+                                                  .log_path = preflight->log,
+                                                  .own_group = true,
+                                                  .death_signal = SIGKILL},
+                       &preflight->child, err);
     free(visible);
     if (r == 0)
         ha_loop_timer_set_after(preflight->timer, preflight->options.limit_ms);
     return r;
 }
 
+char *preflight_last_line(const struct preflight *preflight)
+{
+    char *text = NULL, *line, *copy = NULL;
+    size_t size = 0;
+
+    if (ha_file_read(preflight->log, LOG_BYTES, &text, &size, NULL) < 0)
+        return NULL;
+    while (size > 0 && text[size - 1] == '\n')
+        text[--size] = '\0';
+    line = strrchr(text, '\n');
+    line = line ? line + 1 : text;
+    copy = line[0] ? ha_strdup(line) : NULL;
+    free(text);
+    return copy;
+}
+
 /* Its last line says it. */
 static char *read_why(const struct preflight *preflight, int status)
 {
-    char words[HA_EXIT_WORDS_BYTES], *text = NULL, *why, *line;
-    size_t size = 0;
+    char words[HA_EXIT_WORDS_BYTES], *line, *why;
 
     if (preflight->late)
         return ha_format("the check of a product had no result within %lld s",
                          (long long)(preflight->options.limit_ms / 1000));
-    if (ha_file_read(preflight->log, LOG_BYTES, &text, &size, NULL) < 0)
-        text = NULL;
-    while (text && size > 0 && text[size - 1] == '\n')
-        text[--size] = '\0';
-    line = text ? strrchr(text, '\n') : NULL;
-    line = line ? line + 1 : text;
-    why = ha_format("the check of a product failed: %s",
-                    line && line[0] ? line : ha_exit_words(status, words));
-    free(text);
+    line = preflight_last_line(preflight);
+    why =
+        ha_format("the check of a product failed: %s", line ? line : ha_exit_words(status, words));
+    free(line);
     return why;
 }
 
@@ -134,9 +147,11 @@ int preflight_create(const struct preflight_options *options, struct preflight *
     own->backend = ha_strdup(options->backend);
     own->folder = ha_strdup(options->folder);
     own->mark = ha_strdup(options->mark);
-    own->uuids = preflight->rest = ha_strdup(options->uuids);
+    own->uuids = options->uuids ? ha_strdup(options->uuids) : NULL;
+    preflight->rest = own->uuids ? own->uuids : "";
     preflight->log = ha_path_join(options->folder, PREFLIGHT_LOG);
-    r = own->program && own->backend && own->folder && own->mark && own->uuids && preflight->log
+    r = own->program && own->backend && own->folder && own->mark &&
+                (own->uuids || !options->uuids) && preflight->log
             ? ha_loop_timer_create(options->loop, on_late, preflight, &preflight->timer, err)
             : ha_error_set(err, ENOMEM, "out of memory");
     if (r == 0)

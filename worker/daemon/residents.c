@@ -61,6 +61,14 @@ static void release(struct residents *residents, const struct resident *one)
                            ha_loop_now_ms(residents->options.loop));
 }
 
+/* False: it has no GPU although attempts get some now, or its GPU is not well. */
+static bool is_of_use(const struct residents *residents, const struct resident *one)
+{
+    const struct ha_devices *devices = residents->options.devices;
+
+    return !devices || (one->place.claim != 0 && ha_devices_are_well(devices, one->place.claim));
+}
+
 static void set_timer(struct residents *residents)
 {
     int64_t first;
@@ -189,12 +197,10 @@ void residents_put(struct residents *residents, struct runner *runner, const cha
     one->place = *place;
     *place = (struct resident_place){0};
     runner_rest(runner, on_ended, one);
-    if (residents->options.devices)
+    if (residents->options.devices && one->place.claim != 0)
         ha_devices_pass(residents->options.devices, one->place.claim, job, one->since_ms);
     look_at(residents);
-    if (residents->options.rules.keep_ms == 0 ||
-        (residents->options.devices &&
-         !ha_devices_are_well(residents->options.devices, one->place.claim)))
+    if (residents->options.rules.keep_ms == 0 || !is_of_use(residents, one))
         dismiss(residents, residents->n - 1);
     set_timer(residents);
 }
@@ -287,11 +293,22 @@ void residents_check(struct residents *residents)
 void residents_look(struct residents *residents)
 {
     look_at(residents);
-    for (int64_t i = 0; residents->options.devices && i < residents->n; i++) {
-        if (!residents->views[i].ending &&
-            !ha_devices_are_well(residents->options.devices, residents->list[i]->place.claim))
+    for (int64_t i = 0; i < residents->n; i++) {
+        if (!residents->views[i].ending && !is_of_use(residents, residents->list[i]))
             dismiss(residents, i);
     }
+}
+
+void residents_set_devices(struct residents *residents, struct ha_devices *devices)
+{
+    residents->options.devices = devices;
+    residents->options.rules.shared = devices == NULL;
+    residents_look(residents);
+}
+
+struct ha_devices *residents_devices(const struct residents *residents)
+{
+    return residents->options.devices;
 }
 
 void residents_end(struct residents *residents)

@@ -63,6 +63,11 @@ void residents_leave(struct residents *residents);
 /* GPUs are short: end one that holds some, all for a gang.  False: none does. */
 bool residents_yield(struct residents *residents, int64_t ranks);
 
+/* Attempts get GPUs from now on, or none (NULL) and share the memory of the machine.  Processes
+ * that have their place otherwise end with their job. */
+void residents_set_devices(struct residents *residents, struct ha_devices *devices);
+struct ha_devices *residents_devices(const struct residents *residents);
+
 /* SIGCHLD came: look whether one of them has ended. */
 void residents_check(struct residents *residents);
 

@@ -283,6 +283,23 @@ static void send_hello(struct session *session, int64_t now_ms)
     free(message.body.hello.kept);
 }
 
+int session_describe(struct session *session, const char *backend, int64_t memory_bytes,
+                     uint32_t gpus, int64_t gpu_memory_bytes, int64_t now_ms)
+{
+    struct session_options *own = &session->options;
+    char *copy = ha_strdup(backend);
+
+    if (!copy)
+        return -ENOMEM;
+    free((char *)(uintptr_t)own->backend);
+    own->backend = copy;
+    own->memory_bytes = memory_bytes;
+    own->gpus = gpus;
+    own->gpu_memory_bytes = gpu_memory_bytes;
+    send_hello(session, now_ms);
+    return 0;
+}
+
 static void send_heartbeat(struct session *session, int64_t now_ms)
 {
     int64_t n = 0, room = session_count(session, WAITING) + session_count(session, RUNNING) +

@@ -102,6 +102,10 @@ int session_recover(struct session *session, const struct attempt_id *id,
 void session_tick(struct session *session, int64_t now_ms);
 int64_t session_next_ms(const struct session *session);
 
+/* What the worker offers has changed, as in options: a hello tells it.  -ENOMEM: nothing has. */
+int session_describe(struct session *session, const char *backend, int64_t memory_bytes,
+                     uint32_t gpus, int64_t gpu_memory_bytes, int64_t now_ms);
+
 /* A message of the coordinator. */
 void session_receive(struct session *session, const struct ha_wire_message *message,
                      int64_t now_ms);

@@ -346,7 +346,9 @@ static int take_place(struct work *work, struct ha_error *err)
 
     if (!key)
         return ha_error_set(err, ENOMEM, "out of memory");
-    if (is_alone(work) && !work->fresh)
+    /* One of before this worker's attempts got GPUs has no use for a process that has one. */
+    if (is_alone(work) && !work->fresh &&
+        residents_devices(work->options.residents) == work->options.devices)
         work->resumed = residents_take(work->options.residents, key, &work->place);
     free(key);
     work->is_resumed = work->resumed != NULL;
@@ -378,7 +380,8 @@ static void on_preflight(void *context, const char *uuid, const char *why)
     struct work *work = context;
     bool aside = true;
 
-    if (uuid) {
+    if (why) {
+        uuid = uuid ? uuid : "?";
         ha_log_warning("job %" PRIu64 " does not begin on GPU %s: %s", work->id.job, uuid, why);
         aside = ha_devices_condemn(work->options.devices, uuid, why);
         if (!aside)
@@ -386,7 +389,7 @@ static void on_preflight(void *context, const char *uuid, const char *why)
     }
     preflight_destroy(work->preflight);
     work->preflight = NULL;
-    if (uuid) {
+    if (why) {
         release_devices(work, false, false);
         work->device_since_ms = aside ? ha_loop_now_ms(work->options.loop) : 0; /* for others */
         return;

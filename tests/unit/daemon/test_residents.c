@@ -243,6 +243,28 @@ static void leaving_ends_all(void **state)
     close_residents();
 }
 
+/* What waits without a GPU is of no use where attempts have one, also one that ends its job only
+ * then.  Nothing is asked of the devices: nobody here has a claim on them. */
+static void without_gpus_they_go_when_there_are_some(void **state)
+{
+    struct ha_devices *devices = (struct ha_devices *)&test;
+    struct resident_place place;
+
+    (void)state;
+    open_residents(60000);
+    assert_int_equal(run(0, false), 0);
+    (void)process_of(0);
+    assert_null(residents_devices(test.residents));
+    residents_set_devices(test.residents, devices);
+    assert_ptr_equal(residents_devices(test.residents), devices);
+    assert_null(residents_take(test.residents, "model", &place));
+    until_changed(1);
+    assert_int_equal(run(1, false), 0);
+    until_changed(2);
+    residents_set_devices(test.residents, NULL);
+    close_residents();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -251,6 +273,7 @@ int main(void)
         cmocka_unit_test(a_killed_one_is_not_used),
         cmocka_unit_test(a_failed_job_ends_it),
         cmocka_unit_test(leaving_ends_all),
+        cmocka_unit_test(without_gpus_they_go_when_there_are_some),
     };
     int failed;
 

@@ -37,7 +37,9 @@ static void on_send(void *context, const struct ha_wire_message *message)
     last_request = message->request_id;
     switch (message->kind) {
     case HA_WIRE_HELLO:
-        say("hello %s\n", message->body.hello.name);
+        say("hello %s%s%s\n", message->body.hello.name,
+            message->body.hello.gpus > 0 ? " with " : "",
+            message->body.hello.gpus > 0 ? message->body.hello.backend : "");
         break;
     case HA_WIRE_HEARTBEAT:
         say("beat free %u%s", message->body.heartbeat.free_slots,
@@ -189,6 +191,21 @@ static void greets_again_when_told_to(void **state)
     EXPECT("");
     hello_reply();
     EXPECT("files ipc://f\nbeat free 2\n");
+}
+
+/* Attempts go on; what they tell waits for the reply. */
+static void greets_again_with_other_devices(void **state)
+{
+    (void)state;
+    connect_it();
+    grant(1, 1);
+    EXPECT("start 1.1 train\n");
+    assert_int_equal(session_describe(session, "cuda: fake", 0, 1, 1 << 30, now), 0);
+    EXPECT("hello w1 with cuda: fake\n");
+    metric(1, 1, "loss", 0.5);
+    EXPECT("");
+    hello_reply();
+    EXPECT("files ipc://f\nbeat free 1 1:fetch:0\nreport 1 #1 loss=0.5\n");
 }
 
 static void waits_when_it_is_refused(void **state)
@@ -619,6 +636,7 @@ int main(void)
         TEST(greets_and_beats),
         TEST(opens_a_silent_connection_anew),
         TEST(greets_again_when_told_to),
+        TEST(greets_again_with_other_devices),
         TEST(waits_when_it_is_refused),
         TEST(runs_what_it_is_granted_within_its_slots),
         TEST(stops_what_is_not_listed),
