@@ -1,6 +1,7 @@
 #include "coordinator/core/fuse.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +12,11 @@
 static const char *const mode_names[HA_FUSE_MODES] = {
     [HA_FUSE_AUTO] = "auto", [HA_FUSE_ALWAYS] = "always", [HA_FUSE_NEVER] = "never"};
 
-enum { RANK = 16 }; /* of the plan's adapters: the paper's */
+enum {
+    RANK = 16,  /* of the plan's adapters: the paper's */
+    PUT = 8,    /* steps of work that putting a cell into a set takes */
+    SORTED = 32 /* of this many comparisons of a sort makes one */
+};
 
 /* Below this part of the finish, two divisions end at the same time. */
 static const double SAME = 1e-9;
@@ -52,6 +57,12 @@ struct division {
     double *weights; /* [count]: of sets */
     struct ha_least lightest;
 };
+
+static void count_work(const struct ha_fuse_group *group, int64_t steps)
+{
+    if (group->work)
+        *group->work += steps;
+}
 
 static int64_t most_cells(const struct ha_fuse_group *group)
 {
@@ -117,6 +128,7 @@ static int64_t lightest(const struct division *d, const struct ha_fuse_need *cel
     if (fits(d->group, &d->sets[best], cell))
         return best;
     best = -1;
+    count_work(d->group, d->n_sets);
     for (int64_t s = 0; s < d->n_sets; s++)
         if ((best < 0 || d->weights[s] < d->weights[best]) && fits(d->group, &d->sets[s], cell))
             best = s;
@@ -127,6 +139,7 @@ static void weigh_sets(struct division *d, const struct ha_fuse_need *cell, bool
 {
     for (int64_t s = 0; s < d->n_sets; s++)
         d->weights[s] = weight_of(d, s, cell, by_speed);
+    count_work(d->group, d->n_sets);
     ha_least_fill(&d->lightest, d->n_sets);
 }
 
@@ -139,6 +152,7 @@ static void divide(struct division *d, int64_t wanted, bool by_speed)
     const struct ha_fuse_need *last = NULL; /* for which the sets were weighed */
     int64_t empty = 0; /* sets before this one have cells, when cells go to the lightest */
 
+    count_work(group, PUT * group->count);
     d->n_sets = wanted;
     memset(d->sets, 0, (size_t)group->count * sizeof *d->sets);
     for (int64_t i = 0; i < group->count; i++) {
@@ -187,32 +201,46 @@ struct scratch {
     struct ha_least least; /* of keys */
 };
 
+/* When each of the devices [0, count) would be done with the load. */
+static void weigh_devices(const struct ha_fuse_group *group, struct scratch *s, double load,
+                          int64_t count)
+{
+    for (int64_t k = 0; k < count; k++)
+        s->keys[k] = s->free_at[k] + load / speed_of(group, k);
+    count_work(group, count);
+    ha_least_fill(&s->least, count);
+}
+
 /* Sets in the order of places, each to the device where it is done first; when the last is done.
- * device_of (by place) may be NULL. */
+ * device_of (by place) may be NULL.  Of idle devices the first is the fastest, so that those that
+ * have work are always the first ones. */
 static double last_end(const struct ha_fuse_group *group, struct scratch *s, int64_t sets,
                        int64_t devices, int64_t *device_of)
 {
     double end = 0, weighed = -1; /* the load for which keys were worked out */
+    int64_t busy = 0;
     bool even;
 
     if (devices > sets)
         devices = sets;
     even = !group->speeds || group->speeds[devices - 1] >= group->speeds[0];
-    for (int64_t i = 0; i < devices; i++)
-        s->free_at[i] = 0;
+    memset(s->free_at, 0, (size_t)devices * sizeof *s->free_at);
+    count_work(group, PUT * sets);
     for (int64_t i = 0; i < sets; i++) {
         double load = s->loads[s->places[i]];
         bool idle = even && i < devices; /* the next one; nothing is sooner */
-        int64_t device = i;
+        int64_t device = i, choice = busy < devices ? busy + 1 : devices;
 
         if (!idle && load != weighed) {
-            for (int64_t k = 0; k < devices; k++)
-                s->keys[k] = s->free_at[k] + load / speed_of(group, k);
-            ha_least_fill(&s->least, devices);
+            weigh_devices(group, s, load, choice);
             weighed = load;
+        } else if (!idle && s->least.count < choice) {
+            s->keys[choice - 1] = load / speed_of(group, choice - 1);
+            ha_least_add(&s->least);
         }
         if (!idle)
             device = ha_least_top(&s->least);
+        busy += device == busy;
         s->free_at[device] += load / speed_of(group, device);
         end = s->free_at[device] > end ? s->free_at[device] : end;
         if (!idle) {
@@ -265,6 +293,7 @@ static void renumber(struct division *d, struct scratch *s)
     for (int64_t i = 0; i < d->n_sets; i++)
         s->loads[i] = d->sets[i].cells > 0 ? d->sets[i].load : -1;
     order(s->places, d->n_sets, s->loads);
+    count_work(d->group, d->n_sets * d->n_sets / SORTED);
     while (kept < d->n_sets && s->loads[s->places[kept]] >= 0)
         kept++;
     for (int64_t i = 0; i < d->n_sets; i++)
@@ -308,12 +337,14 @@ static void weigh(struct division *d, struct scratch *s, int64_t wanted, bool by
     memcpy(best->set_of, d->set_of, (size_t)d->group->count * sizeof *best->set_of);
 }
 
-/* The next number of sets worth weighing: all small ones, powers of two, the
+/* The next number of sets worth weighing: all small ones from the least on, powers of two, the
  * devices, each cell by itself. */
-static int64_t next_wanted(int64_t wanted, int64_t count, int64_t devices)
+static int64_t next_wanted(int64_t wanted, int64_t least, int64_t count, int64_t devices)
 {
     int64_t next = wanted < 16 ? wanted + 1 : wanted * 2;
 
+    if (next < least)
+        next = least;
     if (devices > wanted && devices < next)
         next = devices;
     if (next > count && wanted < count)
@@ -321,13 +352,78 @@ static int64_t next_wanted(int64_t wanted, int64_t count, int64_t devices)
     return next;
 }
 
+/* Sets that memory, and the most that one may have, make necessary: fewer need not be tried. */
+static int64_t least_sets(const struct ha_fuse_group *group)
+{
+    int64_t most = most_cells(group), least = (group->count + most - 1) / most;
+    double room = (double)group->memory_bytes - (double)group->cells[0].shared_bytes, bytes = 0;
+    int64_t pass = group->cells[0].pass_bytes;
+
+    if (group->memory_bytes <= 0 || group->cells[0].shared_bytes <= 0)
+        return least;
+    for (int64_t i = 0; i < group->count; i++) {
+        bytes += (double)group->cells[i].bytes;
+        pass = group->cells[i].pass_bytes < pass ? group->cells[i].pass_bytes : pass;
+    }
+    room -= (double)pass;
+    if (room <= 0 || bytes / room >= (double)group->count)
+        return group->count;
+    return bytes / room > (double)least ? (int64_t)ceil(bytes / room) : least;
+}
+
+/* What is known of every division before it is made. */
+struct bounds {
+    double total;          /* cost of all cells */
+    double fastest, speed; /* of one device, of all of them together */
+    int64_t pivot;         /* a set for each device */
+    double pivot_finish;
+};
+
+static struct bounds find_bounds(struct division *d, struct scratch *s)
+{
+    const struct ha_fuse_group *group = d->group;
+    struct bounds b = {.fastest = speed_of(group, 0), .pivot_finish = INFINITY};
+
+    for (int64_t i = 0; i < group->count; i++)
+        b.total += group->cells[i].cost;
+    for (int64_t k = 0; k < d->devices; k++)
+        b.speed += speed_of(group, k);
+    b.pivot = d->devices < group->count ? d->devices : group->count;
+    if (b.pivot <= 2)
+        return b;
+    divide(d, b.pivot, false);
+    renumber(d, s);
+    b.pivot_finish = finish_of(d, s, d->devices);
+    return b;
+}
+
+/* So few sets for so many devices that the heaviest one ends later than the pivot's do; of those
+ * that memory does not divide further. */
+static bool too_few(const struct division *d, const struct bounds *b, int64_t wanted)
+{
+    double shared = d->group->cells[0].shared;
+
+    return wanted < b->pivot &&
+           (shared + b->total / (double)wanted) / b->fastest > b->pivot_finish * (1 + SAME);
+}
+
+/* So many that the work in all takes longer than the best does. */
+static bool too_many(const struct division *d, const struct bounds *b, int64_t wanted,
+                     const struct best *best)
+{
+    double work = d->group->cells[0].shared * (double)wanted + b->total;
+
+    return best->sets > 0 && work / b->speed >= best->finish * (1 - SAME);
+}
+
 int64_t ha_fuse_choose(const struct ha_fuse_group *group, int64_t devices, int64_t *set_of,
                        double *ret_finish)
 {
     struct division d = {.group = group, .devices = devices};
     struct best best = {.set_of = set_of};
+    struct bounds bounds;
     struct scratch s;
-    int64_t first = group->mode == HA_FUSE_NEVER ? group->count : 1;
+    int64_t first = group->mode == HA_FUSE_NEVER ? group->count : 1, least = least_sets(group);
     int64_t last = group->mode == HA_FUSE_ALWAYS ? 1 : group->count;
     bool uneven = group->speeds && group->speeds[devices - 1] < group->speeds[0];
 
@@ -336,13 +432,19 @@ int64_t ha_fuse_choose(const struct ha_fuse_group *group, int64_t devices, int64
     for (int64_t i = 0; i < group->count; i++)
         s.loads[i] = group->cells[i].cost;
     order(s.cells, group->count, s.loads);
+    count_work(group, group->count * group->count / SORTED);
     d.sets = s.sets;
     d.set_of = s.set_of;
     d.heavy = s.cells;
     d.weights = s.keys;
     d.lightest = s.least;
+    bounds = first < last ? find_bounds(&d, &s) : (struct bounds){0};
     for (int64_t wanted = first; wanted <= last;
-         wanted = next_wanted(wanted, group->count, devices)) {
+         wanted = next_wanted(wanted, least, group->count, devices)) {
+        if (first < last && too_many(&d, &bounds, wanted, &best))
+            break;
+        if (wanted > least && wanted < last && too_few(&d, &bounds, wanted))
+            continue;
         weigh(&d, &s, wanted, false, &best);
         if (uneven && wanted > 1 && wanted <= devices)
             weigh(&d, &s, wanted, true, &best);
@@ -366,6 +468,7 @@ int ha_fuse_place(const struct ha_fuse_group *group, const int64_t *set_of, int6
     for (int64_t i = 0; i < sets; i++)
         s.loads[i] = s.sets[i].load;
     order(s.places, sets, s.loads);
+    count_work(group, sets * sets / SORTED);
     end = last_end(group, &s, sets, devices, s.cells);
     for (int64_t i = 0; device_of && i < sets; i++)
         device_of[s.places[i]] = s.cells[i];

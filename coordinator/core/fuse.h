@@ -56,6 +56,7 @@ struct ha_fuse_group {
     bool blind;           /* a set may go to a device whose memory is not known */
     enum ha_fuse_mode mode;
     const double *speeds; /* of the devices, all > 0, the fastest first; NULL: equal, 1 each */
+    int64_t *work;        /* steps of a few ns that were made are added; NULL: nobody counts them */
 };
 
 /* Divide the cells into sets for so many idle devices (at least 1).

@@ -12,9 +12,6 @@
  * within this factor of the fastest of the others, and so on. */
 static const double FASTER = 1.1;
 
-/* Below this part of the finish, two groups end at the same time. */
-static const double SAME = 1e-9;
-
 bool ha_plan_may_start(const struct ha_plan_job *job, int64_t now_ms)
 {
     return job->state == HA_JOB_READY && !job->held && !job->expanding &&
@@ -136,11 +133,6 @@ static void read_speeds(struct maker *m)
             m->speeds[i] = known[i < n] ? m->speeds[(i + n) % (2 * n)] : 1;
     for (int kind = 0; kind < 2; kind++)
         read_levels(m->speeds + kind * n, n, m->levels + kind * n);
-}
-
-static double speed_at(const struct maker *m, int64_t worker, enum ha_stage_kind kind)
-{
-    return m->speeds[(kind == HA_STAGE_GENERATE ? m->snapshot->worker_count : 0) + worker];
 }
 
 static void count_free(struct maker *m)
@@ -315,192 +307,11 @@ static void find_groups(struct maker *m, int64_t now_ms)
         qsort(m->groups, (size_t)m->n_groups, sizeof *m->groups, compare_groups);
 }
 
-/* ---- places --------------------------------------------------------------------------- */
+/* ---- first places --------------------------------------------------------------------- */
 
-/* One place of a worker more (1) or less (-1) is taken for a group. */
-static void count_place(struct maker *m, const struct group *group, int64_t w, bool idle,
-                        int64_t change)
+bool ha_plan_spent(const struct maker *m)
 {
-    m->used[w] += change;
-    m->slots -= change;
-    m->idle[w] -= idle ? change : 0;
-    m->shares[group->share].used += change;
-    for (int64_t k = 0; k < m->n_kinds; k++) {
-        if (!m->kinds[k].fits[w])
-            continue;
-        m->kinds[k].slots -= change;
-        m->kinds[k].devices -= idle ? change : 0;
-    }
-}
-
-/* Gives the group one more place; there is a free slot of its kind.  -ENOMEM. */
-static int take_place(struct maker *m, struct group *group)
-{
-    struct given *given = &m->given[group->begin];
-    double *speeds = &m->given_speeds[group->begin], speed;
-    struct want *want = &m->wants[group->want];
-    int64_t best, at;
-
-    if (!want->ranks && ha_plan_places_make(m, want) < 0)
-        return -ENOMEM;
-    best = ha_plan_place_best(m, want);
-    at = group->devices++;
-    speed = speed_at(m, best, group->first->kind);
-    for (; at > 0 && speeds[at - 1] < speed; at--) {
-        given[at] = given[at - 1];
-        speeds[at] = speeds[at - 1];
-    }
-    given[at] = (struct given){best, group->devices, m->idle[best] > 0};
-    speeds[at] = speed;
-    count_place(m, group, best, given[at].idle, 1);
-    return 0;
-}
-
-/* Gives the place back that was taken last. */
-static void return_place(struct maker *m, struct group *group)
-{
-    struct given *given = &m->given[group->begin];
-    double *speeds = &m->given_speeds[group->begin];
-    int64_t at = 0;
-
-    while (given[at].order != group->devices)
-        at++;
-    count_place(m, group, given[at].worker, given[at].idle, -1);
-    ha_plan_place_back(m, &m->wants[group->want], given[at].worker);
-    group->devices--;
-    for (; at < group->devices; at++) {
-        given[at] = given[at + 1];
-        speeds[at] = speeds[at + 1];
-    }
-}
-
-/* ---- how many devices each group gets ------------------------------------------------ */
-
-static struct ha_fuse_group fuse_group(const struct maker *m, const struct group *group)
-{
-    return (struct ha_fuse_group){.cells = &m->needs[group->begin],
-                                  .count = group->count,
-                                  .memory_bytes = m->kinds[group->kind].memory_bytes,
-                                  .blind = m->kinds[group->kind].blind,
-                                  .mode = group->first->fuse,
-                                  .speeds = &m->given_speeds[group->begin]};
-}
-
-/* Over the places that it has now. */
-static int divide(struct maker *m, struct group *group, int64_t *set_of, double *ret_finish)
-{
-    struct ha_fuse_group fuse = fuse_group(m, group);
-    int64_t sets = ha_fuse_choose(&fuse, group->devices, set_of, ret_finish);
-
-    if (sets < 0)
-        return -ENOMEM;
-    group->sets = sets;
-    return 0;
-}
-
-/* What would its finish be with so many? */
-static int try_devices(struct maker *m, struct group *group, int64_t devices, double *ret_finish)
-{
-    int r = 0;
-
-    while (r == 0 && group->devices < devices)
-        r = take_place(m, group);
-    while (group->devices > devices)
-        return_place(m, group);
-    return r < 0 ? r : divide(m, group, m->trial, ret_finish);
-}
-
-/* The least number of devices with which the group ends sooner than now, and by the target if it
- * can, else as soon as it can, out of so many more.  More devices do not make it end later. */
-static int look_ahead(struct maker *m, struct group *group, int64_t more, double target)
-{
-    int64_t sets = group->sets, devices = group->devices, low = devices, high = devices + more;
-    double sooner = group->finish * (1 - SAME), goal = 0;
-    int r;
-
-    if (high > group->count)
-        high = group->count;
-    group->next_devices = 0;
-    r = try_devices(m, group, high, &goal);
-    if (r == 0 && goal < sooner) {
-        group->next_devices = high;
-        goal = (goal > target ? goal : target) * (1 + SAME);
-    }
-    while (r == 0 && group->next_devices > 0 && high - low > 1) {
-        int64_t middle = low + (high - low) / 2;
-        double finish = 0;
-
-        r = try_devices(m, group, middle, &finish);
-        if (finish < sooner && finish <= goal)
-            group->next_devices = high = middle;
-        else
-            low = middle;
-    }
-    while (group->devices > devices)
-        return_place(m, group);
-    group->sets = sets;
-    return r;
-}
-
-static int settle(struct maker *m, struct group *group, int64_t devices)
-{
-    int r = 0;
-
-    while (r == 0 && group->devices < devices)
-        r = take_place(m, group);
-    return r < 0 ? r : divide(m, group, &m->set_of[group->begin], &group->finish);
-}
-
-static int64_t idle_for(const struct maker *m, const struct group *group)
-{
-    const struct kind *kind = &m->kinds[group->kind];
-
-    return kind->devices < kind->slots ? kind->devices : kind->slots;
-}
-
-/* The group that ends last of those that may end sooner with more devices; *ret_target: when the
- * one after it ends, or 0 when there are devices for every cell of all of them. */
-static struct group *last_group(struct maker *m, int64_t begin, int64_t end, double *ret_target)
-{
-    struct group *last = NULL;
-    int64_t wanted = 0;
-
-    *ret_target = 0;
-    for (int64_t g = begin; g < end; g++) {
-        struct group *group = &m->groups[g];
-        bool may = group->devices > 0 && group->devices < group->count && !group->stuck;
-
-        wanted += may ? group->count - group->devices : 0;
-        if (may && (!last || group->finish > last->finish)) {
-            *ret_target = last ? last->finish : *ret_target;
-            last = group;
-        } else if (group->devices > 0 && group->finish > *ret_target) {
-            *ret_target = group->finish;
-        }
-    }
-    if (last && wanted <= idle_for(m, last))
-        *ret_target = 0;
-    return last;
-}
-
-/* Idle devices to the group that ends last, while that helps. */
-static int give_more(struct maker *m, int64_t begin, int64_t end)
-{
-    struct group *last;
-    double target;
-    int r = 0;
-
-    while (r == 0 && (last = last_group(m, begin, end, &target))) {
-        int64_t more = idle_for(m, last);
-
-        last->next_devices = 0;
-        if (more > 0)
-            r = look_ahead(m, last, more, target);
-        last->stuck = last->next_devices == 0;
-        if (r == 0 && !last->stuck)
-            r = settle(m, last, last->next_devices);
-    }
-    return r;
+    return m->first_places > 0 && (m->work >= HA_PLAN_WORK || m->first_places >= m->limit);
 }
 
 /* Whose next group may have a first place: the sweep's with the smallest share.  Groups of a
@@ -540,12 +351,12 @@ static int take_seats(struct maker *m, struct group *group)
     const int64_t *team = &m->teams[group->team];
 
     m->given[group->begin] = (struct given){team[0], 1, m->idle[team[0]] > 0};
-    m->given_speeds[group->begin] = speed_at(m, team[0], group->first->kind);
+    m->given_speeds[group->begin] = ha_plan_speed_at(m, team[0], group->first->kind);
     group->devices = 1;
     group->stuck = true;
     for (int64_t i = 0; i < group->nodes; i++)
-        count_place(m, group, team[i], m->idle[team[i]] > 0, 1);
-    return divide(m, group, &m->set_of[group->begin], &group->finish);
+        ha_plan_count_place(m, group, team[i], m->idle[team[i]] > 0, 1);
+    return ha_plan_divide(m, group, &m->set_of[group->begin], &group->finish);
 }
 
 /* All workers of a gang, or none: then the first such gang keeps what is free of those that it
@@ -558,7 +369,7 @@ static int give_gang(struct maker *m, struct group *group)
     if (r > 0)
         r = take_seats(m, group);
     for (int64_t i = 0; i < held && !m->waits; i++) {
-        count_place(m, group, hold[i], m->idle[hold[i]] > 0, 1);
+        ha_plan_count_place(m, group, hold[i], m->idle[hold[i]] > 0, 1);
         m->shares[group->share].used--; /* it has them not yet */
     }
     m->waits = m->waits || held > 0;
@@ -580,15 +391,20 @@ static int give(struct maker *m, int64_t begin, int64_t end)
     }
     while (m->slots > 0 && (share = next_share(m))) {
         struct group *group = &m->groups[share->first];
-        int r = group->nodes > 1 ? 0 : ha_plan_place_first(m, share, &group);
+        int r = 0;
 
+        if (ha_plan_spent(m))
+            return 0; /* their turn comes in the next plan */
+        if (group->nodes == 1)
+            r = ha_plan_place_first(m, share, &group);
         if (r == 0)
-            r = group->nodes > 1 ? give_gang(m, group) : settle(m, group, 1);
+            r = group->nodes > 1 ? give_gang(m, group) : ha_plan_settle(m, group, 1);
         if (r < 0)
             return r;
+        m->first_places += group->devices > 0 ? group->nodes : 0;
         take_turn(m, share, group);
     }
-    return give_more(m, begin, end);
+    return ha_plan_give_more(m, begin, end);
 }
 
 /* ---- who gets them ---------------------------------------------------------------------- */
@@ -625,7 +441,7 @@ static bool assign(struct maker *m, const struct group *group, int64_t set, int6
  * plan. */
 static int assign_group(struct maker *m, const struct group *group)
 {
-    struct ha_fuse_group fuse = fuse_group(m, group);
+    struct ha_fuse_group fuse = ha_plan_fuse_group(m, group);
     const int64_t *set_of = &m->set_of[group->begin];
     int64_t *place_of = &m->trial[group->begin]; /* of each set */
     int r = ha_fuse_place(&fuse, set_of, group->sets, group->devices, place_of, NULL);
@@ -652,7 +468,7 @@ static int make(struct maker *m, int64_t now_ms)
     r = find_kinds(m);
     if (r < 0)
         return r;
-    while (begin < m->n_groups && m->slots > 0) {
+    while (begin < m->n_groups && m->slots > 0 && !ha_plan_spent(m)) {
         int64_t end = begin + 1;
 
         while (end < m->n_groups && !before(&m->groups[end - 1], &m->groups[end]))

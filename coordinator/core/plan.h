@@ -23,6 +23,11 @@
  * priority that will not, but no device stays idle for its sake; a slot of a
  * device that is busy (of a CPU that several attempts share) does.
  *
+ * A plan makes a bounded number of steps: when they are made it looks for nothing better, guesses
+ * how many idle devices large groups get, and leaves who has not had a turn to the next plan, which
+ * is made at once as this one gave something.  It counts steps and no time, so it stays the same
+ * for the same snapshot.
+ *
  * A job that trains on several workers gets all of them at once, of one island, or none.  The first
  * one in its turn for which not enough are free keeps those that are from later ones, until it has
  * them all: it cannot starve.  Nothing is kept for one that could not run if all were free. */

@@ -4,7 +4,12 @@
 
 #include "coordinator/core/plan.h"
 
-enum { HA_PLAN_SLOWEST = 127 }; /* of maker.levels */
+enum {
+    HA_PLAN_SLOWEST = 127, /* of maker.levels */
+    /* Steps of a few ns after which a plan that has given something stops looking for something
+     * better, and goes on in the next one with what is left: some 3 ms. */
+    HA_PLAN_WORK = 400000
+};
 
 /* A place where a job may run now. */
 struct given {
@@ -20,14 +25,15 @@ struct group {
     int64_t devices;      /* given to it: that many of maker.given */
     int64_t sets;         /* that they are divided into */
     double finish;
-    int64_t next_devices; /* the least that make it end sooner; 0: none do */
-    int64_t kind;         /* in maker.kinds */
-    int64_t share;        /* in maker.shares */
-    int64_t want;         /* in maker.wants */
-    int64_t next;         /* group of its share that has not had its turn; -1: none */
-    bool stuck;           /* no device more makes it end sooner */
-    int64_t nodes;        /* workers that it needs at once */
-    int64_t team;         /* of several: these, in maker.teams, once it has them */
+    int64_t next_devices;         /* the least that make it end sooner; 0: none do */
+    int64_t kind;                 /* in maker.kinds */
+    int64_t share;                /* in maker.shares */
+    int64_t want;                 /* in maker.wants */
+    int64_t next;                 /* group of its share that has not had its turn; -1: none */
+    bool stuck;                   /* no device more makes it end sooner */
+    int64_t nodes;                /* workers that it needs at once */
+    int64_t team;                 /* of several: these, in maker.teams, once it has them */
+    double load, heaviest, speed; /* of all cells, of one, of its devices, where it is guessed */
 };
 
 /* Slots of a sweep, with what this plan gives; its groups that have not had their turn at a first
@@ -77,13 +83,37 @@ struct maker {
     int64_t n_wants;
     int64_t *teams; /* workers of gangs */
     int64_t n_teams, team_capacity;
-    bool waits;       /* a gang keeps places until it has all */
-    int64_t *table;   /* of find_groups */
-    int64_t slots;    /* that are free */
-    bool some_loaded; /* a worker has a model loaded that is not at work */
+    bool waits;           /* a gang keeps places until it has all */
+    int64_t *table;       /* of find_groups */
+    int64_t slots;        /* that are free */
+    bool some_loaded;     /* a worker has a model loaded that is not at work */
+    int64_t work;         /* steps made so far, where they are many */
+    int64_t first_places; /* given to groups and gangs */
     struct ha_plan_assignment *out;
     int64_t count, limit;
 };
+
+/* It has made its steps, or has given as much as can be assigned. */
+bool ha_plan_spent(const struct maker *m);
+
+/* FLOP/s at this kind of work, or 1 where nothing is known of any worker. */
+double ha_plan_speed_at(const struct maker *m, int64_t worker, enum ha_stage_kind kind);
+
+/* One place of a worker more (1) or less (-1) is taken for a group. */
+void ha_plan_count_place(struct maker *m, const struct group *group, int64_t worker, bool idle,
+                         int64_t change);
+
+/* The group with the places that it has, for fuse.h. */
+struct ha_fuse_group ha_plan_fuse_group(struct maker *m, const struct group *group);
+
+/* Divide the group over the places that it has now.  -ENOMEM. */
+int ha_plan_divide(struct maker *m, struct group *group, int64_t *set_of, double *ret_finish);
+
+/* Give it places up to so many, and divide it.  -ENOMEM. */
+int ha_plan_settle(struct maker *m, struct group *group, int64_t devices);
+
+/* Idle devices to the groups [begin, end) that end last, while that helps.  -ENOMEM. */
+int ha_plan_give_more(struct maker *m, int64_t begin, int64_t end);
 
 /* How good a place the worker is: higher is better, no two are equal. */
 uint64_t ha_plan_place_rank(const struct maker *m, const struct want *want, int64_t worker);
@@ -98,7 +128,7 @@ int ha_plan_gang_look(const struct ha_plan_snapshot *snapshot, const struct ha_p
                       int64_t *ret_seats, int64_t *ret_free);
 
 /* Rank the workers with free slots, for this want.  -ENOMEM. */
-int ha_plan_places_make(const struct maker *m, struct want *want);
+int ha_plan_places_make(struct maker *m, struct want *want);
 
 /* The best place; there is one, and ranks were made. */
 int64_t ha_plan_place_best(const struct maker *m, struct want *want);

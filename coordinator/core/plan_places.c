@@ -5,7 +5,7 @@
 #include "common/base/memory.h"
 #include "coordinator/core/plan_inside.h"
 
-enum { MOST_SLOTS = (1 << 17) - 1, THERE = 31, FASTEST_LOAD_MS = 64, LOOK_BEHIND = 64 };
+enum { MOST_SLOTS = (1 << 17) - 1, THERE = 31, FASTEST_LOAD_MS = 64, LOOK_BEHIND = 64, RANKED = 2 };
 
 int64_t ha_plan_load_ms(const struct ha_plan_worker *worker, int64_t model)
 {
@@ -111,7 +111,7 @@ static void fill_ranks(const struct maker *m, struct want *want)
         sink(want, i);
 }
 
-int ha_plan_places_make(const struct maker *m, struct want *want)
+int ha_plan_places_make(struct maker *m, struct want *want)
 {
     int64_t fitting = 0;
 
@@ -121,6 +121,7 @@ int ha_plan_places_make(const struct maker *m, struct want *want)
     want->ranks = ha_calloc(want->capacity, sizeof *want->ranks);
     if (!want->ranks)
         return -ENOMEM;
+    m->work += RANKED * fitting;
     fill_ranks(m, want);
     return 0;
 }

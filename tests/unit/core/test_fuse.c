@@ -294,6 +294,40 @@ static void properties_of_speeds(void **state)
     }
 }
 
+/* Steps are counted, the same for the same input, and few enough: divisions that cannot be the best
+ * are not made, whether cells go together or hardly two of them fit. */
+static void steps_are_counted(void **state)
+{
+    enum { CELLS = 512 };
+    static struct ha_fuse_need cells[CELLS];
+    static double speeds[CELLS];
+    static int64_t set_of[CELLS];
+    uint64_t seed = 7;
+
+    (void)state;
+    for (int i = 0; i < CELLS; i++) {
+        cells[i] = (struct ha_fuse_need){.shared = 3,
+                                         .cost = 10 + (double)(next(&seed) % 30),
+                                         .shared_bytes = 3,
+                                         .bytes = 20 + (int64_t)(next(&seed) % 30)};
+        speeds[i] = 4 - 0.005 * i;
+    }
+    for (int64_t memory_bytes = 60; memory_bytes <= 6000; memory_bytes *= 10) {
+        int64_t work = 0, again = 0;
+        struct ha_fuse_group group = {.cells = cells,
+                                      .count = CELLS,
+                                      .memory_bytes = memory_bytes,
+                                      .speeds = speeds,
+                                      .work = &work};
+
+        assert_true(ha_fuse_choose(&group, CELLS - 22, set_of, NULL) > 0);
+        assert_in_range(work, CELLS, 500000);
+        group.work = &again;
+        assert_true(ha_fuse_choose(&group, CELLS - 22, set_of, NULL) > 0);
+        assert_int_equal(again, work);
+    }
+}
+
 static void a_plan_is_read(void **state)
 {
     static const char text[] =
@@ -323,7 +357,8 @@ int main(void)
         cmocka_unit_test(one_device_fuses),     cmocka_unit_test(many_devices_spread),
         cmocka_unit_test(the_mode_decides),     cmocka_unit_test(memory_divides),
         cmocka_unit_test(properties),           cmocka_unit_test(speeds_are_weighed),
-        cmocka_unit_test(properties_of_speeds), cmocka_unit_test(a_plan_is_read),
+        cmocka_unit_test(properties_of_speeds), cmocka_unit_test(steps_are_counted),
+        cmocka_unit_test(a_plan_is_read),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -506,6 +506,71 @@ static void properties(void **state)
     }
 }
 
+/* Groups too large to be divided again for every device: each device gets work all the same, the
+ * same for the same snapshot, and nobody ends much later than the others. */
+static void large_groups_share_many_devices(void **state)
+{
+    enum { GROUPS = 4, JOBS = 512, WORKERS = 490 };
+    static struct ha_plan_worker workers[WORKERS];
+    static struct ha_plan_job jobs[JOBS];
+    static struct ha_plan_assignment out[JOBS], again[JOBS];
+    double load[WORKERS] = {0}, least = 0, most = 0, all = 0;
+    uint64_t seed = 11;
+    int64_t count;
+
+    (void)state;
+    for (int64_t w = 0; w < WORKERS; w++) {
+        workers[w] = (struct ha_plan_worker)WORKER(w + 1, "w", 1, 0);
+        workers[w].memory_bytes = 1000;
+        workers[w].train_speed = 1 + 0.01 * (double)(next(&seed) % 300);
+    }
+    for (int64_t j = 0; j < JOBS; j++) {
+        jobs[j] = cell_job(j + 1, 1 + j * GROUPS / JOBS, 10 + (double)(next(&seed) % 30));
+        jobs[j].kind = HA_STAGE_TRAIN;
+        jobs[j].need.shared_bytes = 100;
+        jobs[j].need.bytes = 10;
+    }
+    count = plan(workers, WORKERS, jobs, JOBS, out, JOBS);
+    assert_int_equal(count, JOBS);
+    assert_int_equal(plan(workers, WORKERS, jobs, JOBS, again, JOBS), count);
+    assert_memory_equal(again, out, sizeof out);
+    for (int64_t i = 0; i < count; i++) {
+        const struct ha_plan_worker *w = &workers[out[i].worker - 1];
+
+        load[out[i].worker - 1] += jobs[out[i].job - 1].need.cost / w->train_speed;
+    }
+    for (int64_t w = 0; w < WORKERS; w++) {
+        least += load[w] > 0;
+        all += load[w];
+        most = load[w] > most ? load[w] : most;
+    }
+    assert_true(least >= WORKERS * 9 / 10);
+    assert_true(most < 4 * all / WORKERS);
+}
+
+/* What is left when a plan has given as much as may be assigned has its turn in the next one. */
+static void the_next_plan_goes_on(void **state)
+{
+    struct ha_plan_worker workers[] = {WORKER(1, "a", 30, 0)};
+    struct ha_plan_job jobs[20];
+    struct ha_plan_assignment out[8];
+    int64_t count, given = 0, plans = 0;
+
+    (void)state;
+    for (int64_t j = 0; j < 20; j++)
+        jobs[j] = (struct ha_plan_job)JOB(5 + j, 1);
+    while ((count = plan(workers, 1, jobs, 20, out, 8)) > 0) {
+        for (int64_t i = 0; i < count; i++) {
+            assert_int_equal(out[i].job, 5 + given++);
+            jobs[out[i].job - 5].state = HA_JOB_LEASED;
+        }
+        workers[0].used += count;
+        plans++;
+    }
+    assert_int_equal(given, 20);
+    assert_int_equal(plans, 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -523,6 +588,8 @@ int main(void)
         cmocka_unit_test(unknown_memory_hides_no_known_one),
         cmocka_unit_test(slots_of_one_cpu_are_one_device),
         cmocka_unit_test(company_is_waited_for_on_a_busy_device),
+        cmocka_unit_test(large_groups_share_many_devices),
+        cmocka_unit_test(the_next_plan_goes_on),
         cmocka_unit_test(properties),
         cmocka_unit_test(why_sentences),
         cmocka_unit_test(why_judging),
