@@ -88,9 +88,9 @@ static void print(struct sim *s, int64_t wall_ns)
 
     qsort(c->plan_times, (size_t)c->plans, sizeof(int64_t), compare);
     printf("workers %" PRId64 "  jobs %" PRId64 "  sweeps %" PRId64 "  seed %" PRIu64
-           "  simulated %.1f h\n",
+           "  simulated %.1f h, 99 %% within %.2f h\n",
            s->options.workers, s->options.jobs, s->options.sweeps, s->options.seed,
-           (double)s->now_ms / 3600000);
+           (double)s->now_ms / 3600000, (double)c->mostly_ms / 3600000);
     printf("granted %" PRId64 "  joined %" PRId64 "  done %" PRId64 "  failed %" PRId64
            "  crashed %" PRId64 "  lost %" PRId64 "  back %" PRId64 "  stale %" PRId64
            "  split %" PRId64 "  stopped %" PRId64 "  restarts %" PRId64 "\n",
@@ -118,6 +118,8 @@ static int run(const struct sim_options *o)
         if (s->open < open)
             since_ms = s->now_ms;
         open = s->open;
+        if (s->counts.mostly_ms == 0 && open <= s->options.jobs / 100)
+            s->counts.mostly_ms = s->now_ms;
         if (s->now_ms - since_ms > STUCK_MS)
             sim_fail(s, "%" PRId64 " jobs are stuck", s->open);
     }

@@ -112,6 +112,7 @@ struct sim_sweep {
 struct sim_counts {
     int64_t steps, plans, granted, joined, done, failed, stale, returned, lost, crashed, split,
         stopped, person, restarts;
+    int64_t mostly_ms;                  /* when 99 of 100 jobs were final */
     int64_t *plan_times, plan_capacity; /* ns of each plan */
 };
 
