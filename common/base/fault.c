@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ORDERS = 48, PLACES = 128, TEXT_BYTES = 512 };
+enum { ORDERS = 48, PLACES = 128, TEXT_BYTES = 512, LOOK_US = 5000 };
 
 enum deed { KILL, HANG, WAIT };
 
@@ -107,13 +107,23 @@ static int is_due(struct order *order, const char *name)
     fd = open(order->file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return 0;
+    (void)dprintf(fd, "%ld\n", (long)getpid());
     close(fd);
     return 1;
 }
 
+/* Until the file is gone; without one for ever. */
+static void hang(const char *file)
+{
+    while (!file[0])
+        pause();
+    while (access(file, F_OK) == 0)
+        usleep(LOOK_US);
+}
+
 void ha_fault_point(const char *name)
 {
-    bool hangs = false;
+    const struct order *hangs = NULL;
     long wait_ms = 0;
 
     pthread_mutex_lock(&faults.lock);
@@ -134,11 +144,11 @@ void ha_fault_point(const char *name)
             continue;
         if (order->deed == KILL)
             kill(getpid(), SIGKILL);
-        hangs = true;
+        hangs = order;
     }
     pthread_mutex_unlock(&faults.lock);
-    while (hangs)
-        pause();
+    if (hangs)
+        hang(hangs->file);
     if (wait_ms > 0)
         usleep((useconds_t)wait_ms * 1000);
 }

@@ -8,7 +8,8 @@
  * kills the process (SIGKILL) when it comes to NAME for the N-th time (1).  With
  * ARM only the times count at which that file is there; with FILE it happens only
  * if that file could be made, so that a program that is started anew with the same
- * environment goes on.  HA_HANG has the same form: the thread stays there for ever.
+ * environment goes on; the process's number is written there.  HA_HANG has the same form: the
+ * thread stays there for as long as FILE does, without one for ever.
  * HA_SLOW=NAME:MS: it stays there for so many milliseconds, every time.
  * HA_CRASH_TRACE=FILE: every point that is
  * come to for the first time is appended to FILE, a line each.  All other

@@ -74,6 +74,51 @@ def check_jobs(db, found, finished):
             found.wrong.append(f"job {job} is {state} without a reason")
 
 
+def check_parts(db, found, finished):
+    """Gangs over several workers have all their places or none, each attempt its own id, and no
+    worker more attempts at a time than slots."""
+    gangs = {}
+    for job, generation, number, part, worker, first, ranks, is_open in db.execute(
+            "SELECT job, generation, number, part, worker, first_rank, ranks, open FROM part"
+            " ORDER BY job, generation, number, part"):
+        gangs.setdefault((job, generation, number), []).append((part, worker, first, ranks, is_open))
+    shared = any(len(parts) > 1 for parts in gangs.values())
+    held = {}
+    for job, generation, number, worker, state, outcome, began, ended, nodes in db.execute(
+            "SELECT a.job, a.generation, a.number, a.worker, a.state, a.outcome, a.started_ms,"
+            " a.ended_ms, CASE j.kind WHEN 'train' THEN s.need_nodes ELSE 1 END FROM attempt a"
+            " JOIN job j ON j.id = a.job JOIN sweep s ON s.id = j.sweep"):
+        parts = gangs.pop((job, generation, number), [])
+        name = f"job {job}, attempt {number}"
+        if parts and ([p[0] for p in parts] != list(range(len(parts))) or parts[0][1] != worker
+                      or len({p[1] for p in parts}) != len(parts)
+                      or [p[2] for p in parts] != [i * parts[0][3] for i in range(len(parts))]):
+            found.wrong.append(f"{name} has the parts {parts}")
+        if nodes > 1 and len(parts) != nodes:
+            found.wrong.append(f"{name} has {len(parts)} of {nodes} parts")
+        if any(p[4] != (state != "ended") for p in parts):
+            found.wrong.append(f"{name} is {state}, its parts' places are {[p[4] for p in parts]}")
+        if (state == "ended") != (outcome is not None):
+            found.wrong.append(f"{name} is {state} with the outcome {outcome}")
+        if finished and state != "ended":
+            found.stuck.append(f"{name} is {state}")
+        if shared and state == "ended" and outcome != "lost":
+            for place in {worker, *(p[1] for p in parts)}:
+                held.setdefault(place, []).append((began, 1))
+                held[place].append((ended, -1))
+    if gangs:
+        found.wrong.append(f"parts without an attempt: {list(gangs)}")
+    for worker, times in held.items():
+        most = max(itertools.accumulate(change for _, change in sorted(times)))
+        slots = one(db, "SELECT slots FROM worker WHERE id = ?", worker)
+        if most > slots:
+            found.duplicated.append(f"worker {worker} had {most} attempts at a time, {slots} slots")
+    for count, n in db.execute("SELECT count(*), count(DISTINCT comm_id) FROM part"
+                               " WHERE comm_id <> ''"):
+        if count != n:
+            found.duplicated.append(f"{count} gangs had {n} ids")
+
+
 def check_history(db, found):
     """Each change of a job begins where the last one ended, and is legal."""
     at = {}
@@ -257,6 +302,7 @@ def check(run, prompts=None, cells=None, calls=None, finished=True, reference=No
     try:
         check_store(db, found)
         check_jobs(db, found, finished)
+        check_parts(db, found, finished)
         check_history(db, found)
         check_answers(db, found, prompts, cells, finished)
         check_scores(db, found, finished)

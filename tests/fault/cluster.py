@@ -117,7 +117,7 @@ class Cluster:
     # 32 steps; step_ms makes them last longer without more work.
     GRID = {"models": ["qwen2.5-demo"], "strategies": ["base", "mid"], "train": 48, "eval": 5,
             "epochs": 2, "checkpoint": 1, "tokens": 8, "retry": "", "judge": "", "schedule": "",
-            "name": "grid", "gpus": 0, "accumulation": 1, "shard": "auto"}
+            "name": "grid", "gpus": 0, "nodes": 1, "accumulation": 1, "shard": "auto"}
 
     def __init__(self, seed, trace=None, step_ms=0, **grid):
         self.seed = seed
@@ -175,7 +175,7 @@ class Cluster:
             files or self.files, "--name", name, "--work-dir", work_dir or self.dir / name,
             "--slots", slots, "--threads", 1, "--backend", "cpu", "--model-root", "/",
             "--insecure-loopback", "--set", f"stop_grace={grace}", "--set",
-            f"gpus={self.grid['gpus']}", *(x for s in settings for x in ("--set", s)), env=env)
+            f"gpus={self.grid['gpus'] // self.grid['nodes']}", *(x for s in settings for x in ("--set", s)), env=env)
 
     def start_judge(self, name="j1", env=None, control=None, spool=None, log=None):
         return self.start(
@@ -249,6 +249,7 @@ checkpoint_every = {g['checkpoint']}
 max_new_tokens = {g['tokens']}
 [resources]
 gpus = {g['gpus']}
+nodes = {g['nodes']}
 [retry]
 {g['retry']}
 [schedule]

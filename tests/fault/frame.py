@@ -47,7 +47,9 @@ _references, _lock = {}, threading.Lock()
 
 
 def reference(**grid):
-    """Adapters, answers and scores of this grid when nobody disturbs it."""
+    """Adapters, answers and scores of this grid when nobody disturbs it, and of gangs over several
+    workers when they are on one."""
+    grid.pop("nodes", None)
     key = repr(sorted({**Cluster.GRID, **grid, "name": "", "retry": "", "judge": "",
                        "schedule": "", "checkpoint": 1}.items()))
     with _lock:

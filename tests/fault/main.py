@@ -15,6 +15,7 @@ import scenarios_device       # noqa: F401
 import scenarios_gang         # noqa: F401
 import scenarios_judge        # noqa: F401
 import scenarios_network      # noqa: F401
+import scenarios_nodes        # noqa: F401
 import scenarios_points       # noqa: F401
 import scenarios_power        # noqa: F401
 import scenarios_power_worker  # noqa: F401
