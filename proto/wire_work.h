@@ -251,7 +251,8 @@ struct ha_wire_attempt_end {
     const char *outcome; /* "done" | "stopped" (checkpointed) | "failed" | "refused" (permanent) */
     const char *reason;  /* in words: "killed by signal 9 (SIGKILL)" */
     int32_t exit_code;
-    const char *cause; /* of "stopped": "time_limit", "lost" (its daemon died), else "" */
+    const char *cause; /* of "stopped": "time_limit", "lost" (its daemon died); of "failed":
+                          "memory" (it ran out); else "" */
 };
 
 /* Of a probe: the mean over pairs of the norm of the loss's gradient with respect to frozen weights

@@ -168,7 +168,8 @@ enum ha_attempt_exit {
     HA_ATTEMPT_USAGE = 2,
     HA_ATTEMPT_STOPPED = 75, /* stopped as asked, after a checkpoint */
     HA_ATTEMPT_REFUSED =
-        78 /* an error that cannot heal: bad model file, bad data, out of memory by plan */
+        78, /* an error that cannot heal: bad model file, bad data, out of memory by plan */
+    HA_ATTEMPT_STARVED = 79 /* memory ran out, of the device or the host, against the plan */
 };
 
 #define HA_ATTEMPT_SPEC_FILE "job.json"

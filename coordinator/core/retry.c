@@ -133,6 +133,15 @@ struct ha_retry_decision ha_retry_decide(const struct ha_retry_policy *policy,
     }
 }
 
+int ha_retry_memory_reason(const char *why, struct ha_buffer *out)
+{
+    return ha_buffer_printf(out,
+                            "memory ran out, which the plan did not foresee: %s; set "
+                            "train.memory_limit to less than was there, or ask for more with "
+                            "resources.min_gpu_memory or host_memory, then hactl retry",
+                            why);
+}
+
 int ha_retry_reason(const struct ha_retry_policy *policy, const struct ha_retry_decision *decision,
                     enum ha_outcome outcome, const char *why, struct ha_buffer *out)
 {

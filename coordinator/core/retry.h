@@ -5,8 +5,10 @@
  * checkpoint, and so does a stop for a drained worker, a sweep of higher priority,
  * a time limit or a gap in its reports; an attempt that a person stopped never counts.  Losses in a
  * row, with no newer checkpoint between them, quarantine the job.  An error that cannot heal fails
- * it at once.  The wait before the next attempt doubles, with a jitter that depends only on the job
- * and the count, so that a run can be repeated. */
+ * it at once, and so does memory that ran out although the plan fits: the same would do so again;
+ * of a job of several cells each gets one of its own then.  The wait before the next attempt
+ * doubles, with a jitter that depends only on the job and the count, so that a run can be repeated.
+ */
 #ifndef HA_COORDINATOR_CORE_RETRY_H
 #define HA_COORDINATOR_CORE_RETRY_H
 
@@ -78,6 +80,9 @@ struct ha_retry_decision ha_retry_decide(const struct ha_retry_policy *policy,
 
 /* HA_RETRY_BASE_MS * 2^(count - 1), at most HA_RETRY_MAX_MS, times 0.75 to 1.25. */
 int64_t ha_retry_backoff_ms(int64_t count, uint64_t seed);
+
+/* Why an attempt whose memory ran out was refused, in one line with what to do. */
+int ha_retry_memory_reason(const char *why, struct ha_buffer *out);
 
 /* The job's reason in words after a decision: "crash: killed by signal 9 (SIGKILL)". */
 int ha_retry_reason(const struct ha_retry_policy *policy, const struct ha_retry_decision *decision,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/base/buffer.h"
 #include "common/base/hash.h"
 #include "common/base/utf8.h"
 #include "coordinator/core/retry.h"
@@ -349,6 +350,20 @@ static int end_done(struct report *p, const struct ha_attempt_row *now,
     return ha_server_end_job(p->q->c, &p->q->by, p->job, &cells, err);
 }
 
+/* The same attempt would fail in the same way. */
+static int refuse_for_memory(char reason[HA_ERROR_TEXT_BYTES], struct ha_error *err)
+{
+    struct ha_buffer text;
+    int r;
+
+    ha_buffer_init(&text, 0);
+    r = ha_retry_memory_reason(reason, &text);
+    if (r == 0)
+        ha_utf8_copy(reason, HA_ERROR_TEXT_BYTES, ha_buffer_text(&text));
+    ha_buffer_clear(&text);
+    return r < 0 ? ha_error_set(err, ENOMEM, "no memory for a reason") : 0;
+}
+
 static int take_end(struct report *p, const struct ha_wire_attempt_end *end, struct ha_error *err)
 {
     char reason[HA_ERROR_TEXT_BYTES];
@@ -371,6 +386,12 @@ static int take_end(struct report *p, const struct ha_wire_attempt_end *end, str
     if (outcome == HA_OUTCOME_FAILED) {
         r = ha_gang_verdict(p->q->c, p->job, p->epoch, end->reason, &outcome, reason, &now.worker,
                             err);
+        if (r < 0)
+            return r;
+    }
+    if (outcome == HA_OUTCOME_FAILED && strcmp(end->cause, "memory") == 0) {
+        outcome = HA_OUTCOME_REFUSED;
+        r = refuse_for_memory(reason, err);
         if (r < 0)
             return r;
     }

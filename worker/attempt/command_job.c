@@ -256,6 +256,8 @@ static int run(const struct ha_call *call, struct ha_error *err)
     }
     ha_log_error("%s", ha_error_text(err));
     (void)ha_contract_error(&service.context, ha_error_text(err));
+    if (r == -ENOMEM)
+        return HA_ATTEMPT_STARVED;
     return ha_outcome_is_permanent(r) ? HA_ATTEMPT_REFUSED : HA_ATTEMPT_FAILED;
 }
 

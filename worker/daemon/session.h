@@ -142,8 +142,14 @@ void session_gang_ready(struct session *session, const struct attempt_id *id, in
 void session_gang_ended(struct session *session, const struct attempt_id *id, bool followed,
                         const struct ha_wire_rank_count *counts, int64_t n_counts);
 
-/* How an attempt ended, as far as the process tells. */
-enum attempt_outcome { ATTEMPT_DONE, ATTEMPT_STOPPED, ATTEMPT_FAILED, ATTEMPT_REFUSED };
+/* How an attempt ended, as far as the process tells.  Starved: failed because memory ran out. */
+enum attempt_outcome {
+    ATTEMPT_DONE,
+    ATTEMPT_STOPPED,
+    ATTEMPT_FAILED,
+    ATTEMPT_REFUSED,
+    ATTEMPT_STARVED
+};
 
 /* log_path: its log below the attempt's folder, or NULL. */
 void session_attempt_ended(struct session *session, const struct attempt_id *id,

@@ -129,6 +129,7 @@ static void recover_end(struct attempt *attempt, const struct ha_wire_attempt_en
     }
     attempt->exit_code = end->exit_code;
     attempt->limited = strcmp(end->cause, "time_limit") == 0;
+    attempt->starved = strcmp(end->cause, "memory") == 0;
     attempt->cut_short = false;
     session_set_text(&attempt->end_reason, end->reason);
 }
@@ -228,6 +229,7 @@ void session_end_epoch(struct session *session, struct attempt *attempt, const c
 static struct ha_wire_attempt_event end_event(const struct attempt *attempt)
 {
     bool stopped = !attempt->failure && attempt->outcome == ATTEMPT_STOPPED;
+    bool starved = !attempt->failure && attempt->outcome == ATTEMPT_FAILED && attempt->starved;
 
     return (struct ha_wire_attempt_event){
         .kind = HA_WIRE_ATTEMPT_EVENT_END,
@@ -237,6 +239,7 @@ static struct ha_wire_attempt_event end_event(const struct attempt *attempt)
             .exit_code = attempt->exit_code,
             .cause = stopped && attempt->limited     ? "time_limit"
                      : stopped && attempt->cut_short ? "lost"
+                     : starved                       ? "memory"
                                                      : ""}};
 }
 
@@ -274,7 +277,8 @@ static void set_end(struct attempt *attempt, enum attempt_outcome outcome, const
 {
     char *both;
 
-    attempt->outcome = outcome;
+    attempt->starved = outcome == ATTEMPT_STARVED;
+    attempt->outcome = attempt->starved ? ATTEMPT_FAILED : outcome;
     if (!attempt->stop_reason || outcome == ATTEMPT_DONE || outcome == ATTEMPT_REFUSED) {
         session_set_text(&attempt->end_reason, reason);
         return;

@@ -28,6 +28,7 @@ struct attempt {
     bool over;      /* its epoch is: no further reports */
     bool recovered; /* from an earlier process */
     bool asks;      /* of a recovered one: which report comes next is not known yet */
+    bool starved;   /* it failed because memory ran out */
     bool cut_short; /* of a recovered one: it died with its daemon */
     char phase[32];
     struct attempt_progress progress; /* of the phase */

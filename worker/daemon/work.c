@@ -171,7 +171,7 @@ static void on_ended(void *context, int status)
     char words[HA_EXIT_WORDS_BYTES], *both = NULL;
     enum attempt_outcome outcome = ATTEMPT_FAILED;
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-    bool starved; /* of the machine's memory: no device is to blame */
+    bool failed, blameless; /* the device is */
 
     if (work->is_resumed && !work->spoke) {
         start_afresh(work);
@@ -183,21 +183,25 @@ static void on_ended(void *context, int status)
         outcome = ATTEMPT_STOPPED;
     else if (code == HA_ATTEMPT_REFUSED)
         outcome = ATTEMPT_REFUSED;
+    else if (code == HA_ATTEMPT_STARVED ||
+             (work->error && strcmp(work->error, CONTRACT_STARVED) == 0))
+        outcome = ATTEMPT_STARVED;
     (void)ha_exit_words(status, words);
     if (work->error && outcome != ATTEMPT_DONE)
         both = ha_format("%s (%s)", work->error, words);
     work->end.exit_code = code;
     end(work, outcome, both ? both : words);
     free(both);
-    work->end.followed = outcome == ATTEMPT_FAILED && crew_followed(work->crew);
+    failed = outcome == ATTEMPT_FAILED || outcome == ATTEMPT_STARVED;
+    work->end.followed = failed && crew_followed(work->crew);
     keep_counts(work);
     crew_destroy(work->crew);
     work->crew = NULL;
-    starved = work->error && strstr(work->error, CONTRACT_STARVED);
+    blameless =
+        outcome == ATTEMPT_STARVED || (work->error && strstr(work->error, CONTRACT_STARVED));
     if (grant_of(work)->gang.parts > 1 && work->end.followed)
-        starved = true; /* nor where another worker's ranks failed */
-    release_devices(work, !starved && (outcome == ATTEMPT_DONE || outcome == ATTEMPT_FAILED),
-                    outcome == ATTEMPT_FAILED);
+        blameless = true; /* also where another worker's ranks failed */
+    release_devices(work, !blameless && (outcome == ATTEMPT_DONE || failed), failed);
 }
 
 /* ---- running --------------------------------------------------------------------------------- */

@@ -25,6 +25,8 @@ static void say_event(const struct ha_wire_attempt_event *event)
         break;
     case HA_WIRE_ATTEMPT_EVENT_END:
         say(" end:%s:%s", event->event.end.outcome, event->event.end.reason);
+        if (event->event.end.cause && event->event.end.cause[0])
+            say(" for %s", event->event.end.cause);
         break;
     default:
         say(" ?");
@@ -332,8 +334,19 @@ static void stops_with_a_checkpoint_when_revoked(void **state)
            "end:stopped:cancelled by anna (killed by signal 9 (SIGKILL))\n");
 }
 
-/* ---- reports
- * -------------------------------------------------------------------------------------- */
+static void tells_that_memory_ran_out(void **state)
+{
+    (void)state;
+    connect_it();
+    grant(1, 1);
+    grant(2, 2);
+    ended(1, 1, ATTEMPT_STARVED, "exit code 79");
+    EXPECT("start 1.1 train\nstart 2.2 train\nreport 1 #1 end:failed:exit code 79 for memory\n");
+    ended(2, 2, ATTEMPT_FAILED, "exit code 1");
+    EXPECT("report 2 #1 end:failed:exit code 1\n");
+}
+
+/* ---- reports -------------------------------------------------------------------------------- */
 
 static void sends_one_report_at_a_time(void **state)
 {
@@ -644,6 +657,7 @@ int main(void)
         TEST(lets_a_newer_lease_win),
         TEST(stops_on_a_stale_answer),
         TEST(stops_with_a_checkpoint_when_revoked),
+        TEST(tells_that_memory_ran_out),
         TEST(sends_one_report_at_a_time),
         TEST(keeps_reports_while_nobody_answers),
         TEST(holds_ends_back_until_files_are_uploaded),

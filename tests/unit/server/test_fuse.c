@@ -289,6 +289,33 @@ static void two_crashes_split(void **state)
     bench_expect_stage(b, CLIENT, "tiny/full", "train", "done", "");
 }
 
+/* Memory that ran out would run out again: no second attempt of the same. */
+static void want_of_memory_splits_at_once(void **state)
+{
+    struct ha_wire_attempt_event end = {
+        .kind = HA_WIRE_ATTEMPT_EVENT_END,
+        .event.end = {.outcome = "failed", .reason = "exit code 79", .cause = "memory"}};
+    struct bench *b = *state;
+    struct fake_job job = start(b, ""), again;
+
+    ha_wire_message_destroy(bench_report(b, WORKER, &job, &end, 1));
+    for (int i = 0; i < 4; i++) {
+        again = next_train(b);
+        assert_int_not_equal(again.job, job.job);
+        assert_int_equal(again.n_cells, 1);
+        if (i == 0)
+            ha_wire_message_destroy(bench_report(b, WORKER, &again, &end, 1));
+        else
+            bench_do_job(b, WORKER, &again, 0);
+    }
+    bench_settle(b);
+    bench_expect_stage(b, CLIENT, "tiny/local", "train", "failed",
+                       "memory ran out, which the plan did not foresee: exit code 79; set "
+                       "train.memory_limit to less than was there, or ask for more with "
+                       "resources.min_gpu_memory or host_memory, then hactl retry");
+    bench_expect_stage(b, CLIENT, "tiny/full", "train", "done", "");
+}
+
 static void one_cell_is_cancelled(void **state)
 {
     struct bench *b = *state;
@@ -463,6 +490,7 @@ int main(void)
         CASE(judging_begins_while_answers_come),
         CASE(a_cell_fails_alone),
         CASE(two_crashes_split),
+        CASE(want_of_memory_splits_at_once),
         CASE(one_cell_is_cancelled),
         CASE(a_cancelled_sweep_revokes),
         CASE(another_sweep_goes_on_with_a_shared_cell),
