@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -301,6 +302,7 @@ void ha_child_signal(const struct ha_child *child, int signal)
 bool ha_child_poll(struct ha_child *child, int *ret_status)
 {
     siginfo_t info = {0};
+    struct rusage usage;
     int status;
 
     if (child->pid <= 0)
@@ -311,9 +313,10 @@ bool ha_child_poll(struct ha_child *child, int *ret_status)
         return false;
     if (child->own_group)
         ha_child_signal(child, SIGKILL);
-    if (waitpid(child->pid, &status, 0) != child->pid)
+    if (wait4(child->pid, &status, 0, &usage) != child->pid)
         return false;
     child->pid = 0;
+    child->peak_bytes = (int64_t)usage.ru_maxrss * 1024;
     *ret_status = status;
     return true;
 }

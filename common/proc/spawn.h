@@ -32,7 +32,8 @@ struct ha_spawn_options {
 };
 
 struct ha_child {
-    pid_t pid; /* 0: none, or reaped */
+    pid_t pid;          /* 0: none, or reaped */
+    int64_t peak_bytes; /* of memory, files mapped by it too; known when it is reaped */
     bool own_group;
     int input_fd;    /* write end, or -1 */
     int output_fd;   /* read end, non-blocking, or -1 */

@@ -117,7 +117,8 @@ class Cluster:
     # 32 steps; step_ms makes them last longer without more work.
     GRID = {"models": ["qwen2.5-demo"], "strategies": ["base", "mid"], "train": 48, "eval": 5,
             "epochs": 2, "checkpoint": 1, "tokens": 8, "retry": "", "judge": "", "schedule": "",
-            "name": "grid", "gpus": 0, "nodes": 1, "accumulation": 1, "shard": "auto"}
+            "name": "grid", "gpus": 0, "nodes": 1, "accumulation": 1, "shard": "auto",
+            "generate": ""}
 
     def __init__(self, seed, trace=None, step_ms=0, **grid):
         self.seed = seed
@@ -176,6 +177,11 @@ class Cluster:
             "--slots", slots, "--threads", 1, "--backend", "cpu", "--model-root", "/",
             "--insecure-loopback", "--set", f"stop_grace={grace}", "--set",
             f"gpus={self.grid['gpus'] // self.grid['nodes']}", *(x for s in settings for x in ("--set", s)), env=env)
+
+    def start_light(self, count, go):
+        """So many workers in one process, whose jobs wait for the file `go` (light.c)."""
+        return self.start("light", "tests/fault/ha-light-workers", "--connect", self.control,
+                          "--workers", count, "--prompts", self.grid["eval"], "--go", go)
 
     def start_judge(self, name="j1", env=None, control=None, spool=None, log=None):
         return self.start(
@@ -247,6 +253,7 @@ shard_weights = "{g['shard']}"
 checkpoint_every = {g['checkpoint']}
 [generate]
 max_new_tokens = {g['tokens']}
+{g['generate']}
 [resources]
 gpus = {g['gpus']}
 nodes = {g['nodes']}

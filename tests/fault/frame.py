@@ -90,13 +90,13 @@ class Test:
         for cluster in self.clusters:
             cluster.close()
 
-    def verify(self, cluster, finished=True, same=True):
+    def verify(self, cluster, finished=True, same=True, cells=None):
         """Stop the coordinator and hold its database to the guarantees."""
         if finished and cluster.coordinator.alive():  # the words about the ends follow
             until(15, cluster.quiet, "the attempts have ended")
         cluster.stop_coordinator()
         grid = cluster.grid
-        cells = len(grid["models"]) * len(grid["strategies"])
+        cells = cells or len(grid["models"]) * len(grid["strategies"])
         ref = None
         if same and finished:
             ref = reference(**{k: v for k, v in grid.items() if Cluster.GRID[k] != v

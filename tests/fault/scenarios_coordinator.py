@@ -1,4 +1,5 @@
 """The coordinator is killed, its disk and its clock go wrong: 1 to 7, 16, 27, 31."""
+import collections
 import os
 import pathlib
 import shutil
@@ -261,29 +262,77 @@ def clock_jumps(test):
     nothing_again(c)
 
 
-@scenario(16, "many workers come back at once after a restart")
-def many_workers(test):
-    c = test.cluster(strategies=["base"], eval=2)
-    c.rules = (1000, 4000, 10000)
-    count = 40
-    c.start_submitted()
+def times_known(light):
+    """How often each light worker was greeted by a coordinator."""
+    return collections.Counter(line.split(":")[0] for line in
+                               light.log.read_text(errors="replace").splitlines()
+                               if "knows this worker" in line)
 
-    def alive():
-        done = c.hactl("workers", "--json", check=False, timeout=20)
-        return done.returncode == 0 and done.stdout.count('"alive"') >= count
-    workers = [c.start_worker(f"w{i}") for i in range(count)]
-    until(60, alive, f"{count} workers are there")
+
+def known_to_all(light, count, times):
+    known = times_known(light)
+    return len(known) == count and min(known.values()) >= times
+
+
+@scenario("3b", "coordinator killed with a hundred jobs running, back after five leases")
+def restart_with_hundred(test):
+    count = 100
+    seeds = ", ".join(map(str, range(1, count + 1)))
+    c = test.cluster(strategies=["base"], eval=1, generate="temperature = 1.0",
+                     schedule=f'fuse = "never"\n[vary]\nseed = [{seeds}]')
+    go = c.dir / "go"
+    c.start_submitted()
+    light = c.start_light(count, go)
+
+    def running():
+        return sum(s["state"] == "running" for s in c.stages() if s["stage"] == "generate")
+    until(60, lambda: running() == count, f"{count} jobs run")
+    started = light.log.read_text().count(" starts job ")
+    c.coordinator.kill()
+    time.sleep(5 * c.rules[2] / 1000)
+    expect(light.alive() and light.log.read_text().count(" starts job ") == started,
+           "nothing is begun without a coordinator")
+    c.start_coordinator()
+    began = time.monotonic()
+    until(30, lambda: known_to_all(light, count, 2), "all workers are back")
+    test.note(f"{count} running jobs taken back after {time.monotonic() - began:.1f} s")
+    time.sleep(c.rules[2] / 1000)  # whoever was not taken back is lost by now
+    expect(running() == count, "all run still")
+    c.start_judge()
+    go.touch()
+    c.wait_done()
+    test.verify(c, cells=count, same=False)
+    nobody_lost(c)
+    nothing_again(c)
+    expect(light.log.read_text().count(" starts job ") == started, "no job was begun twice")
+
+
+@scenario(16, "five hundred workers come back at once after a restart")
+def many_workers(test):
+    c = test.cluster(strategies=["mid"], step_ms=350)
+    c.rules = (1000, 4000, 10000)
+    count = 500
+    c.start_submitted()
+    worker = c.start_worker()
+    c.wait_training()
+    light = c.start_light(count, c.dir / "never")  # there is no further job
+    until(60, lambda: known_to_all(light, count, 1), f"{count} workers are there")
     c.coordinator.kill()
     time.sleep(2)
     c.start_coordinator()
     began = time.monotonic()
-    until(30, lambda: all(w.log.read_text().count("knows this worker") >= 2 for w in workers),
-          f"{count} workers are back")
-    test.note(f"{count} workers back after {time.monotonic() - began:.1f} s")
+    until(30, lambda: known_to_all(light, count, 2)
+          and worker.log.read_text().count("knows this worker") >= 2, f"{count} workers are back")
+    took = time.monotonic() - began
+    test.note(f"{count} workers back after {took:.1f} s")
+    expect(took < c.rules[2] / 1000, f"they came back after {took:.1f} s, which is a lease")
+    light.kill()
     c.start_judge()
     c.wait_done()
     test.verify(c)
-    nobody_lost(c)
+    lost = c.query("SELECT subject FROM event WHERE after = 'lost' AND subject NOT LIKE '%light-%'")
+    expect(not lost, f"lost: {lost}")
+    nothing_again(c)
 
 
 @scenario("restore", "a restore is cut off at each of its points, and run again")

@@ -5,6 +5,8 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import checker
@@ -187,18 +189,97 @@ def bad_node(test):
     test.verify(c)
 
 
+def memory_root():
+    """Where groups are made whose memory the kernel counts, and their version; None: nowhere."""
+    for root, version in (("/sys/fs/cgroup", 2), ("/sys/fs/cgroup/memory", 1)):
+        path = pathlib.Path(root)
+        controllers = path / "cgroup.controllers"
+        counts = (version == 1 and (path / "memory.limit_in_bytes").exists() or version == 2
+                  and controllers.exists() and "memory" in controllers.read_text().split())
+        if counts and os.access(path / "cgroup.procs", os.W_OK):
+            return path, version
+    return None, 0
+
+
+@contextlib.contextmanager
+def memory_group():
+    """A group of the test's own below it: (folder, version), or (None, 0)."""
+    root, version = memory_root()
+    path = root and root / f"ha-fault-{os.getpid()}-{time.monotonic_ns()}"
+    try:
+        if path:
+            path.mkdir()
+    except OSError:
+        path, version = None, 0
+    try:
+        yield path, version
+    finally:
+        if path:
+            until(10, lambda: removed(path), "its groups are empty")
+
+
+# In the group, of which little is left, and nobody may kill it.
+HOG = """
+import sys
+open("/proc/self/oom_score_adj", "w").write("-1000")
+open(sys.argv[1] + "/cgroup.procs", "w").write("0")
+left = b"x" * (8 << 20)
+sys.stdin.read()
+"""
+
+
+def starve(group, version):
+    """The kernel kills what is in the group (with version 2: in the attempt's below it)."""
+    if version == 2:
+        inner = next(path for path in group.glob("ha-worker-*/*/memory.max"))
+        inner.write_text("1")
+        return
+    used = int((group / "memory.usage_in_bytes").read_text())
+    (group / "memory.limit_in_bytes").write_text(str(used + (4 << 20)))
+    with subprocess.Popen([sys.executable, "-c", HOG, group], stdin=subprocess.PIPE) as hog:
+        until(20, lambda: "oom_kill 1" in (group / "memory.oom_control").read_text(),
+              "the kernel kills for memory")
+        hog.stdin.close()
+
+
 @scenario(20, "an attempt is killed by the kernel for its memory")
 def memory_killer(test):
-    c = test.cluster(step_ms=100)
-    worker, _ = c.start_all()
-    c.wait_training()
-    for pid in worker.children():  # what the killer does, without one
-        os.kill(pid, signal.SIGKILL)
-    c.wait_done()
-    test.verify(c)
-    rows = attempts_of(c)
-    expect("SIGKILL" in rows[0][3], f"the reason names the signal: {rows}")
-    return "part: the signal and the retry; that the kernel did it for memory is not told apart"
+    with memory_group() as (group, version):
+        c = test.cluster(step_ms=100)
+        folder = c.dir / "bin"
+        folder.mkdir()
+        shutil.copy(BUILD / "ha-worker", folder)
+        wrapper = folder / "ha-attempt"  # the worker takes what lies beside it
+        limited = c.dir / "limited"
+        enter = version == 1
+        wrapper.write_text(f"""#!/bin/sh
+{enter and f'[ -e {limited} ] && echo $$ >{group}/cgroup.procs' or ''}
+exec {BUILD}/ha-attempt "$@"
+""")
+        wrapper.chmod(0o755)
+        c.start_submitted()
+        c.start_judge()
+        limited.touch()
+        worker = c.start_worker(program=folder / "ha-worker",
+                                settings=[f"cgroup={group}"] if version == 2 else [])
+        c.wait_training(steps=test.random.randrange(1, 20))
+        limited.unlink()
+        if group:
+            starve(group, version)
+        else:  # what it would do
+            for pid in worker.children():
+                os.kill(pid, signal.SIGKILL)
+        c.wait_done()
+        test.verify(c)
+        rows = attempts_of(c)
+        expect(len(rows) == 2 and rows[0][2] == "failed" and rows[1][2] == "done",
+               f"one attempt more: {rows}")
+        if not group:
+            return ("part: the signal was sent by the test, as no control group that counts memory "
+                    "may be written here")
+        expect("killed by the kernel for memory when it had" in rows[0][3] and "MiB" in rows[0][3],
+               f"the reason says why, and its peak: {rows}")
+        return f"{rows[0][3]} (control groups, version {version})"
 
 
 @scenario(23, "an attempt that hears no SIGTERM is killed, and its slot waits for that")

@@ -12,6 +12,7 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
+#include "common/base/memory_use.h"
 #include "common/base/path.h"
 #include "common/io/file.h"
 #include "common/net/loop.h"
@@ -210,17 +211,19 @@ static int64_t machine_kills(void)
 static void say_starved(struct runner *runner, int status)
 {
     struct contract_line line = {.kind = CONTRACT_ERROR};
+    char peak[HA_MEMORY_TEXT_BYTES], text[160];
+    bool starved = group_starved(runner->group);
 
     if (!runner->options.line || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL ||
         runner->killed)
         return;
-    if (group_starved(runner->group))
-        line.text = CONTRACT_STARVED;
-    else if (!runner->group && runner->machine_kills >= 0 &&
-             machine_kills() > runner->machine_kills)
-        line.text = "probably " CONTRACT_STARVED ", which did so meanwhile on this machine";
-    else
+    if (!starved &&
+        (runner->group || runner->machine_kills < 0 || machine_kills() <= runner->machine_kills))
         return;
+    (void)snprintf(text, sizeof(text), "%s" CONTRACT_STARVED " when it had %s%s",
+                   starved ? "" : "probably ", ha_memory_text(runner->child.peak_bytes, peak),
+                   starved ? "" : ": the kernel did so meanwhile on this machine");
+    line.text = text;
     runner->options.line(runner->options.context, &line);
 }
 

@@ -300,7 +300,8 @@ static void test_starved(void **state)
     path = play_group("7-1-1", 0, true);
     put(path, "memory.events", "oom_kill 1\n");
     run_one("7-1-1", suicide);
-    assert_string_equal(said, CONTRACT_STARVED);
+    assert_int_equal(strncmp(said, CONTRACT_STARVED " when it had ", strlen(CONTRACT_STARVED) + 13),
+                     0);
     free(path);
     path = play_group("8-1-1", 0, true);
     put(path, "memory.events", "oom_kill 0\n");
