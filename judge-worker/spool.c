@@ -11,6 +11,7 @@
 
 #include "common/base/buffer.h"
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "common/base/hash.h"
 #include "common/base/memory.h"
 #include "common/base/path.h"
@@ -135,6 +136,7 @@ int ha_judge_spool_sync(struct ha_judge_spool *spool, struct ha_error *err)
     if (fdatasync(spool->fd) < 0)
         return ha_error_set(err, errno, "%s: %s", spool->path, strerror(errno));
     spool->dirty = false;
+    HA_FAULT_DURABLE(NULL, spool->path);
     return 0;
 }
 
@@ -268,6 +270,8 @@ static int rewrite(const struct ha_judge_spool *spool, const struct reader *read
         r = encode(&reader->records[i], &bytes, err);
     if (r == 0)
         r = ha_file_write(spool->path, ha_buffer_text(&bytes), bytes.size, 0600, err);
+    if (r == 0)
+        HA_FAULT_DURABLE(NULL, spool->path);
     ha_buffer_clear(&bytes);
     return r;
 }

@@ -2,10 +2,12 @@
  * long as the process. */
 #include "common/base/fault.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,4 +153,16 @@ void ha_fault_point(const char *name)
         hang(hangs->file);
     if (wait_ms > 0)
         usleep((useconds_t)wait_ms * 1000);
+}
+
+void ha_fault_durable(const char *folder, const char *name)
+{
+    void (*tell)(const char *path) =
+        (void (*)(const char *))(uintptr_t)dlsym(RTLD_DEFAULT, "ha_shim_durable");
+    char path[2 * TEXT_BYTES];
+
+    if (!tell || !name)
+        return;
+    (void)snprintf(path, sizeof(path), "%s%s%s", folder ? folder : "", folder ? "/" : "", name);
+    tell(path);
 }

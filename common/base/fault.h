@@ -15,15 +15,22 @@
  * come to for the first time is appended to FILE, a line each.  All other
  * builds have nothing there.
  *
+ * HA_FAULT_DURABLE(folder, name): from here on the program relies on it that this file, as it is,
+ * and its name are on the disk (folder NULL: name is its path).  In those builds it goes into the
+ * record of tests/fault/shim.c where that is there, which shows whether it is so.
+ *
  * Names are PROGRAM.PLACE; tests/fault/README.md lists them. */
 #ifndef HA_COMMON_BASE_FAULT_H
 #define HA_COMMON_BASE_FAULT_H
 
 #ifdef HA_FAULTS
 void ha_fault_point(const char *name);
+void ha_fault_durable(const char *folder, const char *name);
 #define HA_CRASH_POINT(name) ha_fault_point(name)
+#define HA_FAULT_DURABLE(folder, name) ha_fault_durable(folder, name)
 #else
 #define HA_CRASH_POINT(name) ((void)0)
+#define HA_FAULT_DURABLE(folder, name) ((void)0)
 #endif
 
 #endif

@@ -1,6 +1,7 @@
 #include "common/base/path.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
@@ -51,6 +52,22 @@ bool ha_path_is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* Put the name of a folder that was made on the disk; one whose parent may not be read is left. */
+static int sync_name(const char *path, struct ha_error *err)
+{
+    char *parent = ha_path_dirname(path);
+    int fd = parent ? open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    int r = parent ? 0 : ha_error_set(err, ENOMEM, "%s: out of memory", path);
+
+    /* EINVAL: the filesystem has no such call for folders. */
+    if (fd >= 0 && fsync(fd) < 0 && errno != EINVAL)
+        r = ha_error_set(err, errno, "cannot sync folder %s: %s", parent, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    free(parent);
+    return r;
+}
+
 int ha_path_make_dirs(const char *path, unsigned mode, struct ha_error *err)
 {
     char *copy = ha_strdup(path);
@@ -64,7 +81,9 @@ int ha_path_make_dirs(const char *path, unsigned mode, struct ha_error *err)
         if (kept != '/' && kept != '\0')
             continue;
         *at = '\0';
-        if (mkdir(copy, (mode_t)mode) < 0 && !(errno == EEXIST && ha_path_is_dir(copy)))
+        if (mkdir(copy, (mode_t)mode) == 0)
+            r = sync_name(copy, err);
+        else if (errno != EEXIST || !ha_path_is_dir(copy))
             r = ha_error_set(err, errno, "cannot make folder %s: %s", copy, strerror(errno));
         *at = kept;
         if (kept == '\0')

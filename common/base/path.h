@@ -21,7 +21,8 @@ const char *ha_path_basename(const char *path);
 bool ha_path_exists(const char *path);
 bool ha_path_is_dir(const char *path);
 
-/* Make the folder and its missing parents with this mode. */
+/* Make the folder and its missing parents with this mode; their names are on the disk when it
+ * returns. */
 int ha_path_make_dirs(const char *path, unsigned mode, struct ha_error *err);
 
 /* Remove a file, or a folder with all that is in it; links are not followed.

@@ -298,7 +298,7 @@ static int sync_and_rename(struct ha_disk *disk, struct upload *upload, const ch
     if (r == 0 && rename(partial, path) < 0)
         r = failed("rename", partial, errno, err);
     HA_CRASH_POINT("coordinator.artifact_after_rename");
-    if (r == 0 && (ha_file_sync_dir(folder, err) < 0 || ha_file_sync_dir(disk->dir, err) < 0)) {
+    if (r == 0 && ha_file_sync_dir(folder, err) < 0) {
         disk->fatal = true;
         r = -EIO;
     }
@@ -313,6 +313,8 @@ static int finish(struct ha_disk *disk, struct upload *upload, struct ha_error *
 
     if (r == 0)
         r = sync_and_rename(disk, upload, partial, path, err);
+    if (r == 0)
+        HA_FAULT_DURABLE(NULL, path);
     forget(upload);
     free(partial);
     free(path);

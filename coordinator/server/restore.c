@@ -356,6 +356,8 @@ static int replace(struct restore *p, struct ha_error *err)
         r = ha_error_set(err, errno, "cannot rename %s: %s", p->fresh, strerror(errno));
     if (r == 0)
         r = ha_file_sync_dir(dir, err);
+    if (r == 0)
+        HA_FAULT_DURABLE(NULL, database);
     HA_CRASH_POINT("coordinator.restore_replaced");
     if (r == 0 && unlink(p->marker) < 0)
         r = ha_error_set(err, errno, "cannot remove %s: %s", p->marker, strerror(errno));

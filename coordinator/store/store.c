@@ -18,6 +18,8 @@
 #include "common/base/error.h"
 #include "common/base/fault.h"
 #include "common/base/memory.h"
+#include "common/base/path.h"
+#include "common/io/file.h"
 #include "coordinator/store/backup.h"
 #include "coordinator/store/db.h"
 #include "coordinator/store/functions.h"
@@ -44,6 +46,15 @@ static int pragmas(struct ha_store *store, const char *text, struct ha_error *er
     return code == SQLITE_OK ? 0 : ha_db_error(store, code, "open", err);
 }
 
+static int sync_folder_of(const char *path, struct ha_error *err)
+{
+    char *folder = ha_path_dirname(path);
+    int r = folder ? ha_file_sync_dir(folder, err) : ha_error_set(err, ENOMEM, "no memory");
+
+    free(folder);
+    return r;
+}
+
 /* The version that was there, for who has to go back to it: "PATH.schemaN". */
 static int keep_old(struct ha_store *store, int version, struct ha_error *err)
 {
@@ -65,6 +76,10 @@ static int keep_old(struct ha_store *store, int version, struct ha_error *err)
         if (fd >= 0)
             close(fd);
     }
+    if (r == 0)
+        r = sync_folder_of(path, err);
+    if (r == 0)
+        HA_FAULT_DURABLE(NULL, path);
     if (r < 0 && part)
         (void)unlink(part);
     if (r < 0)

@@ -5,12 +5,16 @@ import sqlite3
 
 import checker
 from frame import SHIM, Failure, expect, reference, scenario, until
-from power import Disk, records
+from power import Disk, records, rely
 
 APPEND_ONLY = {  # what is never taken away again while a sweep runs, by columns that name it
     "event": "id, subject, before, after", "sweep": "id, name", "answer": "result, prompt, sample",
     "score": "item, dimension, value", "judge_raw": "call", "attempt": "job, generation, number",
     "product": "result, kind, step, name, sha256", "request": "key, client"}
+
+# The database is looked at below, by its rows; the endpoint is written at each start.
+SPARE = ("coordinator.db", "coordinator.db-wal", "coordinator.db-journal",
+         "endpoint before its rename")
 
 
 def rows_of(path):
@@ -158,6 +162,10 @@ def power_loss(test, sample):
     verdict = Verdict(test, recording)
     play(recording, set(points), verdict.look)
     test.note(f"{count} sync points, {len(points)} tried, {verdict.count} disks")
+    findings, note = rely(recording.cluster.run,
+                          [(recording.trace, Disk(recording.cluster.run))], SPARE)
+    expect(not findings, "; ".join(findings[:4]))
+    test.note(note)
     at = test.random.randrange(count // 3, count)
     play(recording, {at}, lambda disk, position, committed: go_on(test, recording, disk))
 

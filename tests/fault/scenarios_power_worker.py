@@ -1,6 +1,6 @@
 """The power of the machine of a worker, or of a judge worker, goes: nothing that was
 acknowledged is lost, and its programs start on whatever is on the disk then."""
-import hashlib
+import copy
 import json
 import os
 import pathlib
@@ -9,7 +9,7 @@ import time
 
 import checker
 from frame import SHIM, expect, scenario, until
-from power import Disk, records
+from power import Disk, journal_records, records, rely
 
 WORKER_POINTS = ("worker.before_start", "worker.before_report", "worker.after_report",
                  "worker.artifact_told", "worker.before_upload", "worker.after_upload",
@@ -24,6 +24,7 @@ class Machine:
     def __init__(self, test, cluster, folder):
         self.test, self.cluster, self.folder = test, cluster, folder
         self.lives = 0
+        self.records = []  # of each life, with the disk before it
         self.folder.mkdir(exist_ok=True)
 
     def env(self, orders=""):
@@ -32,6 +33,7 @@ class Machine:
         self.trace = self.cluster.dir / f"trace-{self.folder.name}-{self.lives}"
         self.disk = Disk(self.folder)
         self.disk.load()
+        self.records.append((self.trace, copy.deepcopy(self.disk)))
         return {"LD_PRELOAD": str(SHIM), "HA_SHIM_TRACE": str(self.trace),
                 "HA_SHIM_ROOT": str(self.folder), **({"HA_CRASH": orders} if orders else {})}
 
@@ -67,16 +69,18 @@ class Machine:
                 for path, file in self.disk.durable_names.items() if file]
 
 
-def journal_records(data):
-    """How many whole records the journal of an attempt has (worker/daemon/journal.h)."""
-    count = at = 0
-    while at + 16 <= len(data):
-        size = 16 + sum(int.from_bytes(data[at + i:at + i + 4], "little") for i in (0, 4))
-        body = data[at:at + 8] + data[at + 16:at + size]
-        if at + size > len(data) or hashlib.sha256(body).digest()[:8] != data[at + 8:at + 16]:
-            break
-        count, at = count + 1, at + size
-    return count
+# What the next daemon makes or fetches anew, and what it puts together from the coordinator's words.
+SPARE = ("cache", "cache/HASH before its rename", "digests", "N-N-N/inputs", "N-N-N/inputs/adapter",
+         "N-N-N/inputs/checkpoint", "N-N-N/job.json before its rename", "cgroup before its rename",
+         "replies.spool before its rename")
+
+
+def relied(test, machine):
+    """What was relied on in all its lives was on the disk."""
+    lives = [(trace, disk) for trace, disk in machine.records if trace.exists()]
+    findings, note = rely(machine.folder, lives, SPARE)
+    expect(not findings, "; ".join(findings[:4]))
+    test.note(note)
 
 
 def spooled_calls(data):
@@ -124,7 +128,9 @@ def worker_lives(test, points):
     found = []
 
     def synced(point, drawn, files, process):
-        count = sum(journal_records(data) for name, data in files if name == "journal")
+        count = sum(len(journal_records(data)) for name, data in files if name == "journal")
+        expect(count or point != "worker.before_forget", "an attempt ended, and its journal has no "
+               "record that was synced")
         if count and not drawn:  # else it may be known that they were delivered
             found.append(count)
             until(10, lambda: process.said("results that are not delivered"),
@@ -138,6 +144,7 @@ def worker_lives(test, points):
                  synced)
     expect(found, "no result was in a journal when the power went")
     test.note(f"{came} of {len(points)} points; results kept: {found}")
+    relied(test, machine)
 
 
 def judge_lives(test, points):
@@ -161,6 +168,7 @@ def judge_lives(test, points):
     paid = checker.possibly_paid(c.run)
     expect(0 <= extra <= paid, f"{extra} calls too many, {paid} possibly paid")
     test.note(f"{came} of {len(points)} points; {len(kept)} replies kept")
+    relied(test, machine)
 
 
 @scenario("power-worker", "a worker's machine loses its power at drawn points")
@@ -215,3 +223,5 @@ def power_starts(test):
                  name, work_dir=folder)),
              starts(test, c, judge, 8, lambda folder, name: c.start_judge(name, spool=folder))]
     test.note(f"{count[0]} and {count[1]} sync points")
+    relied(test, worker)
+    relied(test, judge)

@@ -10,7 +10,7 @@
  * write (pwrite, writev and new files too), fsync (fdatasync too), rename, open (for writing),
  * all.  HA_SHIM_TRACE=FILE records what changes files below HA_SHIM_ROOT, for power.py: a line per
  * call and the bytes behind it, written at once, after the call and before it returns, by the
- * program and by those that it starts.
+ * program and by those that it starts.  HA_SHIM_NOSYNC=PATTERN plants a fault: no sync there.
  *
  * Descriptors are named by /proc/self/fd, so nothing has to be followed. */
 #include <dlfcn.h>
@@ -189,6 +189,24 @@ static void record_fd(const char *what, int fd, int64_t offset, const void *data
         record(what, path_of(fd, path), NULL, offset, data, size);
 }
 
+/* Told by the program (common/base/fault.h): it relies on it that this file is on the disk. */
+SHIM void ha_shim_durable(const char *path);
+
+SHIM void ha_shim_durable(const char *path)
+{
+    record("durable", path, NULL, 0, NULL, 0);
+}
+
+/* HA_SHIM_NOSYNC: a sync of a path that matches is not made, as if the call were not there. */
+static bool is_skipped(int fd)
+{
+    const char *pattern = getenv("HA_SHIM_NOSYNC");
+    char path[PATH_MAX];
+    const char *name = pattern ? path_of(fd, path) : NULL;
+
+    return name && fnmatch(pattern, name, 0) == 0;
+}
+
 /* ---- calls
  * ---------------------------------------------------------------------------------------
  */
@@ -260,6 +278,8 @@ SHIM int fsync(int fd)
         errno = code;
         return -1;
     }
+    if (is_skipped(fd))
+        return 0;
     r = real_fsync(fd);
     if (r == 0)
         record_fd("sync", fd, 0, NULL, 0);
@@ -275,6 +295,8 @@ SHIM int fdatasync(int fd)
         errno = code;
         return -1;
     }
+    if (is_skipped(fd))
+        return 0;
     r = real_fdatasync(fd);
     if (r == 0)
         record_fd("sync", fd, 0, NULL, 0);

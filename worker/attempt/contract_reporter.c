@@ -179,6 +179,7 @@ static int artifact(void *context, int64_t cell, const char *kind, const char *n
         r = ha_json_set(line, "path", ha_json_new_string(path));
     if (r == 0)
         r = ha_json_set(line, "step", ha_json_new_int(step));
+    HA_FAULT_DURABLE(NULL, path);
     return finish(context, line, r, err);
 }
 

@@ -178,7 +178,6 @@ out:
 
 int journal_sync(struct journal *journal, struct ha_error *err)
 {
-    char *parent;
     int r;
 
     if (journal->broken || !journal->dirty)
@@ -188,12 +187,9 @@ int journal_sync(struct journal *journal, struct ha_error *err)
     journal->dirty = false;
     if (journal->named)
         return 0;
-    journal->named = true;
-    parent = ha_path_dirname(journal->folder);
-    r = parent ? ha_file_sync_dir(journal->folder, err) : ha_error_set(err, ENOMEM, "no memory");
-    if (r == 0)
-        r = ha_file_sync_dir(parent, err);
-    free(parent);
+    r = ha_file_sync_dir(journal->folder,
+                         err); /* the folder's own name was synced when it was made */
+    journal->named = r == 0;
     return r;
 }
 

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/base/path.h"
@@ -766,6 +767,8 @@ void work_sync_kept(struct work *work)
     if (work->journal && work->unsynced && journal_sync(work->journal, &err) < 0)
         note_unkept(work, &err);
     work->unsynced = false;
+    if (work->journal)
+        HA_FAULT_DURABLE(work->folder, JOURNAL_FILE);
 }
 
 void work_delivered(struct work *work, int64_t number)
