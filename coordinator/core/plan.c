@@ -100,6 +100,7 @@ static void clear(struct maker *m)
         free(m->wants[i].ranks);
     free(m->wants);
     free(m->teams);
+    free(m->by_island);
     free(m->table);
 }
 
@@ -363,18 +364,17 @@ static int take_seats(struct maker *m, struct group *group)
  * waits for. */
 static int give_gang(struct maker *m, struct group *group)
 {
-    int64_t *hold = NULL, held = 0;
-    int r = ha_plan_gang_seat(m, group, &held, &hold);
+    bool waited = m->kept.job != NULL;
+    int r = ha_plan_gang_seat(m, group);
 
     if (r > 0)
-        r = take_seats(m, group);
-    for (int64_t i = 0; i < held && !m->waits; i++) {
-        ha_plan_count_place(m, group, hold[i], m->idle[hold[i]] > 0, 1);
+        return take_seats(m, group);
+    for (int64_t i = 0; i < m->kept.count && !waited; i++) {
+        int64_t w = m->kept.workers[i];
+
+        ha_plan_count_place(m, group, w, m->idle[w] > 0, 1);
         m->shares[group->share].used--; /* it has them not yet */
     }
-    m->waits = m->waits || held > 0;
-    if (held > 0)
-        free(hold);
     return r;
 }
 

@@ -30,7 +30,9 @@
  *
  * A job that trains on several workers gets all of them at once, of one island, or none.  The first
  * one in its turn for which not enough are free keeps those that are from later ones, until it has
- * them all: it cannot starve.  Nothing is kept for one that could not run if all were free. */
+ * them all: it cannot starve.  Nothing is kept for one that could not run if all were free.  It
+ * waits for the island where it can begin soonest by the estimates, of those that are not known the
+ * one where most places are free or about to be. */
 #ifndef HA_COORDINATOR_CORE_PLAN_H
 #define HA_COORDINATOR_CORE_PLAN_H
 
@@ -64,8 +66,11 @@ struct ha_plan_worker {
     bool draining;
     const char *drained_by; /* a person, since when and why; NULL: nobody */
     int64_t slots, used;
-    int64_t devices;      /* attempts that do not slow one another down; 0: as many as slots */
-    int64_t memory_bytes; /* that one attempt may use; 0: not known */
+    int64_t leaving; /* of used: attempts that were told to stop */
+    int64_t
+        free_in_ms;  /* when the first of the others ends, by what such work took; 0: not known */
+    int64_t devices; /* attempts that do not slow one another down; 0: as many as slots */
+    int64_t memory_bytes;                        /* that one attempt may use; 0: not known */
     double train_speed, generate_speed;          /* FLOP/s as measured (speed.h); 0: not known */
     struct ha_plan_model models[HA_PLAN_MODELS]; /* others take longer to load */
     int64_t island;                              /* equal where ranks can be of one gang */

@@ -60,6 +60,14 @@ struct kind {
     int64_t slots, devices; /* that are free */
     int64_t memory_bytes;   /* the least of the workers with free slots; 0: of none is it known */
     bool blind;             /* of some it is not */
+    bool crowded;           /* a gang of it did not get all its workers in this plan */
+};
+
+/* What is free of the workers that the first gang waits for. */
+struct kept {
+    const struct ha_plan_job *job;         /* NULL: no gang waits for a place */
+    int64_t start_ms;                      /* until it has all, by the estimates; -1: not known */
+    int64_t workers[HA_PLAN_NODES], count; /* indices */
 };
 
 struct maker {
@@ -83,7 +91,8 @@ struct maker {
     int64_t n_wants;
     int64_t *teams; /* workers of gangs */
     int64_t n_teams, team_capacity;
-    bool waits;           /* a gang keeps places until it has all */
+    int64_t *by_island; /* workers, once a gang has asked for them */
+    struct kept kept;
     int64_t *table;       /* of find_groups */
     int64_t slots;        /* that are free */
     bool some_loaded;     /* a worker has a model loaded that is not at work */
@@ -118,14 +127,14 @@ int ha_plan_give_more(struct maker *m, int64_t begin, int64_t end);
 /* How good a place the worker is: higher is better, no two are equal. */
 uint64_t ha_plan_place_rank(const struct maker *m, const struct want *want, int64_t worker);
 
-/* Find a gang's workers.  1: they are in maker.teams; 0: not enough are free, and those that are
- * free of the ones that it waits for are in *ret_hold, which the caller frees where *ret_held is
- * not 0.  -ENOMEM. */
-int ha_plan_gang_seat(struct maker *m, struct group *group, int64_t *ret_held, int64_t **ret_hold);
+/* Find a gang's workers.  1: they are in maker.teams; 0: not enough are free, and the first such
+ * gang keeps those that are (maker.kept; the caller takes their places).  -ENOMEM. */
+int ha_plan_gang_seat(struct maker *m, struct group *group);
 
-/* The workers that one gang could have if all were free, and how many of them are.  -ENOMEM. */
+/* The workers that one gang could have if all were free, and how many of them are, and when it
+ * could begin by the estimates (-1: not known).  -ENOMEM. */
 int ha_plan_gang_look(const struct ha_plan_snapshot *snapshot, const struct ha_plan_job *job,
-                      int64_t *ret_seats, int64_t *ret_free);
+                      int64_t *ret_seats, int64_t *ret_free, int64_t *ret_start_ms);
 
 /* Rank the workers with free slots, for this want.  -ENOMEM. */
 int ha_plan_places_make(struct maker *m, struct want *want);

@@ -153,8 +153,8 @@ static int why_busy(const struct sight *sight, struct ha_buffer *out)
 static int why_gang(const struct ha_plan_snapshot *s, const struct ha_plan_job *job,
                     struct ha_buffer *out, enum ha_why *ret_why)
 {
-    int64_t nodes = ha_plan_nodes(job), seats = 0, available = 0;
-    int r = ha_plan_gang_look(s, job, &seats, &available);
+    int64_t nodes = ha_plan_nodes(job), seats = 0, available = 0, start_ms;
+    int r = ha_plan_gang_look(s, job, &seats, &available, &start_ms);
 
     if (r < 0)
         return r;

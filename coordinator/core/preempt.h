@@ -4,7 +4,12 @@
  * stopped at a checkpoint: of the lowest priority first, of these the youngest.
  * No thrashing: an attempt runs min_run_ms before it may be stopped, a waiting
  * group of jobs asks for one attempt at a time, and one that is stopping already
- * (for whatever reason) counts as room that is coming. */
+ * (for whatever reason) counts as room that is coming.
+ *
+ * An attempt of a gang has a place on each of its workers, and leaves all of them together; of
+ * equal priority one with fewer places is stopped first.  A job that needs several workers has as
+ * many attempts stopped at once, all on one island, as it lacks places there; the island where the
+ * fewest have to be.  Nobody is stopped for it where that would not be enough. */
 #ifndef HA_COORDINATOR_CORE_PREEMPT_H
 #define HA_COORDINATOR_CORE_PREEMPT_H
 
@@ -14,7 +19,9 @@
 #include "coordinator/core/plan.h"
 
 struct ha_preempt_running {
-    int64_t job, worker; /* ids */
+    int64_t job, worker;   /* ids; of a gang the worker of its first part */
+    const int64_t *others; /* ids of the workers of its further parts */
+    int64_t other_count;
     int64_t priority;
     int64_t ran_ms;
     bool stopping;

@@ -86,6 +86,29 @@ struct listing {
     int64_t count, row_count;
 };
 
+/* The workers of the further parts, where the attempt is a gang's. */
+static int list_others(const struct listing *list, const struct ha_attempt_row *row,
+                       struct ha_preempt_running *running)
+{
+    const struct ha_gang *gang = NULL;
+    int64_t *others;
+
+    for (int64_t i = 0; !gang && i < list->c->gang_count; i++)
+        if (list->c->gangs[i]->job == row->job &&
+            ha_epoch_equal(list->c->gangs[i]->epoch, row->epoch))
+            gang = list->c->gangs[i];
+    if (!gang || gang->part_count <= 1)
+        return 0;
+    others = ha_arena_alloc(list->arena, (size_t)gang->part_count * sizeof *others);
+    if (!others)
+        return -ENOMEM;
+    for (int64_t i = 1; i < gang->part_count; i++)
+        others[i - 1] = gang->parts[i].worker;
+    running->others = others;
+    running->other_count = gang->part_count - 1;
+    return 0;
+}
+
 static int list_running(void *context, const struct ha_attempt_row *row, int64_t priority,
                         int64_t started_ms)
 {
@@ -103,7 +126,7 @@ static int list_running(void *context, const struct ha_attempt_row *row, int64_t
                                            .priority = priority,
                                            .ran_ms = list->c->wall_ms - started_ms,
                                            .stopping = row->stops};
-    return 0;
+    return list_others(list, row, running);
 }
 
 /* The highest priority of what waits; false: nothing does. */
