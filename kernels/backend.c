@@ -353,6 +353,12 @@ void ha_backend_time_choices(struct ha_backend *backend, bool on)
         backend->table->time_choices(backend, on);
 }
 
+void ha_backend_separate_rows(struct ha_backend *backend, bool on)
+{
+    if (backend->table->separate_rows)
+        backend->table->separate_rows(backend, on);
+}
+
 int64_t ha_backend_memory_bytes(const struct ha_backend *backend)
 {
     int64_t device = backend->device_bytes, limit = backend->memory_limit;

@@ -142,6 +142,15 @@ int ha_backend_import_choices(struct ha_backend *backend, const void *blob, size
  * libraries and shape, and no part of the blob. */
 void ha_backend_time_choices(struct ha_backend *backend, bool on);
 
+/* While it is on, a row of a product (ops.h: gemm whose a is not transposed, logits) hangs on its
+ * own row of a, its own row of c and b alone: neither on how many rows the call has, nor on which,
+ * nor on where it stands among them.  So it is on the CPU anyway.  A GPU else chooses how to
+ * multiply by the number of rows; then it multiplies HA_CUDA_SEPARATE_ROWS at a time, in the
+ * same way always, which costs time (tests/bench/GPU.md) and is a pure function of device,
+ * libraries and the sizes of b: the clock chooses nothing.  Off in a backend that was opened or
+ * renewed. */
+void ha_backend_separate_rows(struct ha_backend *backend, bool on);
+
 /* What the memory of a GPU may hold: its limit, or else all of it; 0 on the CPU, whose memory is
  * the host's. */
 int64_t ha_backend_memory_bytes(const struct ha_backend *backend);

@@ -15,7 +15,7 @@
 #include "kernels/backend.h"
 
 /* Raised whenever backend.h, ops.h or this header changes what a module sees. */
-enum { HA_BACKEND_API_VERSION = 9 };
+enum { HA_BACKEND_API_VERSION = 10 };
 
 #define HA_BACKEND_CUDA_MODULE "ha-kernels-cuda.so"
 /* Names the module where it does not lie beside the program: for tests and packages. */
@@ -64,6 +64,8 @@ struct ha_backend_table {
     int (*import_choices)(struct ha_backend *backend, const void *blob, size_t bytes,
                           struct ha_error *err);
     void (*time_choices)(struct ha_backend *backend, bool on);
+    /* NULL: they are. */
+    void (*separate_rows)(struct ha_backend *backend, bool on);
 };
 
 enum { HA_BACKEND_TEXT_BYTES = 384 };

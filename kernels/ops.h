@@ -19,7 +19,9 @@
  * where there is nothing else.
  *
  * Results do not depend on the number of threads: work is cut into fixed tiles
- * and reductions run in a fixed order. */
+ * and reductions run in a fixed order.  A row's (a segment's, a sequence's) do not depend
+ * on the others of the call, but for rows of a product on a GPU, whose bits may change with
+ * the number of rows unless they are kept separate (backend.h). */
 #ifndef HA_KERNELS_OPS_H
 #define HA_KERNELS_OPS_H
 

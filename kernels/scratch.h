@@ -24,6 +24,9 @@ struct ha_scratch_shape {
     int64_t decode_rows;    /* sequences of a call of decode_attention; GPU */
     int64_t operand_values; /* of the largest f32 operand of a product beside a bf16 one, the
                                length of its rows rounded up to 8; GPU */
+    /* Where rows are kept separate (ha_backend_separate_rows), else 0: the longest rows that are
+     * multiplied, and the longest results in the activation type and in f32; GPU */
+    int64_t separate_depth, separate_cols, separate_f32_cols;
 };
 
 /* Bytes that the CPU backend allocates for itself at most. */

@@ -157,6 +157,8 @@
  *   memory_planned, memory_peak   as above (worker/attempt/generation_plan.h)
  *   tokens_per_second, flops_per_second   over `seconds`
  *   peak_flops_per_second, utilisation    as above
+ *   batch_invariant        no rounding of an answer could hang on what was made beside it:
+ *                          generate.batch_invariant was on, or the backend was a CPU
  *   precision, backend
  */
 #ifndef HA_WORKER_CONTRACT_H

@@ -102,6 +102,7 @@ struct ha_sweep_generate { /* [generate] */
     struct ha_text_list stop;
     char *settings; /* "ours" | "model" */
     int64_t seed, samples;
+    bool batch_invariant;
 };
 
 struct ha_sweep_judge { /* [[judge]] */

@@ -248,6 +248,10 @@ static const struct ha_setting generate_rows[] = {
      .source = HA_SOURCE_OURS, .reads = HA_READ_GENERATE, .help = "of sampling"},
     {"samples", HA_SETTING_INT, AT(samples), BETWEEN(1, 1024), .otherwise = "1",
      .source = HA_SOURCE_OURS, .reads = HA_READ_GENERATE, .help = "answers per prompt"},
+    {"batch_invariant", HA_SETTING_BOOL, AT(batch_invariant), .otherwise = "false",
+     .source = HA_SOURCE_OURS, .reads = HA_READ_GENERATE, .late = true,
+     .help = "on a GPU no rounding of an answer hangs on what is made beside it, which takes longer; "
+             "on a CPU none does anyway"},
 };
 #undef ROW_STRUCT
 

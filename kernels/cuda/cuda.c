@@ -71,6 +71,11 @@ static void time_choices(struct ha_backend *backend, bool on)
         name_choices(cuda);
 }
 
+static void separate_rows(struct ha_backend *backend, bool on)
+{
+    ha_cuda_of(backend)->separate_rows = on;
+}
+
 /* Scratch memory is part of a job's plan, not of the next one's. */
 static int renew(struct ha_backend *backend, struct ha_error *err)
 {
@@ -79,6 +84,7 @@ static int renew(struct ha_backend *backend, struct ha_error *err)
     ha_cuda_scratch_clear(cuda);
     ha_cuda_choices_clear(&cuda->choices);
     cuda->time_products = false;
+    cuda->separate_rows = false;
     name_choices(cuda);
     return ha_cuda_enter(cuda, err);
 }
@@ -111,6 +117,7 @@ static const struct ha_backend_table table = {
     .export_choices = export_choices,
     .import_choices = import_choices,
     .time_choices = time_choices,
+    .separate_rows = separate_rows,
 };
 
 static const struct ha_ops ops = {

@@ -2,7 +2,7 @@
  *
  * One device, one stream.  Every operation only enqueues: nothing here waits for
  * the device but download, sync, growing scratch memory, and timing a product
- * that was never run before (gemm.h).
+ * that was never run before (gemm.c).
  *
  * The pieces: C files hold all host logic and call the CUDA run time and cuBLASLt
  * through their C interfaces.  A .cu file holds kernels and exports C launchers
@@ -43,6 +43,8 @@ enum ha_cuda_scratch {
     HA_CUDA_SCRATCH_REDUCE,    /* partial sums */
     HA_CUDA_SCRATCH_ATTENTION, /* attention: row sums of the backward pass */
     HA_CUDA_SCRATCH_ARGUMENTS, /* arguments too large for the ring */
+    HA_CUDA_SCRATCH_TILE_A,    /* gemm, rows separate: the last rows of a */
+    HA_CUDA_SCRATCH_TILE_C,    /* and of the result */
     HA_CUDA_N_SCRATCH,
 };
 
@@ -74,10 +76,12 @@ struct ha_cuda {
     void *workspace;                /* HA_CUDA_WORKSPACE_BYTES of the device */
     struct ha_cuda_choices choices; /* of products' algorithms */
     bool time_products;             /* choose by the clock from now on */
+    bool separate_rows;             /* ha_backend_separate_rows */
     size_t fingerprint_bytes;       /* of base.fingerprint without the choices' digest */
 
     struct ha_cuda_block *blocks; /* in order of allocation */
     int64_t n_blocks, max_blocks;
+    int64_t held_block; /* that ha_cuda_holds found last */
     void *scratch[HA_CUDA_N_SCRATCH];
     size_t scratch_bytes[HA_CUDA_N_SCRATCH];
 
@@ -165,6 +169,9 @@ int ha_cuda_sync(struct ha_backend *backend, struct ha_error *err);
  * grows.  Counted as allocated.  Returns 0 or -ENOMEM. */
 int ha_cuda_scratch(struct ha_cuda *cuda, enum ha_cuda_scratch use, size_t bytes, void **ret_memory,
                     struct ha_error *err);
+
+/* Do these bytes lie within one allocation of ours? */
+bool ha_cuda_holds(struct ha_cuda *cuda, const void *memory, size_t bytes);
 
 /* Give all of it back. */
 void ha_cuda_scratch_clear(struct ha_cuda *cuda);

@@ -8,7 +8,19 @@
  * suggestion for the rounded shape, a pure function of device, library and shape, or
  * the fastest of its suggestions by the clock where that was asked for.  Only
  * algorithms whose sums have a fixed order are let in: none that adds up parts of the
- * depth by atomics. */
+ * depth by atomics.
+ *
+ * Where rows are kept separate (ha_backend_separate_rows), all products of one weight are
+ * one product, of HA_CUDA_SEPARATE_ROWS rows, however many are asked for: same sizes, types
+ * and alignments, same algorithm.  More rows are several such products; of the last the rest
+ * is whatever stands there, and thrown away.  So nothing depends on how many rows there are.
+ * Nor does it on which row of the product one is, or on what the others hold: the algorithm
+ * neither splits the depth nor has memory to put parts of sums into (no reduction scheme, no
+ * workspace), so that each element is made by one block of threads, "in one sequence" over
+ * the depth; blocks, and the warps of one, run the same code over other rows; and a matrix
+ * instruction makes each element of its tile from one row and one column, in the same way for
+ * all elements.  The last is how devices are built, not what a manual promises:
+ * tests/unit/kernels/test_gemm.c asks the device that it runs on. */
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <errno.h>
@@ -21,13 +33,13 @@
 #include "kernels/cuda/gemm_choice.h"
 #include "kernels/cuda/launch.h"
 
-enum { CANDIDATES = 8, TIMED_RUNS = 4 };
+enum { CANDIDATES = 8, TIMED_RUNS = 4, MOST_ALIGNMENT = 16 };
 
 _Static_assert(sizeof(cublasLtMatmulAlgo_t) == sizeof(((struct ha_cuda_choice *)0)->algorithm),
                "an algorithm of the library has the size that choices keep");
 
 struct product {
-    const struct ha_matrix *c;
+    struct ha_matrix c, d; /* what is added to and the result; mostly the same memory */
     struct ha_matrix a, b; /* in one type */
     bool transpose_a, transpose_b;
     int64_t rows, cols, depth;
@@ -37,7 +49,7 @@ struct product {
 /* The library's descriptions of a product. */
 struct description {
     cublasLtMatmulDescOpaque_t operation;
-    cublasLtMatrixLayoutOpaque_t a, b, c;
+    cublasLtMatrixLayoutOpaque_t a, b, c, d;
 };
 
 static cudaDataType_t type_of(enum ha_dtype dtype)
@@ -74,8 +86,11 @@ static cublasStatus_t describe(struct description *d, const struct product *p, i
         status = describe_matrix(&d->b, p->b.dtype, p->transpose_b ? cols : depth, b_cols,
                                  p->b.stride > b_cols ? p->b.stride : b_cols);
     if (status == CUBLAS_STATUS_SUCCESS)
-        status = describe_matrix(&d->c, p->c->dtype, rows, cols,
-                                 p->c->stride > cols ? p->c->stride : cols);
+        status =
+            describe_matrix(&d->c, p->c.dtype, rows, cols, p->c.stride > cols ? p->c.stride : cols);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status =
+            describe_matrix(&d->d, p->d.dtype, rows, cols, p->d.stride > cols ? p->d.stride : cols);
     return status;
 }
 
@@ -84,7 +99,7 @@ static cublasStatus_t multiply(const struct ha_cuda *cuda, const struct product 
                                void *result)
 {
     return cublasLtMatmul(cuda->lt, &d->operation, &p->alpha, p->b.data, &d->b, p->a.data, &d->a,
-                          &p->beta, p->c->data, &d->c, result, &d->c, algorithm, cuda->workspace,
+                          &p->beta, p->c.data, &d->c, result, &d->d, algorithm, cuda->workspace,
                           HA_CUDA_WORKSPACE_BYTES, cuda->stream);
 }
 
@@ -98,10 +113,12 @@ static cublasStatus_t prefer(cublasLtMatmulPreferenceOpaque_t *preference,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
     };
-    /* Parts of the depth may be summed by a kernel of its own from the workspace, in order. */
-    const uint32_t values[] = {CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, key->align_b, key->align_a,
-                               key->align_c, key->align_c};
-    uint64_t workspace = HA_CUDA_WORKSPACE_BYTES;
+    /* Parts of the depth may be summed by a kernel of its own from the workspace, in order; not
+     * where rows are separate. */
+    const uint32_t values[] = {key->separate ? CUBLASLT_REDUCTION_SCHEME_NONE
+                                             : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE,
+                               key->align_b, key->align_a, key->align_c, key->align_c};
+    uint64_t workspace = key->separate ? 0 : HA_CUDA_WORKSPACE_BYTES;
     cublasStatus_t status = cublasLtMatmulPreferenceInit(preference);
 
     if (status == CUBLAS_STATUS_SUCCESS)
@@ -111,6 +128,30 @@ static cublasStatus_t prefer(cublasLtMatmulPreferenceOpaque_t *preference,
         status = cublasLtMatmulPreferenceSetAttribute(preference, names[i], &values[i],
                                                       sizeof(values[i]));
     return status;
+}
+
+/* Is each element of the result made by one sum over the whole depth? */
+static bool sums_at_once(const cublasLtMatmulAlgo_t *algorithm)
+{
+    uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_MASK;
+    int32_t splits = 0;
+    size_t written;
+
+    return cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME,
+                                                &reduction, sizeof(reduction),
+                                                &written) == CUBLAS_STATUS_SUCCESS &&
+           cublasLtMatmulAlgoConfigGetAttribute(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits,
+                                                sizeof(splits),
+                                                &written) == CUBLAS_STATUS_SUCCESS &&
+           reduction == CUBLASLT_REDUCTION_SCHEME_NONE && (splits == 0 || splits == 1);
+}
+
+static bool may_use(const struct ha_cuda_product *key, const cublasLtMatmulHeuristicResult_t *found)
+{
+    if (found->state != CUBLAS_STATUS_SUCCESS)
+        return false;
+    return key->separate ? found->workspaceSize == 0 && sums_at_once(&found->algo)
+                         : found->workspaceSize <= HA_CUDA_WORKSPACE_BYTES;
 }
 
 /* The library's suggestions, best first. */
@@ -123,11 +164,10 @@ static int suggest(struct ha_cuda *cuda, const struct ha_cuda_product *key, stru
     int n = 0, usable = 0;
 
     if (status == CUBLAS_STATUS_SUCCESS)
-        status = cublasLtMatmulAlgoGetHeuristic(cuda->lt, &d->operation, &d->b, &d->a, &d->c, &d->c,
+        status = cublasLtMatmulAlgoGetHeuristic(cuda->lt, &d->operation, &d->b, &d->a, &d->c, &d->d,
                                                 &preference, CANDIDATES, results, &n);
     for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < n; i++)
-        if (results[i].state == CUBLAS_STATUS_SUCCESS &&
-            results[i].workspaceSize <= HA_CUDA_WORKSPACE_BYTES)
+        if (may_use(key, &results[i]))
             results[usable++] = results[i];
     if (status == CUBLAS_STATUS_SUCCESS && usable == 0)
         status = CUBLAS_STATUS_NOT_SUPPORTED;
@@ -164,7 +204,7 @@ static float time_of(struct ha_cuda *cuda, const struct product *p, struct descr
 static int time_all(struct ha_cuda *cuda, const struct product *p, struct description *d,
                     cublasLtMatmulHeuristicResult_t *results, int n, struct ha_error *err)
 {
-    size_t bytes = (size_t)(p->rows * p->c->stride) * ha_dtype_bytes(p->c->dtype);
+    size_t bytes = (size_t)(p->rows * p->d.stride) * ha_dtype_bytes(p->d.dtype);
     cudaEvent_t begin = NULL, end = NULL;
     void *result = NULL;
     float best = FLT_MAX;
@@ -227,7 +267,7 @@ static bool does(const struct ha_cuda *cuda, struct description *d,
 {
     cublasLtMatmulHeuristicResult_t result;
 
-    return cublasLtMatmulAlgoCheck(cuda->lt, &d->operation, &d->b, &d->a, &d->c, &d->c, algorithm,
+    return cublasLtMatmulAlgoCheck(cuda->lt, &d->operation, &d->b, &d->a, &d->c, &d->d, algorithm,
                                    &result) == CUBLAS_STATUS_SUCCESS &&
            result.workspaceSize <= HA_CUDA_WORKSPACE_BYTES;
 }
@@ -239,7 +279,7 @@ static int algorithm_of(struct ha_cuda *cuda, const struct product *p, struct de
                         cublasLtMatmulAlgo_t *ret_algorithm, struct ha_error *err)
 {
     struct ha_cuda_product key =
-        ha_cuda_product_of(p->c, &p->a, p->transpose_a, &p->b, p->transpose_b, p->beta);
+        ha_cuda_product_of(&p->c, &p->a, p->transpose_a, &p->b, p->transpose_b, p->beta);
     const struct ha_cuda_choice *found = ha_cuda_choices_find(&cuda->choices, &key);
     cublasLtMatmulHeuristicResult_t results[CANDIDATES];
     struct ha_cuda_choice chosen;
@@ -265,7 +305,7 @@ static int algorithm_of(struct ha_cuda *cuda, const struct product *p, struct de
 static int check(const struct product *p, const struct ha_matrix *a, const struct ha_matrix *b,
                  struct ha_error *err)
 {
-    const struct ha_matrix *c = p->c;
+    const struct ha_matrix *c = &p->c;
     int64_t b_depth = p->transpose_b ? b->cols : b->rows;
     int64_t b_cols = p->transpose_b ? b->rows : b->cols;
 
@@ -313,7 +353,207 @@ static double bytes_of(const struct product *p)
 
     return (double)p->rows * (double)p->depth * (double)ha_dtype_bytes(p->a.dtype) +
            (double)p->depth * (double)p->cols * (double)ha_dtype_bytes(p->b.dtype) +
-           c_times * (double)p->rows * (double)p->cols * (double)ha_dtype_bytes(p->c->dtype);
+           c_times * (double)p->rows * (double)p->cols * (double)ha_dtype_bytes(p->c.dtype);
+}
+
+static void count_work(struct ha_cuda *cuda, const struct product *p)
+{
+    cuda->base.flops += 2.0 * (double)p->rows * (double)p->cols * (double)p->depth;
+    cuda->base.bytes_moved += bytes_of(p);
+}
+
+/* ---- at once, or with its rows separate ---- */
+
+static int multiply_at_once(struct ha_cuda *cuda, const struct product *p, struct ha_error *err)
+{
+    cublasLtMatmulAlgo_t algorithm;
+    struct description d;
+    cublasStatus_t status = describe(&d, p, p->rows, p->cols, p->depth);
+    int rc;
+
+    if (status != CUBLAS_STATUS_SUCCESS)
+        return ha_cuda_check_lt(cuda, (int)status, "gemm: describing a product", err);
+    rc = algorithm_of(cuda, p, &d, &algorithm, err);
+    if (rc == 0)
+        rc = ha_cuda_check_lt(cuda, (int)multiply(cuda, p, &d, &algorithm, p->d.data),
+                              "gemm: multiplying", err);
+    if (rc == 0)
+        count_work(cuda, p);
+    return rc;
+}
+
+/* The shortest stride of rows that are aligned as a key says and no better. */
+static int64_t shortest_stride(int64_t cols, enum ha_dtype dtype, int alignment)
+{
+    int64_t step = (int64_t)alignment / (int64_t)ha_dtype_bytes(dtype);
+    int64_t steps = step > 1 ? (cols + step - 1) / step : cols;
+
+    step = step > 1 ? step : 1;
+    if (alignment < MOST_ALIGNMENT && (int64_t)ha_dtype_bytes(dtype) <= alignment)
+        steps += steps % 2 == 0;
+    return steps * step;
+}
+
+/* The algorithm for separate rows of b's products.  It is asked for with strides of its own, so
+ * that it does not hang on whose product comes first. */
+static int separate_algorithm(struct ha_cuda *cuda, const struct product *p,
+                              cublasLtMatmulAlgo_t *ret_algorithm, struct ha_error *err)
+{
+    struct ha_cuda_product key =
+        ha_cuda_product_of(&p->c, &p->a, p->transpose_a, &p->b, p->transpose_b, p->beta);
+    const struct ha_cuda_choice *found;
+    cublasLtMatmulHeuristicResult_t results[CANDIDATES];
+    struct ha_cuda_choice choice;
+    struct product plain = *p;
+    struct description d;
+    cublasStatus_t status;
+    int rc, n;
+
+    key.rows = HA_CUDA_SEPARATE_ROWS;
+    key.depth = p->depth;
+    key.separate = 1;
+    found = ha_cuda_choices_find(&cuda->choices, &key);
+    if (found) {
+        memcpy(ret_algorithm, found->algorithm, sizeof(*ret_algorithm));
+        return 0;
+    }
+    plain.a.stride = shortest_stride(p->a.cols, p->a.dtype, key.align_a);
+    plain.b.stride = shortest_stride(p->b.cols, p->b.dtype, key.align_b);
+    plain.c.stride = shortest_stride(p->c.cols, p->c.dtype, key.align_c);
+    plain.d.stride = plain.c.stride;
+    status = describe(&d, &plain, key.rows, key.cols, key.depth);
+    if (status != CUBLAS_STATUS_SUCCESS)
+        return ha_cuda_check_lt(cuda, (int)status, "gemm: describing a product", err);
+    rc = suggest(cuda, &key, &d, results, &n, err);
+    if (rc < 0)
+        return rc;
+    choice = (struct ha_cuda_choice){.product = key};
+    memcpy(choice.algorithm, &results[0].algo, sizeof(choice.algorithm));
+    *ret_algorithm = results[0].algo;
+    return ha_cuda_choices_put(&cuda->choices, &choice, err);
+}
+
+static struct ha_matrix part_of(const struct ha_matrix *matrix, int64_t row, int64_t rows,
+                                int64_t col, int64_t cols)
+{
+    struct ha_matrix part = *matrix;
+
+    part.data =
+        (char *)matrix->data + (size_t)(row * matrix->stride + col) * ha_dtype_bytes(matrix->dtype);
+    part.rows = rows;
+    part.cols = cols;
+    return part;
+}
+
+static int copy_rows(struct ha_cuda *cuda, const struct ha_matrix *to, const struct ha_matrix *from,
+                     int64_t n_rows, struct ha_error *err)
+{
+    size_t bytes = ha_dtype_bytes(from->dtype);
+
+    return ha_cuda_copy_rows(&cuda->base, to->data, (size_t)to->stride * bytes, from->data,
+                             (size_t)from->stride * bytes, (size_t)from->cols * bytes, n_rows, err);
+}
+
+/* A view of scratch memory for a whole tile like `like`. */
+static int tile_room(struct ha_cuda *cuda, enum ha_cuda_scratch use, const struct ha_matrix *like,
+                     struct ha_matrix *ret_room, struct ha_error *err)
+{
+    struct ha_matrix room = *like;
+
+    room.rows = HA_CUDA_SEPARATE_ROWS;
+    room.stride = (like->cols + 7) / 8 * 8;
+    *ret_room = room;
+    return ha_cuda_scratch(cuda, use,
+                           (size_t)(room.rows * room.stride) * ha_dtype_bytes(room.dtype),
+                           &ret_room->data, err);
+}
+
+/* Where a whole tile may be read though the view has fewer rows: what stands behind them does not
+ * matter. */
+static bool reaches(struct ha_cuda *cuda, const struct ha_matrix *view)
+{
+    int64_t n = (HA_CUDA_SEPARATE_ROWS - 1) * view->stride + view->cols;
+
+    return ha_cuda_holds(cuda, view->data, (size_t)n * ha_dtype_bytes(view->dtype));
+}
+
+/* Give a product of fewer rows operands of a whole tile, and memory for the result. */
+static int pad_tile(struct ha_cuda *cuda, struct product *p, int64_t n_rows, struct ha_error *err)
+{
+    struct ha_matrix room;
+    int rc = tile_room(cuda, HA_CUDA_SCRATCH_TILE_C, &p->c, &p->d, err);
+
+    if (rc == 0 && (p->beta == 0.0f || !reaches(cuda, &p->c))) {
+        if (p->beta != 0.0f)
+            rc = copy_rows(cuda, &p->d, &p->c, n_rows, err);
+        p->c = p->d;
+    }
+    if (rc < 0 || reaches(cuda, &p->a))
+        return rc;
+    rc = tile_room(cuda, HA_CUDA_SCRATCH_TILE_A, &p->a, &room, err);
+    if (rc == 0)
+        rc = copy_rows(cuda, &room, &p->a, n_rows, err);
+    p->a = room;
+    return rc;
+}
+
+/* Rows row .. row + n_rows, at most a tile. */
+static int multiply_tile(struct ha_cuda *cuda, const struct product *all, int64_t row,
+                         int64_t n_rows, const cublasLtMatmulAlgo_t *algorithm,
+                         struct ha_error *err)
+{
+    struct product p = *all;
+    struct ha_matrix c = part_of(&all->c, row, n_rows, 0, all->cols);
+    struct description d;
+    cublasStatus_t status;
+    int rc = 0;
+
+    p.rows = n_rows;
+    count_work(cuda, &p);
+    p.rows = HA_CUDA_SEPARATE_ROWS;
+    p.a = part_of(&all->a, row, p.rows, 0, all->depth);
+    p.c = p.d = c;
+    if (n_rows < p.rows)
+        rc = pad_tile(cuda, &p, n_rows, err);
+    if (rc < 0)
+        return rc;
+    status = describe(&d, &p, p.rows, p.cols, p.depth);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = multiply(cuda, &p, &d, algorithm, p.d.data);
+    rc = ha_cuda_check_lt(cuda, (int)status, "gemm: multiplying separate rows", err);
+    if (rc == 0 && n_rows < p.rows)
+        rc = copy_rows(cuda, &c, &p.d, n_rows, err);
+    return rc;
+}
+
+/* Columns col .. col + n_cols of the result. */
+static int multiply_columns(struct ha_cuda *cuda, const struct product *all, int64_t col,
+                            int64_t n_cols, struct ha_error *err)
+{
+    struct product p = *all;
+    cublasLtMatmulAlgo_t algorithm;
+    int rc;
+
+    p.cols = n_cols;
+    p.c = p.d = part_of(&all->c, 0, all->rows, col, n_cols);
+    p.b = all->transpose_b ? part_of(&all->b, col, n_cols, 0, all->depth)
+                           : part_of(&all->b, 0, all->depth, col, n_cols);
+    rc = separate_algorithm(cuda, &p, &algorithm, err);
+    for (int64_t row = 0; rc == 0 && row < p.rows; row += HA_CUDA_SEPARATE_ROWS)
+        rc = multiply_tile(cuda, &p, row, ha_cuda_min(HA_CUDA_SEPARATE_ROWS, p.rows - row),
+                           &algorithm, err);
+    return rc;
+}
+
+/* In tiles of one shape for each part of b's columns: wide results in several, so that the memory
+ * for a tile of them stays small. */
+static int multiply_separate(struct ha_cuda *cuda, const struct product *p, struct ha_error *err)
+{
+    int rc = 0;
+
+    for (int64_t col = 0; rc == 0 && col < p->cols; col += HA_CUDA_SEPARATE_COLS)
+        rc = multiply_columns(cuda, p, col, ha_cuda_min(HA_CUDA_SEPARATE_COLS, p->cols - col), err);
+    return rc;
 }
 
 int ha_cuda_op_gemm(struct ha_backend *backend, const struct ha_matrix *c,
@@ -321,7 +561,8 @@ int ha_cuda_op_gemm(struct ha_backend *backend, const struct ha_matrix *c,
                     bool transpose_b, float alpha, float beta, struct ha_error *err)
 {
     struct ha_cuda *cuda = ha_cuda_of(backend);
-    struct product p = {.c = c,
+    struct product p = {.c = *c,
+                        .d = *c,
                         .transpose_a = transpose_a,
                         .transpose_b = transpose_b,
                         .rows = transpose_a ? a->cols : a->rows,
@@ -329,10 +570,7 @@ int ha_cuda_op_gemm(struct ha_backend *backend, const struct ha_matrix *c,
                         .depth = transpose_a ? a->rows : a->cols,
                         .alpha = alpha,
                         .beta = beta};
-    struct description d;
-    cublasLtMatmulAlgo_t algorithm;
     enum ha_dtype in;
-    cublasStatus_t status;
     int rc = ha_cuda_enter(cuda, err);
 
     if (rc == 0)
@@ -351,16 +589,6 @@ int ha_cuda_op_gemm(struct ha_backend *backend, const struct ha_matrix *c,
         rc = bring_to(cuda, HA_CUDA_SCRATCH_B, in, b, &p.b, err);
     if (rc < 0)
         return rc;
-    status = describe(&d, &p, p.rows, p.cols, p.depth);
-    if (status != CUBLAS_STATUS_SUCCESS)
-        return ha_cuda_check_lt(cuda, (int)status, "gemm: describing a product", err);
-    rc = algorithm_of(cuda, &p, &d, &algorithm, err);
-    if (rc == 0)
-        rc = ha_cuda_check_lt(cuda, (int)multiply(cuda, &p, &d, &algorithm, c->data),
-                              "gemm: multiplying", err);
-    if (rc < 0)
-        return rc;
-    backend->flops += 2.0 * (double)p.rows * (double)p.cols * (double)p.depth;
-    backend->bytes_moved += bytes_of(&p);
-    return 0;
+    return cuda->separate_rows && !transpose_a ? multiply_separate(cuda, &p, err)
+                                               : multiply_at_once(cuda, &p, err);
 }

@@ -78,10 +78,10 @@ static int compare_numbers(int64_t a, int64_t b)
 
 static int compare(const struct ha_cuda_product *a, const struct ha_cuda_product *b)
 {
-    const uint8_t bytes_a[] = {a->in,      a->out,     a->transpose_a, a->transpose_b,
-                               a->align_a, a->align_b, a->align_c,     a->accumulate};
-    const uint8_t bytes_b[] = {b->in,      b->out,     b->transpose_a, b->transpose_b,
-                               b->align_a, b->align_b, b->align_c,     b->accumulate};
+    const uint8_t bytes_a[] = {a->in,      a->out,     a->transpose_a, a->transpose_b, a->align_a,
+                               a->align_b, a->align_c, a->accumulate,  a->separate};
+    const uint8_t bytes_b[] = {b->in,      b->out,     b->transpose_a, b->transpose_b, b->align_a,
+                               b->align_b, b->align_c, b->accumulate,  b->separate};
     int order = compare_numbers(a->rows, b->rows);
 
     if (order == 0)
@@ -232,17 +232,17 @@ static bool get_entry(const uint8_t *from, struct ha_cuda_choice *ret_choice)
     struct ha_cuda_product *p = &ret_choice->product;
     uint64_t timed = get_number(bytes + 8 + 8 * HA_CUDA_ALGORITHM_WORDS, 8);
 
-    *p = (struct ha_cuda_product){(int64_t)get_number(from, 8),
-                                  (int64_t)get_number(from + 8, 8),
-                                  (int64_t)get_number(from + 16, 8),
-                                  bytes[0],
-                                  bytes[1],
-                                  bytes[2],
-                                  bytes[3],
-                                  bytes[4],
-                                  bytes[5],
-                                  bytes[6],
-                                  bytes[7]};
+    *p = (struct ha_cuda_product){.rows = (int64_t)get_number(from, 8),
+                                  .cols = (int64_t)get_number(from + 8, 8),
+                                  .depth = (int64_t)get_number(from + 16, 8),
+                                  .in = bytes[0],
+                                  .out = bytes[1],
+                                  .transpose_a = bytes[2],
+                                  .transpose_b = bytes[3],
+                                  .align_a = bytes[4],
+                                  .align_b = bytes[5],
+                                  .align_c = bytes[6],
+                                  .accumulate = bytes[7]};
     for (int i = 0; i < HA_CUDA_ALGORITHM_WORDS; i++)
         ret_choice->algorithm[i] = get_number(bytes + 8 + 8 * i, 8);
     ret_choice->timed = 1;

@@ -31,6 +31,7 @@ struct ha_cuda_product {
     uint8_t align_a, align_b,
         align_c;        /* bytes that address and row stride are multiples of, 1..16 */
     uint8_t accumulate; /* beta is not 0 */
+    uint8_t separate;   /* rows are kept separate: rows and depth are exact; never timed */
 };
 
 struct ha_cuda_choice {

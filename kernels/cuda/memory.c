@@ -129,6 +129,26 @@ int ha_cuda_alloc(struct ha_backend *backend, size_t bytes, void **ret_memory, s
     return 0;
 }
 
+bool ha_cuda_holds(struct ha_cuda *cuda, const void *memory, size_t bytes)
+{
+    uintptr_t at = (uintptr_t)memory;
+
+    /* Calls mostly ask for the block of the call before. */
+    for (int64_t i = -1; i < cuda->n_blocks; i++) {
+        int64_t number = i < 0 ? cuda->held_block : i;
+        uintptr_t begin;
+
+        if (number >= cuda->n_blocks)
+            continue;
+        begin = (uintptr_t)cuda->blocks[number].memory;
+        if (at < begin || at - begin >= cuda->blocks[number].bytes)
+            continue;
+        cuda->held_block = number;
+        return bytes <= cuda->blocks[number].bytes - (at - begin);
+    }
+    return false;
+}
+
 /* cudaFree waits for the device, so nothing that is enqueued loses its memory.  It may fail
  * with an error of earlier work, which the next call meets too. */
 size_t ha_cuda_free(struct ha_backend *backend, void *memory)

@@ -71,6 +71,21 @@ static int64_t argument_bytes(const struct ha_scratch_shape *shape)
     return bytes > HA_CUDA_RING_BYTES ? bytes : 0;
 }
 
+/* A tile's rows, each a whole number of 16 bytes. */
+static int64_t tile_bytes(int64_t cols, int64_t element_bytes)
+{
+    return HA_CUDA_SEPARATE_ROWS * ((cols + 7) / 8 * 8) * element_bytes;
+}
+
+static int64_t separate_bytes(const struct ha_scratch_shape *shape)
+{
+    int64_t act = smaller(shape->separate_cols, HA_CUDA_SEPARATE_COLS);
+    int64_t f32 = smaller(shape->separate_f32_cols, HA_CUDA_SEPARATE_COLS);
+
+    return rounded(tile_bytes(shape->separate_depth, 2)) +
+           rounded(larger(tile_bytes(act, 2), tile_bytes(f32, 4)));
+}
+
 int64_t ha_gpu_scratch_bytes(const struct ha_scratch_shape *shape)
 {
     int64_t parts = (shape->n_params + HA_CUDA_SQUARE_TILE - 1) / HA_CUDA_SQUARE_TILE;
@@ -78,7 +93,7 @@ int64_t ha_gpu_scratch_bytes(const struct ha_scratch_shape *shape)
     return HA_CUDA_WORKSPACE_BYTES + HA_CUDA_N_RINGS * HA_CUDA_RING_BYTES +
            rounded(shape->head_rows > 0 ? head_bytes(shape) : 0) +
            rounded(2 * shape->operand_values) + rounded(8 * parts) +
-           rounded(attention_bytes(shape)) + rounded(argument_bytes(shape));
+           rounded(attention_bytes(shape)) + rounded(argument_bytes(shape)) + separate_bytes(shape);
 }
 
 int64_t ha_gpu_pinned_bytes(void)

@@ -17,6 +17,9 @@ enum {
     HA_CUDA_SQUARE_TILE = 16384,     /* values of a partial sum of squares */
     HA_CUDA_DECODE_CHUNK = 512, /* keys whose result is made by itself; a part of the numerics */
     HA_CUDA_DECODE_HEADS = 16,  /* query heads that a block pads to */
+    /* Of each product where rows are kept separate (gemm.c); a part of the numerics. */
+    HA_CUDA_SEPARATE_ROWS = 256,
+    HA_CUDA_SEPARATE_COLS = 1 << 15, /* at most */
 };
 
 /* Of a chunk of logits in head: elements between rows, and rows. */

@@ -4,7 +4,12 @@
  * f32.  It refuses what the library refuses (types that do not go together, leading
  * dimensions below the rows, an algorithm made for better aligned addresses), and
  * offers ALGORITHMS that differ in the order of the sum, so that a change of the
- * choice shows in bits. */
+ * choice shows in bits.
+ *
+ * Which of them is suggested first hangs on the number of rows that kernels/cuda asks for (the
+ * columns here), as the library's choice does; and so does, by more than any real one does, the
+ * order of every algorithm's sum.  The algorithm SPLIT adds up parts of the depth, of
+ * which fewer rows have more. */
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -23,7 +28,7 @@ struct cublasLtContext {
 namespace
 {
 
-enum { ALGORITHMS = 3 };
+enum { ALGORITHMS = 4, SPLIT = 3, FEW = 64 };
 const uint64_t MAGIC = 0x68612d656d756c61u;
 
 struct layout {
@@ -108,12 +113,25 @@ struct product {
     uint64_t index;
 };
 
-/* The step of the depth that an algorithm adds as number k. */
-uint64_t step_of(uint64_t k, uint64_t depth, uint64_t index)
+/* The steps of the depth in the order in which an algorithm adds them to the sums of n columns. */
+std::vector<uint64_t> steps_of(uint64_t depth, uint64_t index, uint64_t n)
 {
-    if (index == 2)
-        return k % 2 ? depth - 1 - k / 2 : k / 2;
-    return index == 0 ? k : depth - 1 - k;
+    std::vector<uint64_t> steps(depth);
+
+    for (uint64_t k = 0; k < depth; k++) {
+        uint64_t step = index == 2   ? (k % 2 ? depth - 1 - k / 2 : k / 2)
+                        : index == 1 ? depth - 1 - k
+                                     : k;
+
+        steps[k] = (step + n % 5) % depth;
+    }
+    return steps;
+}
+
+/* Parts of the depth, each with a sum of its own. */
+uint64_t parts_of(uint64_t index, uint64_t n)
+{
+    return index != SPLIT ? 1 : n <= 16 ? 4 : 2;
 }
 
 /* sums += x * y, for each by itself. */
@@ -129,14 +147,17 @@ void multiply(const product &p)
     uint64_t m = p.d.rows, n = p.d.cols, depth = ta ? p.a.rows : p.a.cols;
     std::vector<float> a = widen(p.a_data, p.a, ta, m, depth);
     std::vector<float> b = widen(p.b_data, p.b, !tb, n, depth);
-    std::vector<float> sums(m);
+    std::vector<uint64_t> steps = steps_of(depth, p.index, n);
+    uint64_t parts = parts_of(p.index, n);
+    std::vector<float> sums(m), part(m);
 
     for (uint64_t j = 0; j < n; j++) {
         std::fill(sums.begin(), sums.end(), 0.0f);
-        for (uint64_t k = 0; k < depth; k++) {
-            uint64_t at = step_of(k, depth, p.index);
-
-            add_scaled(sums.data(), &a[at * m], b[at * n + j], m);
+        for (uint64_t i = 0; i < parts; i++) {
+            std::fill(part.begin(), part.end(), 0.0f);
+            for (uint64_t k = depth * i / parts; k < depth * (i + 1) / parts; k++)
+                add_scaled(part.data(), &a[steps[k] * m], b[steps[k] * n + j], m);
+            add_scaled(sums.data(), part.data(), 1.0f, m);
         }
         for (uint64_t i = 0; i < m; i++) {
             float sum = p.alpha * sums[i];
@@ -169,6 +190,28 @@ cublasStatus_t check(const operation &op, const layout &a, const layout &b, cons
         c.type != d.type || !types_go_together(a.type, d.type))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     return CUBLAS_STATUS_SUCCESS;
+}
+
+size_t workspace_of(uint64_t index)
+{
+    return index == 1 || index == SPLIT ? (size_t)1 << 20 : 0;
+}
+
+/* Algorithms for n columns, best first. */
+std::vector<uint64_t> suggested(uint64_t n, const preference &p)
+{
+    std::vector<uint64_t> all, allowed;
+
+    if (n <= FEW)
+        all = {SPLIT, 0, 1, 2};
+    else
+        all = n / FEW % 2 ? std::vector<uint64_t>{0, 1, 2, SPLIT}
+                          : std::vector<uint64_t>{2, 1, 0, SPLIT};
+    for (uint64_t index : all)
+        if (workspace_of(index) <= p.workspace &&
+            (index != SPLIT || (p.reduction & CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE)))
+            allowed.push_back(index);
+    return allowed;
 }
 
 /* The bytes from the first element to the last. */
@@ -296,14 +339,18 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     /* Sums in an order that differs from run to run are not allowed here. */
     if (p.reduction & CUBLASLT_REDUCTION_SCHEME_INPLACE)
         return CUBLAS_STATUS_INTERNAL_ERROR;
-    for (int i = 0; i < wanted && i < ALGORITHMS; i++) {
-        algorithm made = {MAGIC, (uint64_t)i, {}};
+    for (uint64_t index : suggested(read<layout>(d).cols, p)) {
+        algorithm made = {MAGIC, index, {}};
+        int i = *found;
+
+        if (i == wanted)
+            break;
 
         memcpy(made.alignment, p.alignment, sizeof(made.alignment));
         results[i] = cublasLtMatmulHeuristicResult_t();
         write(&results[i].algo, made);
         results[i].state = CUBLAS_STATUS_SUCCESS;
-        results[i].workspaceSize = i == 1 ? (size_t)1 << 20 : 0;
+        results[i].workspaceSize = workspace_of(index);
         (*found)++;
     }
     return CUBLAS_STATUS_SUCCESS;
@@ -320,10 +367,30 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
     if (chosen.magic != MAGIC || chosen.index >= ALGORITHMS)
         return CUBLAS_STATUS_INVALID_VALUE;
     *result = cublasLtMatmulHeuristicResult_t();
-    result->workspaceSize = chosen.index == 1 ? (size_t)1 << 20 : 0;
+    result->workspaceSize = workspace_of(chosen.index);
     result->state = CUBLAS_STATUS_SUCCESS;
     return check(read<operation>(desc), read<layout>(a), read<layout>(b), read<layout>(c),
                  read<layout>(d));
+}
+
+cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *algo,
+                                                    cublasLtMatmulAlgoConfigAttributes_t name,
+                                                    void *value, size_t size, size_t *written)
+{
+    bool split = read<algorithm>(algo).index == SPLIT;
+    uint32_t word;
+
+    if (name == CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME)
+        word = split ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : CUBLASLT_REDUCTION_SCHEME_NONE;
+    else if (name == CUBLASLT_ALGO_CONFIG_SPLITK_NUM)
+        word = split ? 2 : 1;
+    else
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if (size != sizeof(word))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    memcpy(value, &word, size);
+    *written = size;
+    return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha,
@@ -353,14 +420,14 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     if (chosen.magic != MAGIC || chosen.index >= ALGORITHMS || !stream ||
         !aligned(a, chosen.alignment[0]) || !aligned(b, chosen.alignment[1]) ||
         !aligned(c, chosen.alignment[2]) || !aligned(d, chosen.alignment[3]) ||
-        (chosen.index == 1 && (!workspace || workspace_bytes < (size_t)1 << 20)))
+        (!workspace && workspace_of(chosen.index)) || workspace_bytes < workspace_of(chosen.index))
         return CUBLAS_STATUS_INVALID_VALUE;
     expect_matrix(a, p.a);
     expect_matrix(b, p.b);
     expect_matrix(d, p.d);
     if (p.beta != 0.0f)
         expect_matrix(c, p.c);
-    if (chosen.index == 1)
+    if (workspace_of(chosen.index))
         emulator::expect_device("cublasLtMatmul", workspace, workspace_bytes);
     /* Time is counted in pieces of work: the library's first suggestion is the slowest. */
     for (uint64_t i = 0; i < (chosen.index == 0 ? 2 : chosen.index - 1); i++)

@@ -13,6 +13,8 @@ from jobs import run_job
 STOPS = ["qu", "zy"]      # each in about one word of 225
 # Of the prompts: with natural stops, and of models after the first.
 FEWER = 4
+# Of those prompts: among few sequences at once.
+FEW_SHARE = 16
 
 
 class Generating:
@@ -29,16 +31,16 @@ class Generating:
 
     # ---- ours ----
 
-    def run(self, adapters, label, generate):
-        """Tokens a second of `count` prompts, and what a cell's summary says."""
-        args = self.bench.args
+    def run(self, adapters, label, generate, count=None):
+        """Tokens a second of `count` prompts, what a cell's summary says, and the answers."""
+        args, count = self.bench.args, count or self.count
         variants = {"base": None, **adapters}
         done = run_job(args.program, self.bench.scratch / f"{self.model.name}.generate", {
             "kind": "generate", "threads": args.threads, "backend": args.backend,
             "choices": str(self.bench.choices),
             "model": {"name": self.model.name, "path": str(self.model.folder), "template": "hh"},
             "data": {"train": [], "eval": [str(self.prompts)]},
-            "settings": {"data": {"eval_samples": self.count},
+            "settings": {"data": {"eval_samples": count},
                          "train": {"precision": self.bench.precision},
                          "generate": {"max_new_tokens": args.new_tokens, **generate}},
             "cells": [{"id": index + 1, "name": name, "layers": [],
@@ -48,20 +50,21 @@ class Generating:
         if done is None:
             raise subprocess.TimeoutExpired("ha-attempt", 0)
         answers = done.of("answer")
-        if len(answers) != len(variants) * self.count:
+        if len(answers) != len(variants) * count:
             raise SystemExit(f"{self.model.name}: {len(answers)} answers of {len(variants)} variants")
         tokens = sum(answer["tokens"] for answer in answers)
         one = done.of("cell")[0]["summary"]
         self.bench.record(self.model.name, f"generation, {label}", tokens / done.wall, "tokens/s",
-                          f"{len(variants)} variants, {self.count} prompts, "
+                          f"{len(variants)} variants, {count} prompts, "
                           f"{tokens / len(answers):.0f} tokens each")
-        return tokens / done.wall, one
+        return tokens / done.wall, one, {
+            (answer["cell"], answer["prompt_text"]): answer["raw"] for answer in answers}
 
     def ours(self, training):
         adapters = self.adapters(training)
         self.model.writer.prompts(self.prompts, self.model.lengths[-self.count:])
         tokens = self.bench.args.new_tokens
-        self.rate, one = self.run(adapters, "ends ignored",
+        self.rate, one, _ = self.run(adapters, "ends ignored",
                                   {"temperature": 0, "min_new_tokens": tokens})
         record, name = self.bench.record, self.model.name
         record(name, "generation, memory planned", one["memory_planned"] / 1e9, "GB")
@@ -69,6 +72,18 @@ class Generating:
                f"{100 * (one['memory_peak'] / one['memory_planned'] - 1):+.1f} % of the plan")
         self.count = max(self.count // FEWER, 1)
         self.run(adapters, "natural stops", {"temperature": 1, "stop": STOPS})
+        self.batches(adapters, "any batch", {"temperature": 1})
+        self.batches(adapters, "batch invariant", {"temperature": 1, "batch_invariant": True})
+
+    def batches(self, adapters, label, generate):
+        """Do the answers to a few prompts change with how many others are answered at once?"""
+        generate = {**generate, "min_new_tokens": self.bench.args.new_tokens}
+        few = max(self.count // FEW_SHARE, 1)
+        _, _, many = self.run(adapters, label, generate)
+        _, _, alone = self.run(adapters, f"{label}, {few} prompts", generate, few)
+        differ = sum(many[key] != text for key, text in alone.items())
+        self.bench.record(self.model.name, f"generation, {label}: answers that differ", differ, "",
+                          f"of {len(alone)}, between {self.count} prompts and {few}")
 
     # ---- the others ----
 

@@ -1,6 +1,6 @@
 # Sourced by run.sh and pack.sh: what is run on a GPU, as lies in a build folder.
 tests="kernels/test_cuda kernels/test_gemm kernels/test_rows kernels/test_specials kernels/test_optimizer
-kernels/test_head kernels/test_attention kernels/test_dropout model/test_device
+kernels/test_head kernels/test_attention kernels/test_dropout model/test_device model/test_invariant
 dpo/test_dpo_lockstep dpo/test_dpo_memory"
 small_tests="kernels/test_rows kernels/test_specials" # under compute-sanitizer
 programs="ha-attempt tests/gpu/bench_kernels tests/gpu/bench_step tests/gpu/shape_model"

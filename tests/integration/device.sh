@@ -122,6 +122,24 @@ planned=$(sed -n 's/.*"memory_planned":\([0-9]*\).*/\1/p' generate.log | tail -n
 peak=$(sed -n 's/.*"memory_peak":\([0-9]*\).*/\1/p' generate.log | tail -n 1)
 [ "$peak" -le "$planned" ] && [ $((peak * 100)) -ge $((planned * 95)) ]
 equal "answers take what was planned for them, within 5 % ($peak of $planned)" $? 0
+ha-attempt generate --model "$MODEL" --prompts two.jsonl --adapter llama-3.1-demo-cpu \
+    --adapter llama-3.1-demo-cuda --out invariant.answers --set generate.max_new_tokens=8 \
+    --set generate.batch_invariant=true --backend cuda --threads 1 2>invariant.log
+equal "answers of separate rows are made" $? 0
+sort -o invariant.answers invariant.answers
+check "and are the others, but for a near tie" python3 - <<'PYTHON'
+import json, re
+one, other = ([json.loads(line) for line in open(name + ".answers")] for name in ("cuda", "invariant"))
+assert len(one) == len(other) == 4
+assert sum(a["raw"] == b["raw"] for a, b in zip(one, other)) >= 3
+def summaries(name):
+    return [json.loads(text) for text in re.findall(r"done: (\{.*)", open(name + ".log").read())]
+for name, on in (("generate", False), ("invariant", True)):
+    found = summaries(name)
+    assert len(found) == 2 and all(one["batch_invariant"] is on for one in found), found
+for one in summaries("invariant"):
+    assert 0.95 * one["memory_planned"] <= one["memory_peak"] <= one["memory_planned"], one
+PYTHON
 check "an adapter of the device merges" ha-attempt merge --model "$MODEL" \
     --adapter llama-3.1-demo-cuda --out merged
 

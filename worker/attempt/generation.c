@@ -58,11 +58,24 @@ static double seconds_since_start(const struct work *work)
     return work->start_ms > 0 ? (double)(ha_clock_boot_ms() - work->start_ms) / 1000.0 : 0.0;
 }
 
+/* Cells that share a job have the same settings; by hand one is enough. */
+static bool batch_invariant(const struct work *work)
+{
+    bool any = false;
+
+    for (int64_t i = 0; i < work->generation->n_cells; i++)
+        any = any || work->generation->cells[i].settings->generate.batch_invariant;
+    return any;
+}
+
 static int end_cell(struct work *work, struct ha_answering *answering, bool done,
                     const char *reason, struct ha_error *err)
 {
     struct ha_answering_record record = {.engine = &work->engine,
                                          .cells_in_job = work->generation->n_cells,
+                                         .batch_invariant =
+                                             batch_invariant(work) ||
+                                             ha_backend_memory_bytes(work->engine.backend) == 0,
                                          .wall_seconds = seconds_since_start(work),
                                          .planned_bytes = work->planned_bytes};
 
@@ -369,7 +382,8 @@ static int answer_all(struct work *work, struct ha_error *err)
                                       .cancelled = on_step};
     struct ha_generate_settings settings = {.max_sequences = work->generation->max_sequences > 0
                                                                  ? work->generation->max_sequences
-                                                                 : DEFAULT_SEQUENCES};
+                                                                 : DEFAULT_SEQUENCES,
+                                            .batch_invariant = batch_invariant(work)};
     int r = fill_queue(work, err);
 
     if (r < 0 || work->n_requests == 0)

@@ -379,6 +379,7 @@ struct ha_json *ha_answering_summary(const struct ha_answering *answering,
         set_int(json, "cells_in_job", record->cells_in_job) < 0 ||
         set_int(json, "memory_planned", record->planned_bytes) < 0 ||
         set_int(json, "memory_peak", record->peak_bytes) < 0 ||
+        ha_json_set(json, "batch_invariant", ha_json_new_bool(record->batch_invariant)) < 0 ||
         ha_json_set(json, "precision", ha_json_new_string(precision_of(answering, engine))) < 0 ||
         ha_json_set(json, "backend", ha_json_new_string(ha_backend_fingerprint(engine->backend))) <
             0) {

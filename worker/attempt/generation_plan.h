@@ -27,8 +27,8 @@ struct ha_generation_plan {
 /* Sets settings->max_kv_bytes: what was asked for, or else what the rest of the
  * plan leaves of the memory, on the CPU at most a quarter of it where no amount was stated,
  * and always enough for the longest request; and lowers settings->max_sequences where
- * that is too much.  Answers depend on neither.  -EFBIG where not even one answer at
- * a time fits.  n_requests is at least 1. */
+ * that is too much.  Answers depend on neither, on a GPU but for roundings (generate.h).
+ * -EFBIG where not even one answer at a time fits.  n_requests is at least 1. */
 int ha_generation_plan_make(const struct ha_generation_plan_request *request,
                             struct ha_generate_settings *settings,
                             struct ha_generation_plan *ret_plan, struct ha_error *err);

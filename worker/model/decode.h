@@ -8,8 +8,8 @@
  *
  * Where ranks share the model's weights, each call puts the layers together with them (model.h).
  *
- * A sequence's logits do not depend on the others in the call where the
- * backend's products do not depend on the rows beside them (the CPU's do not). */
+ * A sequence's logits do not depend on the others in the call where a product's rows do not
+ * depend on each other's number: on the CPU, and under ha_backend_separate_rows. */
 #ifndef HA_WORKER_MODEL_DECODE_H
 #define HA_WORKER_MODEL_DECODE_H
 

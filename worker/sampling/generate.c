@@ -643,9 +643,11 @@ int ha_generate(struct ha_model *model, const struct ha_generate_request *reques
         goto out;
     g.limits = ha_generate_limits(requests, n_requests, settings);
     g.kv_limit = ha_generate_kv_limit(model, requests, n_requests, settings);
+    ha_backend_separate_rows(backend_of(&g), settings->batch_invariant);
     r = allocate(&g, err);
     if (r == 0)
         r = run(&g, err);
+    ha_backend_separate_rows(backend_of(&g), false);
 out:
     release(&g);
     if (ret_counts)

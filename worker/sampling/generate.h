@@ -10,13 +10,28 @@
  *
  * Tokens are drawn on the backend (kernels/ops.h, sample), and only they come to the host.
  *
- * An answer depends on its prompt, adapter, rules and number, not on what runs
- * beside it, where the backend's rows are independent (the CPU's are).  On a GPU the
- * algorithm of a product is chosen by its number of rows, so that the last bits of a
- * logit may hang on how many sequences run; of the rest nothing does: attention joins
- * chunks of keys in one order however they are divided, and a draw is exact.  So an
- * answer differs with the batch only from a token on whose two best logits (or whose
- * random number and the border between two tokens) are as near as that rounding. */
+ * An answer depends on its prompt, adapter, rules and number.  Whether it hangs on what
+ * runs beside it too is a question of rounding, and of products alone:
+ *
+ *   products     of a CPU: a row's bits are its own.  Of a GPU: how a product is made is
+ *                chosen by its number of rows: of the prompts of a pack, of the sequences of a
+ *                step, of those with one adapter.  That changes the order of its sums and so
+ *                the last bits of q, k, v, of hidden states and of logits.
+ *   attention    of prompts: its tiles begin with the prompt, wherever that stands in its pack.
+ *                Of a step: chunks of keys are joined in one order, however they are divided
+ *                among blocks.  Both see their own sequence only.
+ *   the rest     norms, RoPE, embeddings, biases, copies: each row by itself.  A draw is exact,
+ *                and its random number depends on seed, number and position.
+ *   what is      below the lowest layer of each adapter the same rows go through the same
+ *   shared       operations, once instead of often; above it, a row is one of its adapter's.
+ *
+ * So on a GPU an answer differs with the batch from the first token on whose two best logits
+ * (or whose random number and the border between two tokens) are as near as that rounding.
+ * With `batch_invariant` products keep their rows separate as well (kernels/backend.h:
+ * ha_backend_separate_rows; kernels/cuda/gemm.c says why that holds), and nothing is left
+ * that could: neither the other requests, nor their order, nor the settings below, nor how much
+ * memory there is.  A kind of device and a version of its libraries still have bits of their
+ * own. */
 #ifndef HA_WORKER_SAMPLING_GENERATE_H
 #define HA_WORKER_SAMPLING_GENERATE_H
 
@@ -49,6 +64,7 @@ struct ha_generate_request {
 struct ha_generate_settings {
     int64_t max_sequences; /* running at once, >= 1 */
     int64_t max_kv_bytes;  /* of all caches together; 0: as much as max_sequences need */
+    bool batch_invariant;  /* no bit of an answer hangs on the others; costs time on a GPU */
 };
 
 enum ha_generate_finish { HA_FINISH_EOS, HA_FINISH_STOP, HA_FINISH_LENGTH };

@@ -114,7 +114,8 @@ static void change_with_results(void **state)
                                            "generate.stop=x",
                                            "generate.settings=model",
                                            "generate.repetition_penalty=1.1",
-                                           "generate.min_new_tokens=2"};
+                                           "generate.min_new_tokens=2",
+                                           "generate.batch_invariant=true"};
     static const char *const judge[] = {
         "judge.j.model=r",        "judge.j.seed=0",
         "judge.j.samples=2",      "judge.j.temperature=1",
@@ -143,7 +144,8 @@ static void stay_with_the_rest(void **state)
         /* Rows that came later, at their defaults. */
         "train.loss=[\"sigmoid\"]", "train.loss_weights=[]", "train.label_smoothing=0",
         "train.f_divergence=reverse_kl", "train.f_alpha=0.50", "train.discopop_tau=5e-2",
-        "train.ld_alpha=1.0", "train.use_weighting=false", "generate.min_new_tokens=0"};
+        "train.ld_alpha=1.0", "train.use_weighting=false", "generate.min_new_tokens=0",
+        "generate.batch_invariant=false"};
 
     (void)state;
     for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/base/half.h"
+#include "kernels/scratch.h"
 
 struct shape {
     int64_t rows, cols, depth;
@@ -191,6 +192,113 @@ static void rows_do_not_influence_each_other(void **state)
     variants_close(variants, n);
 }
 
+/* Rows first .. first + rows of a product in a call of their own, against those of `all`; returns
+ * how many elements differ. */
+static int64_t differ_alone(const struct variant *variant, const struct problem *p,
+                            const struct guarded *all, int64_t first, int64_t rows, float beta)
+{
+    struct problem part = *p;
+    struct guarded out;
+    int64_t n = 0;
+
+    part.s.rows = rows;
+    part.a.data += first * p->a_stride;
+    if (p->a_half)
+        part.a_half += first * p->a_stride;
+    part.c.data += first * p->c_stride;
+    part.c.n = rows * p->c_stride;
+    out = run(variant, &part, 0.5f, beta);
+    for (int64_t i = 0; i < out.n; i++)
+        n += out.data[i] != all->data[first * p->c_stride + i];
+    guarded_free(out);
+    return n;
+}
+
+/* Where they are kept separate, no row hangs on how many there are, nor on its place: one by one,
+ * a few, more than a tile, from any row on.  Else they do, on the emulated device at least. */
+static void rows_are_separate_where_asked(void **state)
+{
+    static const struct {
+        struct shape s;
+        enum ha_dtype c;
+        float beta;
+        int64_t rows[5]; /* of a call */
+    } cases[] = {
+        {{600, 70, 130}, HA_DTYPE_BF16, 0.0f, {1, 3, 17, 256, 500}},
+        {{500, 33, 16}, HA_DTYPE_BF16, 1.0f, {1, 3, 17, 300}},
+        {{40, 70, 130}, HA_DTYPE_F32, 1.0f, {1, 3, 17}},
+        {{5, 33000, 3}, HA_DTYPE_F32, 0.0f, {1, 2}},
+    };
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+    bool emulated = strstr(ha_backend_description(variants[0].backend), "emulated") != NULL;
+    struct random random = {7};
+    int64_t differ[2] = {0};
+
+    (void)state;
+    assert_int_equal(n, 1);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct problem p = {.s = cases[i].s,
+                            .transpose_b = true,
+                            .dtype_a = HA_DTYPE_BF16,
+                            .dtype_b = i % 2 ? HA_DTYPE_F32 : HA_DTYPE_BF16,
+                            .dtype_c = cases[i].c};
+
+        problem_create(&p, &random, 0.5f, cases[i].beta);
+        for (int on = 0; on < 2; on++) {
+            struct guarded all;
+
+            ha_backend_separate_rows(variants[0].backend, on);
+            all = run(&variants[0], &p, 0.5f, cases[i].beta);
+            assert_near_f32(all.data, p.want, cases[i].c == HA_DTYPE_F32 ? all.n : 0, 1e-6);
+            for (int j = 0; j < 5 && cases[i].rows[j] > 0; j++) {
+                int64_t rows = cases[i].rows[j], last = p.s.rows - rows;
+
+                differ[on] += differ_alone(&variants[0], &p, &all, 0, rows, cases[i].beta) +
+                              differ_alone(&variants[0], &p, &all, last / 3, rows, cases[i].beta) +
+                              differ_alone(&variants[0], &p, &all, last, rows, cases[i].beta);
+            }
+            guarded_free(all);
+        }
+        problem_destroy(&p);
+    }
+    assert_int_equal(differ[1], 0);
+    if (emulated)
+        assert_true(differ[0] > 1000);
+    variants_close(variants, n);
+}
+
+/* The plan has the tiles, to the byte. */
+static void separate_rows_take_what_is_planned(void **state)
+{
+    const struct ha_scratch_shape none = {0}, shape = {.separate_depth = 130,
+                                                       .separate_cols = 900,
+                                                       .separate_f32_cols = 33000};
+    struct problem wide = {.s = {5, 33000, 3},
+                           .transpose_b = true,
+                           .dtype_a = HA_DTYPE_BF16,
+                           .dtype_b = HA_DTYPE_BF16};
+    struct problem deep = wide;
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+    int64_t held = ha_backend_allocated_bytes(variants[0].backend);
+    struct random random = {8};
+
+    (void)state;
+    deep.s = (struct shape){300, 900, 130};
+    deep.dtype_c = HA_DTYPE_BF16;
+    ha_backend_separate_rows(variants[0].backend, true);
+    problem_create(&wide, &random, 1.0f, 0.0f);
+    problem_create(&deep, &random, 1.0f, 1.0f);
+    guarded_free(run(&variants[0], &wide, 1.0f, 0.0f));
+    guarded_free(run(&variants[0], &deep, 1.0f, 1.0f));
+    assert_int_equal(ha_backend_allocated_bytes(variants[0].backend) - held,
+                     ha_gpu_scratch_bytes(&shape) - ha_gpu_scratch_bytes(&none));
+    problem_destroy(&wide);
+    problem_destroy(&deep);
+    variants_close(variants, n);
+}
+
 static void half_operand_a(void **state)
 {
     struct variant variants[MAX_VARIANTS];
@@ -292,9 +400,13 @@ static void empty_and_wrong_shapes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        both(agrees_with_double),     cpu_only(rows_do_not_influence_each_other),
-        cpu_only(half_operand_a),     both(nan_shows_and_stays_in_its_row),
+        both(agrees_with_double),
+        cpu_only(rows_do_not_influence_each_other),
+        cpu_only(half_operand_a),
+        both(nan_shows_and_stays_in_its_row),
         both(empty_and_wrong_shapes),
+        device_only(rows_are_separate_where_asked),
+        device_only(separate_rows_take_what_is_planned),
     };
 
     return run_kernel_tests(tests);
