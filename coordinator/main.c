@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -23,6 +21,7 @@
 #include "common/io/file.h"
 #include "common/net/loop.h"
 #include "common/net/socket.h"
+#include "common/proc/notify.h"
 #include "common/proc/spawn.h"
 #include "coordinator/server/fuse_preview.h"
 #include "coordinator/server/coordinator.h"
@@ -591,27 +590,6 @@ static int watch(struct program *p, const char *number, struct ha_error *err)
     return ha_loop_watch_fd(p->loop, (int)fd, HA_LOOP_READ, on_watch, p, &p->watch, err);
 }
 
-/* Tell systemd (Type=notify); nothing without it. */
-static void notify(const char *state)
-{
-    const char *path = getenv("NOTIFY_SOCKET");
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    size_t length = path ? strlen(path) : 0;
-    int fd;
-
-    if (length < 2 || length >= sizeof address.sun_path)
-        return;
-    memcpy(address.sun_path, path, length);
-    if (address.sun_path[0] == '@')
-        address.sun_path[0] = '\0';
-    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return;
-    (void)!sendto(fd, state, strlen(state), 0, (const struct sockaddr *)&address,
-                  (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length));
-    close(fd);
-}
-
 /* Every connection is a descriptor, and a peer may have one to either socket. */
 static void raise_descriptors(const struct program *p)
 {
@@ -704,9 +682,9 @@ static int serve(struct program *p, const struct ha_arguments *arguments)
     if (r == 0) {
         ha_log_info("listening on %s, artifacts on %s", ha_server_endpoint(p->server),
                     ha_files_endpoint(p->files));
-        notify("READY=1");
+        ha_notify("READY=1");
         r = ha_loop_run(p->loop, &err);
-        notify("STOPPING=1");
+        ha_notify("STOPPING=1");
     }
     if (r < 0) {
         ha_log_error("%s", ha_error_text(&err));

@@ -21,6 +21,7 @@
 #include "common/io/file.h"
 #include "common/net/loop.h"
 #include "common/net/socket.h"
+#include "common/proc/notify.h"
 #include "judge-worker/client.h"
 #include "judge-worker/key.h"
 #include "judge-worker/profile.h"
@@ -233,6 +234,7 @@ static void ask_to_stop(struct daemon *d, const char *why)
         return;
     }
     d->stop_ms = ha_loop_now_ms(d->loop);
+    ha_notify("STOPPING=1");
     ha_log_info("%s: %lld calls in flight are waited for", why,
                 (long long)ha_judge_session_in_flight(d->session));
     ha_judge_session_drain(d->session, d->stop_ms);
@@ -436,6 +438,7 @@ int ha_judge_daemon_run(const struct ha_judge_config *config, int watch_fd, stru
     ha_buffer_init(&d.frame, 0);
     r = start(&d, watch_fd, err);
     if (r == 0) {
+        ha_notify("READY=1");
         ha_log_info("judge worker %s " HA_VERSION ", coordinator %s", d.name, config->coordinator);
         ha_loop_on_turn_end(d.loop, on_turn_end, &d);
         ha_judge_session_tick(d.session, ha_loop_now_ms(d.loop));

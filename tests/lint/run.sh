@@ -24,6 +24,11 @@ check "folders include only what the law allows" python3 tests/lint/layers.py .
 check "length of functions and files, banned calls, words" python3 tests/lint/source.py .
 check "every header compiles alone" sh tests/lint/headers.sh
 check "the demo preference set" python3 tests/lint/demo_data.py deploy/demo/data
+if command -v systemd-analyze >/dev/null; then
+    check "systemd units" sh tests/lint/units.sh
+else
+    echo "skip lint: systemd units: there is no systemd-analyze"
+fi
 # Every release of clang-format lays code out a little differently.
 if clang-format --version | grep -q 'version 14\.'; then
     check "format" format

@@ -21,6 +21,7 @@
 #include "common/io/file.h"
 #include "common/net/loop.h"
 #include "common/net/socket.h"
+#include "common/proc/notify.h"
 #include "proto/wire.h"
 #include "worker/daemon/contract_line.h"
 #include "worker/daemon/errands.h"
@@ -567,6 +568,7 @@ static void on_leave(void *context, int number)
         return;
     }
     ha_log_info("leaving: attempts are stopped with a checkpoint");
+    ha_notify("STOPPING=1");
     daemon->draining = true;
     residents_end(daemon->keeping.residents);
     ha_loop_timer_set_after(daemon->drain_timer,

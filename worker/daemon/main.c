@@ -15,6 +15,7 @@
 #include "common/base/path.h"
 #include "common/conf/daemon.h"
 #include "common/net/socket.h"
+#include "common/proc/notify.h"
 #include "common/proc/spawn.h"
 #include "worker/daemon/backend.h"
 #include "worker/daemon/daemon.h"
@@ -220,6 +221,7 @@ static int work(const struct ha_worker_config *config, const char *program, int 
     if (r == 0)
         r = daemon_create(&daemon_options, &daemon, err);
     if (r == 0) {
+        ha_notify("READY=1");
         ha_log_info("worker %s: %lld slots, backend: %s", HA_VERSION, (long long)config->slots,
                     daemon_backend(daemon));
         r = daemon_run(daemon, err);
