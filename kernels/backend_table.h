@@ -15,7 +15,7 @@
 #include "kernels/backend.h"
 
 /* Raised whenever backend.h, ops.h or this header changes what a module sees. */
-enum { HA_BACKEND_API_VERSION = 10 };
+enum { HA_BACKEND_API_VERSION = 11 };
 
 #define HA_BACKEND_CUDA_MODULE "ha-kernels-cuda.so"
 /* Names the module where it does not lie beside the program: for tests and packages. */

@@ -118,14 +118,27 @@ struct ha_adamw {
     int64_t step;         /* 1 for the first */
 };
 
+/* Where keys and values of a sequence are kept, those of all layers: of position p of layer l they
+ * begin l * layer_stride + p * n_kv_heads * D elements behind k and v.  k, v and the layers behind
+ * them begin at a multiple of 16 bytes wherever a row of n_kv_heads * D elements is one. */
+struct ha_kv_rows {
+    void *k, *v; /* act */
+    int64_t layer_stride;
+};
+
+/* One query of each of N sequences over its own keys and values.  A position that is not in
+ * [0, max_keys) is refused where the backend's memory is the host's; elsewhere the row is lost. */
 struct ha_decode_attention {
-    int64_t n_rows; /* sequences, one query token each */
+    int64_t n_rows; /* N */
     int64_t n_heads, n_kv_heads, head_dim;
     float scale;
     int64_t q_stride, out_stride;
-    const void *const *k_cache; /* host array (n_rows): act (lengths[i], n_kv_heads * D) of each */
-    const void *const *v_cache;
-    const int64_t *lengths; /* host array (n_rows): keys to attend to, the new one included, >= 1 */
+    const struct ha_kv_rows *caches; /* device (N) */
+    const int32_t *positions;        /* device (N), of the queries: keys up to it, it included */
+    int64_t layer;
+    int64_t
+        max_keys;  /* above every position: what is launched and held, and no result, hangs on it */
+    double n_keys; /* of all rows together, as far as the host knows: for the counts of work */
 };
 
 /* How a sequence draws its tokens, and how far it has come; in device memory.
@@ -262,6 +275,12 @@ struct ha_ops {
     int (*logits)(struct ha_backend *backend, float *logits, const void *hidden,
                   const struct ha_matrix *weight, int64_t n_rows, int64_t hidden_stride,
                   struct ha_error *err);
+
+    /* The keys and values of position positions[i] in a layer of cache i = row i of k and v. */
+    int (*kv_append)(struct ha_backend *backend, const struct ha_kv_rows *caches /* device (N) */,
+                     const int32_t *positions /* device (N), >= 0 */, int64_t layer,
+                     const void *k /* act (N, width) */, const void *v, int64_t n_rows,
+                     int64_t width, int64_t stride, struct ha_error *err);
 
     /* out[i] = attention of query i over its cache. */
     int (*decode_attention)(struct ha_backend *backend, void *out /* act (N, heads * D) = */,

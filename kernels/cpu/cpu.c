@@ -163,6 +163,7 @@ static const struct ha_ops ops = {
     .scatter_rows_add = ha_cpu_op_scatter_rows_add,
     .head = ha_cpu_op_head,
     .logits = ha_cpu_op_logits,
+    .kv_append = ha_cpu_op_kv_append,
     .decode_attention = ha_cpu_op_decode_attention,
     .sample = ha_cpu_op_sample,
     .sum_of_squares = ha_cpu_op_sum_of_squares,

@@ -4,10 +4,8 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
-#include <stdlib.h>
 
 #include "common/base/error.h"
-#include "common/base/memory.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/segments.h"
 
@@ -198,7 +196,7 @@ int ha_cuda_op_attention_backward(struct ha_backend *backend, void *dq, void *dk
 /* ---- over caches ---- */
 
 static int check_decode(const struct ha_cuda *cuda, const struct ha_decode_attention *shape,
-                        int64_t *ret_longest, double *ret_pairs, struct ha_error *err)
+                        struct ha_error *err)
 {
     int rc =
         check_sizes("decode attention", shape->n_heads, shape->n_kv_heads, shape->head_dim, err);
@@ -208,43 +206,18 @@ static int check_decode(const struct ha_cuda *cuda, const struct ha_decode_atten
     if (cuda->base.activation_dtype != HA_DTYPE_BF16)
         return ha_error_set(err, ENOTSUP,
                             "decode attention on CUDA is built for bf16 activations only");
-    for (int64_t i = 0; i < shape->n_rows; i++) {
-        if (shape->lengths[i] < 1)
-            return ha_error_set(err, EINVAL,
-                                "decode attention: sequence %" PRId64 " has %" PRId64 " keys", i,
-                                shape->lengths[i]);
-        *ret_longest = shape->lengths[i] > *ret_longest ? shape->lengths[i] : *ret_longest;
-        *ret_pairs += (double)shape->lengths[i];
-    }
-    return 0;
+    if (shape->max_keys < 1 && shape->n_rows > 0)
+        return ha_error_set(err, EINVAL, "decode attention: sequences of %" PRId64 " keys",
+                            shape->max_keys);
+    return check_blocks("decode attention", shape->n_rows, shape->n_heads, err);
 }
 
-/* The caches to the device; whole is cleared where one is not aligned. */
-static int send_caches(struct ha_cuda *cuda, const struct ha_decode_attention *shape,
-                       struct ha_cuda_decode *call, bool *aligned, struct ha_error *err)
-{
-    struct ha_cuda_cache *caches = ha_calloc(shape->n_rows, sizeof(*caches));
-    int64_t stride = shape->n_kv_heads * shape->head_dim;
-    const void *device = NULL;
-    int rc;
-
-    if (!caches)
-        return ha_error_set(err, ENOMEM, "no memory for the list of caches");
-    for (int64_t i = 0; i < shape->n_rows; i++) {
-        caches[i] = (struct ha_cuda_cache){shape->k_cache[i], shape->v_cache[i], shape->lengths[i]};
-        *aligned = *aligned && whole(caches[i].k, stride) && whole(caches[i].v, stride);
-    }
-    rc = ha_cuda_arguments(cuda, caches, (size_t)shape->n_rows * sizeof(*caches), &device, err);
-    call->caches = device;
-    free(caches);
-    return rc;
-}
-
-/* Few sequences leave much of the device idle: then each block does one chunk of a long one. */
+/* Few sequences leave much of the device idle: then each block does one chunk of a long one, where
+ * there may be any. */
 static int choose_splits(struct ha_cuda *cuda, struct ha_cuda_decode *call, int64_t blocks,
-                         int64_t longest, struct ha_error *err)
+                         int64_t max_keys, struct ha_error *err)
 {
-    int64_t chunks = ha_cuda_ceil_div(longest, HA_CUDA_DECODE_CHUNK);
+    int64_t chunks = ha_cuda_ceil_div(max_keys, HA_CUDA_DECODE_CHUNK);
     void *partial = NULL;
     int rc;
 
@@ -271,26 +244,23 @@ int ha_cuda_op_decode_attention(struct ha_backend *backend, void *out, const voi
                                   .n_kv_heads = (int32_t)shape->n_kv_heads,
                                   .head_dim = (int32_t)shape->head_dim,
                                   .scale = shape->scale,
+                                  .caches = shape->caches,
+                                  .positions = shape->positions,
+                                  .layer = shape->layer,
                                   .n_splits = 1};
     bool aligned =
         tensor_width(shape->head_dim) && whole(q, shape->q_stride) && whole(out, shape->out_stride);
-    int64_t longest = 0;
-    double pairs = 0.0;
-    int rc = check_decode(cuda, shape, &longest, &pairs, err);
+    int rc = check_decode(cuda, shape, err);
 
     if (rc < 0 || shape->n_rows == 0)
         return rc;
-    rc = check_blocks("decode attention", shape->n_rows, shape->n_heads, err);
-    if (rc == 0)
-        rc = ha_cuda_enter(cuda, err);
-    if (rc == 0)
-        rc = send_caches(cuda, shape, &call, &aligned, err);
+    rc = ha_cuda_enter(cuda, err);
     if (rc == 0 && aligned)
         rc = choose_splits(
             cuda, &call,
             shape->n_rows * shape->n_kv_heads *
                 ha_cuda_ceil_div(shape->n_heads / shape->n_kv_heads, HA_CUDA_DECODE_HEADS),
-            longest, err);
+            shape->max_keys, err);
     if (rc == 0)
         rc = ha_cuda_check(cuda,
                            aligned ? ha_cuda_launch_decode(cuda->stream, &call)
@@ -298,9 +268,9 @@ int ha_cuda_op_decode_attention(struct ha_backend *backend, void *out, const voi
                            "decode attention", err);
     if (rc < 0)
         return rc;
-    backend->flops += 4.0 * (double)shape->head_dim * (double)shape->n_heads * pairs;
-    backend->bytes_moved +=
-        2.0 * (double)shape->head_dim * 2.0 *
-        ((double)shape->n_kv_heads * pairs + (double)shape->n_heads * (double)shape->n_rows);
+    backend->flops += 4.0 * (double)shape->head_dim * (double)shape->n_heads * shape->n_keys;
+    backend->bytes_moved += 2.0 * (double)shape->head_dim * 2.0 *
+                            ((double)shape->n_kv_heads * shape->n_keys +
+                             (double)shape->n_heads * (double)shape->n_rows);
     return 0;
 }

@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/attention_plan.h"
 #include "kernels/cuda/sizes.h"
+#include "kernels/ops.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -53,21 +54,17 @@ int ha_cuda_launch_attention_plain_backward(struct CUstream_st *stream,
 int ha_cuda_launch_attention_delta(struct CUstream_st *stream,
                                    const struct ha_cuda_attention *call);
 
-/* A sequence to decode: its caches (length, n_kv_heads * D). */
-struct ha_cuda_cache {
-    const void *k, *v;
-    int64_t length;
-};
-
 struct ha_cuda_decode {
     void *out;     /* = */
     const void *q; /* (n_rows, heads * D) */
     int64_t q_stride, out_stride, n_rows;
     int32_t n_heads, n_kv_heads, head_dim;
     float scale;
-    const struct ha_cuda_cache *caches; /* (n_rows) */
+    const struct ha_kv_rows *caches; /* (n_rows) */
+    const int32_t *positions;
+    int64_t layer;
     /* Blocks that share a sequence, each with its chunks: 1, or as many as the longest sequence
-     * has chunks; then partial has ha_cuda_decode_partial(call) floats.  It changes no bit. */
+     * may have chunks; then partial has ha_cuda_decode_partial(call) floats.  It changes no bit. */
     int32_t n_splits;
     float *partial;
 };

@@ -246,14 +246,15 @@ __global__ void __launch_bounds__(ROWS *WARP) decode(ha_cuda_decode c)
     if (row >= c.n_rows)
         return;
 
-    const ha_cuda_cache cache = c.caches[row];
+    const ha_kv_rows cache = c.caches[row];
+    const int64_t begin = c.layer * cache.layer_stride + kv_head * width;
     const part q =
         part_of(static_cast<const bf16 *>(c.q) + row * c.q_stride + head * width, width, lane);
     attended a = {nothing(), -INFINITY, 0.0f};
 
-    attend(a, q, static_cast<const bf16 *>(cache.k) + kv_head * width, stride,
-           static_cast<const bf16 *>(cache.v) + kv_head * width, stride, 0, cache.length, c.scale,
-           width, lane);
+    attend(a, q, static_cast<const bf16 *>(cache.k) + begin, stride,
+           static_cast<const bf16 *>(cache.v) + begin, stride, 0, (int64_t)c.positions[row] + 1,
+           c.scale, width, lane);
     store_part(static_cast<bf16 *>(c.out) + row * c.out_stride + head * width, a.out,
                1.0f / a.total, width, lane);
 }

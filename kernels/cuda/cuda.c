@@ -137,6 +137,7 @@ static const struct ha_ops ops = {
     .scatter_rows_add = ha_cuda_op_scatter_rows_add,
     .head = ha_cuda_op_head,
     .logits = ha_cuda_op_logits,
+    .kv_append = ha_cuda_op_kv_append,
     .decode_attention = ha_cuda_op_decode_attention,
     .sample = ha_cuda_op_sample,
     .sum_of_squares = ha_cuda_op_sum_of_squares,

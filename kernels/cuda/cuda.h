@@ -232,6 +232,9 @@ int ha_cuda_op_attention_backward(struct ha_backend *backend, void *dq, void *dk
                                   const void *dout, const void *out, const float *logsumexp,
                                   const void *q, const void *k, const void *v,
                                   const struct ha_attention *shape, struct ha_error *err);
+int ha_cuda_op_kv_append(struct ha_backend *backend, const struct ha_kv_rows *caches,
+                         const int32_t *positions, int64_t layer, const void *k, const void *v,
+                         int64_t n_rows, int64_t width, int64_t stride, struct ha_error *err);
 int ha_cuda_op_decode_attention(struct ha_backend *backend, void *out, const void *q,
                                 const struct ha_decode_attention *shape, struct ha_error *err);
 

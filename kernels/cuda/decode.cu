@@ -212,12 +212,14 @@ __global__ void __launch_bounds__(THREADS, D == 64 ? 3 : 2) decode(ha_cuda_decod
     const int thread = (int)threadIdx.x, head = thread / TEAM;
     const int64_t block = blockIdx.x / c.n_splits, split = blockIdx.x % c.n_splits;
     const place p = place_of(c, block);
-    const ha_cuda_cache cache = c.caches[p.row];
+    const ha_kv_rows cache = c.caches[p.row];
+    const int64_t length = (int64_t)c.positions[p.row] + 1;
     const int64_t stride = (int64_t)c.n_kv_heads * D;
+    const int64_t begin = c.layer * cache.layer_stride + p.kv_head * D;
     const int64_t first = split * HA_CUDA_DECODE_CHUNK;
-    const int64_t last = c.n_splits > 1 && first + HA_CUDA_DECODE_CHUNK < cache.length
+    const int64_t last = c.n_splits > 1 && first + HA_CUDA_DECODE_CHUNK < length
                              ? first + HA_CUDA_DECODE_CHUNK
-                             : cache.length;
+                             : length;
     share<D> all = share_start<D>();
 
     if (first >= last)
@@ -233,10 +235,9 @@ __global__ void __launch_bounds__(THREADS, D == 64 ? 3 : 2) decode(ha_cuda_decod
     __syncthreads();
     for (int64_t at = first; at < last; at += HA_CUDA_DECODE_CHUNK) {
         const int64_t end = at + HA_CUDA_DECODE_CHUNK < last ? at + HA_CUDA_DECODE_CHUNK : last;
-        const share<D> s =
-            chunk_result<D>(shared, static_cast<const bf16 *>(cache.k) + p.kv_head * D,
-                            static_cast<const bf16 *>(cache.v) + p.kv_head * D, stride, at, end,
-                            c.scale * LOG2E, thread);
+        const share<D> s = chunk_result<D>(shared, static_cast<const bf16 *>(cache.k) + begin,
+                                           static_cast<const bf16 *>(cache.v) + begin, stride, at,
+                                           end, c.scale * LOG2E, thread);
 
         if (c.n_splits > 1)
             all = s;
@@ -263,7 +264,7 @@ template <int D> __global__ void __launch_bounds__(THREADS) join_chunks(ha_cuda_
     const int thread = (int)threadIdx.x, head = thread / TEAM;
     const int64_t block = blockIdx.x;
     const place p = place_of(c, block);
-    const int64_t length = c.caches[p.row].length;
+    const int64_t length = (int64_t)c.positions[p.row] + 1;
     share<D> all = share_start<D>();
 
     if (head >= p.n_heads)

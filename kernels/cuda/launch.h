@@ -18,6 +18,7 @@ extern "C" {
 
 struct CUstream_st;
 struct ha_dropout_mask;
+struct ha_kv_rows;
 struct ha_sample;
 
 /* ---- rows.cu ---- */
@@ -55,6 +56,10 @@ int ha_cuda_launch_gather(struct CUstream_st *stream, void *out, const void *x,
 int ha_cuda_launch_scatter(struct CUstream_st *stream, void *x, const float *rows,
                            const int64_t *target, const int32_t *first, const int32_t *item,
                            const float *coefficient, int64_t n_targets, int64_t cols);
+
+int ha_cuda_launch_kv_append(struct CUstream_st *stream, const struct ha_kv_rows *caches,
+                             const int32_t *positions, int64_t layer, const void *k, const void *v,
+                             int64_t n_rows, int64_t width, int64_t stride);
 
 /* ---- norm.cu ---- */
 

@@ -170,6 +170,21 @@ int ha_cuda_op_gather_rows(struct ha_backend *backend, void *out, const void *x,
                          "gather_rows", err);
 }
 
+int ha_cuda_op_kv_append(struct ha_backend *backend, const struct ha_kv_rows *caches,
+                         const int32_t *positions, int64_t layer, const void *k, const void *v,
+                         int64_t n_rows, int64_t width, int64_t stride, struct ha_error *err)
+{
+    struct ha_cuda *cuda = ha_cuda_of(backend);
+    int rc = ha_cuda_enter(cuda, err);
+
+    if (rc < 0 || n_rows == 0 || width == 0)
+        return rc;
+    return ha_cuda_check(cuda,
+                         ha_cuda_launch_kv_append(cuda->stream, caches, positions, layer, k, v,
+                                                  n_rows, width, stride),
+                         "kv_append", err);
+}
+
 /* ---- scatter: rows of one index are added up by one thread, in order ---- */
 
 struct entry {

@@ -6,6 +6,7 @@
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/dropout.h"
+#include "kernels/ops.h"
 
 namespace
 {
@@ -246,6 +247,28 @@ __global__ void __launch_bounds__(BLOCK)
     }
 }
 
+/* ---- new keys and values ---- */
+
+template <int N>
+__global__ void __launch_bounds__(BLOCK)
+    kv_append(const struct ha_kv_rows *caches, const int32_t *positions, int64_t layer,
+              const bf16 *k, const bf16 *v, int64_t n_rows, int64_t width, int64_t stride)
+{
+    int64_t parts = width / N;
+
+    for (int64_t i = first_index(); i < n_rows * parts; i += index_step()) {
+        int64_t row = i / parts, col = i % parts * N;
+        const ha_kv_rows cache = caches[row];
+        int64_t to = layer * cache.layer_stride + positions[row] * width + col;
+        float key[N], value[N];
+
+        load(key, k + row * stride + col);
+        load(value, v + row * stride + col);
+        store(static_cast<bf16 *>(cache.k) + to, key);
+        store(static_cast<bf16 *>(cache.v) + to, value);
+    }
+}
+
 } // namespace
 
 int ha_cuda_launch_add_bias(CUstream_st *stream, void *x, const void *bias,
@@ -349,5 +372,18 @@ int ha_cuda_launch_scatter(CUstream_st *stream, void *x, const float *rows, cons
 
     HA_LAUNCH(kernel, blocks_for(n_targets * cols / (vector ? VECTOR : 1), BLOCK), BLOCK, 0, stream,
               static_cast<bf16 *>(x), rows, target, first, item, coefficient, n_targets, cols);
+    return HA_LAUNCHED();
+}
+
+int ha_cuda_launch_kv_append(CUstream_st *stream, const struct ha_kv_rows *caches,
+                             const int32_t *positions, int64_t layer, const void *k, const void *v,
+                             int64_t n_rows, int64_t width, int64_t stride)
+{
+    bool vector = aligned(k) && aligned(v) && whole(width) && whole(stride);
+    auto kernel = vector ? kv_append<VECTOR> : kv_append<1>;
+
+    HA_LAUNCH(kernel, blocks_for(n_rows * width / (vector ? VECTOR : 1), BLOCK), BLOCK, 0, stream,
+              caches, positions, layer, static_cast<const bf16 *>(k), static_cast<const bf16 *>(v),
+              n_rows, width, stride);
     return HA_LAUNCHED();
 }

@@ -36,7 +36,7 @@ inline void check_argument(const char *kernel, const ha_cuda_attention &c)
 
 inline void check_argument(const char *kernel, const ha_cuda_decode &c)
 {
-    check_arguments(kernel, c.out, c.q, c.caches, c.partial);
+    check_arguments(kernel, c.out, c.q, c.caches, c.positions, c.partial);
 }
 
 inline void check_argument(const char *kernel, const ha_lora_columns &c)

@@ -41,8 +41,8 @@ struct bench {
     struct ha_segment *segments; /* pairs that fill the tokens, prompts shared */
     int64_t n_segments;
     void *cache;
-    const void **caches; /* (sequences) */
-    int64_t *cached;
+    struct ha_kv_rows *caches;                      /* device (sequences) */
+    int32_t *cached;                                /* device (sequences): the last position */
     void *x, *y, *gate, *up, *weight, *head_weight; /* bf16 */
     void *wide, *param, *m, *v;                     /* f32 */
     void *dq, *dk, *dv;                             /* bf16 */
@@ -433,11 +433,21 @@ static int decode_attention(struct bench *b, struct ha_error *err)
                                         .scale = 0.088f,
                                         .q_stride = m->q_width,
                                         .out_stride = m->q_width,
-                                        .k_cache = b->caches,
-                                        .v_cache = b->caches,
-                                        .lengths = b->cached};
+                                        .caches = b->caches,
+                                        .positions = b->cached,
+                                        .max_keys = CACHED,
+                                        .n_keys = (double)b->sequences * CACHED};
 
     return b->ops->decode_attention(b->backend, b->y, b->x, &shape, err);
+}
+
+/* Each sequence's keys and values of a layer, which lie beside its queries. */
+static int append(struct bench *b, struct ha_error *err)
+{
+    const struct model *m = &b->model;
+
+    return b->ops->kv_append(b->backend, b->caches, b->cached, 0, b->x, b->x, b->sequences,
+                             m->kv_width, m->q_width, err);
 }
 
 /* A token of each sequence, by the rules that lie in draws. */
@@ -504,18 +514,35 @@ static void lay_out_pairs(struct bench *b)
     }
 }
 
+static void *sent(struct bench *b, const void *host, size_t bytes)
+{
+    struct ha_error err = {0};
+    void *block = zeroed(b, bytes);
+
+    need(ha_backend_upload(b->backend, block, host, bytes, &err), &err);
+    return block;
+}
+
 /* Every sequence has a cache of its own, keys and values in one. */
 static void lay_out_caches(struct bench *b)
 {
     int64_t bytes = 2 * b->model.kv_width * CACHED;
+    struct ha_kv_rows *caches = calloc((size_t)b->sequences, sizeof(*caches));
+    int32_t *cached = calloc((size_t)b->sequences, sizeof(*cached));
 
-    b->caches = calloc((size_t)b->sequences, sizeof(*b->caches));
-    b->cached = calloc((size_t)b->sequences, sizeof(*b->cached));
+    if (!caches || !cached)
+        need(-1, &(struct ha_error){.text = "no memory"});
     b->cache = zeroed(b, (size_t)(b->sequences * bytes));
-    for (int64_t i = 0; b->caches && b->cached && i < b->sequences; i++) {
-        b->caches[i] = (const char *)b->cache + i * bytes;
-        b->cached[i] = CACHED;
+    for (int64_t i = 0; caches && cached && i < b->sequences; i++) {
+        void *own = (char *)b->cache + i * bytes;
+
+        caches[i] = (struct ha_kv_rows){own, own, 0};
+        cached[i] = CACHED - 1;
     }
+    b->caches = sent(b, caches, (size_t)b->sequences * sizeof(*caches));
+    b->cached = sent(b, cached, (size_t)b->sequences * sizeof(*cached));
+    free(caches);
+    free(cached);
 }
 
 /* Rules for all sequences, which have drawn nothing yet. */
@@ -568,22 +595,20 @@ static void allocate(struct bench *b)
     b->drawn = zeroed(b, (size_t)(b->sequences * MOST_DRAWS) * 4);
     lay_out_pairs(b);
     lay_out_caches(b);
-    if (!b->segments || !b->caches || !b->cached)
+    if (!b->segments)
         need(-1, &(struct ha_error){.text = "no memory"});
 }
 
 static void release(struct bench *b)
 {
-    void *all[] = {b->x,         b->y,     b->gate,   b->up,    b->weight, b->head_weight,
-                   b->wide,      b->param, b->m,      b->v,     b->rstd,   b->sum,
-                   b->ids,       b->table, b->logp,   b->dq,    b->dk,     b->dv,
-                   b->logsumexp, b->cache, b->logits, b->draws, b->drawn};
+    void *all[] = {b->x,      b->y,      b->gate,  b->up,   b->weight,    b->head_weight, b->wide,
+                   b->param,  b->m,      b->v,     b->rstd, b->sum,       b->ids,         b->table,
+                   b->logp,   b->dq,     b->dk,    b->dv,   b->logsumexp, b->cache,       b->caches,
+                   b->cached, b->logits, b->draws, b->drawn};
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         ha_backend_free(b->backend, all[i]);
     free(b->segments);
-    free(b->caches);
-    free(b->cached);
 }
 
 static void run_model(struct bench *b)
@@ -623,6 +648,7 @@ static void run_model(struct bench *b)
     report_counted(b, "attention", attention);
     report_counted(b, "attention backward", attention_backward);
     report_counted(b, "attention to the cache", decode_attention);
+    report(b, "new keys and values", append, 8.0 * (double)b->sequences * kv, 0);
     set_draws(b, 0.0f, 1.0);
     report(b, "draw, greedy", sample, logits, 0);
     set_draws(b, 1.0f, 0.95);

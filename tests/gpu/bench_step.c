@@ -23,7 +23,7 @@
 #include "worker/model/model.h"
 
 enum { RANK = 16, MAX_PAIRS = 4096, PACK_TOKENS = 8192, REPEATS = 3, COLUMNS = 9 };
-enum { COPY_BYTES = 256 << 20, PREFILL = 4096 };
+enum { COPY_BYTES = 256 << 20, PREFILL = 4096, RUNS = REPEATS + 2 /* of measure */ };
 
 struct bench {
     struct ha_backend *backend;
@@ -41,7 +41,8 @@ struct bench {
     struct ha_decoder *decoder;
     struct ha_decoder_sequence *sequences;
     int64_t n_sequences;
-    float *logits;
+    struct ha_draw *draws; /* device (n_sequences) */
+    int32_t *drawn;        /* device (n_sequences, RUNS) */
 };
 
 static void need(int rc, const struct ha_error *err)
@@ -290,11 +291,36 @@ static void train(struct bench *b, const char *path, int64_t column, int64_t n_p
 
 /* ---- decode ---- */
 
+/* A step as generation makes it: nothing passes between host and device. */
 static void decode(struct bench *b)
 {
+    struct ha_sample call = {.n_rows = b->n_sequences,
+                             .vocab = ha_model_config(b->model)->vocab,
+                             .logits = ha_decoder_logits(b->decoder),
+                             .draws = b->draws,
+                             .drawn = b->drawn,
+                             .drawn_stride = RUNS,
+                             .ids = ha_decoder_ids(b->decoder),
+                             .positions = ha_decoder_positions(b->decoder)};
     struct ha_error err = {0};
 
-    need(ha_decoder_step(b->decoder, b->sequences, b->n_sequences, b->logits, &err), &err);
+    need(ha_decoder_run(b->decoder, &err), &err);
+    need(ha_backend_ops(b->backend)->sample(b->backend, &call, &err), &err);
+}
+
+/* Greedy, with no end. */
+static void open_draws(struct bench *b)
+{
+    struct ha_draw *draws = memory(b->n_sequences, sizeof(*draws));
+    size_t bytes = (size_t)b->n_sequences * sizeof(*draws);
+    struct ha_error err = {0};
+
+    for (int64_t i = 0; i < b->n_sequences; i++)
+        draws[i] = (struct ha_draw){.top_p = 1.0, .penalty = 1.0F, .max_new = INT32_MAX};
+    b->draws = device(b, (int64_t)bytes);
+    b->drawn = device(b, b->n_sequences * RUNS * (int64_t)sizeof(*b->drawn));
+    need(ha_backend_upload(b->backend, b->draws, draws, bytes, &err), &err);
+    free(draws);
 }
 
 static void close_generate(struct bench *b)
@@ -302,7 +328,8 @@ static void close_generate(struct bench *b)
     for (int64_t i = 0; i < b->n_sequences; i++)
         ha_kv_cache_destroy(b->sequences[i].cache);
     free(b->sequences);
-    free(b->logits);
+    ha_backend_free(b->backend, b->draws);
+    ha_backend_free(b->backend, b->drawn);
     ha_decoder_destroy(b->decoder);
 }
 
@@ -318,18 +345,16 @@ static void generate(struct bench *b, int64_t n, int64_t tokens)
 
     b->n_sequences = n;
     b->sequences = memory(n, sizeof(*b->sequences));
-    b->logits = memory(n * ha_model_config(b->model)->vocab, sizeof(float));
     need(ha_decoder_create(b->model, &limits, &b->decoder, &err), &err);
     row = memory(n, sizeof(*row));
     for (int64_t i = 0; i < n; i++) {
-        need(ha_kv_cache_create(b->model, tokens + REPEATS + 2, &b->sequences[i].cache, &err),
-             &err);
+        need(ha_kv_cache_create(b->model, tokens + RUNS, &b->sequences[i].cache, &err), &err);
         b->sequences[i].ids = draw_ids(b, tokens);
         b->sequences[i].n_ids = tokens;
     }
     for (int64_t i = 0; i < n; i += at_once)
         need(ha_decoder_prefill(b->decoder, b->sequences + i, n - i < at_once ? n - i : at_once,
-                                b->logits, row, &err),
+                                NULL, row, &err),
              &err);
     last = draw_ids(b, n);
     for (int64_t i = 0; i < n; i++) {
@@ -337,6 +362,8 @@ static void generate(struct bench *b, int64_t n, int64_t tokens)
         b->sequences[i].ids = &last[i];
         b->sequences[i].n_ids = 1;
     }
+    need(ha_decoder_seat(b->decoder, b->sequences, n, &err), &err);
+    open_draws(b);
     (void)snprintf(what, sizeof(what), "a token of %lld sequences after %lld", (long long)n,
                    (long long)tokens);
     measure(b, what, decode);

@@ -286,6 +286,26 @@ static int decode_attention(struct ha_backend *backend, void *out, const void *q
     return end(backend, r, 0, "attention to the cache");
 }
 
+static int kv_append(struct ha_backend *backend, const struct ha_kv_rows *caches,
+                     const int32_t *positions, int64_t layer, const void *k, const void *v,
+                     int64_t n_rows, int64_t width, int64_t stride, struct ha_error *err)
+{
+    int r;
+
+    begin(backend);
+    r = trace.real->kv_append(backend, caches, positions, layer, k, v, n_rows, width, stride, err);
+    return end(backend, r, 4 * act(backend) * (double)(n_rows * width), "new keys and values");
+}
+
+static int sample(struct ha_backend *backend, const struct ha_sample *call, struct ha_error *err)
+{
+    int r;
+
+    begin(backend);
+    r = trace.real->sample(backend, call, err);
+    return end(backend, r, 4 * (double)call->n_rows * (double)call->vocab, "draw");
+}
+
 static int sum_of_squares(struct ha_backend *backend, double *sum, const float *x, int64_t n,
                           struct ha_error *err)
 {
@@ -370,7 +390,9 @@ void trace_install(struct ha_backend *backend)
     trace.ops.scatter_rows_add = scatter_rows_add;
     trace.ops.head = head;
     trace.ops.logits = logits;
+    trace.ops.kv_append = kv_append;
     trace.ops.decode_attention = decode_attention;
+    trace.ops.sample = sample;
     trace.ops.sum_of_squares = sum_of_squares;
     trace.ops.adamw = adamw;
     trace.table.copy = copy;

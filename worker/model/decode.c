@@ -35,6 +35,7 @@ static void lay_out(struct ha_decoder *decoder, struct ha_arena *arena)
     decoder->inner = ha_arena_take(arena, t, config->inner, act);
     decoder->lora = ha_arena_take(arena, t, decoder->limits.max_rank, act);
     decoder->last_positions = ha_arena_take(arena, n, 1, sizeof(int32_t));
+    decoder->caches = ha_arena_take(arena, n, 1, sizeof(*decoder->caches));
     decoder->last = ha_arena_take(arena, n, config->width, act);
     decoder->last_norm = ha_arena_take(arena, n, config->width, act);
     decoder->logits = ha_arena_take(arena, n, config->vocab, sizeof(float));
@@ -94,12 +95,9 @@ static int allocate_host(struct ha_decoder *decoder, struct ha_error *err)
     decoder->branches = ha_calloc(n, sizeof(*decoder->branches));
     decoder->branch_of = ha_calloc(n, sizeof(*decoder->branch_of));
     decoder->last_token = ha_calloc(n, sizeof(*decoder->last_token));
-    decoder->lengths = ha_calloc(n, sizeof(*decoder->lengths));
-    decoder->k_caches = ha_calloc(n, sizeof(*decoder->k_caches));
-    decoder->v_caches = ha_calloc(n, sizeof(*decoder->v_caches));
+    decoder->host_caches = ha_calloc(n, sizeof(*decoder->host_caches));
     if (!decoder->host_ids || !decoder->host_positions || !decoder->segments || !decoder->spans ||
-        !decoder->branches || !decoder->branch_of || !decoder->last_token || !decoder->lengths ||
-        !decoder->k_caches || !decoder->v_caches)
+        !decoder->branches || !decoder->branch_of || !decoder->last_token || !decoder->host_caches)
         return ha_error_set(err, ENOMEM, "no memory for a decoder of %lld sequences", (long long)n);
     return 0;
 }
@@ -147,9 +145,7 @@ void ha_decoder_destroy(struct ha_decoder *decoder)
     free(decoder->branches);
     free(decoder->branch_of);
     free(decoder->last_token);
-    free(decoder->lengths);
-    free(decoder->k_caches);
-    free(decoder->v_caches);
+    free(decoder->host_caches);
     free(decoder);
 }
 
@@ -198,28 +194,28 @@ int ha_decoder_check(const struct ha_decoder *decoder, const struct ha_decoder_s
     return 0;
 }
 
-int ha_decoder_embed(struct ha_decoder *decoder, int64_t n_rows, int64_t n_embedded,
-                     struct ha_error *err)
+int ha_decoder_send(struct ha_decoder *decoder, int64_t n_rows, int64_t n_embedded,
+                    int64_t n_positions, struct ha_error *err)
 {
-    int32_t highest = 0;
-    int r;
+    int r = ha_model_rope_table(decoder->model, n_positions, &decoder->cos_sin, err);
 
-    for (int64_t i = 0; i < n_rows; i++)
-        if (decoder->host_positions[i] > highest)
-            highest = decoder->host_positions[i];
-    r = ha_model_rope_table(decoder->model, (int64_t)highest + 1, &decoder->cos_sin, err);
     if (r == 0)
         r = ha_backend_upload(decoder->backend, decoder->ids, decoder->host_ids,
                               (size_t)n_embedded * sizeof(int32_t), err);
     if (r == 0)
         r = ha_backend_upload(decoder->backend, decoder->positions, decoder->host_positions,
                               (size_t)n_rows * sizeof(int32_t), err);
-    if (r == 0)
-        r = ha_shards_begin(ha_model_shards(decoder->model), HA_WALK_EMBEDDING, 0, 0, err);
+    return r;
+}
+
+int ha_decoder_embed(struct ha_decoder *decoder, int64_t n_rows, struct ha_error *err)
+{
+    int r = ha_shards_begin(ha_model_shards(decoder->model), HA_WALK_EMBEDDING, 0, 0, err);
+
     if (r == 0)
         r = decoder->ops->embed_forward(decoder->backend, decoder->x,
                                         &ha_model_weights(decoder->model)->embedding, decoder->ids,
-                                        n_embedded, err);
+                                        n_rows, err);
     return r;
 }
 
@@ -247,7 +243,14 @@ struct ha_layer_context ha_decoder_context(const struct ha_decoder *decoder, int
     return context;
 }
 
-int ha_decoder_attend_caches(struct ha_decoder *decoder, int64_t n, struct ha_error *err)
+int ha_decoder_send_caches(struct ha_decoder *decoder, int64_t n, struct ha_error *err)
+{
+    return ha_backend_upload(decoder->backend, decoder->caches, decoder->host_caches,
+                             (size_t)n * sizeof(*decoder->host_caches), err);
+}
+
+int ha_decoder_attend_caches(struct ha_decoder *decoder, const int32_t *positions, int64_t n,
+                             int64_t layer, int64_t max_keys, double n_keys, struct ha_error *err)
 {
     const struct ha_model_config *config = decoder->config;
     struct ha_decode_attention shape = {
@@ -258,9 +261,11 @@ int ha_decoder_attend_caches(struct ha_decoder *decoder, int64_t n, struct ha_er
         .scale = (float)(1.0 / sqrt((double)config->head_dim)),
         .q_stride = decoder->strides.q,
         .out_stride = decoder->q_width,
-        .k_cache = decoder->k_caches,
-        .v_cache = decoder->v_caches,
-        .lengths = decoder->lengths,
+        .caches = decoder->caches,
+        .positions = positions,
+        .layer = layer,
+        .max_keys = max_keys,
+        .n_keys = n_keys,
     };
 
     return decoder->ops->decode_attention(decoder->backend, decoder->attention, decoder->q, &shape,
@@ -279,8 +284,7 @@ int ha_decoder_end_layer(struct ha_decoder *decoder, const struct ha_layer_conte
     return r;
 }
 
-int ha_decoder_head(struct ha_decoder *decoder, const void *x, int64_t n, float *logits,
-                    struct ha_error *err)
+int ha_decoder_head(struct ha_decoder *decoder, const void *x, int64_t n, struct ha_error *err)
 {
     const struct ha_weights *weights = ha_model_weights(decoder->model);
     int64_t width = decoder->config->width;
@@ -293,12 +297,15 @@ int ha_decoder_head(struct ha_decoder *decoder, const void *x, int64_t n, float 
     if (r == 0)
         r = decoder->ops->logits(decoder->backend, decoder->logits, decoder->last, &weights->head,
                                  n, width, err);
-    if (r == 0 && logits)
-        r = ha_backend_download(decoder->backend, logits, decoder->logits,
-                                (size_t)n * (size_t)decoder->config->vocab * sizeof(float), err);
-    if (r == 0 && logits)
-        r = ha_backend_sync(decoder->backend, err);
     return r;
+}
+
+int ha_decoder_show(struct ha_decoder *decoder, int64_t n, float *logits, struct ha_error *err)
+{
+    return logits ? ha_backend_download(decoder->backend, logits, decoder->logits,
+                                        (size_t)n * (size_t)decoder->config->vocab * sizeof(float),
+                                        err)
+                  : 0;
 }
 
 const float *ha_decoder_logits(const struct ha_decoder *decoder)
@@ -306,56 +313,67 @@ const float *ha_decoder_logits(const struct ha_decoder *decoder)
     return decoder->logits;
 }
 
-/* ---- a step ---- */
-
-/* One row for each sequence; returns the number of runs of one adapter. */
-static int64_t lay_side_by_side(struct ha_decoder *decoder,
-                                const struct ha_decoder_sequence *sequences, int64_t n)
+int32_t *ha_decoder_ids(struct ha_decoder *decoder)
 {
-    int64_t n_spans = 0;
-
-    for (int64_t i = 0; i < n; i++) {
-        const struct ha_decoder_sequence *sequence = &sequences[i];
-
-        decoder->host_ids[i] = sequence->ids[0];
-        decoder->host_positions[i] = (int32_t)sequence->cache->length;
-        decoder->lengths[i] = sequence->cache->length + 1;
-        if (n_spans == 0 || decoder->spans[n_spans - 1].adapter != sequence->adapter)
-            decoder->spans[n_spans++] = (struct ha_layer_span){sequence->adapter, i, 0};
-        decoder->spans[n_spans - 1].count++;
-    }
-    return n_spans;
+    return decoder->ids;
 }
 
-/* The new key and value of a layer go behind what each cache holds. */
-static int append(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
-                  int64_t n, int64_t layer, struct ha_error *err)
+int32_t *ha_decoder_positions(struct ha_decoder *decoder)
 {
-    size_t row_bytes = (size_t)decoder->kv_width * ha_dtype_bytes(decoder->act);
-    size_t stride = (size_t)decoder->strides.kv * ha_dtype_bytes(decoder->act);
-    int r = 0;
+    return decoder->positions;
+}
 
-    for (int64_t i = 0; r == 0 && i < n; i++) {
-        const struct ha_kv_cache *cache = sequences[i].cache;
+/* ---- a step ---- */
 
-        decoder->k_caches[i] = ha_kv_cache_row(decoder, cache, layer, 0, 0);
-        decoder->v_caches[i] = ha_kv_cache_row(decoder, cache, layer, 1, 0);
-        r = ha_backend_copy(decoder->backend,
-                            ha_kv_cache_row(decoder, cache, layer, 0, cache->length),
-                            (const char *)decoder->k + (size_t)i * stride, row_bytes, err);
-        if (r == 0)
-            r = ha_backend_copy(decoder->backend,
-                                ha_kv_cache_row(decoder, cache, layer, 1, cache->length),
-                                (const char *)decoder->v + (size_t)i * stride, row_bytes, err);
+/* One row for each sequence. */
+static void lay_side_by_side(struct ha_decoder *decoder,
+                             const struct ha_decoder_sequence *sequences, int64_t n)
+{
+    struct ha_layer_span *span = NULL;
+
+    decoder->n_spans = 0;
+    decoder->max_keys = 0;
+    decoder->n_keys = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        const struct ha_decoder_sequence *sequence = &sequences[i];
+        const struct ha_kv_cache *cache = sequence->cache;
+
+        decoder->host_ids[i] = sequence->ids[0];
+        decoder->host_positions[i] = (int32_t)cache->length;
+        decoder->host_caches[i] = ha_kv_cache_rows(decoder, cache);
+        decoder->n_keys += (double)(cache->length + 1);
+        if (cache->n_positions > decoder->max_keys)
+            decoder->max_keys = cache->n_positions;
+        if (!span || span->adapter != sequence->adapter) {
+            span = &decoder->spans[decoder->n_spans++];
+            *span = (struct ha_layer_span){sequence->adapter, i, 0};
+        }
+        span->count++;
     }
+}
+
+int ha_decoder_seat(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
+                    int64_t n, struct ha_error *err)
+{
+    int r = ha_decoder_check(decoder, sequences, n, false, err);
+
+    decoder->n_seated = 0;
+    if (r < 0)
+        return r;
+    lay_side_by_side(decoder, sequences, n);
+    r = ha_decoder_send(decoder, n, n, decoder->max_keys, err);
+    if (r == 0)
+        r = ha_decoder_send_caches(decoder, n, err);
+    if (r == 0)
+        decoder->n_seated = n;
     return r;
 }
 
-static int step_layer(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
-                      int64_t n, int64_t n_spans, int64_t layer, struct ha_error *err)
+static int step_layer(struct ha_decoder *decoder, int64_t layer, struct ha_error *err)
 {
+    int64_t n = decoder->n_seated;
     struct ha_layer_context context =
-        ha_decoder_context(decoder, layer, n, decoder->spans, n_spans);
+        ha_decoder_context(decoder, layer, n, decoder->spans, decoder->n_spans);
     int r = ha_layer_norm(&context, false, decoder->norm, NULL, decoder->x, err);
 
     if (r == 0)
@@ -364,32 +382,47 @@ static int step_layer(struct ha_decoder *decoder, const struct ha_decoder_sequen
         r = ha_layer_rotate(&context, decoder->q, decoder->k, NULL, NULL, decoder->q, decoder->k,
                             err);
     if (r == 0)
-        r = append(decoder, sequences, n, layer, err);
+        r = decoder->ops->kv_append(decoder->backend, decoder->caches, decoder->positions, layer,
+                                    decoder->k, decoder->v, n, decoder->kv_width,
+                                    decoder->strides.kv, err);
     if (r == 0)
-        r = ha_decoder_attend_caches(decoder, n, err);
+        r = ha_decoder_attend_caches(decoder, decoder->positions, n, layer, decoder->max_keys,
+                                     decoder->n_keys, err);
     return r < 0 ? r : ha_decoder_end_layer(decoder, &context, decoder->x, decoder->norm, err);
 }
 
-int ha_decoder_step(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
-                    int64_t n, float *logits, struct ha_error *err)
+int ha_decoder_run(struct ha_decoder *decoder, struct ha_error *err)
 {
     struct ha_shards *shards = ha_model_shards(decoder->model);
-    int64_t n_spans, n_layers = decoder->config->n_layers;
-    int r = ha_decoder_check(decoder, sequences, n, false, err);
+    int64_t n = decoder->n_seated, n_layers = decoder->config->n_layers;
+    int r;
 
-    if (r < 0)
-        return r;
-    n_spans = lay_side_by_side(decoder, sequences, n);
-    r = ha_decoder_embed(decoder, n, n, err);
+    if (n == 0)
+        return ha_error_set(err, EINVAL, "no sequence has a seat in the decoder");
+    r = ha_decoder_embed(decoder, n, err);
     if (r == 0)
         r = ha_shards_begin(shards, HA_WALK_UP, 0, n_layers, err);
     for (int64_t layer = 0; r == 0 && layer < n_layers; layer++) {
         r = ha_shards_take(shards, layer, err);
         if (r == 0)
-            r = step_layer(decoder, sequences, n, n_spans, layer, err);
+            r = step_layer(decoder, layer, err);
     }
     if (r == 0)
-        r = ha_decoder_head(decoder, decoder->x, n, logits, err);
+        r = ha_decoder_head(decoder, decoder->x, n, err);
+    decoder->n_keys += (double)n;
+    return r;
+}
+
+int ha_decoder_step(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
+                    int64_t n, float *logits, struct ha_error *err)
+{
+    int r = ha_decoder_seat(decoder, sequences, n, err);
+
+    if (r == 0)
+        r = ha_decoder_run(decoder, err);
+    decoder->n_seated = 0;
+    if (r == 0)
+        r = ha_decoder_show(decoder, n, logits, err);
     for (int64_t i = 0; r == 0 && i < n; i++)
         sequences[i].cache->length++;
     return r;

@@ -36,6 +36,9 @@ void ha_kv_cache_destroy(struct ha_kv_cache *cache);
 int64_t ha_kv_cache_length(const struct ha_kv_cache *cache);
 void ha_kv_cache_reset(struct ha_kv_cache *cache);
 
+/* Say how many are held after steps that only the device has counted (ha_decoder_run). */
+void ha_kv_cache_set_length(struct ha_kv_cache *cache, int64_t n_tokens);
+
 struct ha_decoder;
 
 struct ha_decoder_limits {
@@ -79,6 +82,22 @@ int ha_decoder_prefill(struct ha_decoder *decoder, const struct ha_decoder_seque
  * Otherwise as ha_decoder_prefill. */
 int ha_decoder_step(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
                     int64_t n, float *logits, struct ha_error *err);
+
+/* Steps without the host.  Sequences take seats, as they would enter a step; then each run of the
+ * decoder is one step of all seated: it leaves their logits at ha_decoder_logits, in their order,
+ * and touches neither ids nor positions, which whoever draws the next tokens advances on the device
+ * (struct ha_sample of kernels/ops.h).  A sequence that is not advanced does its token again: that
+ * writes the same keys and values to the same place and changes nothing for the others.  What the
+ * caches hold the host has to say when it knows.  Nothing is waited for, and nothing passes between
+ * host and device in a run.  Prompts, and a step as above, empty the seats. */
+int ha_decoder_seat(struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
+                    int64_t n, struct ha_error *err);
+int ha_decoder_run(struct ha_decoder *decoder, struct ha_error *err);
+
+/* Of the seated, device memory: the token that follows what the cache holds, and how many that
+ * are. */
+int32_t *ha_decoder_ids(struct ha_decoder *decoder);
+int32_t *ha_decoder_positions(struct ha_decoder *decoder);
 
 /* The logits of the last call, device memory. */
 const float *ha_decoder_logits(const struct ha_decoder *decoder);

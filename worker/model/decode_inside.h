@@ -46,15 +46,16 @@ struct ha_decoder {
     const float *cos_sin;
 
     /* Device; T = rows of the largest call. */
-    int32_t *ids, *positions; /* (T) */
-    int32_t *last_positions;  /* (max_sequences) */
-    void *x, *norm;           /* act (T, H) */
-    void *q, *k, *v;          /* act (T, heads * D) */
-    void *attention;          /* act (T, n_heads * D) */
-    void *gate, *up, *inner;  /* act (T, inner) */
-    void *lora;               /* act (T, max rank) */
-    void *last, *last_norm;   /* act (max_sequences, H): states of each last token */
-    float *logits;            /* (max_sequences, V) */
+    int32_t *ids, *positions;  /* (T) */
+    int32_t *last_positions;   /* (max_sequences) */
+    struct ha_kv_rows *caches; /* (max_sequences) */
+    void *x, *norm;            /* act (T, H) */
+    void *q, *k, *v;           /* act (T, heads * D) */
+    void *attention;           /* act (T, n_heads * D) */
+    void *gate, *up, *inner;   /* act (T, inner) */
+    void *lora;                /* act (T, max rank) */
+    void *last, *last_norm;    /* act (max_sequences, H): states of each last token */
+    float *logits;             /* (max_sequences, V) */
 
     /* Host, for the call in work. */
     int32_t *host_ids, *host_positions; /* (T) */
@@ -62,9 +63,19 @@ struct ha_decoder {
     struct ha_layer_span *spans;
     struct ha_decoder_branch *branches;
     int64_t *branch_of; /* sequence -> branch */
-    int64_t *last_token, *lengths;
-    const void **k_caches, **v_caches;
+    int64_t *last_token;
+    struct ha_kv_rows *host_caches;
+
+    /* The sequences that have seats: their ids, positions and caches lie on the device, their
+     * adapters are the first n_spans spans.  Steps do not touch the host's part. */
+    int64_t n_seated, n_spans; /* 0: none */
+    int64_t max_keys;          /* positions that the longest cache has room for */
+    double n_keys;             /* of the next step, while none has ended */
 };
+
+/* Where its rows are. */
+struct ha_kv_rows ha_kv_cache_rows(const struct ha_decoder *decoder,
+                                   const struct ha_kv_cache *cache);
 
 /* Row `position` of the keys (part 0) or values (part 1) of a layer. */
 void *ha_kv_cache_row(const struct ha_decoder *decoder, const struct ha_kv_cache *cache,
@@ -74,24 +85,31 @@ void *ha_kv_cache_row(const struct ha_decoder *decoder, const struct ha_kv_cache
 int ha_decoder_check(const struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,
                      int64_t n, bool prefill, struct ha_error *err);
 
-/* Positions, ids of the first n_embedded rows, and their embeddings in x. */
-int ha_decoder_embed(struct ha_decoder *decoder, int64_t n_rows, int64_t n_embedded,
-                     struct ha_error *err);
+/* Positions and the ids of the first n_embedded rows to the device, and a table for n_positions. */
+int ha_decoder_send(struct ha_decoder *decoder, int64_t n_rows, int64_t n_embedded,
+                    int64_t n_positions, struct ha_error *err);
+
+/* Embeddings of the ids there, in x. */
+int ha_decoder_embed(struct ha_decoder *decoder, int64_t n_rows, struct ha_error *err);
 
 struct ha_layer_context ha_decoder_context(const struct ha_decoder *decoder, int64_t layer,
                                            int64_t n_rows, const struct ha_layer_span *spans,
                                            int64_t n_spans);
 
-/* One query for each of n rows over k_caches, v_caches and lengths; attention = . */
-int ha_decoder_attend_caches(struct ha_decoder *decoder, int64_t n, struct ha_error *err);
+/* The first n of host_caches to the device. */
+int ha_decoder_send_caches(struct ha_decoder *decoder, int64_t n, struct ha_error *err);
+
+/* The query of each of n rows, at its position, over `caches`; attention = . */
+int ha_decoder_attend_caches(struct ha_decoder *decoder, const int32_t *positions, int64_t n,
+                             int64_t layer, int64_t max_keys, double n_keys, struct ha_error *err);
 
 /* The rest of a layer once `attention` is there: x += ...; norm is scratch of the same shape. */
 int ha_decoder_end_layer(struct ha_decoder *decoder, const struct ha_layer_context *context,
                          void *x, void *norm, struct ha_error *err);
 
-/* Logits (n, V) of the n final states in `x`, and to host memory unless that is NULL; x may be
- * `last`. */
-int ha_decoder_head(struct ha_decoder *decoder, const void *x, int64_t n, float *logits,
-                    struct ha_error *err);
+/* Logits (n, V) of the n final states in `x`, which may be `last`; and n rows of them to host
+ * memory unless that is NULL. */
+int ha_decoder_head(struct ha_decoder *decoder, const void *x, int64_t n, struct ha_error *err);
+int ha_decoder_show(struct ha_decoder *decoder, int64_t n, float *logits, struct ha_error *err);
 
 #endif

@@ -59,7 +59,22 @@ int64_t ha_kv_cache_length(const struct ha_kv_cache *cache)
 
 void ha_kv_cache_reset(struct ha_kv_cache *cache)
 {
-    cache->length = 0;
+    ha_kv_cache_set_length(cache, 0);
+}
+
+void ha_kv_cache_set_length(struct ha_kv_cache *cache, int64_t n_tokens)
+{
+    cache->length = n_tokens;
+}
+
+struct ha_kv_rows ha_kv_cache_rows(const struct ha_decoder *decoder,
+                                   const struct ha_kv_cache *cache)
+{
+    return (struct ha_kv_rows){
+        .k = ha_kv_cache_row(decoder, cache, 0, 0, 0),
+        .v = ha_kv_cache_row(decoder, cache, 0, 1, 0),
+        .layer_stride = 2 * cache->n_positions * decoder->kv_width,
+    };
 }
 
 void *ha_kv_cache_row(const struct ha_decoder *decoder, const struct ha_kv_cache *cache,

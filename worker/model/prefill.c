@@ -148,7 +148,8 @@ static int64_t count_alive(const struct prefill *p, int64_t layer)
 static int embed(struct prefill *p, struct ha_error *err)
 {
     struct ha_decoder *decoder = p->decoder;
-    int64_t n_rows = 0, n_embedded = 0;
+    int64_t n_rows = 0, n_embedded = 0, longest = 0;
+    int r;
 
     for (int64_t b = 0; b < p->n_branches; b++) {
         const struct ha_decoder_branch *branch = &decoder->branches[b];
@@ -162,9 +163,10 @@ static int embed(struct prefill *p, struct ha_error *err)
         n_embedded = branch->is_trunk ? n_rows : n_embedded;
         decoder->segments[b] = (struct ha_segment){.begin = branch->begin, .length = branch->count};
         decoder->last_token[b] = n_rows - 1;
-        decoder->lengths[b] = branch->count;
+        longest = branch->count > longest ? branch->count : longest;
     }
-    return ha_decoder_embed(decoder, n_rows, n_embedded, err);
+    r = ha_decoder_send(decoder, n_rows, n_embedded, longest, err);
+    return r < 0 ? r : ha_decoder_embed(decoder, n_embedded, err);
 }
 
 /* Branches whose lowest layer this is take over the trunk's hidden states. */
@@ -312,30 +314,48 @@ static int gather_last(struct prefill *p, struct ha_error *err)
     return r;
 }
 
+/* The caches of the branches' first sequences to the device; their keys. */
+static int send_caches(struct prefill *p, int64_t *ret_longest, double *ret_n_keys,
+                       struct ha_error *err)
+{
+    struct ha_decoder *decoder = p->decoder;
+    int64_t longest = 0;
+    double n_keys = 0.0;
+
+    for (int64_t b = 0; b < p->n_branches; b++) {
+        const struct ha_decoder_branch *branch = &decoder->branches[b];
+
+        decoder->host_caches[b] = ha_kv_cache_rows(decoder, p->sequences[branch->sequence].cache);
+        longest = branch->count > longest ? branch->count : longest;
+        n_keys += (double)branch->count;
+    }
+    *ret_longest = longest;
+    *ret_n_keys = n_keys;
+    return ha_decoder_send_caches(decoder, p->n_branches, err);
+}
+
 static int run_highest_layer(struct prefill *p, struct ha_error *err)
 {
     struct ha_decoder *decoder = p->decoder;
-    int64_t layer = decoder->config->n_layers - 1, n = p->n_branches;
+    int64_t layer = decoder->config->n_layers - 1, n = p->n_branches, longest = 0;
     struct ha_layer_context context;
+    double n_keys = 0.0;
     int r = keys_and_values(p, layer, err);
 
     if (r == 0)
         r = gather_last(p, err);
+    if (r == 0)
+        r = send_caches(p, &longest, &n_keys, err);
     if (r < 0)
         return r;
-    for (int64_t b = 0; b < n; b++) {
-        const struct ha_kv_cache *cache = p->sequences[decoder->branches[b].sequence].cache;
-
-        decoder->k_caches[b] = ha_kv_cache_row(decoder, cache, layer, 0, 0);
-        decoder->v_caches[b] = ha_kv_cache_row(decoder, cache, layer, 1, 0);
-    }
     context = ha_decoder_context(decoder, layer, n, decoder->spans, find_spans(p, n, true));
     context.positions = decoder->last_positions;
     r = ha_layer_q(&context, decoder->q, decoder->last_norm, err);
     if (r == 0)
         r = ha_layer_rotate_q(&context, decoder->q, NULL, decoder->q, err);
     if (r == 0)
-        r = ha_decoder_attend_caches(decoder, n, err);
+        r = ha_decoder_attend_caches(decoder, decoder->last_positions, n, layer, longest, n_keys,
+                                     err);
     return r < 0 ? r
                  : ha_decoder_end_layer(decoder, &context, decoder->last, decoder->last_norm, err);
 }
@@ -348,6 +368,7 @@ int ha_decoder_prefill(struct ha_decoder *decoder, const struct ha_decoder_seque
     int64_t n_layers = decoder->config->n_layers;
     int r = ha_decoder_check(decoder, sequences, n, true, err);
 
+    decoder->n_seated = 0;
     if (r == 0)
         r = make_branches(&p, err);
     if (r == 0)
@@ -362,7 +383,9 @@ int ha_decoder_prefill(struct ha_decoder *decoder, const struct ha_decoder_seque
             r = layer < n_layers - 1 ? run_layer(&p, layer, err) : run_highest_layer(&p, err);
     }
     if (r == 0)
-        r = ha_decoder_head(decoder, decoder->last, p.n_branches, logits, err);
+        r = ha_decoder_head(decoder, decoder->last, p.n_branches, err);
+    if (r == 0)
+        r = ha_decoder_show(decoder, p.n_branches, logits, err);
     if (r < 0)
         return r;
     for (int64_t i = 0; i < n; i++) {

@@ -35,6 +35,7 @@ struct generation {
     struct ha_model *model;
     const struct ha_generate_request *requests;
     int64_t n_requests;
+    const struct ha_generate_settings *settings;
     const struct ha_generate_hooks *hooks;
     struct ha_generate_counts counts;
     struct ha_decoder *decoder;
@@ -46,7 +47,8 @@ struct generation {
     struct ha_decoder_sequence *call; /* (max_sequences) */
     int64_t *row;                     /* (max_sequences), of logits, and so are the others */
     struct ha_draw *draws, *device_draws;
-    int32_t *drawn, *device_drawn; /* one token for each */
+    int64_t most_steps;            /* of a burst */
+    int32_t *drawn, *device_drawn; /* (max_sequences, most_steps) */
     int32_t *draw_row, *device_row;
     uint32_t *seen;         /* (words of the vocabulary) scratch */
     struct end_tokens *end; /* (n_end) */
@@ -55,6 +57,7 @@ struct generation {
     int64_t group_end;               /* requests below it have their places */
     struct ha_generate_cost charged; /* the meters when work was charged last */
     bool some_failed;                /* since unwanted sequences were dropped */
+    bool seated;                     /* the device has the running sequences as they are here */
 };
 
 const char *ha_generate_finish_name(enum ha_generate_finish finish)
@@ -224,49 +227,52 @@ static struct ha_draw draw_of(const struct generation *g, const struct sequence 
     return draw;
 }
 
-/* The next token of each sequence, from the decoder's logits: sequence i has row g->row[i] of
- * them, or row i.  Only tokens and states come back to the host. */
-static int draw(struct generation *g, const struct sequence *sequences, int64_t n, bool by_row,
-                struct ha_error *err)
+/* Rules and states of the sequences to the device. */
+static int send_draws(struct generation *g, const struct sequence *sequences, int64_t n,
+                      struct ha_error *err)
 {
-    struct ha_backend *backend = backend_of(g);
+    for (int64_t i = 0; i < n; i++)
+        g->draws[i] = draw_of(g, &sequences[i]);
+    return ha_backend_upload(backend_of(g), g->device_draws, g->draws,
+                             (size_t)n * sizeof(*g->draws), err);
+}
+
+/* The next token of each of n sequences, from the decoder's logits: the first after a prompt,
+ * where sequence i has row g->device_row[i] of them, or one of the seated. */
+static int draw(struct generation *g, int64_t n, bool first, struct ha_error *err)
+{
     struct ha_sample sample = {.n_rows = n,
                                .vocab = ha_model_config(g->model)->vocab,
                                .logits = ha_decoder_logits(g->decoder),
-                               .row = by_row ? g->device_row : NULL,
+                               .row = first ? g->device_row : NULL,
                                .draws = g->device_draws,
                                .drawn = g->device_drawn,
-                               .drawn_stride = 1};
-    int r = 0;
+                               .drawn_stride = g->most_steps,
+                               .ids = first ? NULL : ha_decoder_ids(g->decoder),
+                               .positions = first ? NULL : ha_decoder_positions(g->decoder)};
 
-    for (int64_t i = 0; i < n; i++) {
-        g->draws[i] = draw_of(g, &sequences[i]);
-        g->draw_row[i] = (int32_t)g->row[i];
-    }
-    if (by_row)
-        r = ha_backend_upload(backend, g->device_row, g->draw_row, (size_t)n * sizeof(*g->draw_row),
-                              err);
-    if (r == 0)
-        r = ha_backend_upload(backend, g->device_draws, g->draws, (size_t)n * sizeof(*g->draws),
-                              err);
-    if (r == 0)
-        r = ha_backend_ops(backend)->sample(backend, &sample, err);
-    if (r == 0)
-        r = ha_backend_download(backend, g->draws, g->device_draws, (size_t)n * sizeof(*g->draws),
-                                err);
-    if (r == 0)
-        r = ha_backend_download(backend, g->drawn, g->device_drawn, (size_t)n * sizeof(*g->drawn),
-                                err);
-    return r;
+    return ha_backend_ops(backend_of(g))->sample(backend_of(g), &sample, err);
 }
 
-static int diverged(struct generation *g, struct sequence *sequence, int64_t n_new,
-                    struct ha_error *err)
+/* Wait for tokens and states: all that comes back to the host. */
+static int fetch(struct generation *g, int64_t n, struct ha_error *err)
 {
+    int r = ha_backend_download(backend_of(g), g->draws, g->device_draws,
+                                (size_t)n * sizeof(*g->draws), err);
+
+    return r < 0 ? r
+                 : ha_backend_download(backend_of(g), g->drawn, g->device_drawn,
+                                       (size_t)(n * g->most_steps) * sizeof(*g->drawn), err);
+}
+
+static int diverged(struct generation *g, struct sequence *sequence, struct ha_error *err)
+{
+    int64_t n_new = sequence->n_ids - g->requests[sequence->request].n_ids;
+
     ha_error_set(err, EDOM,
                  "the logits of new token %" PRId64 " are not finite numbers: the model or its "
                  "adapter has diverged",
-                 n_new - 1);
+                 n_new);
     if (!g->hooks->failed) {
         ha_error_prefix(err, "request %" PRId64, sequence->request);
         return -EDOM;
@@ -276,18 +282,14 @@ static int diverged(struct generation *g, struct sequence *sequence, int64_t n_n
     return g->hooks->failed(g->hooks->context, sequence->request, err);
 }
 
-/* Take the token that was drawn for the sequence and see whether its answer ends there. */
-static int advance(struct generation *g, struct sequence *sequence, const struct ha_draw *drawn,
-                   int32_t token, struct ha_error *err)
+/* Append a token and see whether the answer ends with it. */
+static int take_token(struct generation *g, struct sequence *sequence, int32_t token,
+                      struct ha_error *err)
 {
     const struct ha_generate_request *request = &g->requests[sequence->request];
     int64_t n_new = sequence->n_ids - request->n_ids + 1;
     int r;
 
-    if (drawn->state == HA_DRAW_DIVERGED)
-        return diverged(g, sequence, n_new, err);
-    if (drawn->state == HA_DRAW_EOS)
-        return deliver(g, sequence, HA_FINISH_EOS, err);
     sequence->ids[sequence->n_ids++] = token;
     g->counts.new_tokens++;
     if (g->hooks->stop) {
@@ -300,6 +302,39 @@ static int advance(struct generation *g, struct sequence *sequence, const struct
     }
     if (n_new == request->rules->max_new_tokens)
         return deliver(g, sequence, HA_FINISH_LENGTH, err);
+    return 0;
+}
+
+/* What step `step` of a burst gave sequence i of its call. */
+static int advance(struct generation *g, struct sequence *sequence, int64_t i, int64_t step,
+                   struct ha_error *err)
+{
+    const struct ha_draw *drawn = &g->draws[i];
+
+    if (step < drawn->n_drawn)
+        return take_token(g, sequence, g->drawn[i * g->most_steps + step], err);
+    if (drawn->state == HA_DRAW_EOS)
+        return deliver(g, sequence, HA_FINISH_EOS, err);
+    return diverged(g, sequence, err);
+}
+
+/* What a burst gave the sequences of its call, in the order of its steps: the hooks see the same
+ * whether the steps were made at once or one by one.  What was drawn behind a stop is left. */
+static int take_drawn(struct generation *g, struct sequence *sequences, int64_t n, int64_t n_steps,
+                      struct ha_error *err)
+{
+    int r = 0;
+
+    for (int64_t step = 0; step < n_steps; step++) {
+        for (int64_t i = 0; r == 0 && i < n; i++)
+            if (!sequences[i].done)
+                r = advance(g, &sequences[i], i, step, err);
+        if (r < 0)
+            return r;
+        for (int64_t i = 0; g->some_failed && i < n; i++)
+            if (!is_wanted(g, sequences[i].request))
+                sequences[i].done = true;
+    }
     return 0;
 }
 
@@ -375,6 +410,23 @@ static int fill_pack(struct generation *g, struct ha_error *err)
     return 0;
 }
 
+/* The first tokens of the entering sequences. */
+static int draw_first(struct generation *g, struct ha_error *err)
+{
+    int64_t n = g->n_entering;
+    int r;
+
+    for (int64_t i = 0; i < n; i++)
+        g->draw_row[i] = (int32_t)g->row[i];
+    r = ha_backend_upload(backend_of(g), g->device_row, g->draw_row,
+                          (size_t)n * sizeof(*g->draw_row), err);
+    if (r == 0)
+        r = send_draws(g, g->entering, n, err);
+    if (r == 0)
+        r = draw(g, n, true, err);
+    return r < 0 ? r : fetch(g, n, err);
+}
+
 /* Run the prompts of the entering sequences and choose their first tokens. */
 static int prefill(struct generation *g, struct ha_error *err)
 {
@@ -389,18 +441,15 @@ static int prefill(struct generation *g, struct ha_error *err)
                                                   request->ids, request->n_ids};
         tokens += request->n_ids;
     }
+    g->seated = false;
     r = ha_decoder_prefill(g->decoder, g->call, n, NULL, g->row, err);
     if (r == 0)
-        r = draw(g, g->entering, n, true, err);
+        r = draw_first(g, err);
     work = take_work(g);
     g->counts.prompt_tokens += tokens;
-    for (int64_t i = 0; r == 0 && i < n; i++) {
-        struct sequence *sequence = &g->entering[i];
-
-        charge(sequence, &work, (double)sequence->n_ids / (double)tokens);
-        r = advance(g, sequence, &g->draws[i], g->drawn[i], err);
-    }
-    return r;
+    for (int64_t i = 0; i < n; i++)
+        charge(&g->entering[i], &work, (double)g->entering[i].n_ids / (double)tokens);
+    return r < 0 ? r : take_drawn(g, g->entering, n, 1, err);
 }
 
 /* Put the sequence behind the last running one of an adapter that is not later. */
@@ -441,6 +490,7 @@ static void sweep(struct generation *g)
         else
             g->running[kept++] = *sequence;
     }
+    g->seated = g->seated && kept == g->n_running;
     g->n_running = kept;
     g->some_failed = false;
 }
@@ -464,9 +514,9 @@ static int admit(struct generation *g, struct ha_error *err)
 
 /* ---- all sequences ---- */
 
-static int step(struct generation *g, struct ha_error *err)
+/* The running sequences to the device, which then knows them until one comes or goes. */
+static int seat(struct generation *g, struct ha_error *err)
 {
-    struct ha_generate_cost work;
     int r;
 
     for (int64_t i = 0; i < g->n_running; i++) {
@@ -476,15 +526,55 @@ static int step(struct generation *g, struct ha_error *err)
             (struct ha_decoder_sequence){sequence->cache, g->requests[sequence->request].adapter,
                                          sequence->ids + sequence->n_ids - 1, 1};
     }
-    r = ha_decoder_step(g->decoder, g->call, g->n_running, NULL, err);
+    r = ha_decoder_seat(g->decoder, g->call, g->n_running, err);
     if (r == 0)
-        r = draw(g, g->running, g->n_running, false, err);
-    work = take_work(g);
-    for (int64_t i = 0; r == 0 && i < g->n_running; i++) {
-        charge(&g->running[i], &work, 1.0 / (double)g->n_running);
-        r = advance(g, &g->running[i], &g->draws[i], g->drawn[i], err);
+        r = send_draws(g, g->running, g->n_running, err);
+    g->seated = r == 0;
+    return r;
+}
+
+/* What was drawn is with the host: there is room for more. */
+static int empty_drawn(struct generation *g, struct ha_error *err)
+{
+    return ha_backend_zero_rows(backend_of(g), &g->device_draws->n_drawn, sizeof(*g->draws),
+                                sizeof(g->draws->n_drawn), g->n_running, err);
+}
+
+/* Steps that may be made at once: none of the sequences comes to its last token before. */
+static int64_t steps_of_burst(const struct generation *g)
+{
+    int64_t steps = ha_generate_burst(g->model, g->settings, g->n_running);
+
+    for (int64_t i = 0; i < g->n_running; i++) {
+        const struct ha_generate_request *request = &g->requests[g->running[i].request];
+        int64_t left = request->rules->max_new_tokens - (g->running[i].n_ids - request->n_ids);
+
+        steps = left < steps ? left : steps;
     }
-    g->counts.steps++;
+    return steps;
+}
+
+static int burst(struct generation *g, struct ha_error *err)
+{
+    int64_t n = g->n_running, n_steps = steps_of_burst(g);
+    struct ha_generate_cost work;
+    int r = g->seated ? empty_drawn(g, err) : seat(g, err);
+
+    for (int64_t step = 0; r == 0 && step < n_steps; step++) {
+        r = ha_decoder_run(g->decoder, err);
+        if (r == 0)
+            r = draw(g, n, false, err);
+    }
+    if (r == 0)
+        r = fetch(g, n, err);
+    work = take_work(g);
+    g->counts.steps += n_steps;
+    for (int64_t i = 0; i < n; i++)
+        charge(&g->running[i], &work, 1.0 / (double)n);
+    if (r == 0)
+        r = take_drawn(g, g->running, n, n_steps, err);
+    for (int64_t i = 0; i < n; i++)
+        ha_kv_cache_set_length(g->running[i].cache, g->running[i].n_ids - 1);
     sweep(g);
     return r;
 }
@@ -499,7 +589,7 @@ static int run(struct generation *g, struct ha_error *err)
             return ha_error_set(err, ECANCELED, "generation was stopped");
         r = admit(g, err);
         if (r == 0 && g->n_running > 0)
-            r = step(g, err);
+            r = burst(g, err);
         if (r < 0)
             return r;
     }
@@ -564,12 +654,12 @@ static int send_end_tokens(struct generation *g, struct ha_error *err)
 
 static int allocate_draws(struct generation *g, struct ha_error *err)
 {
-    size_t n = (size_t)g->limits.max_sequences;
+    size_t n = (size_t)g->limits.max_sequences, steps = (size_t)g->most_steps;
     void *draws = NULL, *drawn = NULL, *row = NULL;
     int r = ha_backend_alloc(backend_of(g), n * sizeof(*g->draws), &draws, err);
 
     if (r == 0)
-        r = ha_backend_alloc(backend_of(g), n * sizeof(*g->drawn), &drawn, err);
+        r = ha_backend_alloc(backend_of(g), n * steps * sizeof(*g->drawn), &drawn, err);
     if (r == 0)
         r = ha_backend_alloc(backend_of(g), n * sizeof(*g->draw_row), &row, err);
     g->device_draws = draws;
@@ -593,7 +683,7 @@ static int allocate(struct generation *g, struct ha_error *err)
     g->call = ha_calloc(n, sizeof(*g->call));
     g->row = ha_calloc(n, sizeof(*g->row));
     g->draws = ha_calloc(n, sizeof(*g->draws));
-    g->drawn = ha_calloc(n, sizeof(*g->drawn));
+    g->drawn = ha_calloc(n, (size_t)g->most_steps * sizeof(*g->drawn));
     g->draw_row = ha_calloc(n, sizeof(*g->draw_row));
     g->seen = ha_calloc(ha_sampler_seen_words(ha_model_config(g->model)->vocab), sizeof(*g->seen));
     if (!g->adapter_order || !g->running || !g->entering || !g->call || !g->row || !g->draws ||
@@ -635,13 +725,17 @@ int ha_generate(struct ha_model *model, const struct ha_generate_request *reques
                 const struct ha_generate_hooks *hooks, struct ha_generate_counts *ret_counts,
                 struct ha_error *err)
 {
-    struct generation g = {
-        .model = model, .requests = requests, .n_requests = n_requests, .hooks = hooks};
+    struct generation g = {.model = model,
+                           .requests = requests,
+                           .n_requests = n_requests,
+                           .settings = settings,
+                           .hooks = hooks};
     int r = ha_generate_check(model, requests, n_requests, settings, err);
 
     if (r < 0 || n_requests == 0)
         goto out;
     g.limits = ha_generate_limits(requests, n_requests, settings);
+    g.most_steps = ha_generate_burst(model, settings, 1);
     g.kv_limit = ha_generate_kv_limit(model, requests, n_requests, settings);
     ha_backend_separate_rows(backend_of(&g), settings->batch_invariant);
     r = allocate(&g, err);

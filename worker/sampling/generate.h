@@ -5,13 +5,20 @@
  * prompt that stand side by side - variants of a model, samples - enter together,
  * so that what their adapters have in common is computed once (decode.h).  Prompts
  * that enter go through the model in packs; then all running sequences advance by
- * one token per step, those of one adapter side by side.  Each finished answer is
- * handed over at once and its place given to the next request.
+ * one token per step, those of one adapter side by side.
  *
- * Tokens are drawn on the backend (kernels/ops.h, sample), and only they come to the host.
+ * Tokens are drawn on the backend (kernels/ops.h, sample), which also keeps last tokens,
+ * positions, rules and states: they pass to it when a sequence comes or goes.  In between a
+ * burst of steps is made without the host (struct ha_generate_settings); then the tokens come
+ * to it, each finished answer is handed over and its place given to the next request.  A
+ * sequence that ends within a burst draws nothing more and touches nothing but the place of
+ * its last token; what one draws behind a stop is dropped and not counted as a token, though
+ * its share of the work is charged.  The hooks see tokens and answers step by step, as one
+ * step at a time shows them; the length of bursts changes only when a place is given away.
  *
  * An answer depends on its prompt, adapter, rules and number.  Whether it hangs on what
- * runs beside it too is a question of rounding, and of products alone:
+ * runs beside it too, and by that on the length of bursts, is a question of rounding, and of
+ * products alone:
  *
  *   products     of a CPU: a row's bits are its own.  Of a GPU: how a product is made is
  *                chosen by its number of rows: of the prompts of a pack, of the sequences of a
@@ -65,14 +72,23 @@ struct ha_generate_settings {
     int64_t max_sequences; /* running at once, >= 1 */
     int64_t max_kv_bytes;  /* of all caches together; 0: as much as max_sequences need */
     bool batch_invariant;  /* no bit of an answer hangs on the others; costs time on a GPU */
+    int64_t burst;         /* most steps between two looks at what was drawn; 0: as below */
 };
+
+/* Steps of a burst, unless a sequence comes to its last token before: on the CPU 1, else 16 for
+ * few sequences and for many so few that 1,024 rows are run at most.  Before a look is over the
+ * device has waited some 50 us, 1 % of a step that reads the weights of 8B for few sequences and
+ * far more of one of a small model.  An ended sequence's rows are run in vain until the look, half
+ * a burst in the mean: free while a step waits for weights, and from about 200 sequences on their
+ * full share of it, while the wait comes to less and less. */
+enum { HA_GENERATE_BURST = 16, HA_GENERATE_BURST_ROWS = 1024, HA_GENERATE_BURST_MOST = 4096 };
 
 enum ha_generate_finish { HA_FINISH_EOS, HA_FINISH_STOP, HA_FINISH_LENGTH };
 
 const char *ha_generate_finish_name(enum ha_generate_finish finish); /* "eos", "stop", "length" */
 
 /* What was done for an answer: work that it shared with others counts in equal parts
- * (steps) or by tokens of the prompts (packs of prompts). */
+ * (bursts that it began) or by tokens of the prompts (packs of prompts). */
 struct ha_generate_cost {
     double seconds, flops, bytes_moved;
 };
@@ -101,7 +117,7 @@ struct ha_generate_hooks {
     /* True: the request is not wanted (any more): it is left out, or dropped as it runs.
      * Asked before it enters and whenever one has failed.  NULL: all are wanted. */
     bool (*unwanted)(void *context, int64_t request);
-    /* Called once per step; true: give up with -ECANCELED.  May be NULL. */
+    /* Called once per burst; true: give up with -ECANCELED.  May be NULL. */
     bool (*cancelled)(void *context);
 };
 

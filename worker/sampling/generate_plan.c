@@ -34,6 +34,9 @@ static int check_settings(const struct ha_generate_settings *settings, struct ha
     if (settings->max_kv_bytes < 0)
         return ha_error_set(err, EINVAL, "the KV cache limit of %" PRId64 " bytes is negative",
                             settings->max_kv_bytes);
+    if (settings->burst < 0 || settings->burst > HA_GENERATE_BURST_MOST)
+        return ha_error_set(err, EINVAL, "%" PRId64 " steps at once; it must be 0 to %d",
+                            settings->burst, HA_GENERATE_BURST_MOST);
     return 0;
 }
 
@@ -103,6 +106,19 @@ struct ha_decoder_limits ha_generate_limits(const struct ha_generate_request *re
     return limits;
 }
 
+int64_t ha_generate_burst(struct ha_model *model, const struct ha_generate_settings *settings,
+                          int64_t n_sequences)
+{
+    int64_t steps = HA_GENERATE_BURST_ROWS / n_sequences;
+
+    if (settings->burst > 0)
+        return settings->burst;
+    /* Where calls return when their work is done there is nobody to wait for. */
+    if (!ha_backend_stream(ha_model_backend(model)) || steps < 1)
+        return 1;
+    return steps < HA_GENERATE_BURST ? steps : HA_GENERATE_BURST;
+}
+
 int64_t ha_generate_kv_limit(struct ha_model *model, const struct ha_generate_request *requests,
                              int64_t n_requests, const struct ha_generate_settings *settings)
 {
@@ -122,10 +138,12 @@ int64_t ha_generate_kv_limit(struct ha_model *model, const struct ha_generate_re
 
 /* What the draws take on the backend: rules and states, end tokens, ids seen. */
 static int64_t draw_bytes(struct ha_model *model, const struct ha_generate_request *requests,
-                          int64_t n_requests, const struct ha_decoder_limits *limits)
+                          int64_t n_requests, const struct ha_generate_settings *settings,
+                          const struct ha_decoder_limits *limits)
 {
     int64_t words = ha_sampler_seen_words(ha_model_config(model)->vocab), eos = 0;
     const struct ha_generate_rules *counted = NULL;
+    int64_t per_sequence = (1 + ha_generate_burst(model, settings, 1)) * (int64_t)sizeof(int32_t);
     bool seen = false;
 
     for (int64_t i = 0; i < n_requests; i++) {
@@ -134,7 +152,7 @@ static int64_t draw_bytes(struct ha_model *model, const struct ha_generate_reque
             eos += requests[i].rules->n_eos * (int64_t)sizeof(int32_t);
         counted = requests[i].rules;
     }
-    return limits->max_sequences * (int64_t)(sizeof(struct ha_draw) + 2 * sizeof(int32_t)) + eos +
+    return limits->max_sequences * (per_sequence + (int64_t)sizeof(struct ha_draw)) + eos +
            (seen ? limits->max_sequences * words * (int64_t)sizeof(uint32_t) : 0);
 }
 
@@ -152,7 +170,7 @@ int ha_generate_plan(struct ha_model *model, const struct ha_generate_request *r
                                   ha_backend_activation_dtype(ha_model_backend(model)), &limits,
                                   &sizes.decoder, err);
         if (r == 0)
-            sizes.decoder += draw_bytes(model, requests, n_requests, &limits);
+            sizes.decoder += draw_bytes(model, requests, n_requests, settings, &limits);
     }
     if (r < 0)
         return r;

@@ -24,6 +24,10 @@ struct ha_decoder_limits ha_generate_limits(const struct ha_generate_request *re
                                             int64_t n_requests,
                                             const struct ha_generate_settings *settings);
 
+/* Steps of a burst of so many sequences; never more for more of them. */
+int64_t ha_generate_burst(struct ha_model *model, const struct ha_generate_settings *settings,
+                          int64_t n_sequences);
+
 /* Bytes that the caches may take together: no more than the requests can use. */
 int64_t ha_generate_kv_limit(struct ha_model *model, const struct ha_generate_request *requests,
                              int64_t n_requests, const struct ha_generate_settings *settings);

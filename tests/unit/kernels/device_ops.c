@@ -577,34 +577,90 @@ static int attention_backward(struct ha_backend *backend, void *dq, void *dk, vo
         err);
 }
 
-/* The caches of a sequence are one operand each; their device addresses go into arrays. */
+/* The caches of a sequence are one operand each, from the layer's keys and values on; their device
+ * addresses go into an array there. */
+struct caches {
+    int n_k[MOST], n_v[MOST];
+    void *device;
+};
+
+static void send_caches(struct call *call, struct caches *caches, const struct ha_kv_rows *host,
+                        int64_t layer, int64_t n)
+{
+    struct ha_kv_rows rows[MOST];
+
+    send(call);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t before = layer * host[i].layer_stride * (int64_t)device_bytes(ACT);
+
+        rows[i] =
+            (struct ha_kv_rows){(char *)at(call, caches->n_k[i]) - before,
+                                (char *)at(call, caches->n_v[i]) - before, host[i].layer_stride};
+    }
+    assert_ok(ha_backend_alloc(call->backend, (size_t)n * sizeof(*rows), &caches->device, &err));
+    assert_ok(
+        ha_backend_upload(call->backend, caches->device, rows, (size_t)n * sizeof(*rows), &err));
+}
+
+static void *layer_of(void *memory, const struct ha_kv_rows *rows, int64_t layer)
+{
+    return (float *)memory + layer * rows->layer_stride;
+}
+
+static int kv_append(struct ha_backend *backend, const struct ha_kv_rows *host,
+                     const int32_t *positions, int64_t layer, const void *k, const void *v,
+                     int64_t n_rows, int64_t width, int64_t stride, struct ha_error *err)
+{
+    struct call call = {.backend = backend};
+    struct caches caches;
+    int n_k = take(&call, k, ACT, n_rows, width, stride, false);
+    int n_v = take(&call, v, ACT, n_rows, width, stride, false);
+    int n_positions = take_vector(&call, positions, I32, n_rows, false), r;
+
+    assert_true(2 * n_rows + 3 <= MOST);
+    for (int64_t i = 0; i < n_rows; i++) {
+        int64_t end = (positions[i] + 1) * width;
+
+        caches.n_k[i] = take_vector(&call, layer_of(host[i].k, &host[i], layer), ACT, end, true);
+        caches.n_v[i] = take_vector(&call, layer_of(host[i].v, &host[i], layer), ACT, end, true);
+    }
+    send_caches(&call, &caches, host, layer, n_rows);
+    r = receive(&call,
+                real(&call)->kv_append(backend, caches.device, at(&call, n_positions), layer,
+                                       at(&call, n_k), at(&call, n_v), n_rows, width, stride, err),
+                err);
+    ha_backend_free(backend, caches.device);
+    return r;
+}
+
 static int decode_attention(struct ha_backend *backend, void *out, const void *q,
                             const struct ha_decode_attention *s, struct ha_error *err)
 {
     struct call call = {.backend = backend};
     struct ha_decode_attention device = *s;
+    struct caches caches;
     int64_t width = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim;
     int n_out = take(&call, out, ACT, s->n_rows, width, s->out_stride, true);
     int n_q = take(&call, q, ACT, s->n_rows, width, s->q_stride, false);
-    const void *keys[MOST], *values[MOST];
-    int n_k[MOST], n_v[MOST];
+    int n_positions = take_vector(&call, s->positions, I32, s->n_rows, false), r;
 
-    assert_true(2 * s->n_rows + 2 <= MOST);
+    assert_true(2 * s->n_rows + 3 <= MOST);
     for (int64_t i = 0; i < s->n_rows; i++) {
-        n_k[i] = take(&call, s->k_cache[i], ACT, s->lengths[i], kv, kv, false);
-        n_v[i] = take(&call, s->v_cache[i], ACT, s->lengths[i], kv, kv, false);
+        const struct ha_kv_rows *rows = &s->caches[i];
+        int64_t n = s->positions[i] + 1;
+
+        caches.n_k[i] = take(&call, layer_of(rows->k, rows, s->layer), ACT, n, kv, kv, false);
+        caches.n_v[i] = take(&call, layer_of(rows->v, rows, s->layer), ACT, n, kv, kv, false);
     }
-    send(&call);
-    for (int64_t i = 0; i < s->n_rows; i++) {
-        keys[i] = at(&call, n_k[i]);
-        values[i] = at(&call, n_v[i]);
-    }
-    device.k_cache = keys;
-    device.v_cache = values;
-    return receive(
+    send_caches(&call, &caches, s->caches, s->layer, s->n_rows);
+    device.caches = caches.device;
+    device.positions = at(&call, n_positions);
+    r = receive(
         &call,
         real(&call)->decode_attention(backend, at(&call, n_out), at(&call, n_q), &device, err),
         err);
+    ha_backend_free(backend, caches.device);
+    return r;
 }
 
 static int sum_of_squares(struct ha_backend *backend, double *sum, const float *x, int64_t n,
@@ -665,6 +721,7 @@ const struct ha_ops *device_ops(void)
         .scatter_rows_add = scatter_rows_add,
         .head = head,
         .logits = logits,
+        .kv_append = kv_append,
         .decode_attention = decode_attention,
         .sum_of_squares = sum_of_squares,
         .add = add,

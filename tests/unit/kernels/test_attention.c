@@ -456,34 +456,35 @@ static void decode_agrees_with_forward(void **state)
     (void)state;
     for (size_t h = 0; h < sizeof(head_sets) / sizeof(head_sets[0]); h++) {
         struct problem p;
-        const void *keys[3], *values[3];
-        int64_t lengths[3], width;
+        struct ha_kv_rows caches[3];
+        int32_t positions[3];
+        int64_t width;
         struct ha_decode_attention shape;
 
         problem_create(&p, &three, h, &random);
         width = p.shape.n_kv_heads * p.shape.head_dim;
-        shape = (struct ha_decode_attention){3,
-                                             p.shape.n_heads,
-                                             p.shape.n_kv_heads,
-                                             p.shape.head_dim,
-                                             p.shape.scale,
-                                             p.shape.q_stride,
-                                             p.shape.out_stride,
-                                             keys,
-                                             values,
-                                             lengths};
+        shape = (struct ha_decode_attention){.n_rows = 3,
+                                             .n_heads = p.shape.n_heads,
+                                             .n_kv_heads = p.shape.n_kv_heads,
+                                             .head_dim = p.shape.head_dim,
+                                             .scale = p.shape.scale,
+                                             .q_stride = p.shape.q_stride,
+                                             .out_stride = p.shape.out_stride,
+                                             .caches = caches,
+                                             .positions = positions,
+                                             .max_keys = 301};
         for (int v = 0; v < n; v++) {
             struct guarded q = guarded_new(3 * p.shape.q_stride);
             struct guarded out = guarded_new(3 * p.shape.out_stride);
             struct guarded cache[6];
 
             for (int s = 0; s < 3; s++) {
-                int64_t last = p.segments[s].begin + p.segments[s].length - 1;
+                int64_t length = p.segments[s].length, last = p.segments[s].begin + length - 1;
 
-                lengths[s] = p.segments[s].length;
-                cache[2 * s] = guarded_new(lengths[s] * width);
-                cache[2 * s + 1] = guarded_new(lengths[s] * width);
-                for (int64_t t = 0; t < lengths[s]; t++) {
+                positions[s] = (int32_t)(length - 1);
+                cache[2 * s] = guarded_new(length * width);
+                cache[2 * s + 1] = guarded_new(length * width);
+                for (int64_t t = 0; t < length; t++) {
                     memcpy(cache[2 * s].data + t * width,
                            p.k.data + (p.segments[s].begin + t) * p.shape.k_stride,
                            (size_t)width * sizeof(float));
@@ -491,8 +492,7 @@ static void decode_agrees_with_forward(void **state)
                            p.v.data + (p.segments[s].begin + t) * p.shape.v_stride,
                            (size_t)width * sizeof(float));
                 }
-                keys[s] = cache[2 * s].data;
-                values[s] = cache[2 * s + 1].data;
+                caches[s] = (struct ha_kv_rows){cache[2 * s].data, cache[2 * s + 1].data, 0};
                 memcpy(q.data + s * p.shape.q_stride, p.q.data + last * p.shape.q_stride,
                        (size_t)(p.shape.n_heads * p.shape.head_dim) * sizeof(float));
             }
@@ -525,8 +525,8 @@ static void decode_agrees_with_forward(void **state)
  * their begin. */
 struct decoding {
     struct ha_decode_attention shape;
-    const void *keys[64], *values[64];
-    int64_t lengths[64];
+    struct ha_kv_rows caches[64];
+    int32_t positions[64];
     struct guarded q, k, v;
 };
 
@@ -543,12 +543,12 @@ static void decoding_create(struct decoding *d, const struct heads *heads, int64
         .scale = 1.0f / sqrtf((float)heads->head_dim),
         .q_stride = heads->n_heads * heads->head_dim + (whole ? 8 : 3),
         .out_stride = heads->n_heads * heads->head_dim,
-        .k_cache = d->keys,
-        .v_cache = d->values,
-        .lengths = d->lengths,
+        .caches = d->caches,
+        .positions = d->positions,
     };
     for (int64_t i = 0; i < n_rows; i++)
         longest = lengths[i] > longest ? lengths[i] : longest;
+    d->shape.max_keys = longest;
     d->q = guarded_new(n_rows * d->shape.q_stride);
     d->k = guarded_new(longest * width);
     d->v = guarded_new(longest * width);
@@ -556,9 +556,8 @@ static void decoding_create(struct decoding *d, const struct heads *heads, int64
     random_fill(random, d->k.data, d->k.n, 2.0f);
     random_fill(random, d->v.data, d->v.n, 1.0f);
     for (int64_t i = 0; i < n_rows; i++) {
-        d->keys[i] = d->k.data;
-        d->values[i] = d->v.data;
-        d->lengths[i] = lengths[i];
+        d->caches[i] = (struct ha_kv_rows){d->k.data, d->v.data, 0};
+        d->positions[i] = (int32_t)(lengths[i] - 1);
     }
 }
 
@@ -574,7 +573,7 @@ static void check_decoded(const struct decoding *d, const float *out, int64_t ro
 {
     const struct ha_decode_attention *a = &d->shape;
     int64_t width = a->head_dim, stride = a->n_kv_heads * width;
-    int64_t at = head / (a->n_heads / a->n_kv_heads) * width, n = d->lengths[row];
+    int64_t at = head / (a->n_heads / a->n_kv_heads) * width, n = d->positions[row] + 1;
     const float *q = d->q.data + row * a->q_stride + head * width;
     double *weight = doubles(n), *want = doubles(width), *limit = doubles(width);
     double top = -INFINITY, total = 0.0;
@@ -649,7 +648,8 @@ static void make_order_matter(struct decoding *d, int64_t chunk)
     }
 }
 
-/* A long sequence alone is shared among blocks; beside many others it is not. */
+/* A long sequence alone is shared among blocks; beside many others it is not.  How many keys it
+ * might have changes nothing either. */
 static void decode_has_the_same_bits_in_any_batch(void **state)
 {
     enum { ROWS = 56 };
@@ -674,9 +674,56 @@ static void decode_has_the_same_bits_in_any_batch(void **state)
     assert_ok(variants[0].ops->decode_attention(variants[0].backend, alone.data, d.q.data, &d.shape,
                                                 &err));
     assert_same_bits(all.data, alone.data, d.shape.out_stride);
+    d.shape.max_keys = 5000;
+    assert_ok(variants[0].ops->decode_attention(variants[0].backend, alone.data, d.q.data, &d.shape,
+                                                &err));
+    assert_same_bits(all.data, alone.data, d.shape.out_stride);
     guarded_free(all);
     guarded_free(alone);
     decoding_destroy(&d);
+    variants_close(variants, n);
+}
+
+/* New keys and values come to their positions in a layer, and nothing else changes. */
+static void append_puts_rows_in_their_places(void **state)
+{
+    enum { ROWS = 3, ROOM = 5, LAYERS = 3, LAYER = 1 };
+    static const int64_t widths[] = {5, 64};
+    static const int32_t positions[ROWS] = {0, ROOM - 1, 2};
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+    struct random random = {19};
+
+    (void)state;
+    for (size_t w = 0; w < sizeof(widths) / sizeof(widths[0]); w++) {
+        int64_t width = widths[w], stride = 2 * width, layer = ROOM * width, at = LAYER * layer;
+        struct guarded rows = guarded_new(ROWS * stride), caches[2 * ROWS];
+        struct ha_kv_rows where[ROWS];
+
+        random_fill(&random, rows.data, rows.n, 1.0f);
+        for (int i = 0; i < 2 * ROWS; i++)
+            caches[i] = guarded_new(LAYERS * layer);
+        for (int i = 0; i < ROWS; i++)
+            where[i] = (struct ha_kv_rows){caches[2 * i].data, caches[2 * i + 1].data, layer};
+        for (int v = 0; v < n; v++) {
+            for (int i = 0; i < 2 * ROWS; i++)
+                memset(caches[i].data, 0, (size_t)caches[i].n * sizeof(float));
+            assert_ok(variants[v].ops->kv_append(variants[v].backend, where, positions, LAYER,
+                                                 rows.data, rows.data + width, ROWS, width, stride,
+                                                 &err));
+            for (int i = 0; i < 2 * ROWS; i++)
+                for (int64_t e = 0; e < LAYERS * layer; e++) {
+                    int64_t col = e - at - positions[i / 2] * width;
+                    bool new = col >= 0 && col < width;
+
+                    assert_true(caches[i].data[e] ==
+                                (new ? rows.data[i / 2 * stride + i % 2 * width + col] : 0.0f));
+                }
+        }
+        for (int i = 0; i < 2 * ROWS; i++)
+            guarded_free(caches[i]);
+        guarded_free(rows);
+    }
     variants_close(variants, n);
 }
 
@@ -733,6 +780,7 @@ int main(void)
         both(nan_shows_and_stays_in_its_family),
         both(specials_show_and_stay_in_their_family),
         both(decode_agrees_with_forward),
+        both(append_puts_rows_in_their_places),
         device_only(decode_has_the_same_bits_in_any_batch),
         device_only(decode_of_other_heads),
         device_only(wide_heads_are_refused),

@@ -150,8 +150,8 @@ static void head(const struct variant *v, float *out, const float *x)
 static void decode(const struct variant *v, float *out, const float *x, bool as_values)
 {
     struct guarded q = filled(5, ROWS * 8), other = filled(6, ROWS * COLS);
-    const void *keys[ROWS], *values[ROWS];
-    int64_t lengths[ROWS];
+    struct ha_kv_rows caches[ROWS];
+    int32_t positions[ROWS];
     struct ha_decode_attention shape = {.n_rows = ROWS,
                                         .n_heads = 2,
                                         .n_kv_heads = 1,
@@ -159,14 +159,15 @@ static void decode(const struct variant *v, float *out, const float *x, bool as_
                                         .scale = 0.5f,
                                         .q_stride = 8,
                                         .out_stride = 8,
-                                        .k_cache = keys,
-                                        .v_cache = values,
-                                        .lengths = lengths};
+                                        .caches = caches,
+                                        .positions = positions,
+                                        .max_keys = 3};
 
     for (int i = 0; i < ROWS; i++) {
-        lengths[i] = 3;
-        keys[i] = (as_values ? other.data : x) + i * COLS;
-        values[i] = (as_values ? x : other.data) + i * COLS;
+        float *own = (float *)(uintptr_t)x + i * COLS, *others = other.data + i * COLS;
+
+        positions[i] = 2;
+        caches[i] = (struct ha_kv_rows){as_values ? others : own, as_values ? own : others, 0};
     }
     assert_ok(v->ops->decode_attention(v->backend, out, q.data, &shape, &err));
     guarded_free(q);
