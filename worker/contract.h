@@ -23,11 +23,11 @@
  * failed, refused or stopped, the process ends with the exit code, and so does one whose device has
  * failed after its job.  One that ends before the first line of a further job has not begun it.
  *
- * A train job with ranks > 1 is a gang of so many of these processes, each with --rank R; those of
- * one worker are in the same folder, and use the devices 0, 1, ... of the backend.  A rank
- * prepares, says that it is ready, and then reads one line from its standard input: the id that
- * rank 0 has made, in hexadecimal, which comes once all ranks of all workers are ready.  A gang
- * serves one job.  Rank 0 writes all files and all lines but "gang", "phase", "progress" and
+ * A train or generate job with ranks > 1 is a gang of so many of these processes, each with --rank
+ * R; those of one worker are in the same folder, and use the devices 0, 1, ... of the backend.  A
+ * rank prepares, says that it is ready, and then reads one line from its standard input: the id
+ * that rank 0 has made, in hexadecimal, which comes once all ranks of all workers are ready.  A
+ * gang serves one job.  Rank 0 writes all files and all lines but "gang", "phase", "progress" and
  * "error".  SIGTERM to one rank stops all, after a checkpoint; SIGUSR1 = give up at once.
  *
  * Lines (type, then fields):
@@ -72,8 +72,8 @@
  *                                                         the cells have in common
  *    "threads":  n,                                       0: one per core
  *    "backend":  "auto" | "cpu" | "cuda",
- *    "ranks":    n,                                       train: of a gang; 1: none.  "threads"
- *                                                         are those of a rank
+ *    "ranks":    n,                                       train, generate: of a gang; 1: none.
+ *                                                         "threads" are those of a rank
  *    "first_rank": n,                                     of those of this worker; 0 where it is
  *                                                         not given
  *    "gang_wait_ms": n,                                   that a rank waits for the others
@@ -149,6 +149,11 @@
  *                          each answer, packs of prompts by the prompts' tokens
  *   wall_seconds           from that beginning to the cell's end
  *   cells_in_job           that shared the queue
+ *   ranks                  processes of the gang that answered; 1: alone.  FLOPs, bytes and tokens
+ *                          are of all of them; they work at the same time, so that seconds are
+ *                          those of all over their number, and utilisation is of all peaks
+ *   weight_shards, weights_gathered_bytes   ranks that shared the weights (1: they were whole), and
+ *                          what this one got from the others
  *   flops, bytes_moved     done for the cell, divided as `seconds` is
  *   flops_plain            what the plain method (Transformers' generate: the variant
  *                          alone, batches of 8 in the prompts' order, padded to the

@@ -111,7 +111,7 @@ static const struct ha_setting worker_rows[] = {
      OURS, .help = "auto: cuda where there is one"},
     {"labels", HA_SETTING_LIST, AT(labels), OURS, .help = "that resources.labels may ask for"},
     {"gpus", HA_SETTING_INT, AT(gpus), BETWEEN(0, 64), .otherwise = "0", OURS,
-     .help = "that one attempt has; resources.gpus asks for them, a process trains on each"},
+     .help = "that one attempt has; resources.gpus asks for them, a process works on each"},
     {"gpu_memory", HA_SETTING_TEXT, AT(gpu_memory), .memory = true, OURS,
      .help = "of each GPU; resources.min_gpu_memory asks for it"},
     {"devices", HA_SETTING_LIST, AT(devices), OURS,

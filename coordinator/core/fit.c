@@ -38,9 +38,9 @@ struct ha_fit ha_fit_of_stage(const struct ha_fit *sweep, enum ha_stage_kind kin
 {
     struct ha_fit need = *sweep;
 
-    if (kind != HA_STAGE_TRAIN && need.gpus > 1)
+    if (kind == HA_STAGE_PROBE && need.gpus > 1)
         need.gpus = 1;
-    if (kind != HA_STAGE_TRAIN)
+    if (kind == HA_STAGE_PROBE)
         need.nodes = 1;
     return need;
 }

@@ -19,11 +19,11 @@ struct ha_fit {
         nodes; /* of a need: workers that share the job, each giving what is above; 0 or 1: one */
 };
 
-/* What a stage needs of what its sweep's [resources] ask for: only training uses more than one GPU,
- * so probes and answers need no worker that has several. */
+/* What a stage needs of what its sweep's [resources] ask for: a probe uses one GPU alone, so it
+ * needs no worker that has several. */
 struct ha_fit ha_fit_of_stage(const struct ha_fit *sweep, enum ha_stage_kind kind);
 
-/* Processes that train with what the need asks for of all its workers. */
+/* Processes that do it with what the need asks for of all its workers. */
 int64_t ha_fit_ranks(const struct ha_fit *need);
 
 /* need NULL or all zero: every worker fits. */

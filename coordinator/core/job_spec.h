@@ -33,7 +33,7 @@ struct ha_spec {
     const char *const *train, *const *eval; /* paths below inputs/ */
     int64_t train_count, eval_count;
     const char *reference;            /* file below inputs/, or NULL */
-    int64_t ranks;                    /* of the gang that trains; 0 or 1: none */
+    int64_t ranks;                    /* of its gang; 0 or 1: none */
     int64_t time_alone_steps;         /* [schedule] time_alone_steps */
     const struct ha_spec_cell *cells; /* at least one */
     int64_t cell_count;

@@ -48,15 +48,14 @@ static int add_settings(struct ha_text_list *arguments, const struct ha_section 
     return 0;
 }
 
-/* --ranks N where a job trains on several GPUs. */
+/* --ranks N where a job has several GPUs, of all its nodes together. */
 static int add_ranks(struct ha_text_list *arguments, const struct ha_sweep_resources *resources,
                      struct ha_error *err)
 {
-    int64_t ranks = resources->gpus * (resources->nodes > 1 ? resources->nodes : 1);
     char text[24];
 
-    (void)snprintf(text, sizeof(text), "%lld", (long long)ranks);
-    return ranks > 1 ? add_argument(arguments, "--ranks", text, err) : 0;
+    (void)snprintf(text, sizeof(text), "%lld", (long long)resources->gpus);
+    return resources->gpus > 1 ? add_argument(arguments, "--ranks", text, err) : 0;
 }
 
 /* For the grid's own [train] settings, or for those of a shape. */
@@ -290,16 +289,22 @@ static void add_model(struct ha_table *table, const char *model, const struct ha
             ha_json_get(gpu, "lockstep"));
 }
 
-/* Weights are shared between GPUs in training alone. */
 static void note_generation(struct ha_table *table, const char *model, const struct ha_json *plan)
 {
     const struct ha_json *generation = ha_json_get(ha_json_get(plan, "gpu"), "generation");
+    double shards = number(generation, "weight_shards");
+    double mib = number(generation, "memory_bytes") / (1 << 20);
 
     if (!ha_json_bool(ha_json_get(generation, "fits"), true))
         ha_table_note(table,
-                      "%s: answers and probes need %.0f MiB on one GPU, which is more than it has; "
-                      "they run on a larger one or on the CPU.",
-                      model, number(generation, "memory_bytes") / (1 << 20));
+                      "%s: answers need %.0f MiB on each GPU, which is more than it has; let more "
+                      "GPUs share the weights (resources.gpus, train.shard_weights), use larger "
+                      "ones or the CPU.",
+                      model, mib);
+    else if (shards > 1)
+        ha_table_note(
+            table, "%s: answers are made with weights shared by %.0f ranks, %.0f MiB on each GPU.",
+            model, shards, mib);
 }
 
 int ha_plan_preview_table(const struct ha_grid_input *input, const char *gpu_memory,

@@ -263,7 +263,7 @@ static int lease(struct ha_coordinator *c, struct ha_arena *arena,
     if (r == 0)
         r = ha_store_attempt_lease(c->store, &by, id, team.ids[0], team.members[0]->instance,
                                    &epoch, err);
-    if (r == 0 && job->kind == HA_STAGE_TRAIN && ha_fit_ranks(job->fit) > 1)
+    if (r == 0 && ha_fit_ranks(job->fit) > 1)
         r = ha_gang_begin(c, &by, id, epoch, team.ids, team.count,
                           ha_fit_ranks(job->fit) / team.count, err);
     if (r < 0)

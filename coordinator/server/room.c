@@ -20,7 +20,7 @@ struct needs {
 
 /* What the jobs of a sweep need; jobs of equal needs share them.  NULL: nothing special. */
 struct fits {
-    const struct ha_fit *train, *other;
+    const struct ha_fit *all, *probe;
 };
 
 static int read_need(void *context, const struct ha_sweep_row *row)
@@ -43,10 +43,10 @@ static int read_fits(struct ha_coordinator *c, struct ha_arena *arena, int64_t s
     *fits = (struct fits){NULL, NULL};
     if (r < 0 || !needs.any)
         return r;
-    fits->train = ha_scratch_copy(arena, &needs.fit, sizeof needs.fit);
-    needs.fit = ha_fit_of_stage(&needs.fit, HA_STAGE_GENERATE);
-    fits->other = ha_scratch_copy(arena, &needs.fit, sizeof needs.fit);
-    return fits->train && fits->other ? 0 : -ENOMEM;
+    fits->all = ha_scratch_copy(arena, &needs.fit, sizeof needs.fit);
+    needs.fit = ha_fit_of_stage(&needs.fit, HA_STAGE_PROBE);
+    fits->probe = ha_scratch_copy(arena, &needs.fit, sizeof needs.fit);
+    return fits->all && fits->probe ? 0 : -ENOMEM;
 }
 
 /* Jobs come sweep by sweep. */
@@ -70,7 +70,7 @@ int ha_server_plan_sweeps(struct ha_coordinator *c, struct ha_arena *arena,
             if (r >= 0)
                 r = read_fits(c, arena, share->sweep, &fits, err);
         }
-        jobs[j].fit = jobs[j].kind == HA_STAGE_TRAIN ? fits.train : fits.other;
+        jobs[j].fit = jobs[j].kind == HA_STAGE_PROBE ? fits.probe : fits.all;
     }
     snapshot->shares = shares;
     return r == -ENOMEM ? ha_error_set(err, ENOMEM, "no memory for a plan") : r < 0 ? r : 0;

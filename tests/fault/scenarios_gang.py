@@ -46,11 +46,13 @@ def owner_dies(test):
     expect(die_at(test, "attempt.gang_owner") == 1, "more than one attempt failed")
 
 
-@scenario("gang-weights", "a rank is killed while a layer that the ranks share is put together")
+@scenario("gang-weights", "a rank is killed while a layer that the ranks share is put together, and while "
+          "they give each other answers")
 def rank_dies_in_a_gather(test):
     failed = die_at(test, f"attempt.gang_weights:{test.random.randrange(2, 9)}",
-                    f"attempt.gang_weights:{test.random.randrange(30, 90)}", shard="always")
-    expect(failed == 2, f"{failed} attempts failed")
+                    f"attempt.gang_weights:{test.random.randrange(30, 90)}", "attempt.gang_answers",
+                    shard="always")
+    expect(failed == 3, f"{failed} attempts failed")
 
 
 @scenario("gang", "a worker with a gang is killed, and stopped for longer than its lease")

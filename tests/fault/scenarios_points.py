@@ -9,7 +9,7 @@ ELSEWHERE = {"coordinator.in_migration", "coordinator.after_migration",
              "coordinator.restore_marked", "coordinator.restore_moved",
              "coordinator.restore_replaced", "coordinator.artifact_before_remove",
              "attempt.gang_ready", "attempt.gang_go", "attempt.gang_prepared",
-             "attempt.gang_owner", "attempt.gang_weights",
+             "attempt.gang_owner", "attempt.gang_weights", "attempt.gang_answers",
              "coordinator.before_wal_checkpoint", "coordinator.after_wal_checkpoint"}
 
 

@@ -285,12 +285,34 @@ equal "layer by layer" $? 0
 check "and no bit changes" same_adapter whole_gang shared
 unset HA_GPU_MEMORY_LIMIT
 
-# Answers need all weights on one device, which is said before the files are read.
+answering() { # name, further options...: one prompt for each of two ranks
+    gang_name=$1
+    shift
+    for rank in 1 0; do
+        ha-attempt generate --model "$MODEL" --prompts two.jsonl --out "$gang_name.answers" --backend cuda --threads 1 \
+            --ranks 2 --rank $rank --comm "$gang_name.id" --gang-minutes 1 --collective shm \
+            --set generate.max_new_tokens=4 "$@" 2>"$gang_name-$rank.log" &
+    done
+    wait
+    sort -o "$gang_name.answers" "$gang_name.answers"
+}
+
+answering whole_answers
+equal "two ranks answer with whole weights" "$(wc -l <whole_answers.answers) $(of_gang whole_answers weight_shards)" "2 1"
+HA_GPU_MEMORY_LIMIT=$(($(of_gang whole_answers memory_planned) - 100000)) && export HA_GPU_MEMORY_LIMIT
+answering shared_answers
+equal "or, where they do not fit, with shared ones" "$(of_gang shared_answers weight_shards)" 2
+[ "$(of_gang shared_answers memory_peak)" -le "$HA_GPU_MEMORY_LIMIT" ]
+equal "within the limit" $? 0
+check "and the answers are the same" cmp whole_answers.answers shared_answers.answers
+unset HA_GPU_MEMORY_LIMIT
+
+# One device alone needs all weights, which is said before the files are read.
 mkdir deep
 cp "$MODEL/tokenizer.json" "$MODEL/tokenizer_config.json" "$MODEL/generation_config.json" deep/
 sed 's/"num_hidden_layers": [0-9]*/"num_hidden_layers": 500/' "$MODEL/config.json" >deep/config.json
 HA_GPU_MEMORY_LIMIT=64M ha-attempt generate --model deep --prompts two.jsonl --out deep.answers --backend cuda \
     --threads 1 2>deep.log
 equal "a model larger than the device is refused" $? 1
-grep -q "weights take .* in bf16 and this GPU may hold 64 MiB; a training shares them" deep.log
+grep -q "weights take .* in bf16 and this GPU may hold 64 MiB; let several GPUs share them" deep.log
 equal "with what can be done" $? 0

@@ -123,7 +123,7 @@ for plan in plans.values():
     assert plan["cells_left_out"] == 0
 PYTHON
 
-# A model that no GPU of the gang holds: its weights are shared, and who answers needs a larger one.
+# A model that no GPU of the gang holds: its weights are shared, in training and generation.
 mkdir -p models/70b
 cat >models/70b/config.json <<'JSON'
 {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672,
@@ -141,10 +141,11 @@ JSON
 } >large.toml
 hactl submit --dry-run large.toml --gpu-memory 80GiB >large.txt
 equal "weights are shared where no GPU holds them" "$(grep -c 'weights in 4 shares' large.txt)" 5
-equal "which generation does not do" "$(grep -c 'large: answers and probes need [0-9]* MiB on one GPU' large.txt)" 1
+equal "for answers, too" "$(grep -c 'large: answers are made with weights shared by 4 ranks, [0-9]* MiB' large.txt)" 1
 equal "the setting is shown" "$(grep -c '^shard_weights = "auto"  *# ours' large.txt)" 1
 hactl submit --dry-run large.toml --gpu-memory 80GiB --set train.shard_weights=never >never.txt
 equal "and heeded" "$(grep -c 'weights in 4 shares' never.txt)" 0
+equal "for answers, too, which then do not fit" "$(grep -c 'large: answers need [0-9]* MiB on each GPU' never.txt)" 1
 
 # ---- errors of a grid: file, line, key, nearest key ------------------------------------
 

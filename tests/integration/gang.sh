@@ -1,7 +1,8 @@
 #!/bin/sh
-# Gangs: 1, 2 and 4 ranks give the adapter the same bytes, at unequal speeds, after one of them was
-# killed, and as jobs of a coordinator of which a rank is killed or stopped in every phase: the
-# gang is tried again whole, from its checkpoint.
+# Gangs: 1, 2 and 4 ranks give the adapter the same bytes and the same answers, at unequal speeds,
+# after one of them was killed, and as jobs of a coordinator of which a rank is killed or stopped in
+# every phase: the gang is tried again whole, from its checkpoint, and for the answers that are not
+# there.
 . "$(dirname "$0")/lib.sh"
 
 cat >settings.txt <<TEXT
@@ -38,6 +39,65 @@ def same(name):
 def checkpoints(name):
     return sorted(int(re.fullmatch(r"checkpoint-(\d+)\.safetensors", path.name)[1])
                   for path in pathlib.Path(name).glob("checkpoint-*.safetensors"))
+
+# ---- answers: those of a base model, as no adapter is there yet
+
+def answer(name, rank, ranks, *more):
+    gang = ["--ranks", str(ranks), "--rank", str(rank), "--comm", f"{name}.id", "--gang-minutes", "1"]
+    return subprocess.Popen(
+        ["ha-attempt", "generate", "--model", f"{demo}/models/qwen2.5-demo", "--prompts", f"{demo}/data/eval.jsonl",
+         "--backend", "cpu", "--threads", "1", "--out", f"{name}.jsonl", "--sequences", "8",
+         "--set", "data.eval_samples=16", "--set", "generate.max_new_tokens=48", "--set", "generate.temperature=0.8",
+         "--set", "generate.repetition_penalty=1.1", "--set", "generate.samples=3", *more,
+         *(gang if ranks > 1 else [])], stderr=open(f"{name}-{rank}.log", "a"))
+
+def answers(name):
+    try:
+        return open(f"{name}.jsonl").read().splitlines()
+    except OSError:
+        return []
+
+def answering(name, ranks, *more):
+    return [answer(name, rank, ranks, *more) for rank in range(ranks)]
+
+def dawdle(process, other):
+    while other.poll() is None:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.02)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.02)
+
+SHARED = ("--set", "train.shard_weights=always")
+end(answering("answers", 1))
+wanted = sorted(answers("answers"))
+assert len(wanted) == 48, len(wanted)
+for name, ranks, more in (("answers2", 2, ()), ("answers2s", 2, SHARED), ("answers3s", 3, SHARED), ("answers4", 4, ())):
+    processes = answering(name, ranks, *more)
+    if name == "answers2":
+        dawdle(processes[1], processes[0])
+    end(processes)
+    assert sorted(answers(name)) == wanted, f"{name} differ"
+    assert more == () or f"shared by {ranks} ranks" in open(f"{name}-1.log").read()
+
+# One is killed, one is told to stop, while there is still much to do: what was written is right.
+for name, ranks, number, codes, more in (("killed", 2, signal.SIGKILL, [1, -9], ()),
+                                         ("killed-s", 4, signal.SIGKILL, [1, -9, 1, 1], SHARED),
+                                         ("told", 3, signal.SIGTERM, [75] * 3, ())):
+    processes = answering(name, ranks, *more, "--set", "generate.samples=400")
+    while len(answers(name)) < 10:
+        assert processes[0].poll() is None, "it ended before it had answered"
+        time.sleep(0.02)
+    processes[1].send_signal(number)
+    ended = [process.wait(20) for process in processes]
+    assert ended == codes, (name, ended)
+    first = [line for line in answers(name) if json.loads(line)["sample"] < 3]
+    assert set(first) <= set(wanted), f"{name}: others than one process gives"
+assert "rank 1 of the gang is gone" in open("killed-0.log").read()
+
+# Ranks of different jobs do not answer together.
+processes = [answer("mixed", 0, 2), answer("mixed", 1, 2, "--set", "generate.seed=7")]
+assert [process.wait(20) for process in processes] == [1, 1]
+assert "another job" in open("mixed-0.log").read() + open("mixed-1.log").read()
 
 # As many epochs as take some seconds here.
 end(gang("speed", 1, "--set", "train.epochs=4"))
@@ -101,7 +161,9 @@ grep -q "more ranks than an optimizer step has micro-batches" refused.txt &&
     ok "more ranks than micro-batches are refused" || not_ok "more ranks than micro-batches: $(tail -n 1 refused.txt)"
 
 start_coordinator || not_ok "the coordinator starts: $(tail -n 1 "$HA_TMP/coordinator.log")"
-gang_grid '"local", "mid", "global", "full", "two"' 'gpus = 2' >grid.toml
+gang_grid '"local", "mid", "global", "full", "two"' 'gpus = 2' >small.toml
+sed -e 's/^eval_samples = .*/eval_samples = 12/' -e 's/^max_new_tokens = .*/max_new_tokens = 64\ntemperature = 0.8\nsamples = 20/' \
+    small.toml >grid.toml
 sed 's/gpus = 2/gpus = 5/' grid.toml >large.toml
 hactl_here submit large.toml --name large >large.txt 2>&1 && not_ok "more GPUs than micro-batches were taken" ||
     { grep -q "resources.gpus = 5.*gradient_accumulation = 4" large.txt && ok "more GPUs than micro-batches are refused" ||
@@ -153,18 +215,31 @@ def joined(folder):
 def has_checkpoint(folder):
     return any(pathlib.Path(folder).glob("out/*/checkpoint/checkpoint-*"))
 
-NOW, STEPS = lambda folder: True, has_checkpoint
-plan = [("killed while it prepares", NOW, 1, signal.SIGKILL),
-        ("rank 1 killed in a step", STEPS, 1, signal.SIGKILL),
-        ("rank 0 killed in a step", STEPS, 0, signal.SIGKILL),
-        ("stopped in a step", joined, 1, signal.SIGSTOP),
-        ("stopped while it prepares", NOW, 1, signal.SIGSTOP)]
-seen, done = {}, []
+def has_answers(folder):
+    return status()["answers"] > 5
 
-def trained():
-    out = subprocess.run(["hactl", "status", "grid", "--json", "--connect", control, "--insecure-loopback"],
-                         capture_output=True, text=True).stdout
-    stages = [s for c in json.loads(out)["cells"] for s in c["stages"] if s["stage"] == "train"]
+def spec_of(folder):
+    try:
+        return json.load(open(f"{folder}/job.json"))
+    except (OSError, ValueError):
+        return {"kind": ""}
+
+def status():
+    return json.loads(subprocess.run(["hactl", "status", "grid", "--json", "--connect", control, "--insecure-loopback"],
+                                     capture_output=True, text=True).stdout)
+
+NOW, STEPS = lambda folder: True, has_checkpoint
+plans = {"train": [("killed while it prepares", NOW, 1, signal.SIGKILL),
+                   ("rank 1 killed in a step", STEPS, 1, signal.SIGKILL),
+                   ("rank 0 killed in a step", STEPS, 0, signal.SIGKILL),
+                   ("stopped in a step", joined, 1, signal.SIGSTOP),
+                   ("stopped while it prepares", NOW, 1, signal.SIGSTOP)],
+         "generate": [("rank 1 killed while it answers", has_answers, 1, signal.SIGKILL)]}
+PLANNED = sum(len(plan) for plan in plans.values())
+seen, done, answering, skipped = {}, [], set(), 0
+
+def finished():
+    stages = [s for c in status()["cells"] for s in c["stages"] if s["stage"] in plans]
     assert not [s for s in stages if s["state"] == "failed"], stages
     return len([s for s in stages if s["state"] == "done"])
 
@@ -172,8 +247,13 @@ begin, looked = time.time(), 0
 while True:
     for folder, pids in ranks().items():
         job = pathlib.Path(folder).name.split("-")[0]
-        if job not in seen and plan:
-            seen[job] = (folder, plan.pop(0))
+        spec = spec_of(folder)
+        if job not in seen and plans.get(spec["kind"]):
+            seen[job] = (folder, plans[spec["kind"]].pop(0))
+            if spec["kind"] == "generate":
+                answering.add(job)
+        if job in answering and seen[job] is None:
+            skipped = max(skipped, sum(len(answers) for answers in spec.get("skip_answers", {}).values()))
         if job in seen and seen[job] and seen[job][0] == folder and len(pids) == 2:
             what, due, rank, number = seen[job][1]
             if due(folder):
@@ -183,20 +263,21 @@ while True:
                 seen[job] = None
     if time.time() - looked > 1:
         looked = time.time()
-        if trained() == 5:
+        if finished() == 10:
             break
     assert time.time() - begin < 150, f"only {done} in {time.time() - begin:.0f} s"
     time.sleep(0.02)
-assert len(done) == 5, f"an attempt was too fast to be disturbed: {done}"
+assert len(done) == PLANNED, f"an attempt was too fast to be disturbed: {done}"
+assert skipped > 5, f"the answers that were there ({skipped}) were made again"
 PYTHON
-check "every gang ends its training, however its first attempt was disturbed" python3 disturb.py "$WORKER" "$CONTROL"
+check "every gang ends its work, however its first attempt was disturbed" python3 disturb.py "$WORKER" "$CONTROL"
 cat "$HA_TMP/check.out" >&2
 kill -TERM "$WORKER"
 wait "$WORKER" 2>/dev/null
 stop_coordinator
-equal "five attempts failed, and no more" "$(query "SELECT count(*) FROM attempt WHERE outcome = 'failed'")" 5
+equal "six attempts failed, and no more" "$(query "SELECT count(*) FROM attempt WHERE outcome = 'failed'")" 6
 query "SELECT reason FROM attempt WHERE outcome = 'failed'" >reasons.txt
-check "the rank that was killed is named" test "$(grep -c 'rank [01] of 2 (killed by signal 9' reasons.txt)" = 3
+check "the rank that was killed is named" test "$(grep -c 'rank [01] of 2 (killed by signal 9' reasons.txt)" = 4
 check "the rank that stood still is named" grep -q "no sign of rank 1" reasons.txt
 check "the rank that was not ready is named" grep -q "not ready within 10 s: rank 1" reasons.txt
 cat reasons.txt >&2
@@ -206,10 +287,31 @@ for strategy in local mid global full 0-1; do
         "$(query "SELECT count(*) FROM artifact WHERE sha256 = '$(sha256sum "hand/$strategy/adapter_model.safetensors" | cut -d' ' -f1)'")" 1
 done
 
+# What one process answers with the adapters, and what the gangs did.
+cat >compare.py <<'PYTHON'
+import json, sqlite3, subprocess, sys
+
+root, db = sys.argv[1], sqlite3.connect("run/coordinator.db")
+processes = {name: subprocess.Popen(
+    ["ha-attempt", "generate", "--model", f"{root}/deploy/demo/models/qwen2.5-demo", "--adapter", f"hand/{name}",
+     "--prompts", f"{root}/deploy/demo/data/eval.jsonl", "--backend", "cpu", "--threads", "1",
+     "--out", f"hand-{name}.jsonl", "--set", "data.eval_samples=12", "--set", "generate.max_new_tokens=64",
+     "--set", "generate.temperature=0.8", "--set", "generate.samples=20"], stderr=subprocess.DEVNULL)
+    for name in ("mid", "full")}
+for name, process in processes.items():
+    assert process.wait(60) == 0
+    wanted = {(a["prompt"], a["sample"], a["raw"], a["finish"]) for a in map(json.loads, open(f"hand-{name}.jsonl"))}
+    assert len(wanted) == 240, len(wanted)
+    got = db.execute("SELECT prompt, sample, raw, finish FROM answer JOIN cell ON cell.id = answer.cell"
+                     " WHERE cell.strategy = ?", (name,)).fetchall()
+    assert len(got) == 240 and set(got) == wanted, f"{name}: {len(got)} answers, {len(set(got) & wanted)} of them right"
+PYTHON
+check "answers of gangs are those of one process" python3 compare.py "$HA_ROOT"
+
 # ---- the embedded form ----------------------------------------------------------------------------
 
 {
-    sed -e 's/use = .*/use = ["mid", "full"]/' -e 's/^epochs = .*/epochs = 1/' -e '/^fuse/d' grid.toml
+    sed -e 's/use = .*/use = ["mid", "full"]/' -e 's/^epochs = .*/epochs = 1/' -e '/^fuse/d' small.toml
     sed -n '/^\[\[judge\]\]/,$p' "$HA_ROOT/deploy/demo/grid.toml"
 } >run.toml
 unset HA_COORDINATOR

@@ -6,6 +6,7 @@
 #include "common/base/memory.h"
 #include "worker/attempt/commands.h"
 #include "worker/attempt/console_reporter.h"
+#include "worker/attempt/gang.h"
 #include "worker/attempt/generation.h"
 #include "worker/contract.h"
 
@@ -22,13 +23,14 @@ static bool selects(const struct ha_arguments *arguments)
     return false;
 }
 
-static int generate(const struct ha_call *call, struct ha_console_reporter *console,
-                    struct ha_error *err)
+static int generate(const struct ha_call *call, const struct ha_gang *gang,
+                    struct ha_console_reporter *console, struct ha_error *err)
 {
     const struct ha_arguments *arguments = call->arguments;
     struct ha_reporter reporter = ha_console_reporter(console);
     struct ha_generation generation = {.engine = call->engine,
-                                       .in_file_order = !selects(arguments)};
+                                       .in_file_order = !selects(arguments),
+                                       .gang = gang->ranks > 0 ? gang : NULL};
     struct ha_generation_cell *cells;
     const char *const *adapters;
     int64_t n;
@@ -58,10 +60,16 @@ static int run(const struct ha_call *call, struct ha_error *err)
 {
     struct ha_console_reporter console = {.answers_path =
                                               ha_arguments_value(call->arguments, "out", NULL)};
-    int r = ha_console_reporter_open(&console, err);
+    struct ha_gang_file file;
+    struct ha_gang gang = {.ranks = 0};
+    int r = ha_call_read_gang(call->arguments, &file, &gang, err);
 
+    if (gang.rank > 0)
+        console.answers_path = NULL;
     if (r == 0)
-        r = generate(call, &console, err);
+        r = ha_console_reporter_open(&console, err);
+    if (r == 0)
+        r = generate(call, &gang, &console, err);
     r = ha_console_reporter_close(&console, r, err);
     return r < 0 ? r : console.failed ? HA_ATTEMPT_FAILED : HA_ATTEMPT_DONE;
 }
@@ -81,6 +89,7 @@ static const struct ha_option options[] = {
     {"sequences", "N", "sequences at once (default 64)"},
     {"threads", "N", "CPU threads (default: one per core)"},
     {"backend", "NAME", "auto, cpu or cuda"},
+    HA_OPTIONS_GANG,
 };
 
 const struct ha_subcommand ha_subcommand_generate = {

@@ -32,11 +32,15 @@ struct service {
     bool serves; /* more than one job */
 };
 
+/* The ranks that are here use the first devices. */
 static struct ha_engine_options engine_of(const struct ha_job_spec *spec, struct service *service)
 {
+    int64_t device = service->rank - spec->first_rank;
+
     return (struct ha_engine_options){.model_dir = spec->model_path,
                                       .backend = spec->backend,
                                       .threads = spec->threads,
+                                      .device = device > 0 ? (int)device : 0,
                                       .prompt_template = spec->prompt_template,
                                       .shelf = service->serves ? &service->shelf : NULL,
                                       .loaded = service->rank == 0 ? ha_contract_model : NULL,
@@ -76,7 +80,6 @@ static int train(const struct ha_job_spec *spec, const struct ha_gang *gang,
                                    .gang = spec->ranks > 1 ? gang : NULL};
     int r = cells && folders ? 0 : ha_error_set(err, ENOMEM, "out of memory");
 
-    training.engine.device = gang->rank > spec->first_rank ? gang->rank - spec->first_rank : 0;
     for (int64_t i = 0; r == 0 && i < spec->n_cells; i++) {
         const struct ha_job_cell *cell = &spec->cells[i];
 
@@ -102,7 +105,8 @@ static int train(const struct ha_job_spec *spec, const struct ha_gang *gang,
     return r;
 }
 
-static int generate(const struct ha_job_spec *spec, struct service *service, struct ha_error *err)
+static int generate(const struct ha_job_spec *spec, const struct ha_gang *gang,
+                    struct service *service, struct ha_error *err)
 {
     struct ha_generation_cell *cells = ha_calloc(spec->n_cells, sizeof(*cells));
     struct ha_generation generation = {.engine = engine_of(spec, service),
@@ -111,7 +115,8 @@ static int generate(const struct ha_job_spec *spec, struct service *service, str
                                        .train = spec->train,
                                        .n_train = spec->n_train,
                                        .cells = cells,
-                                       .n_cells = spec->n_cells};
+                                       .n_cells = spec->n_cells,
+                                       .gang = spec->ranks > 1 ? gang : NULL};
     int r;
 
     if (!cells)
@@ -150,7 +155,7 @@ static int run_kind(const struct ha_job_spec *spec, const struct ha_gang *gang,
     case HA_JOB_GENERATE:
         break;
     }
-    return generate(spec, service, err);
+    return generate(spec, gang, service, err);
 }
 
 /* The job of the folder that we are in. */

@@ -28,45 +28,6 @@ static int find_layers(const char *strategy, const char *model, struct ha_layers
     return r < 0 ? ha_error_prefix(err, "--strategy %s", strategy) : 0;
 }
 
-enum { MINUTE_MS = 60 * 1000, JOIN_MINUTES = 10 };
-
-/* --ranks and what goes with it; *ret_gang has 0 ranks without. */
-static int read_gang(const struct ha_arguments *arguments, struct ha_gang_file *file,
-                     struct ha_gang *ret_gang, struct ha_error *err)
-{
-    int64_t rank = 0, ranks = 0, minutes = JOIN_MINUTES;
-    int r = ha_arguments_int(arguments, "ranks", 1, 0, &ranks, err);
-
-    if (r == 0)
-        r = ha_arguments_int(arguments, "rank", 0, 0, &rank, err);
-    if (r == 0)
-        r = ha_arguments_int(arguments, "gang-minutes", 1, JOIN_MINUTES, &minutes, err);
-    if (r < 0)
-        return r;
-    if (ranks == 0)
-        return ha_arguments_given(arguments, "rank") || ha_arguments_given(arguments, "comm")
-                   ? ha_error_set(err, EINVAL, "--rank and --comm need --ranks")
-                   : 0;
-    if (ranks > HA_COMM_MAX_RANKS || rank >= ranks)
-        return ha_error_set(err, EINVAL, "--ranks %lld --rank %lld: ranks count from 0, at most %d",
-                            (long long)ranks, (long long)rank, HA_COMM_MAX_RANKS);
-    file->path = ha_arguments_value(arguments, "comm", NULL);
-    if (!file->path)
-        return ha_error_set(err, EINVAL, "--ranks needs --comm FILE, the same one for all ranks");
-    file->rank = (int)rank;
-    file->timeout_ms = minutes * MINUTE_MS;
-    *ret_gang = (struct ha_gang){.rank = (int)rank,
-                                 .ranks = (int)ranks,
-                                 .collective = ha_arguments_value(arguments, "collective", "auto"),
-                                 .join_ms = file->timeout_ms,
-                                 .step_ms = file->timeout_ms,
-                                 .abort = &ha_attempt_abort,
-                                 .meet = ha_gang_file_meet,
-                                 .met = ha_gang_file_met,
-                                 .context = file};
-    return 0;
-}
-
 static int train(const struct ha_call *call, const struct ha_layers *layers,
                  const struct ha_gang *gang, struct ha_console_reporter *console,
                  struct ha_error *err)
@@ -114,7 +75,7 @@ static int run(const struct ha_call *call, struct ha_error *err)
     struct ha_layers layers = {0};
     struct ha_gang_file file;
     struct ha_gang gang = {.ranks = 0};
-    int r = read_gang(arguments, &file, &gang, err);
+    int r = ha_call_read_gang(arguments, &file, &gang, err);
 
     if (r == 0)
         r = find_layers(ha_arguments_value(arguments, "strategy", NULL), call->engine.model_dir,
@@ -152,12 +113,7 @@ static const struct ha_option options[] = {
     {"allow-inexact", NULL, "accept a checkpoint of another backend"},
     {"threads", "N", "CPU threads (default: one per core)"},
     {"backend", "NAME", "auto, cpu or cuda"},
-    {"device", "N", "index of the GPU (default: 0)"},
-    {"ranks", "N", "this process is one of N that train together; each is given the same command"},
-    {"rank", "R", "which one: 0 to N - 1; 0 writes the files"},
-    {"comm", "FILE", "where the ranks find each other: a new file, which rank 0 makes"},
-    {"collective", "NAME", "auto, shm (one machine) or nccl (GPUs)"},
-    {"gang-minutes", "N", "how long a rank waits for the others (default: 10)"},
+    HA_OPTIONS_GANG,
 };
 
 const struct ha_subcommand ha_subcommand_train = {

@@ -8,6 +8,8 @@
 #include "worker/attempt/engine.h"
 
 struct ha_error;
+struct ha_gang;
+struct ha_gang_file;
 struct ha_run_settings;
 
 /* What main has read of the command line before a subcommand runs. */
@@ -37,6 +39,21 @@ extern const struct ha_subcommand ha_subcommand_tokenize, ha_subcommand_rows, ha
         "template", "NAME",                                                                        \
             "hh (default): dialogues as they stand; chat: the model's own chat template; or a "    \
             "format: llama-2, llama-3, llama-3.1, chatml, qwen2.5, qwen3"                          \
+    }
+
+/* Options of a command that ranks can be started of by hand: this process is one rank of a gang,
+ * whose context is *file; *ret_gang has 0 ranks where it is not. */
+int ha_call_read_gang(const struct ha_arguments *arguments, struct ha_gang_file *file,
+                      struct ha_gang *ret_gang, struct ha_error *err);
+#define HA_OPTIONS_GANG                                                                            \
+    {"device", "N", "index of the GPU (default: 0)"},                                              \
+        {"ranks", "N",                                                                             \
+         "this process is one of N that do it together; each is given the same command"},          \
+        {"rank", "R", "which one: 0 to N - 1; 0 writes the files"},                                \
+        {"comm", "FILE", "where the ranks find each other: a new file, which rank 0 makes"},       \
+        {"collective", "NAME", "auto, shm (one machine) or nccl (GPUs)"},                          \
+    {                                                                                              \
+        "gang-minutes", "N", "how long a rank waits for the others (default: 10)"                  \
     }
 
 /* Set by SIGTERM and SIGINT: stop after a checkpoint. */

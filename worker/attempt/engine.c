@@ -44,9 +44,9 @@ static int check_room(const struct ha_engine *engine, struct ha_error *err)
     if (!ha_backend_copies_weights(engine->backend) || most == 0 || needed <= most)
         return 0;
     return ha_error_set(err, EFBIG,
-                        "the model's weights take %s in bf16 and this GPU may hold %s; a training "
-                        "shares them between several GPUs (resources.gpus, train.shard_weights), "
-                        "generation and probes need one that holds them, or the CPU",
+                        "the model's weights take %s in bf16 and this GPU may hold %s; let several "
+                        "GPUs share them (resources.gpus, train.shard_weights), or use a larger "
+                        "one or the CPU",
                         ha_memory_text(needed, need), ha_memory_text(most, there));
 }
 

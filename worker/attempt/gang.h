@@ -14,7 +14,7 @@
 
 struct ha_backend;
 struct ha_contract_reporter;
-struct ha_dpo_trainer;
+struct ha_engine;
 struct ha_error;
 
 struct ha_gang {
@@ -35,10 +35,21 @@ struct ha_gang {
 
 const char *ha_gang_collective(const struct ha_gang *gang, const struct ha_backend *backend);
 
-/* Meet, open the communicator, and join the trainer to it. */
+/* Meet, open the communicator, and call `join`, which finds out whether the ranks belong
+ * together. */
 int ha_gang_join(const struct ha_gang *gang, struct ha_backend *backend,
-                 struct ha_dpo_trainer *trainer, const volatile sig_atomic_t *stop,
-                 struct ha_comm **ret_comm, struct ha_error *err);
+                 int (*join)(void *what, struct ha_comm *comm, struct ha_error *err), void *what,
+                 const volatile sig_atomic_t *stop, struct ha_comm **ret_comm,
+                 struct ha_error *err);
+
+/* A join for work without a trainer: the ranks have the same job (its digest), kind of device and
+ * division of the weights, or -ESTALE; then the model's ranks are together. */
+struct ha_gang_same {
+    const struct ha_engine *engine;
+    const char *job; /* hexadecimal */
+};
+
+int ha_gang_join_same(void *same, struct ha_comm *comm, struct ha_error *err);
 
 /* Has this rank failed because of others?  What the coordinator then charges the job with is not
  * this end but the one of the rank or worker that was first (coordinator/core/gang.h). */

@@ -333,8 +333,9 @@ static int set_real(struct ha_json *json, const char *key, double value)
 }
 
 static int add_work(struct ha_json *json, const struct ha_answering *answering,
-                    const struct ha_engine *engine)
+                    const struct ha_answering_record *record)
 {
+    const struct ha_engine *engine = record->engine;
     const struct ha_generate_cost *cost = &answering->cost;
     double plain = ha_answering_plain_flops(answering, engine);
     double per_second = cost->seconds > 0 ? 1.0 / cost->seconds : 0.0;
@@ -345,7 +346,7 @@ static int add_work(struct ha_json *json, const struct ha_answering *answering,
         set_real(json, "flops", cost->flops) < 0 || set_real(json, "flops_plain", plain) < 0 ||
         set_real(json, "saved", plain > 0 ? 1.0 - cost->flops / plain : 0.0) < 0 ||
         set_real(json, "flops_per_second", speed) < 0 ||
-        set_real(json, "utilisation", ha_engine_utilisation(engine, speed)) < 0 ||
+        set_real(json, "utilisation", ha_engine_utilisation(engine, speed / record->ranks)) < 0 ||
         set_real(json, "peak_flops_per_second", engine->peak_flops_per_second) < 0)
         return -ENOMEM;
     return set_real(json, "bytes_moved", cost->bytes_moved);
@@ -374,9 +375,12 @@ struct ha_json *ha_answering_summary(const struct ha_answering *answering,
     struct ha_json *json = ha_json_new_object();
 
     if (!json || (answering->prompts && add_counts(json, answering) < 0) ||
-        (answering->made && add_work(json, answering, engine) < 0) ||
+        (answering->made && add_work(json, answering, record) < 0) ||
         set_real(json, "wall_seconds", record->wall_seconds) < 0 ||
         set_int(json, "cells_in_job", record->cells_in_job) < 0 ||
+        set_int(json, "ranks", record->ranks) < 0 ||
+        set_int(json, "weight_shards", ha_model_ranks(engine->model)) < 0 ||
+        set_int(json, "weights_gathered_bytes", ha_model_gathered_bytes(engine->model)) < 0 ||
         set_int(json, "memory_planned", record->planned_bytes) < 0 ||
         set_int(json, "memory_peak", record->peak_bytes) < 0 ||
         ha_json_set(json, "batch_invariant", ha_json_new_bool(record->batch_invariant)) < 0 ||

@@ -68,6 +68,7 @@ struct ha_answering_record {
     const struct ha_engine *engine;
     int64_t cells_in_job;
     bool batch_invariant; /* no answer could hang on those beside it */
+    int ranks;
     double wall_seconds;
     int64_t planned_bytes, peak_bytes; /* of the process's own memory */
 };

@@ -52,7 +52,8 @@ static int64_t rest_of_gpu(const struct ha_generation_plan_request *request,
         shape.separate_cols = larger(2 * config->inner, larger(config->width, qkv));
         shape.separate_f32_cols = config->vocab;
     }
-    return ha_backend_allocated_bytes(request->engine->backend) + sizes->decoder +
+    return ha_backend_allocated_bytes(request->engine->backend) + request->weight_bytes +
+           request->comm_bytes + sizes->decoder +
            shape.decode_length * config->head_dim * (int64_t)sizeof(float) +
            ha_gpu_scratch_bytes(&shape) - ha_gpu_scratch_bytes(&(struct ha_scratch_shape){0});
 }
@@ -74,7 +75,8 @@ static int64_t rest_of(const struct ha_generation_plan_request *request,
     if (ha_backend_memory_bytes(request->engine->backend) > 0)
         return rest_of_gpu(request, settings, sizes);
     /* And the table of positions. */
-    return sizes->decoder + shape.decode_length * config->head_dim * (int64_t)sizeof(float) +
+    return sizes->decoder + request->weight_bytes +
+           shape.decode_length * config->head_dim * (int64_t)sizeof(float) +
            ha_cpu_scratch_bytes(&shape) + request->adapter_bytes + request->text_bytes +
            REQUEST_BYTES * request->n_requests + ha_dpo_program_bytes(config, request->threads);
 }

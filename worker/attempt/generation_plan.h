@@ -12,9 +12,11 @@ struct ha_generation_plan_request {
     int threads; /* 0: one per core */
     const struct ha_generate_request *requests;
     int64_t n_requests;
-    int64_t adapter_bytes;    /* of all cells */
-    int64_t text_bytes;       /* of prompts and answers in the making */
-    int64_t memory_bytes;     /* that may be used in all; 0: no limit */
+    int64_t weight_bytes;  /* of weights in memory that is not taken yet, or not by the backend */
+    int64_t comm_bytes;    /* of a gang's communicator on a GPU */
+    int64_t adapter_bytes; /* of all cells */
+    int64_t text_bytes;    /* of prompts and answers in the making */
+    int64_t memory_bytes;  /* that may be used in all; 0: no limit */
     const char *memory_limit; /* where it comes from, for people */
     int64_t max_kv_bytes;     /* asked for by name; 0: as much as there is room for */
 };

@@ -30,7 +30,7 @@ struct ha_job_spec {
     const char **train, **eval;
     int64_t n_train, n_eval;
     int threads;
-    int ranks;            /* of the gang that trains; 1: no gang */
+    int ranks;            /* of the gang; 1: no gang */
     int first_rank;       /* of those on this machine; its device is the first */
     int64_t gang_wait_ms; /* that a rank waits for the others; 0: no limit */
     int64_t time_alone_steps;

@@ -58,6 +58,14 @@ enum ha_dpo_sharding ha_weight_sharding(const struct ha_run_settings *settings)
                                          : HA_DPO_SHARD_AUTO;
 }
 
+enum ha_dpo_sharding ha_weight_sharding_join(enum ha_dpo_sharding before,
+                                             const struct ha_run_settings *settings)
+{
+    enum ha_dpo_sharding said = ha_weight_sharding(settings);
+
+    return before == HA_DPO_SHARD_NEVER || said == HA_DPO_SHARD_AUTO ? before : said;
+}
+
 int ha_token_budget(const struct ha_model_config *config, const struct ha_run_settings *settings,
                     bool gpu, int64_t *ret_tokens, struct ha_error *err)
 {

@@ -24,6 +24,10 @@ const char *ha_memory_limit_text(const struct ha_run_settings *settings,
 
 /* train.shard_weights. */
 enum ha_dpo_sharding ha_weight_sharding(const struct ha_run_settings *settings);
+/* Of several cells, which may differ in what changes no result: one that says never is heard
+ * first. */
+enum ha_dpo_sharding ha_weight_sharding_join(enum ha_dpo_sharding before,
+                                             const struct ha_run_settings *settings);
 
 /* train.tokens_per_microbatch, picked where it is 0 for train.plan_memory: by
  * settings, model and kind of device alone. */

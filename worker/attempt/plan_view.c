@@ -11,6 +11,7 @@
 #include "common/conf/blocks.h"
 #include "common/conf/json.h"
 #include "kernels/collective.h"
+#include "worker/attempt/generation.h"
 #include "worker/attempt/memory_settings.h"
 #include "worker/dpo/share.h"
 #include "worker/model/decode.h"
@@ -185,10 +186,11 @@ static void count_work(struct making *making)
         all->work[k] += all->flops.reference;
 }
 
-static int make_generation(struct making *making, struct ha_error *err)
+/* With weights in so many shares, as many answers at once as fit. */
+static int share_generation(const struct making *making, int shards,
+                            struct ha_plan_generation *generation, struct ha_error *err)
 {
-    struct ha_plan_view *view = making->view;
-    struct ha_plan_generation *generation = &view->generation;
+    const struct ha_plan_view *view = making->view;
     const struct ha_dpo_plan *plan = &view->columns[0].plan;
     enum ha_dtype act = view->device.gpu ? HA_DTYPE_BF16 : HA_DTYPE_F32;
     struct ha_decoder_limits limits = {
@@ -196,13 +198,13 @@ static int make_generation(struct making *making, struct ha_error *err)
         .max_prompt_tokens = PROMPT_TOKENS,
         .max_rank = making->settings->train.lora_rank,
     };
-    int64_t weights =
-        view->device.gpu
-            ? 2 * plan->n_params + ha_weights_lora_bytes(view->config, making->request.lora_columns)
-            : 0;
-    int64_t fixed = weights + plan->part[HA_DPO_KERNELS], bytes, sequence;
+    struct ha_dpo_weights weights = ha_dpo_plan_weights(
+        view->config, view->device.gpu, shards, making->request.lora_columns, plan->mapped_bytes);
+    int64_t fixed = weights.bytes + plan->part[HA_DPO_KERNELS] + making->request.comm_bytes;
+    int64_t bytes, sequence;
     int r;
 
+    generation->shards = shards;
     generation->kv_token_bytes = ha_kv_cache_bytes(view->config, act, 1);
     generation->sequence_tokens =
         (int64_t)view->lengths.prompt + making->settings->generate.max_new_tokens;
@@ -226,6 +228,23 @@ static int make_generation(struct making *making, struct ha_error *err)
     generation->total_bytes = bytes;
     generation->fits = view->device.memory_bytes == 0 || bytes <= view->device.memory_bytes;
     return 0;
+}
+
+/* Ranks share the weights as they do when they answer (generation.c). */
+static int make_generation(struct making *making, struct ha_error *err)
+{
+    struct ha_plan_generation *generation = &making->view->generation;
+    enum ha_dpo_sharding sharding = making->request.sharding;
+    int ranks = making->view->ranks;
+    int r = share_generation(making, 1, generation, err);
+
+    if (r < 0 || ranks == 1 || sharding == HA_DPO_SHARD_NEVER)
+        return r;
+    if (sharding == HA_DPO_SHARD_ALWAYS ||
+        (making->view->device.gpu &&
+         (!generation->fits || generation->sequences < HA_GENERATION_FEWEST)))
+        r = share_generation(making, ranks, generation, err);
+    return r;
 }
 
 static int make_columns(struct making *making, struct ha_error *err)
@@ -406,10 +425,12 @@ static void print_notes(const struct ha_plan_view *view)
     printf("Generation: %s of KV cache a token; %lld answers of %lld tokens at once take %s.\n",
            ha_memory_text(generation->kv_token_bytes, kv), (long long)generation->sequences,
            (long long)generation->sequence_tokens, ha_memory_text(generation->total_bytes, total));
+    if (view->ranks > 1)
+        printf("Of each of %d ranks, with weights in %d share%s.\n", view->ranks,
+               generation->shards, generation->shards == 1 ? "" : "s");
     if (!generation->fits)
-        puts("It does not fit: weights are shared in training alone; answers and probes need a "
-             "device "
-             "that holds\nthem whole, or the CPU.");
+        puts("It does not fit: answers need more GPUs that share the weights (resources.gpus, "
+             "train.shard_weights),\nlarger ones, or the CPU.");
 }
 
 void ha_plan_view_print(const struct ha_plan_view *view)
@@ -535,6 +556,7 @@ static int fill_rest(struct ha_json *json, const struct ha_plan_view *view)
         set_int(generation, "tokens_per_sequence", from->sequence_tokens) < 0 ||
         set_int(generation, "sequences", from->sequences) < 0 ||
         set_int(generation, "memory_bytes", from->total_bytes) < 0 ||
+        set_int(generation, "weight_shards", from->shards) < 0 ||
         ha_json_set(generation, "fits", ha_json_new_bool(from->fits)) < 0)
         return -ENOMEM;
     lengths = ha_json_new_object();

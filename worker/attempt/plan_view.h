@@ -31,8 +31,9 @@ struct ha_plan_column {
 struct ha_plan_generation {
     int64_t kv_token_bytes;  /* of the KV cache, a token */
     int64_t sequence_tokens; /* of an answer of mean prompt and generate.max_new_tokens */
-    int64_t sequences;       /* at once */
-    int64_t total_bytes;     /* with so many; on a GPU with all weights, which it does not share */
+    int64_t sequences;       /* at once, of each rank */
+    int64_t total_bytes;     /* with so many */
+    int shards;              /* ranks that share the weights; 1: they are whole */
     bool fits;
 };
 

@@ -350,20 +350,6 @@ static int on_references(void *user, struct ha_dpo_trainer *trainer, struct ha_e
 
 /* ---- the run -------------------------------------------------------------------- */
 
-/* Settings of cells may differ in what changes no result: one that says never is heard first. */
-static enum ha_dpo_sharding sharding_of(const struct ha_training *training)
-{
-    enum ha_dpo_sharding sharding = HA_DPO_SHARD_AUTO;
-
-    for (int64_t i = 0; i < training->n_cells && sharding != HA_DPO_SHARD_NEVER; i++) {
-        enum ha_dpo_sharding said = ha_weight_sharding(training->cells[i].settings);
-
-        if (said != HA_DPO_SHARD_AUTO)
-            sharding = said;
-    }
-    return sharding;
-}
-
 /* Of a gang, whose plan says whether its ranks share them; all others have them already. */
 static int load_weights(struct work *work, struct ha_error *err)
 {
@@ -376,7 +362,9 @@ static int load_weights(struct work *work, struct ha_error *err)
 
     if (!gang || r < 0)
         return r;
-    job.sharding = sharding_of(training);
+    job.sharding = HA_DPO_SHARD_AUTO;
+    for (int64_t i = 0; i < training->n_cells; i++)
+        job.sharding = ha_weight_sharding_join(job.sharding, training->cells[i].settings);
     if (job.sharding == HA_DPO_SHARD_ALWAYS ||
         (job.sharding == HA_DPO_SHARD_AUTO && on_gpu(work) && gang->ranks > 1))
         r = ha_dpo_trainer_foresee(work->engine.model, &job, work->cells, training->n_cells, &plan,
@@ -448,6 +436,11 @@ static int resume_cell(struct work *work, int64_t i, struct ha_error *err)
     return 0;
 }
 
+static int join(void *trainer, struct ha_comm *comm, struct ha_error *err)
+{
+    return ha_dpo_trainer_join(trainer, comm, err);
+}
+
 static int resume(struct work *work, struct ha_error *err)
 {
     int r = ha_reference_take(work->training, work->trainer, &work->taken, err);
@@ -455,8 +448,8 @@ static int resume(struct work *work, struct ha_error *err)
     for (int64_t i = 0; r == 0 && i < work->training->n_cells; i++)
         r = resume_cell(work, i, err);
     if (r == 0 && work->training->gang)
-        r = ha_gang_join(work->training->gang, work->engine.backend, work->trainer, work->stop,
-                         &work->comm, err);
+        r = ha_gang_join(work->training->gang, work->engine.backend, join, work->trainer,
+                         work->stop, &work->comm, err);
     return r < 0 ? r : ha_reference_compare(work->trainer, &work->taken, err);
 }
 

@@ -194,24 +194,23 @@ static struct ha_pass_limits limits_of(const struct job *job, int64_t recomputed
     };
 }
 
-static void plan_weights(const struct job *job, struct ha_dpo_plan *plan)
+struct ha_dpo_weights ha_dpo_plan_weights(const struct ha_model_config *config, bool gpu,
+                                          int shards, int64_t lora_columns, int64_t stored_bytes)
 {
-    const struct ha_dpo_plan_request *request = job->request;
-    bool gpu = request->device.gpu;
+    int64_t n = ha_model_config_n_params(config);
     /* Files of f32 have 4 bytes a parameter, others 2; what is between is held as f32. */
-    int64_t value = gpu || plan->mapped_bytes <= 2 * plan->n_params + plan->n_params / 2 ? 2 : 4;
+    int64_t value = gpu || stored_bytes <= 2 * n + n / 2 ? 2 : 4;
+    struct ha_dpo_weights weights = {
+        .bytes = gpu ? 2 * n + ha_weights_lora_bytes(config, lora_columns) : 0};
     struct ha_shard_layout layout;
 
-    plan->gathered_bytes = 0;
-    plan->part[HA_DPO_WEIGHTS] =
-        gpu ? 2 * plan->n_params + ha_weights_lora_bytes(request->config, request->lora_columns)
-            : 0;
-    if (plan->shards == 1)
-        return;
-    ha_shard_layout_make(request->config, plan->shards, value, request->lora_columns, &layout);
-    plan->gathered_bytes = ha_shard_layout_forward_bytes(&layout);
+    if (shards == 1)
+        return weights;
+    ha_shard_layout_make(config, shards, value, lora_columns, &layout);
+    weights.gathered_bytes = ha_shard_layout_forward_bytes(&layout);
     /* What is not shared stays in the mapped files on the CPU. */
-    plan->part[HA_DPO_WEIGHTS] = layout.total_bytes - (gpu ? 0 : layout.resident_bytes);
+    weights.bytes = layout.total_bytes - (gpu ? 0 : layout.resident_bytes);
+    return weights;
 }
 
 /* Everything but the activations, which depend on the layers run again. */
@@ -220,9 +219,12 @@ static int fixed_parts(const struct job *job, struct ha_dpo_plan *plan, struct h
     const struct ha_dpo_plan_request *request = job->request;
     int64_t value = (int64_t)sizeof(float), *part = plan->part;
     int64_t stored = request->stored_bytes > 0 ? request->stored_bytes : 2 * plan->n_params;
+    struct ha_dpo_weights weights = ha_dpo_plan_weights(
+        request->config, request->device.gpu, plan->shards, request->lora_columns, stored);
 
     plan->mapped_bytes = stored;
-    plan_weights(job, plan);
+    plan->gathered_bytes = weights.gathered_bytes;
+    part[HA_DPO_WEIGHTS] = weights.bytes;
     part[HA_DPO_KERNELS] = kernel_bytes(job);
     part[HA_DPO_ADAPTERS] =
         value * (job->n_trainable + (request->reference_rank > 0 ? job->largest : 0));

@@ -105,6 +105,16 @@ struct ha_dpo_plan {
     bool fits;
 };
 
+/* Bytes of frozen weights that a rank holds when so many share them (1: they are whole), beside
+ * files that it reads where they are mapped; stored_bytes as above. */
+struct ha_dpo_weights {
+    int64_t bytes;
+    int64_t gathered_bytes; /* that it gets from the others in a pass forward */
+};
+
+struct ha_dpo_weights ha_dpo_plan_weights(const struct ha_model_config *config, bool gpu,
+                                          int shards, int64_t lora_columns, int64_t stored_bytes);
+
 /* The largest pack that data of this length can need: two sides that share
  * nothing, or the token budget. */
 void ha_dpo_plan_worst_pack(int64_t max_length, int64_t tokens_per_microbatch,
