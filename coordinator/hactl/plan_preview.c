@@ -87,6 +87,9 @@ static int make_arguments(const struct ha_grid_input *input, const char *dir,
     if (r == 0)
         r = add_settings(arguments, &ha_sweep_generate_section, &sweep->generate, "max_new_tokens",
                          err);
+    if (r == 0)
+        r = add_settings(arguments, &ha_sweep_generate_section, &sweep->generate, "batch_invariant",
+                         err);
     return r;
 }
 

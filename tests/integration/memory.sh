@@ -127,6 +127,24 @@ equal "answers are generated in 92 MiB" $? 0
 equal "narrow generation: measured is planned, and less" "$(near_plan narrow)" None
 equal "with the same answers" "$(answers_of answers)" "$(answers_of narrow)"
 
+# Of a GPU whose products keep their rows separate: tiles of 256 rows of the longest input and the
+# longest results, beside 5 % for what is not counted.
+for on in false true; do
+    ha-attempt plan --model "$DEMO/models/llama-3.1-demo" --gpu-memory 1GiB --json \
+        --set generate.batch_invariant=$on >separate-$on.json
+done
+check "tiles of separate rows are planned for" python3 - "$DEMO/models/llama-3.1-demo/config.json" <<'PYTHON'
+import json, sys
+model = json.load(open(sys.argv[1]))
+without, with_them = (json.load(open(f"separate-{on}.json"))["gpu"]["generation"]["memory_bytes"]
+                      for on in ("false", "true"))
+step = 64 << 10
+tiles = (256 * 2 * model["intermediate_size"],
+         256 * max(2 * 2 * model["intermediate_size"], 4 * model["vocab_size"]))
+assert abs(with_them - without - 1.05 * sum(-(-tile // step) * step for tile in tiles)) < 2, (
+    without, with_them, tiles)
+PYTHON
+
 # ---- by arithmetic: the models of the paper ----------------------------------------------
 if [ -n "${HA_TEST_DATA:-}" ] && [ -d "$HA_TEST_DATA/configs" ]; then
     for name in llama-2-7b-hf llama-3.1-8b-instruct qwen3-8b qwen2.5-7b-instruct; do

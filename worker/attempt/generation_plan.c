@@ -28,6 +28,18 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+int64_t ha_generation_separate_bytes(const struct ha_model_config *config)
+{
+    int64_t heads = config->n_heads * config->head_dim;
+    int64_t qkv = heads + 2 * config->n_kv_heads * config->head_dim;
+    struct ha_scratch_shape shape = {
+        .separate_depth = larger(config->inner, larger(config->width, heads)),
+        .separate_cols = larger(2 * config->inner, larger(config->width, qkv)),
+        .separate_f32_cols = config->vocab};
+
+    return ha_gpu_scratch_bytes(&shape) - ha_gpu_scratch_bytes(&(struct ha_scratch_shape){0});
+}
+
 /* On a GPU: weights and adapters are there already, and so is what the backend takes from the
  * start; a converted A or B is no larger than the adapters together. */
 static int64_t rest_of_gpu(const struct ha_generation_plan_request *request,
@@ -44,18 +56,11 @@ static int64_t rest_of_gpu(const struct ha_generation_plan_request *request,
                                      .operand_values =
                                          request->adapter_bytes / (int64_t)sizeof(float)};
 
-    if (settings->batch_invariant) {
-        int64_t heads = config->n_heads * config->head_dim;
-        int64_t qkv = heads + 2 * config->n_kv_heads * config->head_dim;
-
-        shape.separate_depth = larger(config->inner, larger(config->width, heads));
-        shape.separate_cols = larger(2 * config->inner, larger(config->width, qkv));
-        shape.separate_f32_cols = config->vocab;
-    }
     return ha_backend_allocated_bytes(request->engine->backend) + request->weight_bytes +
            request->comm_bytes + sizes->decoder +
            shape.decode_length * config->head_dim * (int64_t)sizeof(float) +
-           ha_gpu_scratch_bytes(&shape) - ha_gpu_scratch_bytes(&(struct ha_scratch_shape){0});
+           ha_gpu_scratch_bytes(&shape) - ha_gpu_scratch_bytes(&(struct ha_scratch_shape){0}) +
+           (settings->batch_invariant ? ha_generation_separate_bytes(config) : 0);
 }
 
 /* All but the caches. */

@@ -35,4 +35,7 @@ int ha_generation_plan_make(const struct ha_generation_plan_request *request,
                             struct ha_generate_settings *settings,
                             struct ha_generation_plan *ret_plan, struct ha_error *err);
 
+/* What a GPU takes for products whose rows it keeps separate: generate.batch_invariant. */
+int64_t ha_generation_separate_bytes(const struct ha_model_config *config);
+
 #endif

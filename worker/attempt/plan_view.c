@@ -12,6 +12,7 @@
 #include "common/conf/json.h"
 #include "kernels/collective.h"
 #include "worker/attempt/generation.h"
+#include "worker/attempt/generation_plan.h"
 #include "worker/attempt/memory_settings.h"
 #include "worker/dpo/share.h"
 #include "worker/model/decode.h"
@@ -209,6 +210,8 @@ static int share_generation(const struct making *making, int shards,
     generation->sequence_tokens =
         (int64_t)view->lengths.prompt + making->settings->generate.max_new_tokens;
     sequence = generation->kv_token_bytes * generation->sequence_tokens;
+    if (view->device.gpu && making->settings->generate.batch_invariant)
+        fixed += ha_generation_separate_bytes(view->config);
     /* Logits come to the host, where the tokens are drawn. */
     if (!view->device.gpu) {
         fixed += plan->part[HA_DPO_PROGRAM];
