@@ -1,5 +1,6 @@
 /* attempts.c - what happens to attempts and workers (world.h) */
 #include <stddef.h>
+#include <stdlib.h>
 
 #include "tests/sim/world.h"
 
@@ -12,18 +13,17 @@ enum {
     AGAIN_MS = 3600000      /* at most, to the next failure */
 };
 
-/* Is this the newest attempt of its job, and not over? */
-static bool newest(const struct sim *s, int32_t job, int32_t worker, int32_t number)
+bool sim_newest(const struct sim *s, int32_t job, int32_t number)
 {
     const struct sim_job *j = &s->jobs[job];
 
-    return j->attempts == number && j->worker == worker && j->attempt != HA_ATTEMPT_STATE_ENDED &&
+    return j->attempts == number && j->attempt != HA_ATTEMPT_STATE_ENDED &&
            !ha_job_final((enum ha_job_state)j->state);
 }
 
 /* ---- grants --------------------------------------------------------------------------------- */
 
-static double work_of(const struct sim *s, int32_t job)
+double sim_work(const struct sim *s, int32_t job)
 {
     double work = s->jobs[job].need.shared;
 
@@ -37,6 +37,25 @@ static double speed_of(const struct sim_worker *worker)
     return worker->train_speed > 0 ? worker->train_speed : 5e13;
 }
 
+double sim_speed(const struct sim *s, const struct sim_job *j)
+{
+    double slowest = speed_of(&s->workers[j->worker]);
+
+    for (int32_t i = 0; j->gang && i < j->gang->count; i++) {
+        double speed = speed_of(&s->workers[j->gang->parts[i].worker]);
+
+        slowest = speed < slowest ? speed : slowest;
+    }
+    return j->gang ? slowest * j->gang->count : slowest;
+}
+
+int64_t sim_run_ms(const struct sim *s, int32_t job)
+{
+    const struct sim_job *j = &s->jobs[job];
+
+    return (int64_t)((sim_work(s, job) - j->saved) / sim_speed(s, j) * 1000) + 1;
+}
+
 /* A place for one more; those of attempts that are over are free. */
 static struct sim_run *free_run(struct sim *s, int32_t w)
 {
@@ -45,7 +64,7 @@ static struct sim_run *free_run(struct sim *s, int32_t w)
     for (int i = 0; i < SIM_RUNS_MAX; i++) {
         struct sim_run *run = &worker->runs[i];
 
-        if (run->number == 0 || !newest(s, run->job, w, run->number))
+        if (run->number == 0 || !sim_newest(s, run->job, run->number))
             return run;
     }
     sim_fail(s, "worker %s runs more than it has slots", worker->name);
@@ -79,28 +98,38 @@ static void keep_model(struct sim_worker *worker, int64_t model)
     worker->models[0] = (struct ha_plan_model){.model = model};
 }
 
-void sim_grant(struct sim *s, int32_t job, int32_t w)
+static void take_place(struct sim *s, int32_t job, int32_t w)
 {
     struct sim_job *j = &s->jobs[job];
-    struct sim_worker *worker = &s->workers[w];
-    int64_t run_ms = (int64_t)((work_of(s, job) - j->saved) / speed_of(worker) * 1000) + 1;
+
+    *free_run(s, w) = (struct sim_run){job, j->attempts};
+    s->workers[w].used++;
+    sim_touch(s, w);
+    s->sweeps[j->sweep].used++;
+    keep_model(&s->workers[w], j->model + 1);
+}
+
+void sim_grant(struct sim *s, int32_t job, const int32_t *workers, int32_t count)
+{
+    struct sim_job *j = &s->jobs[job];
 
     sim_set_state(s, job, HA_JOB_LEASED);
     j->attempts++;
     j->attempt = HA_ATTEMPT_STATE_LEASED;
     j->stop = HA_STOP_NONE;
-    j->worker = w;
+    j->worker = workers[0];
     j->charged = false;
     j->started_ms = s->now_ms;
     j->begun = j->saved;
-    *free_run(s, w) = (struct sim_run){job, j->attempts};
-    worker->used++;
-    sim_touch(s, w);
-    s->sweeps[j->sweep].used++;
-    keep_model(worker, j->model + 1);
+    for (int32_t i = 0; i < count; i++)
+        take_place(s, job, workers[i]);
     s->counts.granted++;
-    sim_at(s, s->now_ms + 50 + (int64_t)sim_random(s, 500), SIM_RUNS, w, job, j->attempts);
-    sim_at(s, s->now_ms + 600 + run_ms, SIM_ENDS, w, job, j->attempts);
+    if (count > 1) {
+        sim_gang_begin(s, job, workers, count);
+        return;
+    }
+    sim_at(s, s->now_ms + 50 + (int64_t)sim_random(s, 500), SIM_RUNS, workers[0], job, j->attempts);
+    sim_at(s, s->now_ms + 600 + sim_run_ms(s, job), SIM_ENDS, workers[0], job, j->attempts);
 }
 
 void sim_stop(struct sim *s, int32_t job, enum ha_stop stop)
@@ -117,11 +146,21 @@ void sim_stop(struct sim *s, int32_t job, enum ha_stop stop)
 
 /* ---- ends ------------------------------------------------------------------------------------ */
 
+static void leave(struct sim *s, struct sim_job *j, int32_t w)
+{
+    s->workers[w].used--;
+    sim_touch(s, w);
+    s->sweeps[j->sweep].used--;
+}
+
+/* All places of the attempt, together. */
 static void release(struct sim *s, struct sim_job *j)
 {
-    s->workers[j->worker].used--;
-    sim_touch(s, j->worker);
-    s->sweeps[j->sweep].used--;
+    for (int32_t i = 1; j->gang && i < j->gang->count; i++)
+        leave(s, j, j->gang->parts[i].worker);
+    leave(s, j, j->worker);
+    free(j->gang);
+    j->gang = NULL;
     s->changed = true;
 }
 
@@ -192,8 +231,8 @@ static bool splits(const struct sim_job *j, const struct ha_retry_decision *d)
 static bool keep(struct sim *s, int32_t job, int64_t ran_ms)
 {
     struct sim_job *j = &s->jobs[job];
-    double work = work_of(s, job);
-    double saved = j->begun + speed_of(&s->workers[j->worker]) * (double)ran_ms / 1000;
+    double work = sim_work(s, job);
+    double saved = j->begun + sim_speed(s, j) * (double)ran_ms / 1000;
 
     if (saved > work)
         saved = work;
@@ -203,8 +242,7 @@ static bool keep(struct sim *s, int32_t job, int64_t ran_ms)
     return true;
 }
 
-/* Until when its newest checkpoint knows, of an attempt that ended without being asked to. */
-static int64_t checkpoint_ms(struct sim *s, int64_t end_ms)
+int64_t sim_checkpoint_ms(struct sim *s, int64_t end_ms)
 {
     return end_ms - (int64_t)sim_random(s, CHECKPOINT_MS);
 }
@@ -268,8 +306,7 @@ static void take_back(struct sim *s, int32_t job)
 /* ---- words of workers
  * ---------------------------------------------------------------------------- */
 
-/* Can the worker say this now?  What it cannot, it says when it is back. */
-static bool heard(struct sim *s, const struct sim_event *e)
+bool sim_heard(struct sim *s, const struct sim_event *e)
 {
     struct sim_worker *worker = &s->workers[e->worker];
 
@@ -280,7 +317,7 @@ static bool heard(struct sim *s, const struct sim_event *e)
                (enum sim_kind)e->kind, e->worker, e->subject, e->number);
         return false;
     }
-    if (newest(s, e->subject, e->worker, e->number))
+    if (sim_newest(s, e->subject, e->number))
         return true;
     s->counts.stale++; /* refused: the epoch is over */
     return false;
@@ -290,8 +327,12 @@ static void on_runs(struct sim *s, const struct sim_event *e)
 {
     struct sim_job *j = &s->jobs[e->subject];
 
-    if (!heard(s, e) || j->attempt != HA_ATTEMPT_STATE_LEASED)
+    if (!sim_heard(s, e) || j->attempt != HA_ATTEMPT_STATE_LEASED)
         return;
+    if (j->gang) {
+        sim_gang_runs(s, e);
+        return;
+    }
     j->attempt = HA_ATTEMPT_STATE_RUNNING;
     sim_set_state(s, e->subject, HA_JOB_RUNNING);
     s->changed = true;
@@ -301,15 +342,17 @@ static void on_ends(struct sim *s, const struct sim_event *e)
 {
     struct sim_job *j = &s->jobs[e->subject];
 
-    if (!heard(s, e))
+    if (!sim_heard(s, e) || (j->gang && (j->gang->broken || j->gang->aborting)))
         return;
     if (j->attempt == HA_ATTEMPT_STATE_LOST)
         take_back(s, e->subject);
     if (j->attempt == HA_ATTEMPT_STATE_LEASED)
         on_runs(s, e);
-    if (sim_chance(s, e->subject % BAD_JOB == 0 ? 900000 : 30000)) {
+    if (j->gang && sim_chance(s, 30000)) {
+        sim_gang_fails(s, e->subject);
+    } else if (sim_chance(s, e->subject % BAD_JOB == 0 ? 900000 : 30000)) {
         s->counts.crashed++;
-        sim_end(s, e->subject, HA_OUTCOME_FAILED, checkpoint_ms(s, s->now_ms), false);
+        sim_end(s, e->subject, HA_OUTCOME_FAILED, sim_checkpoint_ms(s, s->now_ms), false);
     } else if (sim_chance(s, 2000)) {
         sim_end(s, e->subject, HA_OUTCOME_REFUSED, 0, false);
     } else {
@@ -321,7 +364,9 @@ static void on_ends(struct sim *s, const struct sim_event *e)
 
 static void on_stops(struct sim *s, const struct sim_event *e)
 {
-    if (!heard(s, e))
+    const struct sim_gang *gang = s->jobs[e->subject].gang;
+
+    if (!sim_heard(s, e) || (gang && (gang->broken || gang->aborting)))
         return;
     if (s->jobs[e->subject].attempt == HA_ATTEMPT_STATE_LOST)
         take_back(s, e->subject);
@@ -338,10 +383,11 @@ static void lose_all(struct sim *s, int32_t w, bool back)
     for (int i = 0; i < SIM_RUNS_MAX; i++) {
         struct sim_run *run = &worker->runs[i];
 
-        if (run->number == 0 || !newest(s, run->job, w, run->number))
+        if (run->number == 0 || !sim_newest(s, run->job, run->number))
             continue;
         s->counts.lost++;
-        sim_end(s, run->job, HA_OUTCOME_LOST, checkpoint_ms(s, worker->gone_ms), back);
+        sim_end(s, run->job, HA_OUTCOME_LOST, sim_checkpoint_ms(s, worker->gone_ms),
+                back && !s->jobs[run->job].gang);
         sim_check_job(s, run->job);
     }
     s->changed = true;
@@ -372,7 +418,7 @@ static void on_back(struct sim *s, int32_t w)
     for (int i = 0; i < SIM_RUNS_MAX; i++) {
         struct sim_run *run = &worker->runs[i];
 
-        if (run->number == 0 || !newest(s, run->job, w, run->number) ||
+        if (run->number == 0 || !sim_newest(s, run->job, run->number) ||
             s->jobs[run->job].attempt != HA_ATTEMPT_STATE_LOST)
             continue;
         take_back(s, run->job);
@@ -397,6 +443,12 @@ static void fail_worker(struct sim *s, int32_t w, bool dies)
     worker->heard_ms = worker->gone_ms = s->now_ms;
     worker->back_ms = s->now_ms + for_ms;
     sim_at(s, worker->back_ms, dies ? SIM_STARTS : SIM_BACK, w, 0, 0);
+    for (int i = 0; dies && i < SIM_RUNS_MAX; i++) {
+        const struct sim_run *run = &worker->runs[i];
+
+        if (run->number != 0 && sim_newest(s, run->job, run->number) && s->jobs[run->job].gang)
+            sim_gang_breaks(s, run->job);
+    }
 }
 
 static void drain(struct sim *s, int32_t w, bool on)
@@ -408,7 +460,7 @@ static void drain(struct sim *s, int32_t w, bool on)
     for (int i = 0; on && i < SIM_RUNS_MAX; i++) {
         const struct sim_run *run = &worker->runs[i];
 
-        if (run->number != 0 && newest(s, run->job, w, run->number))
+        if (run->number != 0 && sim_newest(s, run->job, run->number))
             sim_stop(s, run->job, HA_STOP_DRAIN);
     }
     if (on)
@@ -514,6 +566,15 @@ void sim_handle(struct sim *s, const struct sim_event *e)
         return;
     case SIM_STOPS:
         on_stops(s, e);
+        return;
+    case SIM_PART:
+        sim_gang_part(s, e);
+        return;
+    case SIM_LATE:
+        sim_gang_late(s, e);
+        return;
+    case SIM_JUDGED:
+        sim_gang_judged(s, e);
         return;
     case SIM_DUE:
         sim_mark_ready(s, e->subject);

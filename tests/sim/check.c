@@ -46,6 +46,8 @@ void sim_check_job(const struct sim *s, int32_t job)
                  ha_job_state_name((enum ha_job_state)j->state));
     if (holds_slot(j) && s->workers[j->worker].lost)
         sim_fail(s, "job %d is leased to a worker that is lost", job);
+    if (j->gang || (holds_slot(j) && sim_nodes(s, job) > 1))
+        sim_check_gang(s, job);
     if (bit && (j->state != HA_JOB_READY || j->whole >= 0))
         sim_fail(s, "job %d can be leased but is not ready", job);
     if (!bit && j->state == HA_JOB_READY && j->whole < 0 && j->not_before_ms <= s->now_ms - 1 &&
@@ -67,7 +69,7 @@ void sim_check_worker(const struct sim *s, int32_t w)
         const struct sim_run *run = &worker->runs[i];
         const struct sim_job *j = &s->jobs[run->job];
 
-        used += run->number != 0 && j->worker == w && j->attempts == run->number && holds_slot(j);
+        used += run->number != 0 && j->attempts == run->number && holds_slot(j);
     }
     if (used != worker->used || used > worker->slots)
         sim_fail(s, "worker %s holds %" PRId64 " leases, counts %" PRId64 ", has %" PRId64 " slots",
@@ -107,7 +109,7 @@ void sim_check_all(const struct sim *s)
         sim_fail(s, "no memory for a check");
     for (int32_t j = 0; j < s->options.jobs; j++) {
         sim_check_job(s, j);
-        used[s->jobs[j].sweep] += holds_slot(&s->jobs[j]);
+        used[s->jobs[j].sweep] += holds_slot(&s->jobs[j]) ? sim_nodes(s, j) : 0;
         open += !ha_job_final((enum ha_job_state)s->jobs[j].state);
     }
     for (int32_t w = 0; w < s->options.workers; w++)
@@ -124,19 +126,19 @@ void sim_check_all(const struct sim *s)
 /* ---- plans ----------------------------------------------------------------------------------- */
 
 /* The rules in this program's own words. */
-static bool offers(const struct ha_fit *offer, const struct ha_fit *need)
+bool sim_offers(const struct ha_fit *offer, const struct ha_fit *need)
 {
     return offer->gpus >= need->gpus && offer->gpu_memory_bytes >= need->gpu_memory_bytes &&
            offer->memory_bytes >= need->memory_bytes && strstr(offer->labels, need->labels);
 }
 
-static bool startable(const struct sim *s, const struct ha_plan_job *job)
+bool sim_startable(const struct sim *s, const struct ha_plan_job *job)
 {
     return job->state == HA_JOB_READY && !job->held && !job->expanding &&
            job->not_before_ms <= s->now_ms;
 }
 
-static bool takes_work(const struct ha_plan_worker *worker)
+bool sim_takes_work(const struct ha_plan_worker *worker)
 {
     return worker->connected && worker->liveness == HA_ALIVE && !worker->draining;
 }
@@ -164,13 +166,28 @@ static int64_t index_of(const struct view *v, int64_t job)
     return 0;
 }
 
+/* A further worker of a gang. */
+static void check_part(const struct view *v, const struct ha_plan_job *whole,
+                       const struct ha_plan_assignment *a)
+{
+    const struct ha_plan_worker *worker = worker_of(v, a->worker);
+
+    if (!worker || !sim_takes_work(worker) || !sim_offers(&worker->offer, whole->fit))
+        sim_fail(v->s,
+                 "a part of job %" PRId64 " goes to worker %" PRId64 ", which must not get it",
+                 a->job - 1, a->worker - 1);
+    if (++v->given[a->worker - 1] + worker->used > worker->slots)
+        sim_fail(v->s, "worker %s gets more than it has slots", worker->name);
+    v->share[whole->sweep - 1]++;
+}
+
 static void check_set(const struct view *v, const struct ha_plan_assignment *a, int64_t parts)
 {
     const struct ha_plan_worker *worker = worker_of(v, a->worker);
     const struct ha_plan_job *whole = &v->snapshot->jobs[index_of(v, a->job)];
-    int64_t bytes = whole->need.shared_bytes + whole->need.pass_bytes;
+    int64_t bytes = whole->need.shared_bytes + whole->need.pass_bytes, cells = 0;
 
-    if (!worker || !takes_work(worker) || !offers(&worker->offer, whole->fit))
+    if (!worker || !sim_takes_work(worker) || !sim_offers(&worker->offer, whole->fit))
         sim_fail(v->s, "job %" PRId64 " goes to worker %" PRId64 ", which must not get it",
                  a->job - 1, a->worker - 1);
     if (++v->given[a->worker - 1] + worker->used > worker->slots)
@@ -180,23 +197,32 @@ static void check_set(const struct view *v, const struct ha_plan_assignment *a, 
         int64_t at = index_of(v, a[i].job);
         const struct ha_plan_job *job = &v->snapshot->jobs[at];
 
+        if (a[i].part > 0) {
+            check_part(v, whole, &a[i]);
+            continue;
+        }
+        cells++;
         if (v->of[at])
             sim_fail(v->s, "job %" PRId64 " is given twice", a[i].job - 1);
         v->of[at] = &a[i];
         bytes += job->need.bytes;
-        if (!startable(v->s, job))
+        if (!sim_startable(v->s, job))
             sim_fail(v->s, "job %" PRId64 " may not start", a[i].job - 1);
         if (a[i].into != a->job || a[i].worker != a->worker ||
             (i > 0 && (job->group == 0 || job->group != whole->group)))
             sim_fail(v->s, "job %" PRId64 " does not belong to %" PRId64, a[i].job - 1, a->job - 1);
     }
-    if (parts > HA_FUSE_CELLS)
-        sim_fail(v->s, "%" PRId64 " cells in a job", parts);
-    if (parts > HA_FUSE_CELLS_BLIND && worker->memory_bytes == 0)
-        sim_fail(v->s, "%" PRId64 " cells go to worker %s, whose memory nobody knows", parts,
-                 worker->name);
-    if (parts > 1 && worker->memory_bytes > 0 && bytes > worker->memory_bytes)
-        sim_fail(v->s, "a job of %" PRId64 " cells does not fit worker %s", parts, worker->name);
+    if (cells > HA_FUSE_CELLS)
+        sim_fail(v->s, "%" PRId64 " cells in a job", cells);
+    for (int64_t i = 0; i < parts; i++) {
+        worker = worker_of(v, a[i].worker);
+        if (cells > HA_FUSE_CELLS_BLIND && worker->memory_bytes == 0)
+            sim_fail(v->s, "%" PRId64 " cells go to worker %s, whose memory nobody knows", cells,
+                     worker->name);
+        if (cells > 1 && worker->memory_bytes > 0 && bytes > worker->memory_bytes)
+            sim_fail(v->s, "a job of %" PRId64 " cells does not fit worker %s", cells,
+                     worker->name);
+    }
 }
 
 /* Did somebody of its group get a place?  Then the others wait by choice. */
@@ -234,8 +260,8 @@ static void find_waiting(const struct view *v, struct waiting waiting[SIM_FITS])
         const struct ha_plan_job *job = &v->snapshot->jobs[j];
         struct waiting *w = &waiting[job->fit - v->s->fits];
 
-        if (!startable(v->s, job) || job->grows || v->of[j])
-            continue;
+        if (!sim_startable(v->s, job) || job->grows || v->of[j] || job->fit->nodes > 1)
+            continue; /* a gang may lack workers (gangs.c) */
         if (job->group == 0 || job->group != last_group)
             last_served = group_served(v, j);
         last_group = job->group;
@@ -246,6 +272,11 @@ static void find_waiting(const struct view *v, struct waiting waiting[SIM_FITS])
         if (v->share[job->sweep - 1] < w->least[job->priority])
             w->least[job->priority] = v->share[job->sweep - 1];
     }
+}
+
+static int64_t most_nodes(const struct sim *s, int64_t sweep)
+{
+    return s->sweeps[sweep].train_fit->nodes > 1 ? s->sweeps[sweep].train_fit->nodes : 1;
 }
 
 static void check_fairness(const struct view *v)
@@ -261,11 +292,13 @@ static void check_fairness(const struct view *v)
             continue;
         for (int f = 0; f < SIM_FITS; f++)
             if (waiting[f].priority > job->priority &&
-                offers(&worker_of(v, v->of[j]->worker)->offer, waiting[f].fit))
+                sim_offers(&worker_of(v, v->of[j]->worker)->offer, waiting[f].fit))
                 sim_fail(v->s,
                          "job %" PRId64 " of priority %" PRId64 " goes before priority %" PRId64,
                          job->id - 1, job->priority, waiting[f].priority);
-        if (same->least[job->priority] < v->share[job->sweep - 1] - 1)
+        /* A gang of the same sweep may have had its turn after this one. */
+        if (same->least[job->priority] <
+            v->share[job->sweep - 1] - most_nodes(v->s, job->sweep - 1))
             sim_fail(v->s,
                      "sweep %" PRId64 " has %" PRId64 " slots, one with %" PRId64 " got nothing",
                      job->sweep - 1, v->share[job->sweep - 1], same->least[job->priority]);
@@ -303,6 +336,7 @@ void sim_check_plan(const struct sim *s, const struct ha_plan_snapshot *snapshot
     }
     if (count < SIM_ASSIGNMENTS - HA_FUSE_CELLS) /* else it was cut off */
         check_fairness(&v);
+    sim_check_gangs(s, snapshot, assignments, count);
     free(v.workers);
     free(v.given);
     free(v.share);
@@ -316,10 +350,11 @@ void sim_check_idle(const struct sim *s, const struct ha_plan_snapshot *snapshot
     for (int64_t w = 0; w < snapshot->worker_count; w++) {
         const struct ha_plan_worker *worker = &snapshot->workers[w];
 
-        if (!takes_work(worker) || worker->used >= worker->slots)
+        if (!sim_takes_work(worker) || worker->used >= worker->slots ||
+            sim_is_kept(s, snapshot, worker))
             continue;
         for (int f = 0; f < SIM_FITS; f++) {
-            if (!offers(&worker->offer, &s->fits[f]))
+            if (!sim_offers(&worker->offer, &s->fits[f]))
                 continue;
             slot[f] = true;
             device[f] = device[f] || ha_plan_free_devices(worker) > 0;
@@ -329,9 +364,20 @@ void sim_check_idle(const struct sim *s, const struct ha_plan_snapshot *snapshot
         const struct ha_plan_job *job = &snapshot->jobs[j];
         int64_t f = job->fit - s->fits;
 
-        if (startable(s, job) && (job->grows ? device[f] : slot[f]))
+        if (job->fit->nodes <= 1 && sim_startable(s, job) && (job->grows ? device[f] : slot[f]))
             sim_fail(s, "job %" PRId64 " waits although a slot that fits is free", job->id - 1);
     }
+    sim_check_waiting_gangs(s, snapshot);
+}
+
+static bool has_place(const struct sim *s, const struct ha_preempt_running *victim,
+                      const struct ha_fit *fit)
+{
+    bool has = sim_offers(&s->workers[victim->worker - 1].offer, fit);
+
+    for (int64_t i = 0; i < victim->other_count; i++)
+        has = has || sim_offers(&s->workers[victim->others[i] - 1].offer, fit);
+    return has;
 }
 
 void sim_check_stop(const struct sim *s, const struct ha_preempt_running *victim,
@@ -341,7 +387,7 @@ void sim_check_stop(const struct sim *s, const struct ha_preempt_running *victim
         if (snapshot->jobs[j].id != job)
             continue;
         if (victim->priority >= snapshot->jobs[j].priority || victim->ran_ms < SIM_MIN_RUN_MS ||
-            !offers(&s->workers[victim->worker - 1].offer, snapshot->jobs[j].fit))
+            !has_place(s, victim, snapshot->jobs[j].fit))
             sim_fail(s, "job %" PRId64 " is stopped for %" PRId64 ", which may not have its place",
                      victim->job - 1, job - 1);
         return;

@@ -49,7 +49,8 @@ static void step(struct sim *s, const struct sim_event *event)
     if (event->worker >= 0)
         sim_check_worker(s, event->worker);
     if (event->kind == SIM_RUNS || event->kind == SIM_ENDS || event->kind == SIM_STOPS ||
-        event->kind == SIM_DUE || event->kind == SIM_PERSON)
+        event->kind == SIM_DUE || event->kind == SIM_PERSON || event->kind == SIM_PART ||
+        event->kind == SIM_LATE || event->kind == SIM_JUDGED)
         sim_check_job(s, event->subject);
     if (s->counts.steps % s->options.check_every == 0)
         sim_check_all(s);
@@ -96,6 +97,8 @@ static void print(struct sim *s, int64_t wall_ns)
            "  split %" PRId64 "  stopped %" PRId64 "  restarts %" PRId64 "\n",
            c->granted, c->joined, c->done, c->failed, c->crashed, c->lost, c->returned, c->stale,
            c->split, c->stopped, c->restarts);
+    printf("gangs %" PRId64 "  longest wait of one %.1f min\n", c->gangs,
+           (double)c->gang_wait_ms / 60000);
     printf("plans %" PRId64 "  p50 %.1f us  p99 %.1f us  longest %.2f ms\n", c->plans,
            (double)c->plan_times[c->plans / 2] / 1e3,
            (double)c->plan_times[c->plans * 99 / 100] / 1e3,

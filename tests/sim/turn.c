@@ -20,6 +20,20 @@ static struct snapshot memory; /* kept from plan to plan */
 
 /* ---- the snapshot --------------------------------------------------------------------------- */
 
+/* Its attempts that were told to stop. */
+static int64_t leaving(const struct sim *s, int32_t w)
+{
+    int64_t count = 0;
+
+    for (int i = 0; i < SIM_RUNS_MAX; i++) {
+        const struct sim_run *run = &s->workers[w].runs[i];
+
+        count += run->number != 0 && sim_newest(s, run->job, run->number) &&
+                 s->jobs[run->job].stop != HA_STOP_NONE;
+    }
+    return count;
+}
+
 static void add_worker(struct sim *s, int32_t w)
 {
     const struct sim_worker *from = &s->workers[w];
@@ -39,6 +53,8 @@ static void add_worker(struct sim *s, int32_t w)
         .memory_bytes = from->memory_bytes,
         .train_speed = from->train_speed,
         .generate_speed = from->generate_speed,
+        .island = from->island,
+        .leaving = leaving(s, w),
         .offer = from->offer,
     };
     memcpy(to->models, from->models, sizeof to->models);
@@ -70,7 +86,7 @@ static void add_job(struct sim *s, int32_t job)
         .priority = sweep->priority,
         .turn = 8 * j->model + (j->kind == HA_STAGE_TRAIN ? 2 : 4),
         .sweep = j->sweep + 1,
-        .fit = sweep->fit,
+        .fit = j->kind == HA_STAGE_TRAIN ? sweep->train_fit : sweep->fit,
         .expanding = sweep->expanding,
         .group = fuses ? ((int64_t)j->sweep * SIM_MODELS + j->model) * 2 + 1 + j->kind % 2 : 0,
         .fuse = sweep->fuse,
@@ -104,6 +120,15 @@ static void add_sweep(struct sim *s, int32_t number, int64_t limit)
     }
 }
 
+/* A gang waits for workers that are busy, too. */
+static bool has_gang(void)
+{
+    for (int64_t j = 0; j < memory.plan.job_count; j++)
+        if (ha_plan_nodes(&memory.jobs[j]) > 1)
+            return true;
+    return false;
+}
+
 static void make_snapshot(struct sim *s, bool crowd)
 {
     int64_t live = 0, part;
@@ -126,14 +151,22 @@ static void make_snapshot(struct sim *s, bool crowd)
     memory.plan.jobs = memory.jobs;
     memory.plan.shares = memory.shares;
     if (memory.plan.job_count > 0)
-        add_workers(s, crowd);
+        add_workers(s, crowd || has_gang());
 }
 
 /* ---- preemption ------------------------------------------------------------------------------ */
 
-static int64_t list_running(struct sim *s, struct ha_preempt_running *running)
+/* The ids of the workers of its further parts; others[HA_PLAN_NODES]. */
+static int64_t list_others(const struct sim_gang *gang, int64_t *others)
 {
-    int64_t count = 0;
+    for (int32_t i = 1; gang && i < gang->count; i++)
+        others[i - 1] = gang->parts[i].worker + 1;
+    return gang ? gang->count - 1 : 0;
+}
+
+static int64_t list_running(struct sim *s, struct ha_preempt_running *running, int64_t *others)
+{
+    int64_t count = 0, n = 0;
 
     for (int32_t w = 0; w < s->options.workers; w++) {
         for (int i = 0; i < SIM_RUNS_MAX; i++) {
@@ -146,10 +179,13 @@ static int64_t list_running(struct sim *s, struct ha_preempt_running *running)
             running[count++] = (struct ha_preempt_running){
                 .job = run->job + 1,
                 .worker = w + 1,
+                .others = others + n,
+                .other_count = list_others(j->gang, others + n),
                 .priority = s->sweeps[j->sweep].priority,
                 .ran_ms = s->now_ms - j->started_ms,
                 .stopping = j->stop != HA_STOP_NONE,
             };
+            n += running[count - 1].other_count;
         }
     }
     return count;
@@ -169,17 +205,18 @@ static void make_room(struct sim *s)
     struct ha_preempt_stop stops[64];
     struct ha_preempt_running *running;
     struct ha_preempt p;
-    int64_t count, wait_ms;
+    int64_t count, wait_ms, *others;
 
     if (s->now_ms < s->room_at_ms || !urgent_waits(s))
         return;
     running = ha_calloc(s->options.workers * SIM_RUNS_MAX, sizeof *running);
-    if (!running)
+    others = ha_calloc(s->options.workers * SIM_RUNS_MAX, sizeof *others);
+    if (!running || !others)
         sim_fail(s, "no memory for a plan");
     add_workers(s, true);
     p = (struct ha_preempt){.snapshot = &memory.plan,
                             .running = running,
-                            .running_count = list_running(s, running),
+                            .running_count = list_running(s, running, others),
                             .min_run_ms = SIM_MIN_RUN_MS,
                             .now_ms = s->now_ms};
     count = ha_preempt_choose(&p, stops, 64, &wait_ms);
@@ -187,10 +224,13 @@ static void make_room(struct sim *s)
         const struct ha_preempt_running *r = &running[stops[i].victim];
 
         sim_check_stop(s, r, &memory.plan, stops[i].job);
+        if (i + 1 == count || stops[i + 1].job != stops[i].job)
+            sim_check_room(s, &p, stops[i].job);
         sim_stop(s, (int32_t)r->job - 1, HA_STOP_PREEMPT);
     }
     s->room_at_ms = s->now_ms + 1000;
     free(running);
+    free(others);
 }
 
 /* ---- plans
@@ -233,23 +273,34 @@ static int64_t plan_once(struct sim *s, struct ha_plan_assignment *out)
     return count;
 }
 
+/* A job with all its workers; returns how many assignments that are. */
+static int64_t grant(struct sim *s, const struct ha_plan_assignment *out, int64_t count)
+{
+    int32_t workers[HA_PLAN_NODES], n = 1;
+    int64_t i = 1;
+
+    workers[0] = (int32_t)out[0].worker - 1;
+    for (; i < count && out[i].into == out[0].job; i++) {
+        if (out[i].part > 0)
+            workers[n++] = (int32_t)out[i].worker - 1;
+        else
+            sim_join(s, (int32_t)out[0].job - 1, (int32_t)out[i].job - 1);
+    }
+    sim_grant(s, (int32_t)out[0].job - 1, workers, n);
+    sim_check_job(s, (int32_t)out[0].job - 1);
+    for (int32_t k = 0; k < n; k++)
+        sim_check_worker(s, workers[k]);
+    return i;
+}
+
 void sim_plan(struct sim *s)
 {
     struct ha_plan_assignment out[SIM_ASSIGNMENTS];
     int64_t count;
 
-    while ((count = plan_once(s, out)) > 0) {
-        for (int64_t i = 0; i < count; i++)
-            if (out[i].into != out[i].job)
-                sim_join(s, (int32_t)out[i].into - 1, (int32_t)out[i].job - 1);
-        for (int64_t i = 0; i < count; i++) {
-            if (out[i].into != out[i].job)
-                continue;
-            sim_grant(s, (int32_t)out[i].job - 1, (int32_t)out[i].worker - 1);
-            sim_check_job(s, (int32_t)out[i].job - 1);
-            sim_check_worker(s, (int32_t)out[i].worker - 1);
-        }
-    }
+    while ((count = plan_once(s, out)) > 0)
+        for (int64_t i = 0; i < count;)
+            i += grant(s, out + i, count - i);
     sim_check_idle(s, &memory.plan);
     make_room(s);
     s->changed = false;

@@ -175,6 +175,10 @@ static void make_fits(struct sim *s)
     s->fits[1] = (struct ha_fit){.gpus = 1, .labels = ""};
     s->fits[2] = (struct ha_fit){.gpus = 1, .gpu_memory_bytes = 40ll << 30, .labels = ""};
     s->fits[3] = (struct ha_fit){.labels = "big\n", .memory_bytes = 8ll << 30};
+    s->fits[4] = s->fits[1];
+    s->fits[4].nodes = 2;
+    s->fits[5] = s->fits[2];
+    s->fits[5].nodes = 4;
 }
 
 static void make_worker(struct sim *s, int32_t w)
@@ -195,6 +199,7 @@ static void make_worker(struct sim *s, int32_t w)
                                     .memory_bytes = 64ll << 30,
                                     .gpus = gpu,
                                     .gpu_memory_bytes = gpu ? worker->memory_bytes : 0};
+    worker->island = gpu ? 1 + big : 3 + w; /* GPUs of one kind; a CPU's machine */
     worker->connected = true;
     sim_touch(s, w);
     if (w <= 3) /* the first few are healthy, so that the end comes */
@@ -245,9 +250,16 @@ static void make_sweep(struct sim *s, int32_t number, int32_t first, int32_t cou
         (struct sim_sweep){.first = first,
                            .count = count,
                            .priority = sim_chance(s, 500000) ? (int64_t)sim_random(s, 3) : 0,
-                           .fit = &s->fits[sim_random(s, SIM_FITS)],
+                           .fit = &s->fits[sim_random(s, SIM_FITS - SIM_GANGS)],
                            .fuse = (enum ha_fuse_mode)sim_random(s, HA_FUSE_MODES),
                            .policy = {.max_attempts = 3, .wait_when_lost = sim_chance(s, 100000)}};
+    sweep->train_fit = sweep->fit;
+    if (sim_chance(s, 400000)) {
+        int64_t which = (int64_t)sim_random(s, SIM_GANGS);
+
+        sweep->fit = &s->fits[1 + which];
+        sweep->train_fit = &s->fits[SIM_FITS - SIM_GANGS + which];
+    }
     for (int32_t m = 0; m < models; m++) {
         int32_t pairs = (m == models - 1 ? count / 2 - done : count / 2 / models);
 
@@ -306,6 +318,8 @@ void sim_destroy(struct sim *s)
 {
     if (!s)
         return;
+    for (int64_t j = 0; s->jobs && j < s->options.jobs; j++)
+        free(s->jobs[j].gang);
     free(s->jobs);
     free(s->workers);
     free(s->sweeps);
