@@ -23,7 +23,7 @@
  * failed, refused or stopped, the process ends with the exit code, and so does one whose device has
  * failed after its job.  One that ends before the first line of a further job has not begun it.
  *
- * A train or generate job with ranks > 1 is a gang of so many of these processes, each with --rank
+ * A job with ranks > 1 is a gang of so many of these processes, each with --rank
  * R; those of one worker are in the same folder, and use the devices 0, 1, ... of the backend.  A
  * rank prepares, says that it is ready, and then reads one line from its standard input: the id
  * that rank 0 has made, in hexadecimal, which comes once all ranks of all workers are ready.  A
@@ -72,7 +72,7 @@
  *                                                         the cells have in common
  *    "threads":  n,                                       0: one per core
  *    "backend":  "auto" | "cpu" | "cuda",
- *    "ranks":    n,                                       train, generate: of a gang; 1: none.
+ *    "ranks":    n,                                       of a gang; 1: none.
  *                                                         "threads" are those of a rank
  *    "first_rank": n,                                     of those of this worker; 0 where it is
  *                                                         not given
@@ -136,7 +136,8 @@
  *   utilisation            flops_per_second over that
  *
  * A probe's has pairs_probed, tokens, seconds, probe_seconds, flops, activation_bytes,
- * memory_planned, memory_peak, recomputed_layers, precision and backend.
+ * memory_planned, memory_peak, recomputed_layers, ranks, weight_shards, precision and backend; of a
+ * gang FLOPs and tokens are of all ranks.
  *
  * summary of a generated cell; work is that of this attempt, without the answers that
  * were stored already:

@@ -34,17 +34,6 @@ static const char *missing_label(const struct ha_fit *need, const struct ha_fit 
     return NULL;
 }
 
-struct ha_fit ha_fit_of_stage(const struct ha_fit *sweep, enum ha_stage_kind kind)
-{
-    struct ha_fit need = *sweep;
-
-    if (kind == HA_STAGE_PROBE && need.gpus > 1)
-        need.gpus = 1;
-    if (kind == HA_STAGE_PROBE)
-        need.nodes = 1;
-    return need;
-}
-
 int64_t ha_fit_ranks(const struct ha_fit *need)
 {
     int64_t nodes = need && need->nodes > 1 ? need->nodes : 1;

@@ -7,8 +7,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "coordinator/core/state.h"
-
 struct ha_buffer;
 
 struct ha_fit {
@@ -18,10 +16,6 @@ struct ha_fit {
     int64_t
         nodes; /* of a need: workers that share the job, each giving what is above; 0 or 1: one */
 };
-
-/* What a stage needs of what its sweep's [resources] ask for: a probe uses one GPU alone, so it
- * needs no worker that has several. */
-struct ha_fit ha_fit_of_stage(const struct ha_fit *sweep, enum ha_stage_kind kind);
 
 /* Processes that do it with what the need asks for of all its workers. */
 int64_t ha_fit_ranks(const struct ha_fit *need);

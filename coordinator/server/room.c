@@ -18,11 +18,6 @@ struct needs {
     bool any;
 };
 
-/* What the jobs of a sweep need; jobs of equal needs share them.  NULL: nothing special. */
-struct fits {
-    const struct ha_fit *all, *probe;
-};
-
 static int read_need(void *context, const struct ha_sweep_row *row)
 {
     struct needs *needs = context;
@@ -34,19 +29,19 @@ static int read_need(void *context, const struct ha_sweep_row *row)
     return needs->fit.labels ? 1 : -ENOMEM;
 }
 
-static int read_fits(struct ha_coordinator *c, struct ha_arena *arena, int64_t sweep,
-                     struct fits *fits, struct ha_error *err)
+/* What the jobs of a sweep need, whatever they do: all of them use all GPUs.  NULL: nothing
+ * special. */
+static int read_fit(struct ha_coordinator *c, struct ha_arena *arena, int64_t sweep,
+                    const struct ha_fit **ret_fit, struct ha_error *err)
 {
     struct needs needs = {.arena = arena};
     int r = ha_store_sweep_each(c->store, sweep, NULL, read_need, &needs, err);
 
-    *fits = (struct fits){NULL, NULL};
+    *ret_fit = NULL;
     if (r < 0 || !needs.any)
         return r;
-    fits->all = ha_scratch_copy(arena, &needs.fit, sizeof needs.fit);
-    needs.fit = ha_fit_of_stage(&needs.fit, HA_STAGE_PROBE);
-    fits->probe = ha_scratch_copy(arena, &needs.fit, sizeof needs.fit);
-    return fits->all && fits->probe ? 0 : -ENOMEM;
+    *ret_fit = ha_scratch_copy(arena, &needs.fit, sizeof needs.fit);
+    return *ret_fit ? 0 : -ENOMEM;
 }
 
 /* Jobs come sweep by sweep. */
@@ -55,7 +50,7 @@ int ha_server_plan_sweeps(struct ha_coordinator *c, struct ha_arena *arena,
                           struct ha_error *err)
 {
     struct ha_plan_share *shares = NULL;
-    struct fits fits = {NULL, NULL};
+    const struct ha_fit *fit = NULL;
     int r = 0;
 
     for (int64_t j = 0; r >= 0 && j < snapshot->job_count; j++) {
@@ -68,9 +63,9 @@ int ha_server_plan_sweeps(struct ha_coordinator *c, struct ha_arena *arena,
             *share = (struct ha_plan_share){.sweep = jobs[j].sweep};
             r = ha_store_attempt_count_sweep(c->store, share->sweep, &share->used, err);
             if (r >= 0)
-                r = read_fits(c, arena, share->sweep, &fits, err);
+                r = read_fit(c, arena, share->sweep, &fit, err);
         }
-        jobs[j].fit = jobs[j].kind == HA_STAGE_PROBE ? fits.probe : fits.all;
+        jobs[j].fit = fit;
     }
     snapshot->shares = shares;
     return r == -ENOMEM ? ha_error_set(err, ENOMEM, "no memory for a plan") : r < 0 ? r : 0;

@@ -27,7 +27,7 @@ struct page {
     struct ha_plan_snapshot workers;
     int64_t judges; /* alive */
     int64_t limit;
-    struct ha_fit fit, probe_fit; /* what the sweep's attempts need, and its probes */
+    struct ha_fit fit; /* what the sweep's attempts need */
     bool expanding;
     bool fuses;              /* its cells may share jobs */
     const char *grows_key;   /* the fuse_key that was looked for last, NULL: none was, */
@@ -137,7 +137,7 @@ static const char *why(struct page *p, const struct ha_stage_row *row)
         .id = row->job,
         .state = row->job_state,
         .kind = row->kind,
-        .fit = row->kind == HA_STAGE_PROBE ? &p->probe_fit : &p->fit,
+        .fit = &p->fit,
         .expanding = p->expanding,
         .not_before_ms = row->not_before_ms,
         .held = p->held,
@@ -394,7 +394,6 @@ static int read_sweep(void *context, const struct ha_sweep_row *row)
 
     p->fit = row->need;
     p->fit.labels = ha_scratch_text(p->arena, row->need.labels);
-    p->probe_fit = ha_fit_of_stage(&p->fit, HA_STAGE_PROBE);
     p->fuses = row->fuse != HA_FUSE_NEVER;
     p->expanding = row->expanding && p->fuses;
     p->reply->judge_label = ha_scratch_text(p->arena, row->judge_label);

@@ -99,6 +99,32 @@ processes = [answer("mixed", 0, 2), answer("mixed", 1, 2, "--set", "generate.see
 assert [process.wait(20) for process in processes] == [1, 1]
 assert "another job" in open("mixed-0.log").read() + open("mixed-1.log").read()
 
+# ---- probes
+
+def probe(name, rank, ranks, *more):
+    gang = ["--ranks", str(ranks), "--rank", str(rank), "--comm", f"{name}.id", "--gang-minutes", "1"]
+    return subprocess.Popen(
+        ["ha-attempt", "probe", "--model", f"{demo}/models/qwen2.5-demo", "--data", f"{demo}/data/train.jsonl",
+         "--backend", "cpu", "--threads", "1", "--json", "--set", "probe.pairs=11", *more,
+         *(gang if ranks > 1 else [])], stdout=open(f"{name}-{rank}.json", "w"), stderr=open(f"{name}-{rank}.log", "a"))
+
+def probing(name, ranks, *more):
+    return [probe(name, rank, ranks, *more) for rank in range(ranks)]
+
+end(probing("probe", 1))
+for name, ranks, more in (("probe2", 2, ()), ("probe3s", 3, SHARED), ("probe4s", 4, SHARED)):
+    end(probing(name, ranks, *more))
+    assert filecmp.cmp("probe-0.json", f"{name}-0.json", shallow=False), f"the norms of {name} differ"
+    assert more == () or f"shared by {ranks} ranks" in open(f"{name}-1.log").read()
+for name, number, codes in (("probe-killed", signal.SIGKILL, [1, -9]), ("probe-told", signal.SIGTERM, [75, 75])):
+    processes = probing(name, 2, *SHARED, "--set", "probe.pairs=5000")
+    while " of 660" not in open(f"{name}-0.log").read():
+        assert processes[0].poll() is None, "it ended before it was disturbed"
+        time.sleep(0.01)
+    processes[1].send_signal(number)
+    ended = [process.wait(20) for process in processes]
+    assert ended == codes, (name, ended)
+
 # As many epochs as take some seconds here.
 end(gang("speed", 1, "--set", "train.epochs=4"))
 summary = json.loads(re.search(r"done: (\{.*)", open("speed-0.log").read())[1])
@@ -148,7 +174,7 @@ end(gang("stopped", 2, "--resume", f"stopped/checkpoint-{last}.safetensors",
 assert "shared by 2 ranks" in open("stopped-1.log").read()
 same("stopped")
 PYTHON
-check "1, 2 and 4 ranks by hand give one adapter" python3 by_hand.py "$HA_ROOT"
+check "1, 2, 3 and 4 ranks by hand give one adapter, the same answers and norms" python3 by_hand.py "$HA_ROOT"
 
 EPOCHS=$(cat epochs.txt)
 echo "train.epochs=$EPOCHS" >>settings.txt
@@ -311,12 +337,20 @@ check "answers of gangs are those of one process" python3 compare.py "$HA_ROOT"
 # ---- the embedded form ----------------------------------------------------------------------------
 
 {
-    sed -e 's/use = .*/use = ["mid", "full"]/' -e 's/^epochs = .*/epochs = 1/' -e '/^fuse/d' small.toml
+    sed -e 's/use = .*/use = ["mid", "two"]/' -e 's/^layers = "0-1"/layers = "auto:2"/' -e 's/^epochs = .*/epochs = 1/' -e '/^fuse/d' small.toml
     sed -n '/^\[\[judge\]\]/,$p' "$HA_ROOT/deploy/demo/grid.toml"
 } >run.toml
 unset HA_COORDINATOR
 check "hactl run trains two cells in a gang" hactl run run.toml --name embedded --backend cpu
 check "in two ranks" grep -rq "rank 0 of a gang of 2" runs/embedded
+gang_did() { # a phrase of attempts' logs
+    for log in $(grep -rl "rank 0 of a gang of 2" runs/embedded); do
+        grep -q "$1" "$log" && return
+    done
+    return 1
+}
+check "and so it probes for the layers of one" gang_did "pairs, .* tokens in"
+check "and answers" gang_did "answers to make"
 hactl run run.toml --name twice --slots 2 >slots.txt 2>&1
 equal "attempts side by side are refused with it" "$(tail -n 1 slots.txt)" \
     "hactl: --slots 2: with resources.gpus = 2 there is one attempt at a time"

@@ -133,13 +133,15 @@ static int generate(const struct ha_job_spec *spec, const struct ha_gang *gang,
     return r;
 }
 
-static int probe(const struct ha_job_spec *spec, struct service *service, struct ha_error *err)
+static int probe(const struct ha_job_spec *spec, const struct ha_gang *gang,
+                 struct service *service, struct ha_error *err)
 {
     struct ha_probing probing = {.engine = engine_of(spec, service),
                                  .train = spec->train,
                                  .n_train = spec->n_train,
                                  .cell = spec->cells[0].id,
-                                 .settings = spec->cells[0].settings};
+                                 .settings = spec->cells[0].settings,
+                                 .gang = spec->ranks > 1 ? gang : NULL};
 
     return ha_probing_run(&probing, &service->reporter, &ha_attempt_stop, err);
 }
@@ -151,7 +153,7 @@ static int run_kind(const struct ha_job_spec *spec, const struct ha_gang *gang,
     case HA_JOB_TRAIN:
         return train(spec, gang, service, err);
     case HA_JOB_PROBE:
-        return probe(spec, service, err);
+        return probe(spec, gang, service, err);
     case HA_JOB_GENERATE:
         break;
     }

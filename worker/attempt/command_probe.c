@@ -8,6 +8,7 @@
 #include "common/conf/json.h"
 #include "worker/attempt/commands.h"
 #include "worker/attempt/console_reporter.h"
+#include "worker/attempt/gang.h"
 #include "worker/attempt/probing.h"
 #include "worker/contract.h"
 
@@ -98,13 +99,19 @@ static int run(const struct ha_call *call, struct ha_error *err)
     struct ha_console_reporter console = {0};
     struct ha_reporter reporter = ha_console_reporter(&console);
     struct ha_probing probing = {.engine = call->engine, .cell = 1, .settings = call->settings};
-    int r;
+    struct ha_gang_file file;
+    struct ha_gang gang = {.ranks = 0};
+    int r = ha_call_read_gang(arguments, &file, &gang, err);
 
+    if (r < 0)
+        return r;
+    if (gang.ranks > 0)
+        probing.gang = &gang;
     probing.train = ha_arguments_values(arguments, "data", &probing.n_train);
     r = ha_probing_run(&probing, &reporter, &ha_attempt_stop, err);
-    if (r == 0 && ha_arguments_given(arguments, "json"))
+    if (r == 0 && gang.rank == 0 && ha_arguments_given(arguments, "json"))
         r = print_json(&console, err);
-    else if (r == 0)
+    else if (r == 0 && gang.rank == 0)
         print_table(&console);
     return ha_console_reporter_close(&console, r, err);
 }
@@ -119,6 +126,7 @@ static const struct ha_option options[] = {
     {"json", NULL, "print JSON"},
     {"threads", "N", "CPU threads (default: one per core)"},
     {"backend", "NAME", "auto, cpu or cuda"},
+    HA_OPTIONS_GANG,
 };
 
 const struct ha_subcommand ha_subcommand_probe = {

@@ -6,11 +6,13 @@
 
 #include "common/base/clock.h"
 #include "common/base/error.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/base/memory_use.h"
 #include "common/conf/blocks.h"
 #include "common/conf/json.h"
 #include "common/conf/loss_rules.h"
+#include "kernels/collective.h"
 #include "worker/attempt/loss_settings.h"
 #include "worker/attempt/memory_settings.h"
 #include "worker/attempt/pair_files.h"
@@ -24,6 +26,9 @@ struct work {
     const struct ha_reporter *reporter;
     struct ha_engine engine;
     struct ha_pair_set *pairs;
+    struct ha_dpo_probe_settings settings;
+    struct ha_dpo_probe_range ranges[N_BLOCKS];
+    struct ha_comm *comm; /* of a gang */
     struct ha_dpo_probe_result *result;
     int64_t start_ms;
     int64_t peak_bytes; /* of this process's own memory, of samples */
@@ -32,6 +37,7 @@ struct work {
 static int load(struct work *work, struct ha_error *err)
 {
     const struct ha_probing *probing = work->probing;
+    struct ha_engine_options options = probing->engine;
     struct ha_pair_files files = {.what = "training pairs",
                                   .paths = probing->train,
                                   .n_paths = probing->n_train,
@@ -39,8 +45,10 @@ static int load(struct work *work, struct ha_error *err)
                                   .settings = probing->settings};
     int r = work->reporter->phase(work->reporter->context, "load", err);
 
+    /* The ranks of a gang read weights when the memory is planned. */
+    options.weights_later = probing->gang != NULL;
     if (r == 0)
-        r = ha_engine_open(&probing->engine, &work->engine, err);
+        r = ha_engine_open(&options, &work->engine, err);
     if (r < 0)
         return r;
     files.chat = ha_engine_chat(&work->engine);
@@ -66,38 +74,104 @@ static int on_progress(void *user, int64_t done, int64_t total, int64_t tokens, 
     return work->reporter->progress(work->reporter->context, &progress, err);
 }
 
-static int run(struct work *work, const volatile sig_atomic_t *stop, struct ha_error *err)
+static int read_settings(struct work *work, struct ha_error *err)
 {
-    const struct ha_sweep_train *train = &work->probing->settings->train;
-    struct ha_dpo_probe_range ranges[N_BLOCKS];
-    const char *precision = ha_engine_precision(&work->engine, train->precision);
-    struct ha_dpo_probe_settings settings = {
-        .pairs = work->probing->settings->probe.pairs,
+    const struct ha_run_settings *settings = work->probing->settings;
+    const struct ha_gang *gang = work->probing->gang;
+    const char *precision = ha_engine_precision(&work->engine, settings->train.precision);
+    struct ha_dpo_probe_settings *probe = &work->settings;
+    int r;
+
+    *probe = (struct ha_dpo_probe_settings){
+        .pairs = settings->probe.pairs,
         .share_prompt = true,
         .round_logits_bf16 = strcmp(precision, "bf16") == 0,
         .threads = work->probing->engine.threads,
-        .memory_limit = ha_memory_limit_text(work->probing->settings, work->engine.backend),
-        .ranges = ranges,
-        .n_ranges = N_BLOCKS};
-    int r = ha_loss_settings_read(train, &settings.loss, err);
-
+        .memory_limit = ha_memory_limit_text(settings, work->engine.backend),
+        .ranges = work->ranges,
+        .n_ranges = N_BLOCKS,
+        .sharding = ha_weight_sharding(settings)};
+    if (gang) {
+        probe->ranks = gang->ranks;
+        probe->comm_bytes =
+            ha_comm_device_bytes(ha_gang_collective(gang, work->engine.backend), gang->ranks);
+    }
+    r = ha_loss_settings_read(&settings->train, &probe->loss, err);
     if (r == 0)
-        r = ha_memory_limit(work->probing->settings, work->engine.backend, &settings.memory_bytes,
-                            err);
+        r = ha_memory_limit(settings, work->engine.backend, &probe->memory_bytes, err);
     for (int i = 0; r == 0 && i < N_BLOCKS; i++) {
         int64_t end;
 
         (void)ha_blocks_range(blocks[i], ha_model_config(work->engine.model)->n_layers,
-                              &ranges[i].first, &end);
-        ranges[i].count = end - ranges[i].first;
+                              &work->ranges[i].first, &end);
+        work->ranges[i].count = end - work->ranges[i].first;
     }
-    if (r == 0 && ha_loss_rules_warning(train))
-        ha_log_warning("%s", ha_loss_rules_warning(train));
+    if (r == 0 && ha_loss_rules_warning(&settings->train))
+        ha_log_warning("%s", ha_loss_rules_warning(&settings->train));
+    return r;
+}
+
+/* Everything that the ranks must have in common. */
+static void hash_job(const struct work *work, char hex[HA_SHA256_HEX_BYTES])
+{
+    const struct ha_pair_set *pairs = work->pairs;
+    const struct ha_sweep_train *train = &work->probing->settings->train;
+    uint8_t digest[HA_SHA256_BYTES];
+    struct ha_sha256 hash;
+
+    ha_sha256_init(&hash);
+    ha_sha256_update(&hash, &work->settings.pairs, sizeof(work->settings.pairs));
+    for (int64_t i = 0; i < train->loss.count; i++)
+        ha_sha256_update(&hash, train->loss.items[i], strlen(train->loss.items[i]) + 1);
+    ha_sha256_update(&hash, &train->beta, sizeof(train->beta));
+    ha_sha256_update(&hash, pairs->offset, (size_t)(3 * pairs->n_pairs + 1) * sizeof(int64_t));
+    ha_sha256_update(&hash, pairs->ids,
+                     (size_t)pairs->offset[3 * pairs->n_pairs] * sizeof(int32_t));
+    ha_sha256_final(&hash, digest);
+    ha_sha256_hex(digest, hex);
+}
+
+/* Of a gang: load weights as the plan says, and come together. */
+static int gather(struct work *work, const volatile sig_atomic_t *stop, struct ha_error *err)
+{
+    const struct ha_gang *gang = work->probing->gang;
+    struct ha_dpo_plan plan = {.shards = 1};
+    char job[HA_SHA256_HEX_BYTES];
+    struct ha_gang_same same = {.engine = &work->engine, .job = job};
+    struct ha_model_shard shard;
+    int r;
+
+    if (!gang)
+        return 0;
+    r = ha_dpo_probe_foresee(work->engine.model, work->pairs, &work->settings, &plan, err);
+    if (r < 0)
+        return r;
+    shard = (struct ha_model_shard){gang->rank, plan.shards};
+    if (plan.shards > 1)
+        ha_log_info("the weights of each layer are shared by %d ranks", plan.shards);
+    r = ha_engine_load(&work->probing->engine, &work->engine, plan.shards > 1 ? &shard : NULL, err);
+    if (r < 0)
+        return r;
+    hash_job(work, job);
+    r = ha_gang_join(gang, work->engine.backend, ha_gang_join_same, &same, stop, &work->comm, err);
+    work->settings.comm = work->comm;
+    return r;
+}
+
+static int run(struct work *work, const volatile sig_atomic_t *stop, struct ha_error *err)
+{
+    int r = read_settings(work, err);
+
+    if (r == 0)
+        r = gather(work, stop, err);
     if (r == 0)
         r = work->reporter->phase(work->reporter->context, "probe", err);
-    return r < 0 ? r
-                 : ha_dpo_probe(work->engine.model, work->pairs, &settings, on_progress, work, stop,
-                                &work->result, err);
+    if (r == 0)
+        r = ha_dpo_probe(work->engine.model, work->pairs, &work->settings, on_progress, work, stop,
+                         &work->result, err);
+    if (r < 0 && r != -EINTR && work->comm)
+        ha_gang_fail(work->probing->gang, work->comm, err);
+    return r;
 }
 
 static int report_norms(const struct work *work, struct ha_error *err)
@@ -155,6 +229,10 @@ static struct ha_json *summary_of(const struct work *work)
         ha_json_set(json, "memory_planned", ha_json_new_int(result->planned_bytes)) < 0 ||
         ha_json_set(json, "memory_peak", ha_json_new_int(work->peak_bytes)) < 0 ||
         ha_json_set(json, "recomputed_layers", ha_json_new_int(result->recomputed_layers)) < 0 ||
+        ha_json_set(json, "ranks",
+                    ha_json_new_int(work->probing->gang ? work->probing->gang->ranks : 1)) < 0 ||
+        ha_json_set(json, "weight_shards", ha_json_new_int(ha_model_ranks(work->engine.model))) <
+            0 ||
         ha_pair_files_summary(work->pairs, json) < 0 ||
         ha_json_set(json, "precision",
                     ha_json_new_string(ha_engine_precision(&work->engine, precision))) < 0 ||
@@ -170,17 +248,19 @@ int ha_probing_run(const struct ha_probing *probing, const struct ha_reporter *r
                    const volatile sig_atomic_t *stop, struct ha_error *err)
 {
     struct work work = {.probing = probing, .reporter = reporter, .start_ms = ha_clock_boot_ms()};
+    bool keeps = !probing->gang || probing->gang->rank == 0;
     int r = load(&work, err);
 
     if (r == 0)
         r = run(&work, stop, err);
-    if (r == 0) {
-        log_cost(work.result);
-        r = report_norms(&work, err);
-    }
     if (r == 0)
+        log_cost(work.result);
+    if (r == 0 && keeps)
+        r = report_norms(&work, err);
+    if (r == 0 && keeps)
         r = reporter->cell(reporter->context, probing->cell, true, "", false, summary_of(&work),
                            err);
+    ha_comm_destroy(work.comm);
     ha_dpo_probe_result_destroy(work.result);
     ha_pair_set_destroy(work.pairs);
     ha_engine_close(&work.engine);

@@ -9,6 +9,7 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "common/base/memory_use.h"
+#include "kernels/collective.h"
 #include "worker/dpo/plan.h"
 #include "worker/dpo/work.h"
 
@@ -30,6 +31,7 @@ struct probe {
     void *tile;         /* device f32: rows of the largest dW */
     void *square_sums;  /* device double (n_layers, N_WEIGHTS) of one pair */
     double *squares;    /* host copy */
+    double *shared;     /* (ranks + 1, shared_values): of one pair of each rank, then our own */
     struct ha_dpo_probe_result *result;
 };
 
@@ -46,6 +48,19 @@ static int out_of_memory(struct ha_error *err)
 static size_t square_bytes(const struct probe *probe)
 {
     return (size_t)(probe->geometry.n_layers * N_WEIGHTS) * sizeof(double);
+}
+
+/* What ranks tell each other of a pair. */
+enum { SHARED_STOP, SHARED_TOKENS, SHARED_FLOPS, SHARED_SQUARES };
+
+static int64_t shared_values(const struct probe *probe)
+{
+    return SHARED_SQUARES + probe->geometry.n_layers * N_WEIGHTS;
+}
+
+static int ranks_of(const struct probe *probe)
+{
+    return probe->settings->comm ? ha_comm_size(probe->settings->comm) : 1;
 }
 
 /* ---- one pair ---- */
@@ -108,7 +123,7 @@ static int set_coefficients(struct probe *probe, int64_t pair, const struct ha_p
     return 0;
 }
 
-static int run_pair(struct probe *probe, int64_t pair, struct ha_error *err)
+static int run_pair(struct probe *probe, int64_t pair, int64_t *ret_tokens, struct ha_error *err)
 {
     struct ha_pack *pack = NULL;
     struct ha_pass_rows rows;
@@ -128,7 +143,7 @@ static int run_pair(struct probe *probe, int64_t pair, struct ha_error *err)
     if (r == 0)
         r = ha_backend_sync(probe->backend, err);
     if (r == 0)
-        probe->result->n_tokens += pack->n_tokens;
+        *ret_tokens = pack->n_tokens;
     ha_pack_destroy(pack);
     for (int64_t i = 0; r == 0 && i < probe->geometry.n_layers * N_WEIGHTS; i++)
         if (!isfinite(probe->squares[i]))
@@ -139,8 +154,8 @@ static int run_pair(struct probe *probe, int64_t pair, struct ha_error *err)
     return r;
 }
 
-/* Add the norms of the pair whose squares are there. */
-static void add_norms(const struct probe *probe)
+/* Add the norms of a pair. */
+static void add_norms(const struct probe *probe, const double *squares)
 {
     for (int64_t i = 0; i < probe->result->n_norms; i++) {
         struct ha_dpo_probe_norms *norms = &probe->result->norms[i];
@@ -149,7 +164,7 @@ static void add_norms(const struct probe *probe)
         for (int64_t layer = norms->range.first; layer < norms->range.first + norms->range.count;
              layer++)
             for (int module = 0; module < N_WEIGHTS; module++)
-                sums[module] += probe->squares[layer * N_WEIGHTS + module];
+                sums[module] += squares[layer * N_WEIGHTS + module];
         for (int module = 0; module < N_WEIGHTS; module++)
             sums[HA_DPO_PROBE_ALL] += sums[module];
         for (int module = 0; module < HA_DPO_PROBE_MODULES; module++)
@@ -219,8 +234,9 @@ static int64_t tile_values(const struct probe *probe)
     return values;
 }
 
-/* Sets as few layers to run again as the memory asks for. */
-static int fit_pass(struct probe *probe, struct ha_pass_limits *limits, struct ha_error *err)
+static int make_plan(const struct probe *probe, const struct ha_pass_limits *limits,
+                     enum ha_dpo_sharding sharding, struct ha_dpo_plan *ret_plan,
+                     struct ha_error *err)
 {
     const struct ha_dpo_probe_settings *settings = probe->settings;
     const struct ha_pair_set *set = probe->set;
@@ -237,10 +253,24 @@ static int fit_pass(struct probe *probe, struct ha_pass_limits *limits, struct h
         .max_positions = set->longest,
         .n_train = set->n_pairs,
         .n_ids = set->offset[3 * set->n_pairs],
+        .stored_bytes = ha_model_weights(probe->model)->bytes,
+        .comm_bytes = settings->comm_bytes,
+        .ranks = settings->ranks,
+        .sharding = sharding,
     };
+
+    return ha_dpo_plan_make(&request, ret_plan, err);
+}
+
+/* Sets as few layers to run again as the memory asks for. */
+static int fit_pass(struct probe *probe, struct ha_pass_limits *limits, struct ha_error *err)
+{
+    const struct ha_dpo_probe_settings *settings = probe->settings;
     char need[HA_MEMORY_TEXT_BYTES], have[HA_MEMORY_TEXT_BYTES];
     struct ha_dpo_plan plan;
-    int r = ha_dpo_plan_make(&request, &plan, err);
+    int r = make_plan(probe, limits,
+                      ha_model_ranks(probe->model) > 1 ? HA_DPO_SHARD_ALWAYS : HA_DPO_SHARD_NEVER,
+                      &plan, err);
 
     if (r < 0)
         return r;
@@ -248,10 +278,11 @@ static int fit_pass(struct probe *probe, struct ha_pass_limits *limits, struct h
         return ha_error_set(
             err, EFBIG,
             "the probe needs %s with every layer run again, for a pair of %lld tokens, and %s may "
-            "be used (%s); lower train.max_length, or raise the limit",
+            "be used (%s); lower train.max_length, %sor raise the limit",
             ha_memory_text(plan.total_bytes, need), (long long)limits->max_tokens,
             ha_memory_text(plan.memory_bytes, have),
-            settings->memory_limit ? settings->memory_limit : "the limit");
+            settings->memory_limit ? settings->memory_limit : "the limit",
+            plan.sharing_fits ? "let train.shard_weights be \"auto\", " : "");
     limits->recomputed_layers = plan.recomputed_layers;
     probe->result->recomputed_layers = plan.recomputed_layers;
     probe->result->planned_bytes = plan.total_bytes;
@@ -261,7 +292,7 @@ static int fit_pass(struct probe *probe, struct ha_pass_limits *limits, struct h
 }
 
 /* One pair a pack: a pack's size is its longest pair's. */
-static int make_pass(struct probe *probe, struct ha_error *err)
+static struct ha_pass_limits limits_of(const struct probe *probe)
 {
     struct ha_pass_limits limits = {.max_tokens = 1,
                                     .lora_columns = ha_model_weights(probe->model)->lora_columns,
@@ -269,7 +300,6 @@ static int make_pass(struct probe *probe, struct ha_error *err)
                                     .statistics = true,
                                     .logsumexps = probe->settings->loss.use_weighting,
                                     .round_logits_bf16 = probe->settings->round_logits_bf16};
-    int r;
 
     for (int64_t i = 0; i < probe->result->n_pairs; i++) {
         const struct ha_pack_pair *pair = &probe->packs.pairs[i];
@@ -279,7 +309,14 @@ static int make_pass(struct probe *probe, struct ha_error *err)
         limits.max_tokens = tokens > limits.max_tokens ? tokens : limits.max_tokens;
         limits.max_rows = rows > limits.max_rows ? rows : limits.max_rows;
     }
-    r = fit_pass(probe, &limits, err);
+    return limits;
+}
+
+static int make_pass(struct probe *probe, struct ha_error *err)
+{
+    struct ha_pass_limits limits = limits_of(probe);
+    int r = fit_pass(probe, &limits, err);
+
     if (r == 0)
         r = ha_pass_create(probe->model, &limits, &probe->pass, err);
     if (r < 0)
@@ -299,10 +336,11 @@ static int make_buffers(struct probe *probe, struct ha_error *err)
         return r;
     probe->squares = ha_calloc(probe->geometry.n_layers * N_WEIGHTS, sizeof(*probe->squares));
     probe->references = ha_calloc(probe->set->n_pairs, sizeof(*probe->references));
-    return probe->squares && probe->references ? 0 : out_of_memory(err);
+    probe->shared = ha_calloc(ranks_of(probe) + 1, (size_t)shared_values(probe) * sizeof(double));
+    return probe->squares && probe->references && probe->shared ? 0 : out_of_memory(err);
 }
 
-static int prepare(struct probe *probe, struct ha_error *err)
+static int make_packs(struct probe *probe, struct ha_error *err)
 {
     int r = make_result(probe, err);
 
@@ -311,32 +349,69 @@ static int prepare(struct probe *probe, struct ha_error *err)
                               err);
     if (r == 0)
         r = ha_dpo_packs_set_epoch(&probe->packs, 0, err);
+    return r;
+}
+
+static int prepare(struct probe *probe, struct ha_error *err)
+{
+    int r = make_packs(probe, err);
+
     if (r == 0)
         r = make_pass(probe, err);
     return r < 0 ? r : make_buffers(probe, err);
+}
+
+/* One pair of each rank: what it gave comes to all, and is added in the order of pairs. */
+static int run_round(struct probe *probe, int64_t first, const volatile sig_atomic_t *stop,
+                     struct ha_error *err)
+{
+    struct ha_comm *comm = probe->settings->comm;
+    struct ha_dpo_probe_result *result = probe->result;
+    int ranks = ranks_of(probe), rank = comm ? ha_comm_rank(comm) : 0;
+    int64_t n = shared_values(probe);
+    double *own = probe->shared + (comm ? ranks * n : 0), before = ha_backend_flops(probe->backend);
+    int64_t tokens = 0;
+    int r = 0;
+
+    own[SHARED_STOP] = stop && *stop;
+    if (own[SHARED_STOP] == 0 && first + rank < result->n_pairs)
+        r = run_pair(probe, first + rank, &tokens, err);
+    own[SHARED_TOKENS] = (double)tokens;
+    own[SHARED_FLOPS] = ha_backend_flops(probe->backend) - before;
+    memcpy(own + SHARED_SQUARES, probe->squares, square_bytes(probe));
+    if (r == 0 && comm)
+        r = ha_model_idle(probe->model, err);
+    if (r == 0 && comm)
+        r = ha_comm_gather(comm, probe->shared, own, (size_t)n * sizeof(double), err);
+    for (int i = 0; r == 0 && i < ranks; i++)
+        if (probe->shared[i * n + SHARED_STOP] != 0)
+            r = ha_error_set(err, EINTR, "stopped");
+    for (int i = 0; r == 0 && i < ranks && first + i < result->n_pairs; i++) {
+        const double *of_rank = probe->shared + i * n;
+
+        add_norms(probe, of_rank + SHARED_SQUARES);
+        result->n_tokens += (int64_t)of_rank[SHARED_TOKENS];
+        result->flops += of_rank[SHARED_FLOPS];
+    }
+    return r;
 }
 
 static int run_pairs(struct probe *probe, ha_dpo_probe_progress progress, void *user,
                      const volatile sig_atomic_t *stop, struct ha_error *err)
 {
     struct ha_dpo_probe_result *result = probe->result;
-    int64_t start_ns = ha_clock_work_ns();
-    double start_flops = ha_backend_flops(probe->backend);
+    int64_t start_ns = ha_clock_work_ns(), done = 0;
     int r = 0;
 
-    for (int64_t pair = 0; r == 0 && pair < result->n_pairs; pair++) {
-        if (stop && *stop)
-            return ha_error_set(err, EINTR, "stopped");
-        r = run_pair(probe, pair, err);
+    while (r == 0 && done < result->n_pairs) {
+        r = run_round(probe, done, stop, err);
         if (r < 0)
             break;
-        add_norms(probe);
+        done = result->n_pairs - done > ranks_of(probe) ? done + ranks_of(probe) : result->n_pairs;
         result->elapsed_ns = ha_clock_work_ns() - start_ns;
         if (progress)
-            r = progress(user, pair + 1, result->n_pairs, result->n_tokens, result->elapsed_ns,
-                         err);
+            r = progress(user, done, result->n_pairs, result->n_tokens, result->elapsed_ns, err);
     }
-    result->flops = ha_backend_flops(probe->backend) - start_flops;
     for (int64_t i = 0; i < result->n_norms; i++)
         for (int module = 0; module < HA_DPO_PROBE_MODULES; module++)
             result->norms[i].norm[module] /= (double)result->n_pairs;
@@ -353,6 +428,28 @@ static void clear(struct probe *probe)
     free(probe->coefficient);
     free(probe->squares);
     free(probe->references);
+    free(probe->shared);
+}
+
+int ha_dpo_probe_foresee(struct ha_model *model, const struct ha_pair_set *pairs,
+                         const struct ha_dpo_probe_settings *settings, struct ha_dpo_plan *ret_plan,
+                         struct ha_error *err)
+{
+    struct probe probe = {
+        .model = model, .backend = ha_model_backend(model), .settings = settings, .set = pairs};
+    struct ha_pass_limits limits;
+    int r;
+
+    ha_model_config_geometry(ha_model_config(model), &probe.geometry);
+    r = check(settings, probe.geometry.n_layers, pairs, err);
+    if (r == 0)
+        r = make_packs(&probe, err);
+    if (r == 0) {
+        limits = limits_of(&probe);
+        r = make_plan(&probe, &limits, settings->sharding, ret_plan, err);
+    }
+    clear(&probe);
+    return r;
 }
 
 int ha_dpo_probe(struct ha_model *model, const struct ha_pair_set *pairs,

@@ -31,8 +31,10 @@
 
 #include "worker/data/pairs.h"
 #include "worker/dpo/loss.h"
+#include "worker/dpo/plan.h"
 #include "worker/model/model.h"
 
+struct ha_comm;
 struct ha_error;
 
 /* The modules of the attention in the order of enum ha_module, then the four together. */
@@ -58,6 +60,12 @@ struct ha_dpo_probe_settings {
     struct ha_dpo_loss_settings loss;
     const struct ha_dpo_probe_range *ranges; /* asked for beside the single layers; may be none */
     int64_t n_ranges;
+    /* Of a gang, whose ranks take the pairs in turn and may share the frozen weights; every rank
+     * comes to the result that one process does.  All are given the same pairs and settings. */
+    int ranks;                     /* 0 or 1: alone */
+    int64_t comm_bytes;            /* that its communicator holds of the device */
+    struct ha_comm *comm;          /* NULL: alone, or a plan */
+    enum ha_dpo_sharding sharding; /* for ha_dpo_probe_foresee; later the model says it */
 };
 
 struct ha_dpo_probe_norms {
@@ -70,7 +78,7 @@ struct ha_dpo_probe_result {
     int64_t n_norms;
     struct ha_dpo_probe_norms *norms; /* one for each layer from 0 on, then for each range */
     int64_t n_pairs;                  /* that were taken */
-    int64_t n_tokens;                 /* of their packs */
+    int64_t n_tokens;                 /* of their packs; flops are of all ranks, too */
     int64_t pass_bytes;               /* activations and scratch */
     int64_t planned_bytes;            /* of all (plan.h) */
     int64_t recomputed_layers;        /* run again in the backward pass */
@@ -82,10 +90,15 @@ struct ha_dpo_probe_result {
 typedef int (*ha_dpo_probe_progress)(void *user, int64_t done, int64_t total, int64_t tokens,
                                      int64_t elapsed_ns, struct ha_error *err);
 
-/* progress and stop may be NULL; *stop is looked at between pairs.  Returns 0, -EINTR when stopped
- * (nothing is kept: a probe takes minutes), -EINVAL for settings out of range, -EFBIG where
- * memory_bytes do not do (before anything is computed), -ERANGE (naming the pair's row) where a
- * loss or a gradient is not finite, or another negative errno. */
+/* The memory of a probe before the weights of its model are there: whether ranks share them. */
+int ha_dpo_probe_foresee(struct ha_model *model, const struct ha_pair_set *pairs,
+                         const struct ha_dpo_probe_settings *settings, struct ha_dpo_plan *ret_plan,
+                         struct ha_error *err);
+
+/* progress and stop may be NULL; *stop is looked at between pairs.  Returns 0, -EINTR when stopped,
+ * or another rank of the gang was (nothing is kept: a probe takes minutes), -EINVAL for settings
+ * out of range, -EFBIG where memory_bytes do not do (before anything is computed), -ERANGE (naming
+ * the pair's row) where a loss or a gradient is not finite, or another negative errno. */
 int ha_dpo_probe(struct ha_model *model, const struct ha_pair_set *pairs,
                  const struct ha_dpo_probe_settings *settings, ha_dpo_probe_progress progress,
                  void *user, const volatile sig_atomic_t *stop,
