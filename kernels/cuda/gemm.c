@@ -426,7 +426,10 @@ static int separate_algorithm(struct ha_cuda *cuda, const struct product *p,
         return ha_cuda_check_lt(cuda, (int)status, "gemm: describing a product", err);
     rc = suggest(cuda, &key, &d, results, &n, err);
     if (rc < 0)
-        return rc;
+        return ha_error_prefix(err,
+                               "rows cannot be kept separate in a product of %d x %" PRId64
+                               " and %" PRId64 " columns",
+                               HA_CUDA_SEPARATE_ROWS, key.depth, key.cols);
     choice = (struct ha_cuda_choice){.product = key};
     memcpy(choice.algorithm, &results[0].algo, sizeof(choice.algorithm));
     *ret_algorithm = results[0].algo;

@@ -268,6 +268,79 @@ static void rows_are_separate_where_asked(void **state)
     variants_close(variants, n);
 }
 
+static void *random_bf16(struct ha_backend *backend, struct random *random, int64_t n)
+{
+    uint16_t *half = calloc((size_t)n, sizeof(*half));
+    void *memory;
+
+    assert_non_null(half);
+    for (int64_t i = 0; i < n; i++)
+        half[i] = ha_half_to_bf16(random_uniform(random));
+    assert_ok(ha_backend_alloc(backend, (size_t)n * sizeof(*half), &memory, &err));
+    assert_ok(ha_backend_upload(backend, memory, half, (size_t)n * sizeof(*half), &err));
+    free(half);
+    return memory;
+}
+
+/* c = a b^T in bf16; returns its first `rows` rows from row `first` of a on. */
+static uint16_t *some_rows(struct ha_backend *backend, const struct ha_matrix *c,
+                           const struct ha_matrix *a, const struct ha_matrix *b, int64_t first,
+                           int64_t rows)
+{
+    size_t bytes = (size_t)(rows * c->cols) * sizeof(uint16_t);
+    struct ha_matrix out = *c, in = *a;
+    uint16_t *got = malloc(bytes);
+
+    assert_non_null(got);
+    out.rows = in.rows = rows;
+    in.data = (uint16_t *)a->data + first * a->stride;
+    assert_ok(ha_backend_ops(backend)->gemm(backend, &out, &in, false, b, true, 1.0f, 0.0f, &err));
+    assert_ok(ha_backend_download(backend, got, out.data, bytes, &err));
+    return got;
+}
+
+/* The same at the widths of a model of 8 billion weights, of which the emulated device has a
+ * 32nd: q, k, v; o; gate and up; down; A and B of an adapter. */
+static void rows_are_separate_in_wide_products(void **state)
+{
+    static const struct shape wide[] = {{300, 6144, 4096},  {300, 4096, 4096}, {300, 28672, 4096},
+                                        {300, 4096, 14336}, {300, 16, 4096},   {300, 4096, 16}};
+    static const int64_t part[][2] = {{0, 1}, {17, 3}, {299, 1}, {40, 256}};
+    struct variant variants[MAX_VARIANTS];
+    int n = variants_open(variants);
+    struct ha_backend *backend = variants[0].backend;
+    int64_t share = strstr(ha_backend_description(backend), "emulated") ? 32 : 1;
+    struct random random = {9};
+
+    (void)state;
+    ha_backend_separate_rows(backend, true);
+    for (size_t i = 0; i < sizeof(wide) / sizeof(wide[0]); i++) {
+        int64_t rows = wide[i].rows, cols = wide[i].cols, depth = wide[i].depth;
+        struct ha_matrix a, b, c;
+        uint16_t *all, *some;
+
+        cols = cols > 16 ? cols / share : cols;
+        depth = depth > 16 ? depth / share : depth;
+        a = matrix_of(random_bf16(backend, &random, rows * depth), HA_DTYPE_BF16, rows, depth,
+                      depth);
+        b = matrix_of(random_bf16(backend, &random, cols * depth), HA_DTYPE_BF16, cols, depth,
+                      depth);
+        c = matrix_of(random_bf16(backend, &random, rows * cols), HA_DTYPE_BF16, rows, cols, cols);
+        all = some_rows(backend, &c, &a, &b, 0, rows);
+        for (size_t j = 0; j < sizeof(part) / sizeof(part[0]); j++) {
+            some = some_rows(backend, &c, &a, &b, part[j][0], part[j][1]);
+            assert_memory_equal(some, all + part[j][0] * cols,
+                                (size_t)(part[j][1] * cols) * sizeof(*some));
+            free(some);
+        }
+        free(all);
+        ha_backend_free(backend, a.data);
+        ha_backend_free(backend, b.data);
+        ha_backend_free(backend, c.data);
+    }
+    variants_close(variants, n);
+}
+
 /* The plan has the tiles, to the byte. */
 static void separate_rows_take_what_is_planned(void **state)
 {
@@ -406,6 +479,7 @@ int main(void)
         both(nan_shows_and_stays_in_its_row),
         both(empty_and_wrong_shapes),
         device_only(rows_are_separate_where_asked),
+        device_only(rows_are_separate_in_wide_products),
         device_only(separate_rows_take_what_is_planned),
     };
 
