@@ -33,6 +33,8 @@ const uint64_t NOBODY = 0xfff8dead7fc0deadu;
 
 enum { WARP = WARP_LANES, MOST_THREADS = 1024, STACK_BYTES = 128 << 10, MOST_SHARED = 227 << 10 };
 
+const unsigned ALL = 0xffffffffu;
+
 enum wait { READY, WAIT_BLOCK, WAIT_WARP, ENDED };
 
 struct fiber {
@@ -47,8 +49,15 @@ struct fiber {
     uint64_t slot[2]; /* its values of the last two */
 };
 
+struct warp {
+    uint64_t there; /* the last exchange of all lanes that all are known to have come to, */
+    uint64_t known; /* and that of which the result is known: */
+    uint64_t result;
+};
+
 struct block_state {
     std::vector<fiber> fibers;
+    warp warps[MOST_THREADS / WARP];
     int n_threads = 0, current = 0;
     position where;
     const std::function<void()> *kernel = nullptr;
@@ -126,14 +135,21 @@ uint64_t exchange(unsigned mask, uint64_t value, int from)
     return state.fibers[(size_t)thread].slot[phase & 1];
 }
 
-void gather(uint64_t value, uint64_t all[WARP_LANES])
+bool gather(uint64_t value, uint64_t all[WARP_LANES], uint64_t **result)
 {
-    uint64_t phase = come_together(0xffffffffu, value);
+    uint64_t phase = come_together(ALL, value);
     int first = state.current / WARP * WARP;
+    warp &own = state.warps[first / WARP];
 
+    /* None of its lanes comes to the next exchange before it has read this one's. */
+    *result = &own.result;
+    if (own.known == phase + 1)
+        return false;
+    own.known = phase + 1;
     for (int i = 0; i < WARP; i++)
         all[i] = first + i < state.n_threads ? state.fibers[(size_t)(first + i)].slot[phase & 1]
                                              : NOBODY;
+    return true;
 }
 
 unsigned ballot(unsigned mask, bool predicate)
@@ -153,7 +169,10 @@ static bool warp_is_there(int thread)
 {
     const fiber &self = state.fibers[(size_t)thread];
     int first = thread / WARP * WARP;
+    warp &own = state.warps[first / WARP];
 
+    if (self.mask == ALL && own.there == self.phase)
+        return true;
     for (int i = 0; i < WARP && first + i < state.n_threads; i++) {
         const fiber &other = state.fibers[(size_t)(first + i)];
 
@@ -163,6 +182,8 @@ static bool warp_is_there(int thread)
             return false;
         }
     }
+    if (self.mask == ALL)
+        own.there = self.phase;
     return true;
 }
 
@@ -235,6 +256,7 @@ static void run_block(bool reverse)
 {
     for (int i = 0; i < state.n_threads; i++)
         prepare(state.fibers[(size_t)i]);
+    memset(state.warps, 0, sizeof(state.warps)); /* exchanges count from 1 */
     for (;;) {
         int ended = 0, waiting = 0;
 

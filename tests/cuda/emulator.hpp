@@ -46,8 +46,9 @@ uint64_t exchange(unsigned mask, uint64_t value, int lane);
 
 enum { WARP_LANES = 32 };
 
-/* The values of all lanes of the warp, in one exchange. */
-void gather(uint64_t value, uint64_t all[WARP_LANES]);
+/* The values of all lanes of the warp, in one exchange, of which all lanes work out the same: the
+ * first one to go on does (true, and all is there), the others find what it leaves in *result. */
+bool gather(uint64_t value, uint64_t all[WARP_LANES], uint64_t **result);
 
 /* Bits of the lanes of the mask whose predicate is true. */
 unsigned ballot(unsigned mask, bool predicate);
@@ -74,17 +75,21 @@ template <typename T> T exchange_value(unsigned mask, T value, int from)
  * order of lane 0, but for terms that change places. */
 template <typename T> T warp_sum(T value)
 {
-    uint64_t bits = 0, all[WARP_LANES];
+    uint64_t bits = 0, all[WARP_LANES], *result;
     T sums[WARP_LANES];
 
     memcpy(&bits, &value, sizeof(T));
-    gather(bits, all);
-    for (int i = 0; i < WARP_LANES; i++)
-        memcpy(&sums[i], &all[i], sizeof(T));
-    for (int n = WARP_LANES / 2; n > 0; n /= 2)
-        for (int i = 0; i < n; i++)
-            sums[i] += sums[i + n];
-    return sums[0];
+    if (gather(bits, all, &result)) {
+        for (int i = 0; i < WARP_LANES; i++)
+            memcpy(&sums[i], &all[i], sizeof(T));
+        for (int n = WARP_LANES / 2; n > 0; n /= 2)
+            for (int i = 0; i < n; i++)
+                sums[i] += sums[i + n];
+        *result = 0;
+        memcpy(result, &sums[0], sizeof(T));
+    }
+    memcpy(&value, result, sizeof(T));
+    return value;
 }
 
 } // namespace emulator
