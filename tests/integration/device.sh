@@ -14,13 +14,13 @@ export HA_CUDA_MODULE
 unset HA_GPU_MEMORY_LIMIT
 
 DEMO=$HA_ROOT/deploy/demo
-PAIRS=$HA_TMP/six.jsonl
+PAIRS=$HA_TMP/four.jsonl
 MODEL=$DEMO/models/llama-3.1-demo
 
 # The shortest rows: each thread of a kernel is a fiber here.
 python3 - "$DEMO/data" <<'PYTHON'
 import sys
-for name, out, n in (("train", "six", 6), ("eval", "two", 2)):
+for name, out, n in (("train", "four", 4), ("eval", "two", 2)):
     rows = sorted(open(f"{sys.argv[1]}/{name}.jsonl"), key=len)[:n]
     open(out + ".jsonl", "w").writelines(rows)
 PYTHON
@@ -32,7 +32,7 @@ train() { # backend, out, further options...
     train_on=$1 train_out=$2
     shift 2
     exec ha-attempt train --model "$MODEL" --data "$PAIRS" --out "$train_out" --backend "$train_on" \
-        --threads 1 --set data.train_samples=6 --set train.batch_size=3 \
+        --threads 1 --set data.train_samples=4 --set train.batch_size=2 \
         --set train.gradient_accumulation=1 --set train.lora_rank=4 --set train.max_length=56 \
         --set train.learning_rate=1e-2 --set train.tokens_per_microbatch=64 "$@"
 }
@@ -69,7 +69,8 @@ cpu, gpu = ([json.loads(line) for line in open(name)] for name in sys.argv[1:])
 assert [row["step"] for row in cpu] == [row["step"] for row in gpu]
 assert gpu[0]["rewards/margins"] == 0 and abs(gpu[0]["loss"] - math.log(2)) < 1e-6, gpu[0]
 assert gpu[0]["rewards/chosen"] == 0 == gpu[0]["rewards/rejected"], gpu[0]
-moved = max(abs(row["rewards/margins"]) for row in cpu if "rewards/margins" in row)
+moved = max(abs(row[name]) for row in cpu for name in row if name.endswith(("/margins", "/chosen"))
+            and "rewards" in name)
 assert moved > 0.01, cpu
 for a, b in zip(cpu, gpu):
     for name in a:
@@ -201,8 +202,8 @@ job() { # folder: mid and full in one job; its lines go to FOLDER.lines
 {"kind": "train", "sweep": "test", "job": 7, "threads": 1, "backend": "cuda",
  "model": {"name": "demo", "path": "$MODEL", "hub_id": "", "template": "hh"},
  "data": {"train": ["inputs/train.jsonl"], "eval": []}, "choices": "$HA_TMP/choices",
- "settings": {"data": {"train_samples": 6},
-              "train": {"batch_size": 3, "gradient_accumulation": 1, "lora_rank": 4,
+ "settings": {"data": {"train_samples": 4},
+              "train": {"batch_size": 2, "gradient_accumulation": 1, "lora_rank": 4,
                         "learning_rate": 0.01, "max_length": 56,
                         "tokens_per_microbatch": 64}},
  "cells": [{"id": 21, "name": "demo/mid", "layers": [3, 4]},
@@ -228,6 +229,13 @@ planned=$(of_summary both memory_planned)
 peak=$(of_summary both memory_peak)
 [ "$peak" -le "$planned" ] && [ $((peak * 100)) -ge $((planned * 94)) ]
 equal "the device holds what was planned, less 5 % for a driver ($peak of $planned)" $? 0
+
+HA_EMULATED_FAULT=cudaMalloc:20:2 && export HA_EMULATED_FAULT # cudaErrorMemoryAllocation
+job starved 2>starved.log
+equal "memory that runs out against the plan has its exit code" $? 79
+grep '"type":"error"' starved.lines | grep -q 'the device has no memory left'
+equal "and its reason" $? 0
+unset HA_EMULATED_FAULT
 
 HA_GPU_MEMORY_LIMIT=$((planned - 300000)) && export HA_GPU_MEMORY_LIMIT
 check "under a limit" job limited
