@@ -611,6 +611,39 @@ static void release(struct bench *b)
     free(b->segments);
 }
 
+/* Products of a decoding step as they are chosen by the number of rows, and with separate rows
+ * (generate.batch_invariant). */
+static void report_rows(struct bench *b, int64_t rows)
+{
+    const struct model *m = &b->model;
+    const struct {
+        const char *name;
+        operation op;
+        int64_t out, in;
+        double weight_bytes;
+    } products[] = {{"gate_proj", gate_product, m->inner, m->width, 2.0},
+                    {"down_proj", down_product, m->width, m->inner, 2.0},
+                    {"q_proj", q_product, m->q_width, m->width, 2.0},
+                    {"LoRA A x", lora_down, RANK, m->width, 4.0}};
+    int64_t tokens = b->tokens;
+
+    b->tokens = rows < tokens ? rows : tokens;
+    for (size_t i = 0; i < sizeof(products) / sizeof(products[0]); i++)
+        for (int separate = 0; separate < 2; separate++) {
+            double n = (double)b->tokens, out = (double)products[i].out,
+                   in = (double)products[i].in;
+            char name[32];
+
+            (void)snprintf(name, sizeof(name), "%s %lld %s", products[i].name, (long long)b->tokens,
+                           separate ? "separate" : "rows");
+            ha_backend_separate_rows(b->backend, separate);
+            report(b, name, products[i].op,
+                   2 * n * (out + in) + products[i].weight_bytes * out * in, 2 * n * out * in);
+        }
+    ha_backend_separate_rows(b->backend, false);
+    b->tokens = tokens;
+}
+
 static void run_model(struct bench *b)
 {
     double t = (double)b->tokens, w = (double)b->model.width, inner = (double)b->model.inner;
@@ -634,6 +667,8 @@ static void run_model(struct bench *b)
     report(b, "q_proj", q_product, 2 * (t * w + t * q + w * q), 2 * t * w * q);
     report(b, "k_proj", kv_product, 2 * (t * w + t * kv + w * kv), 2 * t * w * kv);
     report(b, "LoRA A x", lora_down, 2 * (t * w + t * RANK) + 4 * RANK * w, 2 * t * w * RANK);
+    report_rows(b, 16);
+    report_rows(b, 500);
     report(b, "LoRA dA", lora_gradient, 2 * (t * w + t * RANK) + 8 * RANK * w, 2 * t * w * RANK);
     /* Each against the bytes that have to be moved and the products that have to be made. */
     report(b, "LoRA columns", lora_columns, 4 * u * (w + qkv) + 2 * COLUMNS * (w + qkv), 0);
