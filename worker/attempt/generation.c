@@ -439,9 +439,11 @@ static int make_plan(const struct work *work, const struct ha_generate_request *
                                                  .max_kv_bytes = work->generation->max_kv_bytes};
     int r = read_cells(work, &request, err);
 
-    if (gang)
+    if (gang) {
         request.comm_bytes =
             ha_comm_device_bytes(ha_gang_collective(gang, work->engine.backend), gang->ranks);
+        request.neighbours = gang->ranks - 1;
+    }
     return r < 0 ? r : ha_generation_plan_make(&request, settings, ret_plan, err);
 }
 

@@ -93,7 +93,8 @@ static int64_t room_for_kv(const struct ha_generation_plan_request *request, int
     /* The host has other things to do. */
     bool stated = strcmp(request->memory_limit, "train.memory_limit") == 0 ||
                   ha_backend_memory_bytes(request->engine->backend) > 0;
-    int64_t room = request->memory_bytes - rest, quarter = request->memory_bytes / 4;
+    int64_t room = request->memory_bytes - rest,
+            quarter = request->memory_bytes / 4 / (1 + request->neighbours);
 
     if (!stated && room > quarter)
         room = quarter;

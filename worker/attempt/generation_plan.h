@@ -13,6 +13,7 @@ struct ha_generation_plan_request {
     const struct ha_generate_request *requests;
     int64_t n_requests;
     int64_t weight_bytes;  /* of weights in memory that is not taken yet, or not by the backend */
+    int neighbours;        /* other ranks that answer on this machine's CPUs */
     int64_t comm_bytes;    /* of a gang's communicator on a GPU */
     int64_t adapter_bytes; /* of all cells */
     int64_t text_bytes;    /* of prompts and answers in the making */
@@ -27,10 +28,11 @@ struct ha_generation_plan {
 };
 
 /* Sets settings->max_kv_bytes: what was asked for, or else what the rest of the
- * plan leaves of the memory, on the CPU at most a quarter of it where no amount was stated,
- * and always enough for the longest request; and lowers settings->max_sequences where
- * that is too much.  Answers depend on neither, on a GPU but for roundings (generate.h).
- * -EFBIG where not even one answer at a time fits.  n_requests is at least 1. */
+ * plan leaves of the memory, on the CPU at most a quarter of it where no amount was stated (of a
+ * rank its part of that), and always enough for the longest request; and lowers
+ * settings->max_sequences where that is too much.  Answers depend on neither, on a GPU but for
+ * roundings (generate.h). -EFBIG where not even one answer at a time fits.  n_requests is at
+ * least 1. */
 int ha_generation_plan_make(const struct ha_generation_plan_request *request,
                             struct ha_generate_settings *settings,
                             struct ha_generation_plan *ret_plan, struct ha_error *err);

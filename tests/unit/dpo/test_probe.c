@@ -4,14 +4,18 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "common/base/memory.h"
+#include "kernels/collective.h"
 #include "tests/unit/dpo/pair_sets.h"
 #include "worker/dpo/probe.h"
 
-enum { N_PAIRS = 9, VOCAB = 53, N_WEIGHTS = HA_DPO_PROBE_ALL };
+enum { N_PAIRS = 9, RANKS = 4, VOCAB = 53, N_WEIGHTS = HA_DPO_PROBE_ALL };
 
 static const enum ha_model_family families[] = {HA_FAMILY_LLAMA, HA_FAMILY_QWEN2, HA_FAMILY_QWEN3};
 
@@ -475,6 +479,72 @@ static void infinities_are_named(void **state)
     tear_down(&fixture);
 }
 
+/* ---- gangs ---- */
+
+/* A rank of a gang, in a process of its own; returns its exit status. */
+static int run_rank(int rank, const struct ha_comm_id *id, bool stops)
+{
+    struct ha_comm_options options = {
+        .kind = "shm", .id = id, .rank = rank, .size = RANKS, .timeout_ms = 20000};
+    struct ha_dpo_probe_result *one = NULL, *all = NULL;
+    volatile sig_atomic_t stop = stops && rank == 1;
+    struct ha_error why = {0};
+    struct ha_comm *comm = NULL;
+    struct fixture fixture;
+    int r, status = 0;
+
+    set_up(&fixture, HA_FAMILY_QWEN3, HA_DTYPE_F32, 1);
+    one = probe(&fixture);
+    options.backend = fixture.backend;
+    r = ha_comm_create(&options, &comm, &why);
+    fixture.settings.ranks = RANKS;
+    fixture.settings.comm = comm;
+    if (r == 0)
+        r = ha_dpo_probe(fixture.small.model, &fixture.set, &fixture.settings, NULL, NULL, &stop,
+                         &all, &why);
+    if (stops)
+        status = r == -EINTR ? 0 : 1;
+    else if (r < 0 || all->n_pairs != one->n_pairs || all->n_tokens != one->n_tokens ||
+             all->flops != one->flops)
+        status = 2;
+    for (int64_t i = 0; r == 0 && i < one->n_norms; i++)
+        if (memcmp(all->norms[i].norm, one->norms[i].norm, sizeof(one->norms[i].norm)) != 0)
+            status = 3;
+    if (status != 0)
+        print_error("rank %d: %d: %s\n", rank, status, ha_error_text(&why));
+    ha_comm_destroy(comm);
+    ha_dpo_probe_result_destroy(one);
+    ha_dpo_probe_result_destroy(all);
+    tear_down(&fixture);
+    return status;
+}
+
+/* Of more ranks than divide the pairs; then one of them is told to stop. */
+static void gangs_find_the_same(void **state)
+{
+    struct ha_comm_id id;
+
+    (void)state;
+    for (int stops = 0; stops < 2; stops++) {
+        pid_t pids[RANKS];
+
+        assert_ok(ha_comm_make_id("shm", RANKS, &id, &err));
+        fflush(NULL);
+        for (int rank = 0; rank < RANKS; rank++) {
+            pids[rank] = fork();
+            assert_true(pids[rank] >= 0);
+            if (pids[rank] == 0)
+                _exit(run_rank(rank, &id, stops != 0));
+        }
+        for (int rank = 0; rank < RANKS; rank++) {
+            int status = -1;
+
+            assert_int_equal(waitpid(pids[rank], &status, 0), pids[rank]);
+            assert_int_equal(status, 0);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -488,6 +558,7 @@ int main(void)
         cmocka_unit_test(every_loss_has_norms),
         cmocka_unit_test(stops_and_refusals),
         cmocka_unit_test(infinities_are_named),
+        cmocka_unit_test(gangs_find_the_same),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
