@@ -156,6 +156,7 @@ static void resolves_settings(void **state)
     (void)state;
     open_text(MODEL("a") DATA "[[strategy]]\nname = \"mid\"\nrank = 8\nalpha = 4\n"
                               "target_modules = [\"q_proj\"]\n[train]\ncheckpoint_every = 60\n"
+                              "[generate]\nbatch_invariant = true\n"
                               "[vary]\nseed = [1, 2]\nstop = [[\"a b\", \"c\"], []]\n",
               &sweep, &grid);
     cell = ha_grid_find(grid, "a/mid/seed=2,stop=ab+c");
@@ -168,6 +169,7 @@ static void resolves_settings(void **state)
     assert_int_equal(cell->train->dropout_seed, 2);
     assert_int_equal(cell->generate->seed, 2);
     assert_int_equal(cell->generate->stop.count, 2);
+    assert_true(cell->generate->batch_invariant);
     assert_string_equal(cell->axis_values.items[0], "2");
     assert_int_equal(sweep->data.seed, 42);
     assert_int_equal(cell->layers.count, 2);
@@ -179,6 +181,7 @@ static void resolves_settings(void **state)
     assert_int_equal(settings->train.order_seed, 2);
     assert_int_equal(settings->data.train.count, 0);
     assert_string_equal(settings->generate.stop.items[0], "a b");
+    assert_true(settings->generate.batch_invariant);
     ha_json_destroy(json);
     ha_run_settings_destroy(settings);
     cell = ha_grid_find(grid, "a/local/seed=1,stop=");

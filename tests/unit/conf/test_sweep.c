@@ -57,6 +57,7 @@ static void gives_the_papers_table_5(void **state)
     assert_true(train->disable_dropout);
     assert_int_equal(train->checkpoint_every_s, 600);
     assert_int_equal(sweep->generate.max_new_tokens, 256);
+    assert_false(sweep->generate.batch_invariant);
     assert_int_equal(ha_section_source(section, ha_section_find(section, "beta"), train),
                      HA_SOURCE_PAPER);
     assert_int_equal(ha_section_source(section, ha_section_find(section, "eps"), train),

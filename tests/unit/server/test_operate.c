@@ -114,6 +114,7 @@ static void settings_of_results_are_refused(void **state)
 
     bench_create(b, CLIENT);
     refused(b, "train.beta=0.5", EINVAL);
+    refused(b, "generate.batch_invariant=true", EINVAL);
     refused(b, "judge.q.temperature=0.5", EINVAL);
     refused(b, "priority", EINVAL);
     refused(b, "priority=much", EINVAL);
