@@ -29,6 +29,11 @@ enum ha_json_type {
 int ha_json_parse(const char *text, size_t size, const char *name, struct ha_json **ret_json,
                   struct ha_error *err);
 
+/* Is the text one JSON value that ha_json_parse reads, too, and that may stand in other JSON as it
+ * is?  false also for some that it does read: those with escapes other than \" and \\, very long
+ * numbers, nesting deeper than 64.  Equal names in an object are not looked for. */
+bool ha_json_is_plain(const char *text, size_t size);
+
 /* Read and parse a file of at most limit_bytes. */
 int ha_json_load(const char *path, size_t limit_bytes, struct ha_json **ret_json,
                  struct ha_error *err);

@@ -14,33 +14,13 @@
 
 enum { END_POLL_MS = 500, PAGE_CELLS = 512 };
 
-/* Cells up to an id; the page is taken over. */
-static int add_page(struct ha_status *status, struct ha_wire_message *page, uint64_t last,
-                    struct ha_error *err)
-{
-    const struct ha_wire_status_reply *reply = &page->body.status_reply;
-    void *pages = ha_realloc(status->pages, status->n_pages + 1, sizeof(*status->pages));
-    void *cells;
-
-    if (!pages) {
-        ha_wire_message_destroy(page);
-        return ha_error_set(err, ENOMEM, "hactl: out of memory");
-    }
-    status->pages = pages;
-    status->pages[status->n_pages++] = page;
-    cells = ha_realloc(status->cells, status->n_cells + reply->n_cells, sizeof(*status->cells));
-    if (!cells)
-        return ha_error_set(err, ENOMEM, "hactl: out of memory");
-    status->cells = cells;
-    for (int64_t i = 0; i < reply->n_cells && reply->cells[i].cell <= last; i++)
-        status->cells[status->n_cells++] = &reply->cells[i];
-    status->head = &status->pages[0]->body.status_reply;
-    return 0;
-}
+/* Called with each page, which it takes over also when it fails; count of its cells are wanted. */
+typedef int (*take_fn)(void *context, int part, struct ha_wire_message *page, int64_t count,
+                       struct ha_error *err);
 
 /* Pages of the cells after one id up to another, with one request under way. */
 struct range {
-    struct ha_status status;
+    int part;
     struct ha_wire_message request;
     uint64_t last, id;
     bool open;
@@ -56,10 +36,12 @@ static int ask_range(struct ha_link *link, struct range *range, struct ha_error 
 }
 
 /* The next page: the one after it is asked for before this one is looked at. */
-static int read_range(struct ha_link *link, struct range *range, struct ha_error *err)
+static int read_range(struct ha_link *link, struct range *range, take_fn take, void *context,
+                      struct ha_error *err)
 {
     const struct ha_wire_status_reply *reply;
     struct ha_wire_message *page;
+    int64_t count = 0;
     int r = ha_link_wait(link, range->id, HA_WIRE_STATUS_REPLY, &page, err);
 
     range->id = 0;
@@ -68,6 +50,8 @@ static int read_range(struct ha_link *link, struct range *range, struct ha_error
     if (r < 0)
         return r;
     reply = &page->body.status_reply;
+    while (count < reply->n_cells && reply->cells[count].cell <= range->last)
+        count++;
     range->open =
         reply->more && reply->n_cells > 0 && reply->cells[reply->n_cells - 1].cell < range->last;
     if (range->open) {
@@ -78,45 +62,18 @@ static int read_range(struct ha_link *link, struct range *range, struct ha_error
         ha_wire_message_destroy(page);
         return r;
     }
-    return add_page(&range->status, page, range->last, err);
-}
-
-/* Pages of a range become those of the whole; what is not taken over is cleared later. */
-static int move_pages(struct ha_status *status, struct range *range, struct ha_error *err)
-{
-    int64_t n = range->status.n_pages;
-    int r = 0;
-
-    range->status.n_pages = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (r == 0)
-            r = add_page(status, range->status.pages[i], range->last, err);
-        else
-            ha_wire_message_destroy(range->status.pages[i]);
-    }
-    return r;
-}
-
-static void clear_range(struct ha_link *link, struct range *range)
-{
-    ha_link_drop(link, range->id);
-    for (int64_t i = 0; i < range->status.n_pages; i++)
-        ha_wire_message_destroy(range->status.pages[i]);
-    free(range->status.pages);
-    free(range->status.cells);
+    return take(context, range->part, page, count, err);
 }
 
 /* What comes after the first page, in two halves side by side: the coordinator makes a page of one
  * while one of the other is read here.  Ids mostly have no gaps; where they do, a half is longer.
  */
-static int fetch_rest(struct ha_link *link, struct ha_status *status,
-                      const struct ha_wire_message *request, struct ha_error *err)
+static int fetch_rest(struct ha_link *link, const struct ha_wire_message *request, uint64_t after,
+                      int64_t left, take_fn take, void *context, struct ha_error *err)
 {
-    uint64_t after = status->cells[status->n_cells - 1]->cell;
-    int64_t left = status->head->sweep.cells - status->n_cells;
     uint64_t middle = after + (uint64_t)(left > 1 ? left / 2 : 1);
-    struct range halves[2] = {{.request = *request, .last = middle, .open = true},
-                              {.request = *request, .last = UINT64_MAX, .open = true}};
+    struct range halves[2] = {{.part = 1, .request = *request, .last = middle, .open = true},
+                              {.part = 2, .request = *request, .last = UINT64_MAX, .open = true}};
     int r = 0;
 
     halves[0].request.body.status_request.after_cell = after;
@@ -126,29 +83,106 @@ static int fetch_rest(struct ha_link *link, struct ha_status *status,
     while (r == 0 && (halves[0].open || halves[1].open))
         for (int i = 0; i < 2 && r == 0; i++)
             if (halves[i].open)
-                r = read_range(link, &halves[i], err);
-    for (int i = 0; i < 2; i++) {
-        if (r == 0)
-            r = move_pages(status, &halves[i], err);
-        clear_range(link, &halves[i]);
-    }
+                r = read_range(link, &halves[i], take, context, err);
+    for (int i = 0; i < 2; i++)
+        ha_link_drop(link, halves[i].id);
     return r;
+}
+
+static int fetch(struct ha_link *link, const char *sweep, const char *cell, take_fn take,
+                 void *context, struct ha_error *err)
+{
+    struct ha_wire_message request = {.kind = HA_WIRE_STATUS_REQUEST}, *page = NULL;
+    const struct ha_wire_status_reply *reply;
+    uint64_t after = 0;
+    int64_t left;
+    bool more;
+    int r;
+
+    request.body.status_request = (struct ha_wire_status_request){.sweep = sweep, .cell = cell};
+    r = ha_link_call(link, &request, HA_WIRE_STATUS_REPLY, 0, &page, err);
+    if (r < 0)
+        return r;
+    reply = &page->body.status_reply;
+    more = reply->more && reply->n_cells > 0;
+    left = reply->sweep.cells - reply->n_cells;
+    if (more)
+        after = reply->cells[reply->n_cells - 1].cell;
+    r = take(context, 0, page, reply->n_cells, err);
+    return r == 0 && more ? fetch_rest(link, &request, after, left, take, context, err) : r;
+}
+
+/* ---- all of it, kept ------------------------------------------------------------------------- */
+
+struct kept {
+    struct ha_wire_message **pages;
+    int64_t *counts, n_pages, n_cells;
+};
+
+static int keep_page(void *context, int part, struct ha_wire_message *page, int64_t count,
+                     struct ha_error *err)
+{
+    struct kept *kept = &((struct kept *)context)[part];
+    void *pages = ha_realloc(kept->pages, kept->n_pages + 1, sizeof(*kept->pages));
+    void *counts;
+
+    kept->pages = pages ? pages : kept->pages;
+    counts = pages ? ha_realloc(kept->counts, kept->n_pages + 1, sizeof(*kept->counts)) : NULL;
+    if (!counts) {
+        ha_wire_message_destroy(page);
+        return ha_error_set(err, ENOMEM, "hactl: out of memory");
+    }
+    kept->counts = counts;
+    kept->counts[kept->n_pages] = count;
+    kept->pages[kept->n_pages++] = page;
+    kept->n_cells += count;
+    return 0;
+}
+
+/* Pages move to the status; parts keep what is to be freed. */
+static int join_parts(struct kept parts[HA_FETCH_PARTS], struct ha_status *status,
+                      struct ha_error *err)
+{
+    int64_t pages = 0, cells = 0;
+
+    for (int part = 0; part < HA_FETCH_PARTS; part++) {
+        pages += parts[part].n_pages;
+        cells += parts[part].n_cells;
+    }
+    status->pages = ha_calloc(pages, sizeof(*status->pages));
+    status->cells = ha_calloc(cells, sizeof(*status->cells));
+    if (!status->pages || !status->cells)
+        return ha_error_set(err, ENOMEM, "hactl: out of memory");
+    for (int part = 0; part < HA_FETCH_PARTS; part++) {
+        for (int64_t i = 0; i < parts[part].n_pages; i++) {
+            const struct ha_wire_status_reply *reply = &parts[part].pages[i]->body.status_reply;
+
+            status->pages[status->n_pages++] = parts[part].pages[i];
+            for (int64_t k = 0; k < parts[part].counts[i]; k++)
+                status->cells[status->n_cells++] = &reply->cells[k];
+        }
+        parts[part].n_pages = 0;
+    }
+    status->head = &status->pages[0]->body.status_reply;
+    return 0;
 }
 
 int ha_fetch_status(struct ha_link *link, const char *sweep, const char *cell,
                     struct ha_status **ret_status, struct ha_error *err)
 {
-    struct ha_wire_message request = {.kind = HA_WIRE_STATUS_REQUEST}, *page = NULL;
     struct ha_status *status = ha_calloc(1, sizeof(*status));
-    int r = status ? 0 : ha_error_set(err, ENOMEM, "hactl: out of memory");
+    struct kept parts[HA_FETCH_PARTS] = {0};
+    int r = status ? fetch(link, sweep, cell, keep_page, parts, err)
+                   : ha_error_set(err, ENOMEM, "hactl: out of memory");
 
-    request.body.status_request = (struct ha_wire_status_request){.sweep = sweep, .cell = cell};
     if (r == 0)
-        r = ha_link_call(link, &request, HA_WIRE_STATUS_REPLY, 0, &page, err);
-    if (r == 0)
-        r = add_page(status, page, UINT64_MAX, err);
-    if (r == 0 && status->head->more && status->n_cells > 0)
-        r = fetch_rest(link, status, &request, err);
+        r = join_parts(parts, status, err);
+    for (int part = 0; part < HA_FETCH_PARTS; part++) {
+        for (int64_t i = 0; i < parts[part].n_pages; i++)
+            ha_wire_message_destroy(parts[part].pages[i]);
+        free(parts[part].pages);
+        free(parts[part].counts);
+    }
     if (r < 0) {
         ha_status_destroy(status);
         return r;
@@ -166,6 +200,40 @@ void ha_status_destroy(struct ha_status *status)
     free(status->pages);
     free(status->cells);
     free(status);
+}
+
+/* ---- page by page ---------------------------------------------------------------------------- */
+
+struct shown {
+    ha_fetch_cells_fn fn;
+    void *context;
+    struct ha_wire_message *head;
+};
+
+static int show_page(void *context, int part, struct ha_wire_message *page, int64_t count,
+                     struct ha_error *err)
+{
+    struct shown *shown = context;
+    int r = shown->fn(shown->context, part, &page->body.status_reply, count, err);
+
+    if (shown->head)
+        ha_wire_message_destroy(page);
+    else
+        shown->head = page;
+    return r;
+}
+
+int ha_fetch_cells(struct ha_link *link, const char *sweep, ha_fetch_cells_fn fn, void *context,
+                   struct ha_wire_message **ret_head, struct ha_error *err)
+{
+    struct shown shown = {.fn = fn, .context = context};
+    int r = fetch(link, sweep, "", show_page, &shown, err);
+
+    if (r < 0)
+        ha_wire_message_destroy(shown.head);
+    else
+        *ret_head = shown.head;
+    return r;
 }
 
 int ha_fetch_sweep(const struct ha_arguments *arguments, struct ha_session **ret_session,

@@ -28,6 +28,15 @@ int ha_fetch_status(struct ha_link *link, const char *sweep, const char *cell,
                     struct ha_status **ret_status, struct ha_error *err);
 void ha_status_destroy(struct ha_status *status);
 
+/* The same without keeping it: page->cells[0..count), as pages come.  The cells come in the order
+ * of part, and within each; several parts come side by side.  The page lives during the call.
+ * *ret_head is the first page, which the caller destroys. */
+enum { HA_FETCH_PARTS = 3 };
+typedef int (*ha_fetch_cells_fn)(void *context, int part, const struct ha_wire_status_reply *page,
+                                 int64_t count, struct ha_error *err);
+int ha_fetch_cells(struct ha_link *link, const char *sweep, ha_fetch_cells_fn fn, void *context,
+                   struct ha_wire_message **ret_head, struct ha_error *err);
+
 /* How a verb with [SWEEP] begins: a session, and the sweep that is named.  On failure neither is
  * left open. */
 int ha_fetch_sweep(const struct ha_arguments *arguments, struct ha_session **ret_session,

@@ -5,7 +5,9 @@
 
 #include "coordinator/hactl/fetch.h"
 
-enum { KIND_PROBE, KIND_TRAIN, KIND_GENERATE, KIND_JUDGE, KINDS };
+enum { KIND_PROBE, KIND_TRAIN, KIND_GENERATE, KIND_JUDGE };
+
+_Static_assert(KIND_JUDGE + 1 == HA_PROGRESS_KINDS, "a sum for each kind");
 
 bool ha_stage_complete(const struct ha_wire_stage_row *stage)
 {
@@ -58,53 +60,71 @@ int64_t ha_stage_remaining_ms(const struct ha_wire_stage_row *stage, int64_t now
     return (int64_t)(ms * (1 - fraction) / fraction);
 }
 
-struct ha_progress ha_progress_of(const struct ha_status *status)
+static void add_stage(struct ha_progress_sums *sums, const struct ha_wire_stage_row *stage,
+                      int64_t now_ms)
 {
-    struct ha_progress progress = {.remaining_ms = -1};
-    double time[KINDS] = {0}, work[KINDS] = {0}, left[KINDS] = {0}, remaining = 0, sum = 0;
+    double fraction = ha_stage_fraction(stage), ms = worked_ms(stage, now_ms);
+    bool complete = ha_stage_complete(stage), final = complete || ha_stage_final(stage);
+    struct ha_progress *counts = &sums->counts;
+    int kind = kind_of(stage);
+
+    counts->stages++;
+    counts->final += final;
+    counts->complete += complete;
+    counts->failed += final && !complete && strcmp(stage->state, "failed") == 0;
+    counts->running += !final && strcmp(stage->state, "running") == 0;
+    sums->parts += final ? 1 : fraction;
+    if (ms > 0 && fraction > 0) {
+        sums->time[kind] += ms;
+        sums->work[kind] += fraction;
+    }
+    if (!final)
+        sums->left[kind] += 1 - fraction;
+    if (kind == KIND_GENERATE) {
+        counts->answers += stage->done;
+        counts->answers_total += stage->total;
+    } else if (kind == KIND_JUDGE) {
+        counts->scores += stage->done;
+        counts->scores_total += stage->total;
+    }
+}
+
+void ha_progress_add(struct ha_progress_sums *sums, const struct ha_wire_cell_row *cell,
+                     int64_t now_ms)
+{
+    for (int64_t i = 0; i < cell->n_stages; i++)
+        add_stage(sums, &cell->stages[i], now_ms);
+}
+
+struct ha_progress ha_progress_end(const struct ha_progress_sums *sums)
+{
+    struct ha_progress progress = sums->counts;
+    double remaining = 0;
     bool known = false;
 
-    for (int64_t i = 0; i < status->n_cells; i++) {
-        for (int64_t k = 0; k < status->cells[i]->n_stages; k++) {
-            const struct ha_wire_stage_row *stage = &status->cells[i]->stages[k];
-            double fraction = ha_stage_fraction(stage);
-            double ms = worked_ms(stage, status->head->now_ms);
-            int kind = kind_of(stage);
-
-            progress.stages++;
-            progress.final += ha_stage_final(stage);
-            progress.complete += ha_stage_complete(stage);
-            progress.failed += strcmp(stage->state, "failed") == 0;
-            progress.running += strcmp(stage->state, "running") == 0;
-            sum += ha_stage_final(stage) ? 1 : fraction;
-            if (ms > 0 && fraction > 0) {
-                time[kind] += ms;
-                work[kind] += fraction;
-            }
-            if (!ha_stage_final(stage))
-                left[kind] += 1 - fraction;
-            if (kind == KIND_GENERATE) {
-                progress.answers += stage->done;
-                progress.answers_total += stage->total;
-            } else if (kind == KIND_JUDGE) {
-                progress.scores += stage->done;
-                progress.scores_total += stage->total;
-            }
-        }
-    }
-    progress.fraction = progress.stages > 0 ? sum / (double)progress.stages : 0;
-    for (int kind = 0; kind < KINDS; kind++) {
-        if (left[kind] > 0 && work[kind] <= 0)
+    progress.remaining_ms = -1;
+    progress.fraction = progress.stages > 0 ? sums->parts / (double)progress.stages : 0;
+    for (int kind = 0; kind < HA_PROGRESS_KINDS; kind++) {
+        if (sums->left[kind] > 0 && sums->work[kind] <= 0)
             progress.at_least = true;
-        else if (left[kind] > 0)
-            remaining += left[kind] * time[kind] / work[kind];
-        known = known || work[kind] > 0;
+        else if (sums->left[kind] > 0)
+            remaining += sums->left[kind] * sums->time[kind] / sums->work[kind];
+        known = known || sums->work[kind] > 0;
     }
     /* Nothing left of what was measured says nothing about the rest. */
     if (known && (remaining > 0 || !progress.at_least))
         progress.remaining_ms =
             (int64_t)(remaining / (double)(progress.running > 0 ? progress.running : 1));
     return progress;
+}
+
+struct ha_progress ha_progress_of(const struct ha_status *status)
+{
+    struct ha_progress_sums sums = {0};
+
+    for (int64_t i = 0; i < status->n_cells; i++)
+        ha_progress_add(&sums, status->cells[i], status->head->now_ms);
+    return ha_progress_end(&sums);
 }
 
 const char *ha_duration_text(int64_t ms, char text[HA_DURATION_BYTES])

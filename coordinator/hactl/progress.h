@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 struct ha_status;
+struct ha_wire_cell_row;
 struct ha_wire_stage_row;
 
 /* True for done, reused, failed, cancelled. */
@@ -33,6 +34,17 @@ struct ha_progress {
  * unit of work measured in this sweep's own stages, times the work left, over
  * the number of stages that run now. */
 struct ha_progress ha_progress_of(const struct ha_status *status);
+
+/* The same of cells that come one after the other: sums begin as zeros. */
+enum { HA_PROGRESS_KINDS = 4 };
+struct ha_progress_sums {
+    struct ha_progress counts; /* without fraction and what remains */
+    double parts;
+    double time[HA_PROGRESS_KINDS], work[HA_PROGRESS_KINDS], left[HA_PROGRESS_KINDS];
+};
+void ha_progress_add(struct ha_progress_sums *sums, const struct ha_wire_cell_row *cell,
+                     int64_t now_ms);
+struct ha_progress ha_progress_end(const struct ha_progress_sums *sums);
 
 /* "2 h 05 min", "3 min 20 s", "14 s", "-" for -1. */
 enum { HA_DURATION_BYTES = 32 };

@@ -1,4 +1,4 @@
-/* status_view.h - a sweep's status as text and as JSON */
+/* status_view.h - a sweep's status as text */
 #ifndef HA_COORDINATOR_HACTL_STATUS_VIEW_H
 #define HA_COORDINATOR_HACTL_STATUS_VIEW_H
 
@@ -26,8 +26,5 @@ int ha_status_view(const struct ha_status *status, const struct ha_view_style *s
 /* "; in one job with a/mid, a/full"; nothing for a stage that has its job for itself.  0 or
  * -ENOMEM. */
 int ha_status_put_mates(struct ha_buffer *out, const struct ha_wire_stage_row *stage);
-
-/* Append all of it as JSON, and a line's end.  0 or -ENOMEM. */
-int ha_status_json(const struct ha_status *status, struct ha_buffer *out);
 
 #endif

@@ -39,13 +39,9 @@ struct page {
     const char *held;        /* of the cell that is being written: by whom; NULL: by nobody */
     struct ha_plan_job said; /* the last job whose reason was worked out, */
     enum ha_why said_category;
-    const char *said_text; /* and the reason; NULL: none was */
-    int64_t cell_at;       /* the cell that is being written; -1: none is yet */
-    struct ha_wire_cell_row *cell;
-    /* of the cell that is being written: its generate stage, for the judges' */
-    const char *generate_reason;
-    bool generate_final;
-    int64_t generate_total;
+    const char *said_text;         /* and the reason; NULL: none was */
+    int64_t from;                  /* the first cell of the batch */
+    struct ha_wire_cell_row *cell; /* that is being written; NULL: none is yet */
 };
 
 /* ---- one stage ------------------------------------------------------------------------- */
@@ -70,8 +66,26 @@ static int add_product(void *context, const struct ha_product *product)
     return place->kind && place->name && place->sha256 ? 0 : -ENOMEM;
 }
 
+/* The stage that makes the answers of the cell that is being written: it comes before the judges'.
+ */
+static const struct ha_wire_stage_row *answers_of(const struct page *p)
+{
+    for (int64_t i = 0; i < p->cell->n_stages; i++)
+        if (p->cell->stages[i].stage == ha_stage_kind_name(HA_STAGE_GENERATE))
+            return &p->cell->stages[i];
+    return NULL;
+}
+
+static bool is_final(const struct ha_wire_stage_row *stage)
+{
+    enum ha_stage_state state;
+
+    return stage && ha_stage_state_parse(stage->state, &state) && ha_stage_final(state);
+}
+
 static int why_judge(struct page *p, const struct ha_stage_row *row, struct ha_buffer *text)
 {
+    const struct ha_wire_stage_row *answers = answers_of(p);
     int64_t open = row->total - row->done - row->failed;
     struct ha_plan_judging judging = {
         .total = row->total,
@@ -80,8 +94,8 @@ static int why_judge(struct page *p, const struct ha_stage_row *row, struct ha_b
         .blocked = open - row->ready - row->leased,
         .ready = row->ready,
         .leased = row->leased,
-        .answers_complete = p->generate_final,
-        .answers_why = p->generate_reason ? p->generate_reason : "",
+        .answers_complete = is_final(answers),
+        .answers_why = answers ? answers->reason : "",
         .judges = p->judges,
         .stop = row->judge_stop,
         .trouble = row->judge_trouble,
@@ -97,24 +111,6 @@ static bool same_reason(const struct ha_plan_job *a, const struct ha_plan_job *b
     return a->state == HA_JOB_READY && b->state == HA_JOB_READY && a->kind == b->kind &&
            a->expanding == b->expanding && a->held == b->held && a->grows == b->grows &&
            a->not_before_ms == 0 && b->not_before_ms == 0;
-}
-
-/* Looks at every worker, so that it is not asked the same again. */
-static int why_job(struct page *p, const struct ha_plan_job *job, struct ha_buffer *text)
-{
-    int r;
-
-    if (p->said_text && same_reason(&p->said, job)) {
-        p->category = p->said_category;
-        return ha_buffer_append_text(text, p->said_text);
-    }
-    r = ha_plan_why(&p->workers, job, p->q->c->wall_ms, text, &p->category);
-    if (r < 0)
-        return r;
-    p->said = *job;
-    p->said_category = p->category;
-    p->said_text = ha_scratch_text(p->arena, ha_buffer_text(text));
-    return p->said_text ? 0 : -ENOMEM;
 }
 
 /* Do cells that could share the stage's job wait for their training?  Neighbours mostly have the
@@ -156,13 +152,23 @@ static const char *why(struct page *p, const struct ha_stage_row *row)
     p->category = HA_WHY_NONE;
     if (ha_stage_final(row->state))
         return ha_scratch_text(p->arena, row->reason);
+    /* The plan looks at every worker, so that it is not asked the same again. */
+    if (row->job != 0 && p->said_text && same_reason(&p->said, &job)) {
+        p->category = p->said_category;
+        return p->said_text;
+    }
     ha_buffer_init(&text, 0);
     if (row->kind == HA_STAGE_JUDGE)
         r = why_judge(p, row, &text);
     else if (row->job != 0)
-        r = why_job(p, &job, &text);
+        r = ha_plan_why(&p->workers, &job, p->q->c->wall_ms, &text, &p->category);
     copy = r < 0 ? NULL : ha_scratch_text(p->arena, ha_buffer_text(&text));
     ha_buffer_clear(&text);
+    if (copy && row->job != 0) {
+        p->said = job;
+        p->said_category = p->category;
+        p->said_text = copy;
+    }
     return copy;
 }
 
@@ -234,6 +240,7 @@ static int add_stage(void *context, const struct ha_stage_row *row)
     struct page *p = context;
     struct ha_wire_stage_row *stage =
         ha_scratch_grow(p->arena, &p->cell->stages, &p->cell->n_stages, sizeof *stage);
+    const struct ha_wire_stage_row *answers;
 
     if (!stage)
         return -ENOMEM;
@@ -258,14 +265,9 @@ static int add_stage(void *context, const struct ha_stage_row *row)
     add_progress(p, row, stage);
     if (add_mates(p, row) < 0)
         return -ENOMEM;
-    if (row->kind == HA_STAGE_GENERATE) {
-        p->generate_reason = stage->reason;
-        p->generate_final = ha_stage_final(row->state);
-        p->generate_total = row->total;
-    }
-    if (row->kind == HA_STAGE_JUDGE && !p->generate_final &&
-        stage->total < p->generate_total * row->judge_samples)
-        stage->total = p->generate_total * row->judge_samples;
+    answers = row->kind == HA_STAGE_JUDGE ? answers_of(p) : NULL;
+    if (answers && !is_final(answers) && stage->total < answers->total * row->judge_samples)
+        stage->total = answers->total * row->judge_samples;
     return 0;
 }
 
@@ -327,22 +329,22 @@ static int read_hold(void *context, const struct ha_hold *hold)
     return p->held ? 1 : -ENOMEM;
 }
 
-/* The cell that the stage is of: rows come in the order of the cells. */
+/* The cell that the stage is of, which is mostly that of the one before it, or the next. */
 static int find_cell(struct page *p, const struct ha_stage_row *row)
 {
     const struct ha_wire_status_reply *reply = p->reply;
+    int64_t at = p->cell ? p->cell - reply->cells : p->from;
 
-    if (p->cell_at >= 0 && (int64_t)reply->cells[p->cell_at].cell == row->cell)
-        return 0;
-    do
-        p->cell_at++;
-    while (p->cell_at < reply->n_cells && (int64_t)reply->cells[p->cell_at].cell != row->cell);
-    if (p->cell_at == reply->n_cells)
+    while (at < reply->n_cells && (int64_t)reply->cells[at].cell < row->cell)
+        at++;
+    if (at == reply->n_cells || (int64_t)reply->cells[at].cell != row->cell)
+        for (at = p->from; at < reply->n_cells && (int64_t)reply->cells[at].cell != row->cell;)
+            at++;
+    if (at == reply->n_cells)
         return -ENOENT;
-    p->cell = &p->reply->cells[p->cell_at];
-    p->generate_reason = NULL;
-    p->generate_final = false;
-    p->generate_total = 0;
+    if (p->cell == &reply->cells[at])
+        return 0;
+    p->cell = &p->reply->cells[at];
     p->held = NULL;
     return p->holds ? ha_store_hold_of_cell(p->q->c->store, row->cell, read_hold, p, NULL) : 0;
 }
@@ -355,6 +357,45 @@ static int place_stage(void *context, const struct ha_stage_row *row)
     if (r < 0)
         return r;
     return p->one ? add_stage_whole(p, row) : add_stage(p, row);
+}
+
+static int rank_of(const struct ha_wire_stage_row *stage)
+{
+    static const enum ha_stage_kind order[] = {HA_STAGE_PROBE, HA_STAGE_TRAIN, HA_STAGE_GENERATE};
+    int rank = 0;
+
+    while (rank < 3 && stage->stage != ha_stage_kind_name(order[rank]))
+        rank++;
+    return rank;
+}
+
+/* The few stages before the judges' in the order in which they are worked on. */
+static void order_stages(struct ha_wire_cell_row *cell)
+{
+    for (int64_t i = 1; i < cell->n_stages && rank_of(&cell->stages[i]) < 3; i++) {
+        struct ha_wire_stage_row stage = cell->stages[i];
+        int64_t at = i;
+
+        for (; at > 0 && rank_of(&cell->stages[at - 1]) > rank_of(&stage); at--)
+            cell->stages[at] = cell->stages[at - 1];
+        cell->stages[at] = stage;
+    }
+}
+
+/* The stages of the cells from an index on. */
+static int add_stages(struct page *p, int64_t sweep, int64_t from, struct ha_error *err)
+{
+    struct ha_wire_cell_row *cells = p->reply->cells;
+    int64_t count = p->reply->n_cells;
+    int r;
+
+    p->from = from;
+    p->cell = NULL;
+    r = ha_store_stage_each_of_cells(p->q->c->store, sweep, (int64_t)cells[from].cell,
+                                     (int64_t)cells[count - 1].cell, place_stage, p, err);
+    for (int64_t i = from; i < count; i++)
+        order_stages(&cells[i]);
+    return r;
 }
 
 /* What a slice's time is not enough for comes with the next page. */
@@ -372,17 +413,16 @@ static int add_cells(struct page *p, int64_t sweep, int64_t after, struct ha_err
         if (r < 0 || p->reply->n_cells == from)
             return r;
         after = (int64_t)p->reply->cells[p->reply->n_cells - 1].cell;
-        r = ha_store_stage_each_of_cells(p->q->c->store, sweep, (int64_t)p->reply->cells[from].cell,
-                                         after, place_stage, p, err);
+        r = add_stages(p, sweep, from, err);
     } while (r == 0 && p->reply->more && p->limit < most && ha_clock_work_ns() < end_ns);
     return r;
 }
 
-static int add_one(struct page *p, int64_t cell, struct ha_error *err)
+static int add_one(struct page *p, int64_t sweep, int64_t cell, struct ha_error *err)
 {
     int r = ha_store_cell_get(p->q->c->store, cell, add_cell, p, err);
 
-    return r < 0 ? r : ha_store_stage_each(p->q->c->store, cell, place_stage, p, err);
+    return r <= 0 ? r : add_stages(p, sweep, 0, err);
 }
 
 /* ---- the sweep ------------------------------------------------------------------------- */
@@ -467,7 +507,8 @@ static int fill(struct page *p, int64_t sweep, int64_t cell, struct ha_error *er
         return r;
     p->holds = r > 0;
     count_members(p);
-    return cell != 0 ? add_one(p, cell, err) : add_cells(p, sweep, (int64_t)ask->after_cell, err);
+    return cell != 0 ? add_one(p, sweep, cell, err)
+                     : add_cells(p, sweep, (int64_t)ask->after_cell, err);
 }
 
 int ha_handle_status(struct ha_request *q, struct ha_error *err)
@@ -476,7 +517,6 @@ int ha_handle_status(struct ha_request *q, struct ha_error *err)
     struct page p = {.q = q,
                      .arena = &q->arena,
                      .reply = &q->reply.body.status_reply,
-                     .cell_at = -1,
                      .limit = ask->limit == 0 || ask->limit > PAGE_CELLS ? PAGE_CELLS : ask->limit};
     int64_t sweep, cell;
     int r = ha_server_find_sweep(q->c, ask->sweep, &sweep, err);

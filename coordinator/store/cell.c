@@ -49,16 +49,31 @@ int ha_store_cell_put(struct ha_store *store, const struct ha_cell_row *row, int
     return r < 0 ? r : 0;
 }
 
-#define CELL_COLUMNS(settings)                                                                     \
+/* Without what a probe chose; that costs more than the rest. */
+#define PLAIN_COLUMNS(settings)                                                                    \
     "c.id, c.sweep, c.model, m.name, c.name, c.strategy, c.layers, " settings ", c.position,"      \
-    " c.version, c.live, ifnull(x.count, 0), ifnull(r.parent, 0), ifnull(x.measure, ''),"          \
-    " ifnull(x.layers, ''), ifnull(x.share, 0.0), m.layers FROM cell c"                            \
+    " c.version, c.live, m.layers"
+
+#define CELL_COLUMNS(settings)                                                                     \
+    PLAIN_COLUMNS(settings)                                                                        \
+    ", ifnull(x.count, 0), ifnull(r.parent, 0), ifnull(x.measure, ''),"                            \
+    " ifnull(x.layers, ''), ifnull(x.share, 0.0) FROM cell c"                                      \
     " JOIN model m ON m.id = c.model"                                                              \
     " LEFT JOIN stage t ON t.cell = c.id AND t.kind = 'train' AND ifnull(t.judge, 0) = 0"          \
     "  AND t.live = 1"                                                                             \
     " LEFT JOIN choice x ON x.result = t.result LEFT JOIN result r ON r.id = x.result"
 
-static int each(struct ha_rows *rows, ha_cell_fn fn, void *context, struct ha_error *err)
+static void read_choice(const struct ha_rows *rows, struct ha_cell_row *row)
+{
+    row->auto_layers = ha_rows_int(rows, 12);
+    row->probe = ha_rows_int(rows, 13);
+    row->measure = ha_rows_text(rows, 14);
+    row->chosen = ha_rows_text(rows, 15);
+    row->share = ha_rows_real(rows, 16);
+}
+
+static int each(struct ha_rows *rows, bool choices, ha_cell_fn fn, void *context,
+                struct ha_error *err)
 {
     int r, count = 0;
 
@@ -75,14 +90,13 @@ static int each(struct ha_rows *rows, ha_cell_fn fn, void *context, struct ha_er
             .position = ha_rows_int(rows, 8),
             .version = ha_rows_int(rows, 9),
             .live = ha_rows_int(rows, 10) != 0,
-            .auto_layers = ha_rows_int(rows, 11),
-            .probe = ha_rows_int(rows, 12),
-            .measure = ha_rows_text(rows, 13),
-            .chosen = ha_rows_text(rows, 14),
-            .share = ha_rows_real(rows, 15),
-            .model_layers = ha_rows_int(rows, 16),
+            .model_layers = ha_rows_int(rows, 11),
+            .measure = "",
+            .chosen = "",
         };
 
+        if (choices)
+            read_choice(rows, &row);
         count = 1;
         r = fn(context, &row);
         if (r != 0)
@@ -92,17 +106,39 @@ static int each(struct ha_rows *rows, ha_cell_fn fn, void *context, struct ha_er
     return r < 0 ? r : count;
 }
 
+/* Does a probe choose layers of its cells?  1 or 0. */
+static int has_choices(struct ha_store *store, int64_t sweep, struct ha_error *err)
+{
+    int64_t stage;
+
+    return ha_db_int(store, &stage, err,
+                     "SELECT id FROM stage INDEXED BY stage_probe WHERE sweep = ?"
+                     " AND kind = 'probe' AND live = 1 LIMIT 1",
+                     "i", sweep);
+}
+
 int ha_store_cell_each(struct ha_store *store, int64_t sweep, int64_t after, int64_t limit,
                        ha_cell_fn fn, void *context, struct ha_error *err)
 {
     struct ha_rows rows;
-    int r = ha_rows_open(
-        store, &rows, err,
-        "SELECT " CELL_COLUMNS("''") " WHERE c.sweep = ? AND c.id > ? ORDER BY c.id LIMIT ?", "iii",
-        sweep, after, limit);
+    int choices = has_choices(store, sweep, err), r;
 
+    if (choices < 0)
+        return choices;
+    if (choices)
+        r = ha_rows_open(
+            store, &rows, err,
+            "SELECT " CELL_COLUMNS("''") " WHERE c.sweep = ? AND c.id > ? ORDER BY c.id LIMIT ?",
+            "iii", sweep, after, limit);
+    else
+        r = ha_rows_open(
+            store, &rows, err,
+            "SELECT " PLAIN_COLUMNS(
+                "''") " FROM cell c CROSS JOIN model m"
+                      " ON m.id = c.model WHERE c.sweep = ? AND c.id > ? ORDER BY c.id LIMIT ?",
+            "iii", sweep, after, limit);
     if (r == 0)
-        r = each(&rows, fn, context, err);
+        r = each(&rows, choices != 0, fn, context, err);
     return r < 0 ? r : 0;
 }
 
@@ -115,7 +151,7 @@ int ha_store_cell_get(struct ha_store *store, int64_t cell, ha_cell_fn fn, void 
         "SELECT " CELL_COLUMNS("(SELECT json FROM setting WHERE id = c.setting)") " WHERE c.id = ?",
         "i", cell);
 
-    return r < 0 ? r : each(&rows, fn, context, err);
+    return r < 0 ? r : each(&rows, true, fn, context, err);
 }
 
 int ha_store_cell_id(struct ha_store *store, int64_t sweep, const char *name, int64_t *ret_id,

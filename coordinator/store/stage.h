@@ -46,7 +46,7 @@ int ha_store_stage_attach(struct ha_store *store, const struct ha_by *by,
                           struct ha_error *err);
 
 struct ha_stage_row {
-    int64_t id, sweep, cell, model, result, parent, judge;
+    int64_t id, sweep, cell, result, judge;
     enum ha_stage_kind kind;
     const char *judge_name;    /* "" unless judge, as what follows */
     const char *judge_stop;    /* why it may send nothing now */
@@ -55,13 +55,12 @@ struct ha_stage_row {
     const char *key;
     enum ha_stage_state state;
     const char *reason; /* of the stage, else of its result */
-    bool live;
     /* of the result */
     int64_t done, total, failed, ready, leased;
-    const char *summary, *result_key;
+    const char *summary;
     int64_t started_ms, finished_ms;
     /* of its newest job; 0 and "" without one */
-    int64_t job, attempts, not_before_ms, crashes;
+    int64_t job, attempts, not_before_ms;
     enum ha_job_state job_state;
     const char *worker;
     const char *stop_reason; /* why the job's attempt was told to stop; "": it was not */
@@ -70,11 +69,13 @@ struct ha_stage_row {
 
 typedef int (*ha_stage_fn)(void *context, const struct ha_stage_row *row);
 
-/* Live stages of a cell: probe, train, generate, then judges by id. */
+/* Live stages of a cell: probe, train, generate, then judges by id.  Only id, cell, kind,
+ * judge_name, key and state are filled. */
 int ha_store_stage_each(struct ha_store *store, int64_t cell, ha_stage_fn fn, void *context,
                         struct ha_error *err);
 
-/* The same of all cells of a sweep from one id to another, cell by cell in order of id. */
+/* What a status shows of the live stages of all cells of a sweep from one id to another, all but
+ * the key, in any order: the judges' after all others. */
 int ha_store_stage_each_of_cells(struct ha_store *store, int64_t sweep, int64_t first, int64_t last,
                                  ha_stage_fn fn, void *context, struct ha_error *err);
 

@@ -189,13 +189,70 @@ static void files_are_bounded(void **state)
     assert_true(ha_json_load("/tmp", 4, &json, &err) < 0);
 }
 
+static void plain_text_can_be_copied(void **state)
+{
+    static const char *const plain[] = {
+        "{}",           " [ ] ",
+        "[[],{}]",      "{\"a\": [1, -0, 0.5, 1e5, 2E-3, true, false, null]}\n",
+        "\"\\\"\\\\\"", "{\"a\":{\"b\":\"\xc3\xa9\"},\"c\":[[1],2]}",
+        "-12.5e+10"};
+    static const char *const other[] = {"",
+                                        " ",
+                                        "{",
+                                        "]",
+                                        "[1,]",
+                                        "[,1]",
+                                        "[1 2]",
+                                        "{\"a\"}",
+                                        "{\"a\":}",
+                                        "{\"a\":1,}",
+                                        "{a:1}",
+                                        "[1}",
+                                        "{\"a\":1]",
+                                        "01",
+                                        "+1",
+                                        "1.",
+                                        ".5",
+                                        "1e",
+                                        "--1",
+                                        "tru",
+                                        "nul",
+                                        "\"a",
+                                        "\"\n\"",
+                                        "\"\\n\"",
+                                        "\"\\u0041\"",
+                                        "\"\xff\"",
+                                        "1 1",
+                                        "{} {}",
+                                        "[\"a\":1]",
+                                        "NaN",
+                                        "1e999",
+                                        "12345678901234567890"};
+    char deep[400];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
+        struct ha_json *json;
+
+        assert_true(ha_json_is_plain(plain[i], strlen(plain[i])));
+        assert_int_equal(ha_json_parse(plain[i], strlen(plain[i]), "", &json, NULL), 0);
+        ha_json_destroy(json);
+    }
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++)
+        assert_false(ha_json_is_plain(other[i], strlen(other[i])));
+    memset(deep, '[', 200);
+    memset(deep + 200, ']', 200);
+    assert_true(ha_json_is_plain(deep + 136, 128));
+    assert_false(ha_json_is_plain(deep + 135, 130));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(accessors_default), cmocka_unit_test(integers_beyond_64_bits_are_reals),
         cmocka_unit_test(order_and_dumps),   cmocka_unit_test(refusals_name_the_place),
         cmocka_unit_test(depth_is_bounded),  cmocka_unit_test(building),
-        cmocka_unit_test(files_are_bounded),
+        cmocka_unit_test(files_are_bounded), cmocka_unit_test(plain_text_can_be_copied),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,19 +6,32 @@
 #include <string.h>
 
 #include "common/base/buffer.h"
+#include "common/base/error.h"
 #include "common/conf/json.h"
+#include "coordinator/hactl/status_json.h"
 #include "coordinator/hactl/status_view.h"
 #include "tests/unit/hactl/sample.h"
 
+/* Each cell is a page of its own, of another part. */
 static struct ha_json *json_of(const struct ha_status *status)
 {
+    struct ha_status_json written;
     struct ha_json *json = NULL;
-    struct ha_buffer out;
+    struct ha_error err = {0};
 
-    ha_buffer_init(&out, 0);
-    assert_int_equal(ha_status_json(status, &out), 0);
-    assert_int_equal(ha_json_parse(ha_buffer_text(&out), out.size, "status", &json, NULL), 0);
-    ha_buffer_clear(&out);
+    ha_status_json_init(&written);
+    for (int64_t i = status->n_cells - 1; i >= 0; i--)
+        assert_int_equal(ha_status_json_add(&written, i < 2 ? (int)i : 2, status->cells[i], 1,
+                                            status->head->now_ms),
+                         0);
+    assert_int_equal(ha_status_json_end(&written, status->head), 0);
+    for (int i = 0; i < HA_FETCH_PARTS; i++)
+        assert_int_equal(
+            ha_buffer_append(&written.head, written.parts[i].data, written.parts[i].size), 0);
+    assert_int_equal(ha_buffer_append_text(&written.head, ha_buffer_text(&written.tail)), 0);
+    if (ha_json_parse(ha_buffer_text(&written.head), written.head.size, "status", &json, &err) < 0)
+        fail_msg("%s", ha_error_text(&err));
+    ha_status_json_clear(&written);
     return json;
 }
 
@@ -140,7 +153,35 @@ static void json_has_every_stage(void **state)
     assert_string_equal(ha_json_string(ha_json_get(cell, "name"), ""), "m/base");
     stage = ha_json_at(ha_json_get(cell, "stages"), 0);
     assert_int_equal(ha_json_int(ha_json_get(ha_json_get(stage, "summary"), "tokens"), 0), 12);
+    assert_int_equal(ha_json_int(ha_json_get(json, "stages"), 0), 5);
+    assert_int_equal(ha_json_int(ha_json_get(json, "answers"), 0), 60);
     ha_json_destroy(json);
+}
+
+static void json_escapes_what_it_must(void **state)
+{
+    static const char reason[] =
+        "eight by eight: \"quoted\", back\\slash,\nline, \001 and \xc3\xa9";
+    struct ha_wire_stage_row stage = sample_mid[0];
+    struct ha_wire_cell_row cell = sample_cells[1];
+    const struct ha_wire_cell_row *rows[] = {&cell};
+    struct ha_status status = {.head = &sample_head, .cells = rows, .n_cells = 1};
+    const struct ha_json *read;
+    struct ha_json *json;
+
+    (void)state;
+    cell.stages = &stage;
+    cell.n_stages = 1;
+    for (size_t at = 0; at < sizeof reason; at++) {
+        stage.reason = reason + at;
+        if (((unsigned char)reason[at] & 0xc0) == 0x80)
+            continue;
+        json = json_of(&status);
+        read = ha_json_at(ha_json_get(json, "cells"), 0);
+        read = ha_json_at(ha_json_get(read, "stages"), 0);
+        assert_string_equal(ha_json_string(ha_json_get(read, "reason"), "?"), reason + at);
+        ha_json_destroy(json);
+    }
 }
 
 int main(void)
@@ -150,6 +191,7 @@ int main(void)
         cmocka_unit_test(running_jobs_name_their_cells),
         cmocka_unit_test(probes_have_a_column),
         cmocka_unit_test(json_has_every_stage),
+        cmocka_unit_test(json_escapes_what_it_must),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
