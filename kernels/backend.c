@@ -359,6 +359,77 @@ void ha_backend_separate_rows(struct ha_backend *backend, bool on)
         backend->table->separate_rows(backend, on);
 }
 
+/* ---- recordings ---- */
+
+bool ha_backend_records(const struct ha_backend *backend)
+{
+    return backend->table->record_begin != NULL;
+}
+
+int ha_backend_record_begin(struct ha_backend *backend, struct ha_error *err)
+{
+    int rc;
+
+    if (!ha_backend_records(backend))
+        return ha_error_set(err, ENOTSUP, "the backend \"%s\" records nothing",
+                            ha_backend_name(backend));
+    rc = backend->table->record_begin(backend, err);
+    if (rc == 0) {
+        backend->recorded_flops = backend->flops;
+        backend->recorded_bytes = backend->bytes_moved;
+    }
+    return rc;
+}
+
+/* Nothing was done yet: the counts go back. */
+int ha_backend_record_end(struct ha_backend *backend, struct ha_recording **ret_recording,
+                          struct ha_error *err)
+{
+    struct ha_recording *recording = ret_recording ? ha_calloc(1, sizeof(*recording)) : NULL;
+    int rc = backend->table->record_end(backend, recording ? &recording->kept : NULL, err);
+    double flops = backend->flops - backend->recorded_flops;
+    double bytes_moved = backend->bytes_moved - backend->recorded_bytes;
+
+    backend->flops = backend->recorded_flops;
+    backend->bytes_moved = backend->recorded_bytes;
+    if (rc == 0 && ret_recording && !recording)
+        rc = ha_error_set(err, ENOMEM, "no memory for a recording");
+    if (rc < 0 || !recording) {
+        free(recording);
+        return rc;
+    }
+    recording->flops = flops;
+    recording->bytes_moved = bytes_moved;
+    *ret_recording = recording;
+    return 0;
+}
+
+int ha_backend_replay(struct ha_backend *backend, struct ha_recording *recording,
+                      struct ha_error *err)
+{
+    int rc = backend->table->replay(backend, recording->kept, err);
+
+    if (rc == 0)
+        ha_backend_count(backend, recording->flops, recording->bytes_moved);
+    return rc;
+}
+
+void ha_backend_forget(struct ha_backend *backend, struct ha_recording *recording)
+{
+    if (!recording)
+        return;
+    backend->table->forget(backend, recording->kept);
+    free(recording);
+}
+
+void ha_backend_count(struct ha_backend *backend, double flops, double bytes_moved)
+{
+    backend->flops += flops;
+    backend->bytes_moved += bytes_moved;
+}
+
+/* ---- counts ---- */
+
 int64_t ha_backend_memory_bytes(const struct ha_backend *backend)
 {
     int64_t device = backend->device_bytes, limit = backend->memory_limit;

@@ -151,6 +151,29 @@ void ha_backend_time_choices(struct ha_backend *backend, bool on);
  * renewed. */
 void ha_backend_separate_rows(struct ha_backend *backend, bool on);
 
+/* Work that was recorded, to be done again without the host's part of it, which for few rows takes
+ * longer than the device's.  Between begin and end, operations and what copies or clears memory on
+ * the device are kept in their order and not done.  What waits for the device, takes or gives
+ * memory, chooses by the clock or brings something from the host cannot be kept: it is refused
+ * with -EBUSY, and the recording is void.  So the same calls must have been made before, which then
+ * have their scratch memory and their choices.  A replay works on the same memory as the calls
+ * did, with what lies there then; it gives their bits, and counts as their work.
+ *
+ * end without ret_recording gives up what was begun, and is due after every failure in between.
+ * Whatever fails, the backend is as if nothing had been recorded.  A replay returns -ESTALE where
+ * memory of the backend's own, which the recording uses, has moved since. */
+struct ha_recording;
+
+/* False on the CPU, whose calls are the work: what follows is refused there with -ENOTSUP. */
+bool ha_backend_records(const struct ha_backend *backend);
+int ha_backend_record_begin(struct ha_backend *backend, struct ha_error *err);
+int ha_backend_record_end(struct ha_backend *backend, struct ha_recording **ret_recording,
+                          struct ha_error *err);
+int ha_backend_replay(struct ha_backend *backend, struct ha_recording *recording,
+                      struct ha_error *err);
+/* Before the backend is closed or renewed.  Takes NULL. */
+void ha_backend_forget(struct ha_backend *backend, struct ha_recording *recording);
+
 /* What the memory of a GPU may hold: its limit, or else all of it; 0 on the CPU, whose memory is
  * the host's. */
 int64_t ha_backend_memory_bytes(const struct ha_backend *backend);
@@ -168,5 +191,9 @@ double ha_backend_flops(const struct ha_backend *backend);
 /* Bytes that their matrix products and attention have read and written so far,
  * each operand once. */
 double ha_backend_bytes_moved(const struct ha_backend *backend);
+
+/* Add to both what their calls do not know: how much more, or less, a replay does than its
+ * recording. */
+void ha_backend_count(struct ha_backend *backend, double flops, double bytes_moved);
 
 #endif

@@ -15,7 +15,7 @@
 #include "kernels/backend.h"
 
 /* Raised whenever backend.h, ops.h or this header changes what a module sees. */
-enum { HA_BACKEND_API_VERSION = 11 };
+enum { HA_BACKEND_API_VERSION = 12 };
 
 #define HA_BACKEND_CUDA_MODULE "ha-kernels-cuda.so"
 /* Names the module where it does not lie beside the program: for tests and packages. */
@@ -66,6 +66,17 @@ struct ha_backend_table {
     void (*time_choices)(struct ha_backend *backend, bool on);
     /* NULL: they are. */
     void (*separate_rows)(struct ha_backend *backend, bool on);
+    /* All four or none: NULL where calls return when their work is done.  record_end without
+     * ret_kept gives up; kept is whatever the backend knows the recording by. */
+    int (*record_begin)(struct ha_backend *backend, struct ha_error *err);
+    int (*record_end)(struct ha_backend *backend, void **ret_kept, struct ha_error *err);
+    int (*replay)(struct ha_backend *backend, void *kept, struct ha_error *err);
+    void (*forget)(struct ha_backend *backend, void *kept);
+};
+
+struct ha_recording {
+    void *kept;
+    double flops, bytes_moved; /* of the calls */
 };
 
 enum { HA_BACKEND_TEXT_BYTES = 384 };
@@ -80,6 +91,7 @@ struct ha_backend {
     int64_t device_bytes; /* of its own memory; 0 = the host's */
     int64_t allocated_bytes, peak_bytes;
     double flops, bytes_moved;
+    double recorded_flops, recorded_bytes; /* the two when a recording began */
 };
 
 /* Count bytes as allocated, if the limit allows it.  Returns 0 or -ENOMEM with

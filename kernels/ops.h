@@ -141,6 +141,20 @@ struct ha_decode_attention {
     double n_keys; /* of all rows together, as far as the host knows: for the counts of work */
 };
 
+/* What one call of it is counted as. */
+static inline double ha_decode_attention_flops(const struct ha_decode_attention *shape)
+{
+    return 4.0 * (double)shape->head_dim * (double)shape->n_heads * shape->n_keys;
+}
+
+static inline double ha_decode_attention_bytes(const struct ha_decode_attention *shape,
+                                               enum ha_dtype act)
+{
+    return 2.0 * (double)shape->head_dim * (double)(act == HA_DTYPE_F32 ? 4 : 2) *
+           ((double)shape->n_kv_heads * shape->n_keys +
+            (double)shape->n_heads * (double)shape->n_rows);
+}
+
 /* How a sequence draws its tokens, and how far it has come; in device memory.
  *
  * A draw does what Transformers' generate() does, in its order: repetition penalty over the

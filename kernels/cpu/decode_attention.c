@@ -72,13 +72,11 @@ int ha_cpu_op_decode_attention(struct ha_backend *backend, void *out, const void
     rc = ha_cpu_scratch(cpu, 0, (size_t)shape->max_keys * sizeof(float), err);
     if (rc < 0)
         return rc;
-    flops = 4.0 * (double)shape->head_dim * (double)shape->n_heads * shape->n_keys;
+    flops = ha_decode_attention_flops(shape);
     ha_cpu_for_tiles(cpu, shape->n_rows * shape->n_kv_heads, flops, do_row,
                      &(struct decode){&cpu->leaf, shape, out, q});
     backend->flops += flops;
-    backend->bytes_moved += 2.0 * (double)shape->head_dim * sizeof(float) *
-                            ((double)shape->n_kv_heads * shape->n_keys +
-                             (double)shape->n_heads * (double)shape->n_rows);
+    backend->bytes_moved += ha_decode_attention_bytes(shape, HA_DTYPE_F32);
     return 0;
 }
 

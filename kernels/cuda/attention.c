@@ -268,9 +268,7 @@ int ha_cuda_op_decode_attention(struct ha_backend *backend, void *out, const voi
                            "decode attention", err);
     if (rc < 0)
         return rc;
-    backend->flops += 4.0 * (double)shape->head_dim * (double)shape->n_heads * shape->n_keys;
-    backend->bytes_moved += 2.0 * (double)shape->head_dim * 2.0 *
-                            ((double)shape->n_kv_heads * shape->n_keys +
-                             (double)shape->n_heads * (double)shape->n_rows);
+    backend->flops += ha_decode_attention_flops(shape);
+    backend->bytes_moved += ha_decode_attention_bytes(shape, HA_DTYPE_BF16);
     return 0;
 }

@@ -118,6 +118,10 @@ static const struct ha_backend_table table = {
     .import_choices = import_choices,
     .time_choices = time_choices,
     .separate_rows = separate_rows,
+    .record_begin = ha_cuda_record_begin,
+    .record_end = ha_cuda_record_end,
+    .replay = ha_cuda_replay,
+    .forget = ha_cuda_forget,
 };
 
 static const struct ha_ops ops = {

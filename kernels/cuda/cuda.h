@@ -77,6 +77,9 @@ struct ha_cuda {
     struct ha_cuda_choices choices; /* of products' algorithms */
     bool time_products;             /* choose by the clock from now on */
     bool separate_rows;             /* ha_backend_separate_rows */
+    bool recording;                 /* ha_backend_record_begin */
+    bool recording_void;            /* it has met what cannot be recorded */
+    int64_t scratch_moves;          /* how often scratch memory was replaced or given back */
     size_t fingerprint_bytes;       /* of base.fingerprint without the choices' digest */
 
     struct ha_cuda_block *blocks; /* in order of allocation */
@@ -121,7 +124,7 @@ static inline int64_t ha_cuda_ceil_div(int64_t a, int64_t b)
 int ha_cuda_enter(struct ha_cuda *cuda, struct ha_error *err);
 
 /* 0 for code 0 (a cudaError_t); else what failed and CUDA's words.  -ENOMEM where
- * memory is short; anything else stays. */
+ * memory is short, -EBUSY where it was to be recorded; anything else stays. */
 int ha_cuda_check(struct ha_cuda *cuda, int code, const char *what, struct ha_error *err);
 
 /* The same for a cublasStatus_t; only execution failures stay. */
@@ -135,6 +138,16 @@ static inline uint64_t *ha_cuda_fault_word(struct ha_cuda *cuda)
 
 /* After the stream was waited for: -EINVAL when a kernel met a bad id. */
 int ha_cuda_take_fault(struct ha_cuda *cuda, struct ha_error *err);
+
+/* ---- recordings (record.c); contracts in kernels/backend.h ---- */
+
+int ha_cuda_record_begin(struct ha_backend *backend, struct ha_error *err);
+int ha_cuda_record_end(struct ha_backend *backend, void **ret_kept, struct ha_error *err);
+int ha_cuda_replay(struct ha_backend *backend, void *kept, struct ha_error *err);
+void ha_cuda_forget(struct ha_backend *backend, void *kept);
+
+/* To be called by whatever cannot be a part of one: -EBUSY, naming `what`, while one is made. */
+int ha_cuda_refuse_recording(struct ha_cuda *cuda, const char *what, struct ha_error *err);
 
 /* ---- memory (memory.c) ---- */
 

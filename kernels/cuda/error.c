@@ -19,6 +19,10 @@ int ha_cuda_enter(struct ha_cuda *cuda, struct ha_error *err)
 static int fail(struct ha_cuda *cuda, int code, const char *what, const char *why,
                 struct ha_error *err)
 {
+    if (cuda->recording) { /* nothing was done */
+        cuda->recording_void = true;
+        return ha_error_set(err, EBUSY, "%s cannot be recorded: %s", what, why);
+    }
     cuda->failed = code;
     (void)snprintf(cuda->failure, sizeof(cuda->failure), "%s: %s", what, why);
     return ha_error_set(err, EIO, "%s: %s", what, why);

@@ -110,6 +110,8 @@ int ha_cuda_alloc(struct ha_backend *backend, size_t bytes, void **ret_memory, s
     void *blocks = cuda->blocks, *memory = NULL;
     int rc = ha_cuda_enter(cuda, err);
 
+    if (rc == 0)
+        rc = ha_cuda_refuse_recording(cuda, "taking memory", err);
     if (rc < 0)
         return rc;
     if (ha_grow(&blocks, &cuda->max_blocks, cuda->n_blocks + 1, sizeof(*cuda->blocks)) < 0)
@@ -179,6 +181,9 @@ int ha_cuda_scratch(struct ha_cuda *cuda, enum ha_cuda_scratch use, size_t bytes
         *ret_memory = cuda->scratch[use];
         return 0;
     }
+    rc = ha_cuda_refuse_recording(cuda, "taking memory", err);
+    if (rc < 0)
+        return rc;
     if (bytes > SIZE_MAX - HA_CUDA_SCRATCH_STEP)
         return ha_error_set(err, ENOMEM, "%zu bytes of scratch are more than any memory holds",
                             bytes);
@@ -187,6 +192,7 @@ int ha_cuda_scratch(struct ha_cuda *cuda, enum ha_cuda_scratch use, size_t bytes
         ha_backend_unreserve(&cuda->base, ha_cuda_free(&cuda->base, cuda->scratch[use]));
     cuda->scratch[use] = NULL;
     cuda->scratch_bytes[use] = 0;
+    cuda->scratch_moves++;
     rc = ha_backend_alloc_counted(&cuda->base, rounded, ha_cuda_alloc, &cuda->scratch[use], err);
     if (rc < 0)
         return ha_error_prefix(err, "scratch memory");
@@ -197,6 +203,7 @@ int ha_cuda_scratch(struct ha_cuda *cuda, enum ha_cuda_scratch use, size_t bytes
 
 void ha_cuda_scratch_clear(struct ha_cuda *cuda)
 {
+    cuda->scratch_moves++;
     for (int use = 0; use < HA_CUDA_N_SCRATCH; use++) {
         if (cuda->scratch[use])
             ha_backend_unreserve(&cuda->base, ha_cuda_free(&cuda->base, cuda->scratch[use]));
@@ -278,6 +285,8 @@ int ha_cuda_upload(struct ha_backend *backend, void *memory, const void *host, s
     struct ha_cuda *cuda = ha_cuda_of(backend);
     int rc = ha_cuda_enter(cuda, err), code = 0;
 
+    if (rc == 0)
+        rc = ha_cuda_refuse_recording(cuda, "a copy to the device", err);
     if (rc < 0)
         return rc;
     if (bytes >= PARALLEL_BYTES) {
@@ -414,6 +423,8 @@ int ha_cuda_download(struct ha_backend *backend, void *host, const void *memory,
     int rc = ha_cuda_enter(cuda, err);
 
     if (rc == 0)
+        rc = ha_cuda_refuse_recording(cuda, "a copy from the device", err);
+    if (rc == 0)
         rc =
             ha_cuda_check(cuda, receive(cuda, host, memory, bytes), "copying from the device", err);
     return rc < 0 ? rc : ha_cuda_take_fault(cuda, err);
@@ -475,6 +486,8 @@ int ha_cuda_sync(struct ha_backend *backend, struct ha_error *err)
     int rc = ha_cuda_enter(cuda, err);
 
     if (rc == 0)
+        rc = ha_cuda_refuse_recording(cuda, "waiting for the device", err);
+    if (rc == 0)
         rc = ha_cuda_check(cuda, (int)cudaStreamSynchronize(cuda->stream), "waiting for the device",
                            err);
     return rc < 0 ? rc : ha_cuda_take_fault(cuda, err);
@@ -485,6 +498,8 @@ int ha_cuda_poll(struct ha_backend *backend, struct ha_error *err)
     struct ha_cuda *cuda = ha_cuda_of(backend);
     int rc = ha_cuda_enter(cuda, err), code;
 
+    if (rc == 0)
+        rc = ha_cuda_refuse_recording(cuda, "asking the device", err);
     if (rc < 0)
         return rc;
     code = (int)cudaStreamQuery(cuda->stream);
@@ -501,6 +516,8 @@ int ha_cuda_fork(struct ha_backend *backend, void **ret_stream, struct ha_error 
     struct ha_cuda *cuda = ha_cuda_of(backend);
     int rc = ha_cuda_enter(cuda, err);
 
+    if (rc == 0)
+        rc = ha_cuda_refuse_recording(cuda, "a second stream", err);
     if (rc == 0 && !cuda->fork)
         rc = ha_cuda_check(cuda, (int)cudaStreamCreateWithFlags(&cuda->fork, cudaStreamNonBlocking),
                            "creating a second stream", err);
@@ -558,8 +575,10 @@ int ha_cuda_arguments(struct ha_cuda *cuda, const void *host, size_t bytes, cons
                       struct ha_error *err)
 {
     size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT, at = 0;
-    int rc;
+    int rc = ha_cuda_refuse_recording(cuda, "an argument of the host", err);
 
+    if (rc < 0)
+        return rc;
     if (bytes > HA_CUDA_RING_BYTES) {
         void *memory;
 

@@ -422,17 +422,22 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
         !aligned(c, chosen.alignment[2]) || !aligned(d, chosen.alignment[3]) ||
         (!workspace && workspace_of(chosen.index)) || workspace_bytes < workspace_of(chosen.index))
         return CUBLAS_STATUS_INVALID_VALUE;
-    expect_matrix(a, p.a);
-    expect_matrix(b, p.b);
-    expect_matrix(d, p.d);
-    if (p.beta != 0.0f)
-        expect_matrix(c, p.c);
-    if (workspace_of(chosen.index))
-        emulator::expect_device("cublasLtMatmul", workspace, workspace_bytes);
     /* Time is counted in pieces of work: the library's first suggestion is the slowest. */
     for (uint64_t i = 0; i < (chosen.index == 0 ? 2 : chosen.index - 1); i++)
-        emulator::enqueue([] {});
-    emulator::enqueue([=] { multiply(p); });
+        emulator::enqueue(
+            stream, [] {}, [] {});
+    emulator::enqueue(
+        stream,
+        [=] {
+            expect_matrix(a, p.a);
+            expect_matrix(b, p.b);
+            expect_matrix(d, p.d);
+            if (p.beta != 0.0f)
+                expect_matrix(c, p.c);
+            if (workspace_of(chosen.index))
+                emulator::expect_device("cublasLtMatmul", workspace, workspace_bytes);
+        },
+        [=] { multiply(p); });
     return CUBLAS_STATUS_SUCCESS;
 }
 }

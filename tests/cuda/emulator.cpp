@@ -293,7 +293,8 @@ static void run_grid(dim3 grid, dim3 block, size_t shared_size, const std::funct
             }
 }
 
-void launch(dim3 grid, dim3 block, size_t shared_size, void *stream, std::function<void()> kernel)
+void launch(dim3 grid, dim3 block, size_t shared_size, void *stream, std::function<void()> check,
+            std::function<void()> kernel)
 {
     uint64_t threads = (uint64_t)block.x * block.y * block.z;
 
@@ -303,7 +304,7 @@ void launch(dim3 grid, dim3 block, size_t shared_size, void *stream, std::functi
         set_last_error(cudaErrorInvalidConfiguration);
         return;
     }
-    enqueue([=] { run_grid(grid, block, shared_size, kernel); });
+    enqueue(stream, std::move(check), [=] { run_grid(grid, block, shared_size, kernel); });
 }
 
 } // namespace emulator

@@ -57,7 +57,8 @@ int lane();
 unsigned char *shared_bytes();
 
 /* Put a kernel on the stream's queue. */
-void launch(dim3 grid, dim3 block, size_t shared, void *stream, std::function<void()> kernel);
+void launch(dim3 grid, dim3 block, size_t shared, void *stream, std::function<void()> check,
+            std::function<void()> kernel);
 
 template <typename T> T exchange_value(unsigned mask, T value, int from)
 {
@@ -109,9 +110,9 @@ template <typename T> T warp_sum(T value)
 #define __constant__ static
 
 #define HA_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                  \
-    (emulator::check_arguments(#kernel, __VA_ARGS__),                                              \
-     emulator::launch(dim3(grid), dim3(block), (shared_bytes), (stream),                           \
-                      [=] { kernel(__VA_ARGS__); }))
+    emulator::launch(                                                                              \
+        dim3(grid), dim3(block), (shared_bytes), (stream),                                         \
+        [=] { emulator::check_arguments(#kernel, __VA_ARGS__); }, [=] { kernel(__VA_ARGS__); })
 #define HA_LAUNCHED() ((int)cudaPeekAtLastError())
 #define HA_SHARED_BYTES(name) unsigned char *const name = emulator::shared_bytes()
 

@@ -55,6 +55,10 @@ MAY_FAIL(cudaError_t, cudaMemcpyAsync,
          (void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream),
          (to, from, bytes, kind, stream))
 MAY_FAIL(cudaError_t, cudaStreamSynchronize, (cudaStream_t stream), (stream))
+MAY_FAIL(cudaError_t, cudaGraphInstantiateWithFlags,
+         (cudaGraphExec_t * exec, cudaGraph_t graph, unsigned long long flags),
+         (exec, graph, flags))
+MAY_FAIL(cudaError_t, cudaGraphLaunch, (cudaGraphExec_t exec, cudaStream_t stream), (exec, stream))
 MAY_FAIL(cublasStatus_t, cublasLtCreate, (cublasLtHandle_t * handle), (handle))
 MAY_FAIL(cublasStatus_t, cublasLtMatmulAlgoGetHeuristic,
          (cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t a,

@@ -1,4 +1,6 @@
-/* queue.hpp - the one stream of the emulated device: work waits until the host waits for it */
+/* queue.hpp - the streams of the emulated device, which have one queue: work waits until the host
+ * waits for it.  While a stream is captured its work is kept instead, and done at each launch of
+ * the graph. */
 #ifndef HA_TESTS_CUDA_QUEUE_HPP
 #define HA_TESTS_CUDA_QUEUE_HPP
 
@@ -9,7 +11,9 @@
 namespace emulator
 {
 
-void enqueue(std::function<void()> work);
+/* check() ends the program where an argument is no memory that the work may touch: it is called
+ * now, and again at each launch of a graph that has it. */
+void enqueue(void *stream, std::function<void()> check, std::function<void()> work);
 void set_last_error(cudaError_t code);
 
 } // namespace emulator

@@ -23,7 +23,11 @@
 #include "worker/model/model.h"
 
 enum { RANK = 16, MAX_PAIRS = 4096, PACK_TOKENS = 8192, REPEATS = 3, COLUMNS = 9 };
-enum { COPY_BYTES = 256 << 20, PREFILL = 4096, RUNS = REPEATS + 2 /* of measure */ };
+enum {
+    COPY_BYTES = 256 << 20,
+    PREFILL = 4096,
+    RUNS = 2 * REPEATS + 2 /* of measure, and replays */
+};
 
 struct bench {
     struct ha_backend *backend;
@@ -291,9 +295,9 @@ static void train(struct bench *b, const char *path, int64_t column, int64_t n_p
 
 /* ---- decode ---- */
 
-/* A step as generation makes it: nothing passes between host and device. */
-static void decode(struct bench *b)
+static int draw(void *context, struct ha_error *err)
 {
+    struct bench *b = context;
     struct ha_sample call = {.n_rows = b->n_sequences,
                              .vocab = ha_model_config(b->model)->vocab,
                              .logits = ha_decoder_logits(b->decoder),
@@ -302,10 +306,37 @@ static void decode(struct bench *b)
                              .drawn_stride = RUNS,
                              .ids = ha_decoder_ids(b->decoder),
                              .positions = ha_decoder_positions(b->decoder)};
+
+    return ha_backend_ops(b->backend)->sample(b->backend, &call, err);
+}
+
+/* A step as generation makes it: nothing passes between host and device. */
+static void decode(struct bench *b)
+{
     struct ha_error err = {0};
 
     need(ha_decoder_run(b->decoder, &err), &err);
-    need(ha_backend_ops(b->backend)->sample(b->backend, &call, &err), &err);
+    need(draw(b, &err), &err);
+}
+
+/* The same step, recorded: as generation makes it of few sequences. */
+static void replay(struct bench *b)
+{
+    struct ha_error err = {0};
+    double best = 1e300;
+
+    if (!ha_backend_records(b->backend))
+        return;
+    need(ha_decoder_record(b->decoder, draw, b, &err), &err);
+    for (int i = 0; i < REPEATS; i++) {
+        double start = now_ms(), ms;
+
+        need(ha_decoder_replay(b->decoder, &err), &err);
+        need(ha_backend_sync(b->backend, &err), &err);
+        ms = now_ms() - start;
+        best = ms < best ? ms : best;
+    }
+    printf("the same from a recording: %.3f ms\n", best);
 }
 
 /* Greedy, with no end. */
@@ -367,6 +398,7 @@ static void generate(struct bench *b, int64_t n, int64_t tokens)
     (void)snprintf(what, sizeof(what), "a token of %lld sequences after %lld", (long long)n,
                    (long long)tokens);
     measure(b, what, decode);
+    replay(b);
     free(last);
     free(row);
     close_generate(b);

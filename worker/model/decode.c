@@ -96,8 +96,10 @@ static int allocate_host(struct ha_decoder *decoder, struct ha_error *err)
     decoder->branch_of = ha_calloc(n, sizeof(*decoder->branch_of));
     decoder->last_token = ha_calloc(n, sizeof(*decoder->last_token));
     decoder->host_caches = ha_calloc(n, sizeof(*decoder->host_caches));
+    decoder->recorded_spans = ha_calloc(n, sizeof(*decoder->recorded_spans));
     if (!decoder->host_ids || !decoder->host_positions || !decoder->segments || !decoder->spans ||
-        !decoder->branches || !decoder->branch_of || !decoder->last_token || !decoder->host_caches)
+        !decoder->branches || !decoder->branch_of || !decoder->last_token ||
+        !decoder->host_caches || !decoder->recorded_spans)
         return ha_error_set(err, ENOMEM, "no memory for a decoder of %lld sequences", (long long)n);
     return 0;
 }
@@ -136,6 +138,7 @@ void ha_decoder_destroy(struct ha_decoder *decoder)
 {
     if (!decoder)
         return;
+    ha_decoder_forget(decoder);
     if (decoder->arena)
         ha_backend_free(decoder->backend, decoder->arena);
     free(decoder->host_ids);
@@ -146,6 +149,7 @@ void ha_decoder_destroy(struct ha_decoder *decoder)
     free(decoder->branch_of);
     free(decoder->last_token);
     free(decoder->host_caches);
+    free(decoder->recorded_spans);
     free(decoder);
 }
 
@@ -332,7 +336,6 @@ static void lay_side_by_side(struct ha_decoder *decoder,
     struct ha_layer_span *span = NULL;
 
     decoder->n_spans = 0;
-    decoder->max_keys = 0;
     decoder->n_keys = 0.0;
     for (int64_t i = 0; i < n; i++) {
         const struct ha_decoder_sequence *sequence = &sequences[i];

@@ -13,6 +13,7 @@
 #ifndef HA_WORKER_MODEL_DECODE_H
 #define HA_WORKER_MODEL_DECODE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "worker/adapter/adapter.h"
@@ -98,6 +99,20 @@ int ha_decoder_run(struct ha_decoder *decoder, struct ha_error *err);
  * are. */
 int32_t *ha_decoder_ids(struct ha_decoder *decoder);
 int32_t *ha_decoder_positions(struct ha_decoder *decoder);
+
+/* A step of the seated and what `draw` puts behind it on the backend, recorded where the backend
+ * can (ha_backend_records) and the model's weights are not shared by ranks; then each replay is
+ * such a step, with the same bits.  One like it must have been made before.  A recording serves
+ * these seats and others of as many sequences with the same adapters in the same rows, as long as
+ * `draw` would do the same; is_recorded says whether there is one that does.  -EBUSY: the step
+ * cannot be recorded.  A replay that fails was not begun, and the recording is gone; -ESTALE: the
+ * backend's memory has moved. */
+typedef int (*ha_decoder_draw_fn)(void *context, struct ha_error *err);
+
+int ha_decoder_record(struct ha_decoder *decoder, ha_decoder_draw_fn draw, void *context,
+                      struct ha_error *err);
+bool ha_decoder_is_recorded(const struct ha_decoder *decoder);
+int ha_decoder_replay(struct ha_decoder *decoder, struct ha_error *err);
 
 /* The logits of the last call, device memory. */
 const float *ha_decoder_logits(const struct ha_decoder *decoder);

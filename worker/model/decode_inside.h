@@ -1,7 +1,7 @@
 /* decode_inside.h - the working memory of a decoder, for this folder only
  *
- * decode.c makes it and runs steps, prefill.c runs prompts, kv_cache.c keeps what
- * they attend to. */
+ * decode.c makes it and runs steps, replay.c records them, prefill.c runs prompts,
+ * kv_cache.c keeps what they attend to. */
 #ifndef HA_WORKER_MODEL_DECODE_INSIDE_H
 #define HA_WORKER_MODEL_DECODE_INSIDE_H
 
@@ -31,6 +31,13 @@ struct ha_decoder_branch {
     bool is_trunk;
     int64_t begin, count; /* rows */
     int64_t trunk_begin;  /* rows of its trunk */
+};
+
+/* What a recorded step hangs on beside the adapters' rows. */
+struct ha_decoder_shape {
+    int64_t n_rows, n_spans, max_keys;
+    const float *cos_sin;
+    double n_keys; /* as counted in it */
 };
 
 struct ha_decoder {
@@ -69,8 +76,13 @@ struct ha_decoder {
     /* The sequences that have seats: their ids, positions and caches lie on the device, their
      * adapters are the first n_spans spans.  Steps do not touch the host's part. */
     int64_t n_seated, n_spans; /* 0: none */
-    int64_t max_keys;          /* positions that the longest cache has room for */
+    int64_t max_keys;          /* positions that the longest cache so far has room for */
     double n_keys;             /* of the next step, while none has ended */
+
+    /* replay.c */
+    struct ha_recording *recording; /* NULL: none */
+    struct ha_decoder_shape recorded_shape;
+    struct ha_layer_span *recorded_spans; /* (max_sequences) */
 };
 
 /* Where its rows are. */
@@ -80,6 +92,9 @@ struct ha_kv_rows ha_kv_cache_rows(const struct ha_decoder *decoder,
 /* Row `position` of the keys (part 0) or values (part 1) of a layer. */
 void *ha_kv_cache_row(const struct ha_decoder *decoder, const struct ha_kv_cache *cache,
                       int64_t layer, int part, int64_t position);
+
+/* Nothing is recorded any more. */
+void ha_decoder_forget(struct ha_decoder *decoder);
 
 /* What all calls refuse: -EINVAL with the sequence's number. */
 int ha_decoder_check(const struct ha_decoder *decoder, const struct ha_decoder_sequence *sequences,

@@ -58,6 +58,7 @@ struct generation {
     struct ha_generate_cost charged; /* the meters when work was charged last */
     bool some_failed;                /* since unwanted sequences were dropped */
     bool seated;                     /* the device has the running sequences as they are here */
+    bool unrecorded;                 /* steps cannot be recorded here */
 };
 
 const char *ha_generate_finish_name(enum ha_generate_finish finish)
@@ -554,17 +555,52 @@ static int64_t steps_of_burst(const struct generation *g)
     return steps;
 }
 
+static int draw_seated(void *context, struct ha_error *err)
+{
+    struct generation *g = context;
+
+    return draw(g, g->n_running, false, err);
+}
+
+/* Record a step where the `left` that are still to be made pay for it.  Where it does not work,
+ * steps are made one call after the other, which gives the same. */
+static int record(struct generation *g, int64_t left, struct ha_error *err)
+{
+    int r;
+
+    if (g->unrecorded || g->n_running > HA_GENERATE_RECORDED || left < HA_GENERATE_REPLAYS ||
+        !ha_backend_records(backend_of(g)) || ha_decoder_is_recorded(g->decoder))
+        return 0;
+    r = ha_decoder_record(g->decoder, draw_seated, g, err);
+    g->unrecorded = r == -EBUSY || r == -ENOTSUP;
+    return g->unrecorded ? 0 : r;
+}
+
+/* One step, of which `made` were made in this burst. */
+static int step(struct generation *g, int64_t made, int64_t left, struct ha_error *err)
+{
+    int r = made > 0 ? record(g, left, err) : 0;
+
+    if (r == 0 && ha_decoder_is_recorded(g->decoder)) {
+        r = ha_decoder_replay(g->decoder, err);
+        g->counts.replayed += r == 0;
+        if (r != -ESTALE)
+            return r;
+        r = 0;
+    }
+    if (r == 0)
+        r = ha_decoder_run(g->decoder, err);
+    return r < 0 ? r : draw_seated(g, err);
+}
+
 static int burst(struct generation *g, struct ha_error *err)
 {
     int64_t n = g->n_running, n_steps = steps_of_burst(g);
     struct ha_generate_cost work;
     int r = g->seated ? empty_drawn(g, err) : seat(g, err);
 
-    for (int64_t step = 0; r == 0 && step < n_steps; step++) {
-        r = ha_decoder_run(g->decoder, err);
-        if (r == 0)
-            r = draw(g, n, false, err);
-    }
+    for (int64_t made = 0; r == 0 && made < n_steps; made++)
+        r = step(g, made, n_steps - made, err);
     if (r == 0)
         r = fetch(g, n, err);
     work = take_work(g);

@@ -83,6 +83,11 @@ struct ha_generate_settings {
  * full share of it, while the wait comes to less and less. */
 enum { HA_GENERATE_BURST = 16, HA_GENERATE_BURST_ROWS = 1024, HA_GENERATE_BURST_MOST = 4096 };
 
+/* Up to so many sequences a device's steps are recorded and replayed (ha_decoder_record), where so
+ * many are left of the burst: with more of them each kernel works longer than the next takes to be
+ * launched; and to record takes about as long as to launch some steps.  Replays change no bit. */
+enum { HA_GENERATE_RECORDED = 64, HA_GENERATE_REPLAYS = 4 };
+
 enum ha_generate_finish { HA_FINISH_EOS, HA_FINISH_STOP, HA_FINISH_LENGTH };
 
 const char *ha_generate_finish_name(enum ha_generate_finish finish); /* "eos", "stop", "length" */
@@ -124,6 +129,7 @@ struct ha_generate_hooks {
 struct ha_generate_counts {
     int64_t prompt_tokens, new_tokens; /* end tokens are not counted */
     int64_t steps;
+    int64_t replayed;       /* of them, from a recording */
     int64_t most_sequences; /* at once */
 };
 
