@@ -1,6 +1,7 @@
 /* With batch_invariant rows of products are separate while answers are made, and only then; and
- * drawn answers are the same however many run at once.  On the emulated device sums change with the
- * number of rows otherwise.  Only where HA_KERNEL_TEST_BACKEND names a device. */
+ * drawn answers are the same however many run at once, whether steps are recorded or not.  On the
+ * emulated device sums change with the number of rows otherwise.  Only where HA_KERNEL_TEST_BACKEND
+ * names a device. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,7 @@
 #include "tests/unit/model/support.h"
 #include "worker/sampling/generate.h"
 
-enum { REQUESTS = 9, PROMPTS = 3, PROMPT_MAX = 7, NEW = 5, VOCAB = 53, EDGE = 40 };
+enum { REQUESTS = 9, PROMPTS = 3, PROMPT_MAX = 7, NEW = 7, VOCAB = 53, EDGE = 40 };
 
 struct setup {
     struct ha_backend *backend;
@@ -24,6 +25,7 @@ struct setup {
 struct answers {
     const struct setup *setup;
     bool separate; /* rows were, whenever an answer was there */
+    struct ha_generate_counts counts;
     int32_t ids[REQUESTS][NEW];
 };
 
@@ -54,13 +56,16 @@ static int finished(void *context, const struct ha_generate_answer *answer, stru
     return 0;
 }
 
-static struct answers generate(const struct setup *s, int64_t at_once, bool invariant)
+static struct answers generate(const struct setup *s, int64_t at_once, int64_t burst,
+                               bool invariant)
 {
-    struct ha_generate_settings settings = {.max_sequences = at_once, .batch_invariant = invariant};
+    struct ha_generate_settings settings = {
+        .max_sequences = at_once, .batch_invariant = invariant, .burst = burst};
     struct answers answers = {.setup = s, .separate = true};
     struct ha_generate_hooks hooks = {.context = &answers, .finished = finished};
 
-    assert_ok(ha_generate(s->small.model, s->requests, REQUESTS, &settings, &hooks, NULL, &err));
+    assert_ok(ha_generate(s->small.model, s->requests, REQUESTS, &settings, &hooks, &answers.counts,
+                          &err));
     return answers;
 }
 
@@ -94,15 +99,17 @@ static void answers_are_the_same(void **state)
     assert_ok(ha_backend_alloc(s.backend, sizeof(factor), &s.result, &err));
     assert_ok(ha_backend_upload(s.backend, s.factor, factor, sizeof(factor), &err));
 
-    all = generate(&s, REQUESTS, true);
+    all = generate(&s, REQUESTS, 0, true);
     assert_true(all.separate);
-    other = generate(&s, 2, true);
+    other = generate(&s, 2, 1, true);
     assert_true(other.separate);
+    assert_true(is_cpu(s.backend) || all.counts.replayed > 0);
+    assert_int_equal(other.counts.replayed, 0);
     for (int i = 0; i < REQUESTS; i++)
         assert_memory_equal(all.ids[i], other.ids[i], sizeof(all.ids[i]));
     if (strstr(ha_backend_description(s.backend), "emulated")) {
         assert_false(rows_are_separate(&s));
-        other = generate(&s, REQUESTS, false);
+        other = generate(&s, REQUESTS, 0, false);
         assert_false(other.separate);
     }
     ha_backend_free(s.backend, s.factor);
