@@ -156,6 +156,12 @@ static const struct wire_field rank_count_fields[] = {
 };
 TYPE(rank_count);
 
+static const struct wire_field rank_log_fields[] = {
+    PLAIN(rank_log, path, ANY),
+    PLAIN(rank_log, tail, ANY),
+};
+TYPE(rank_log);
+
 static const struct wire_field gang_state_fields[] = {
     PLAIN(gang_state, job, ANY),
     SUB(gang_state, epoch, epoch),
@@ -166,6 +172,7 @@ static const struct wire_field gang_state_fields[] = {
     PLAIN(gang_state, reason, ANY),
     PLAIN(gang_state, followed, ANY),
     SUBS(gang_state, counts, rank_count),
+    SUB(gang_state, log, rank_log),
 };
 TYPE(gang_state);
 
@@ -223,6 +230,7 @@ static const struct wire_field attempt_end_fields[] = {
     PLAIN(attempt_end, reason, ANY),
     PLAIN(attempt_end, exit_code, ANY),
     PLAIN(attempt_end, cause, ANY),
+    SUB(attempt_end, log, rank_log),
 };
 TYPE(attempt_end);
 

@@ -176,6 +176,12 @@ struct ha_wire_rank_count {
     int64_t started, finished;
 };
 
+/* Where the rank that failed has its log, on its worker; of one that failed by itself the end, too.
+ */
+struct ha_wire_rank_log {
+    const char *path, *tail;
+};
+
 /* How far the ranks of a part are.  Sent whenever that changes, and with every heartbeat until an
  * order answers what is waited for: it says all there is to say, so one that is lost or comes twice
  * does no harm. */
@@ -191,6 +197,7 @@ struct ha_wire_gang_state {
     bool followed; /* it failed because others had */
     struct ha_wire_rank_count *counts;
     int64_t n_counts;
+    struct ha_wire_rank_log log;
 };
 
 enum ha_wire_gang_step {
@@ -253,6 +260,7 @@ struct ha_wire_attempt_end {
     int32_t exit_code;
     const char *cause; /* of "stopped": "time_limit", "lost" (its daemon died); of "failed":
                           "memory" (it ran out); else "" */
+    struct ha_wire_rank_log log; /* of a gang on this worker alone */
 };
 
 /* Of a probe: the mean over pairs of the norm of the loss's gradient with respect to frozen weights

@@ -10,6 +10,17 @@
 #include "coordinator/hactl/output.h"
 #include "coordinator/hactl/verbs.h"
 
+/* What a rank printed last is several lines. */
+static void print_reason(const char *reason)
+{
+    printf(": ");
+    for (; *reason; reason++) {
+        putchar(*reason);
+        if (*reason == '\n' && reason[1])
+            printf("    ");
+    }
+}
+
 static int print_event(void *context, const struct ha_wire_event_row *row, struct ha_error *err)
 {
     const bool *json = context;
@@ -17,9 +28,11 @@ static int print_event(void *context, const struct ha_wire_event_row *row, struc
     struct ha_json *object;
 
     if (!*json) {
-        printf("%s  %-20s %s%s%s%s%s%s%s\n", ha_clock_stamp(row->time_ms, stamp), row->subject,
-               row->from, row->from[0] ? " -> " : "", row->to, row->reason[0] ? ": " : "",
-               row->reason, row->actor[0] ? "  by " : "", row->actor);
+        printf("%s  %-20s %s%s%s", ha_clock_stamp(row->time_ms, stamp), row->subject, row->from,
+               row->from[0] ? " -> " : "", row->to);
+        if (row->reason[0])
+            print_reason(row->reason);
+        printf("%s%s\n", row->actor[0] ? "  by " : "", row->actor);
         return 0;
     }
     object = ha_json_new_object();

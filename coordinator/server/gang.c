@@ -26,6 +26,8 @@
 enum {
     ABORT_MS = 60000, /* where the options say nothing */
     ID_CHARS = 256,   /* of a communicator's id */
+    LOG_PATH_BYTES = 4096,
+    LOG_TAIL_BYTES = 4096, /* of what a rank printed last */
     GANG_RANKS = 4096
 };
 
@@ -243,6 +245,60 @@ static const char *name_of(const struct ha_coordinator *c, int64_t worker)
     const struct ha_member *m = ha_member_by_id(c, worker);
 
     return m ? m->name : "?";
+}
+
+/* ---- logs of ranks that failed --------------------------------------------------------------- */
+
+struct known {
+    const char *reason;
+    bool found;
+};
+
+static int find_reason(void *context, const struct ha_event_row *row)
+{
+    struct known *known = context;
+
+    known->found = strcmp(row->reason, known->reason) == 0;
+    return known->found;
+}
+
+/* It is printed on terminals. */
+static void copy_plain(char *to, size_t size, const char *text)
+{
+    ha_utf8_copy(to, size, text);
+    for (; *to; to++) {
+        unsigned char c = (unsigned char)*to;
+
+        if ((c < ' ' && c != '\n' && c != '\t') || c == 0x7f)
+            *to = '?';
+    }
+}
+
+int ha_gang_keep_log(struct ha_coordinator *c, const struct ha_by *by, int64_t job, int64_t worker,
+                     const struct ha_wire_rank_log *log, struct ha_error *err)
+{
+    const struct ha_member *m = ha_member_by_id(c, worker);
+    char path[LOG_PATH_BYTES], tail[LOG_TAIL_BYTES];
+    struct known known = {NULL, false};
+    struct ha_buffer text;
+    int r;
+
+    if (!log->path[0])
+        return 0;
+    copy_plain(path, sizeof path, log->path);
+    copy_plain(tail, sizeof tail, log->tail);
+    ha_buffer_init(&text, 0);
+    r = ha_buffer_printf(&text, "worker %s (%s): %s%s%s", name_of(c, worker), m ? m->host : "?",
+                         path, tail[0] ? "\n" : "", tail);
+    known.reason = ha_buffer_text(&text);
+    if (r < 0)
+        ha_error_set(err, ENOMEM, "no memory for a log");
+    else
+        r = ha_store_event_each(c->store, 0, job, 0, INT64_MAX, find_reason, &known, err);
+    if (r >= 0 && !known.found)
+        r = note(c, by, job, "log", known.reason, err);
+    ha_buffer_clear(&text);
+    return r < 0 ? r : 0;
 }
 
 /* ---- beginning and end ----------------------------------------------------------------------- */
@@ -612,12 +668,17 @@ static int take_end(struct ha_request *q, struct ha_gang *gang, int64_t at,
 {
     struct ha_gang_worker *part = &gang->parts[at];
     enum ha_outcome outcome;
+    int r = 0;
 
     if (!ha_outcome_parse(state->outcome, &outcome) || outcome > HA_OUTCOME_REFUSED)
         return ha_error_set(err, EINVAL, "a part of a gang cannot end as \"%.20s\"",
                             state->outcome);
     for (int64_t i = 0; i < state->n_counts; i++)
         gang->started[state->counts[i].rank] = state->counts[i].started;
+    if (!part->ended)
+        r = ha_gang_keep_log(q->c, &q->by, gang->job, part->worker, &state->log, err);
+    if (r < 0)
+        return r;
     if (mark_ended(gang, part, outcome, state->followed, state->reason) < 0)
         return ha_error_set(err, ENOMEM, "no memory for a gang");
     /* One that ended as it was to is followed by the others, or they tell why not. */

@@ -401,6 +401,10 @@ int ha_gang_lose(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch, i
                  const char *why, enum ha_outcome *outcome, char reason[HA_ERROR_TEXT_BYTES],
                  int64_t *ret_worker, struct ha_error *err);
 
+/* The log of a rank that failed on a worker, as a line of the job's history: once. */
+int ha_gang_keep_log(struct ha_coordinator *c, const struct ha_by *by, int64_t job, int64_t worker,
+                     const struct ha_wire_rank_log *log, struct ha_error *err);
+
 /* What a gang that runs waits for, in words: its ranks that are not ready, or their ends; "" for
  * all else, also without memory. */
 const char *ha_gang_gathers(const struct ha_coordinator *c, struct ha_arena *arena, int64_t job);

@@ -378,6 +378,9 @@ static int take_end(struct report *p, const struct ha_wire_attempt_end *end, str
         return ha_error_set(err, EINVAL, "an attempt cannot end as \"%.20s\"", end->outcome);
     if (outcome == HA_OUTCOME_DONE)
         return end_done(p, &now, end, err);
+    r = ha_gang_keep_log(p->q->c, &p->q->by, p->job, now.worker, &end->log, err);
+    if (r < 0)
+        return r;
     ha_utf8_copy(reason, sizeof reason, end->reason);
     if (outcome == HA_OUTCOME_STOPPED && strcmp(end->cause, "time_limit") == 0)
         now.stop = HA_STOP_LIMIT;

@@ -233,6 +233,11 @@ bool crew_followed(const struct crew *crew)
     return !crew->late && (crew->failed < 0 || is_follower(&crew->members[crew->failed]));
 }
 
+int crew_failed_rank(const struct crew *crew)
+{
+    return crew->failed < 0 ? -1 : crew->members[crew->failed].rank;
+}
+
 bool crew_counts(const struct crew *crew, int rank, int64_t *ret_started, int64_t *ret_finished)
 {
     int i = rank - crew->options.first_rank;

@@ -47,9 +47,11 @@ void crew_go(struct crew *crew, const char *id);
 /* Another rank of the gang has failed. */
 void crew_abort(struct crew *crew);
 
-/* When the crew ends: did it fail because others had?  Collectives that each of its ranks had
- * begun and finished; false where it did not tell. */
+/* When the crew ends: did it fail because others had?  The rank whose words its reason has; -1:
+ * none failed.  Collectives that each of its ranks had begun and finished; false where it did not
+ * tell. */
 bool crew_followed(const struct crew *crew);
+int crew_failed_rank(const struct crew *crew);
 bool crew_counts(const struct crew *crew, int rank, int64_t *ret_started, int64_t *ret_finished);
 
 #endif

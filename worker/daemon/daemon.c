@@ -497,7 +497,8 @@ static void on_turn_end(void *context)
 
         if (work_take_end(entry->work, &end)) {
             ha_log_info("job %" PRIu64 " ended: %s", id.job, end.reason);
-            session_gang_ended(daemon->session, &id, end.followed, end.counts, end.n_counts);
+            session_gang_ended(daemon->session, &id, end.followed, end.counts, end.n_counts,
+                               &end.log);
             session_attempt_ended(daemon->session, &id, end.outcome, end.reason, end.exit_code,
                                   end.log_path, now_ms(daemon));
             next = daemon->works; /* the list may be another one */

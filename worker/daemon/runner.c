@@ -272,11 +272,11 @@ void runner_check(struct runner *runner)
     runner->options.ended(runner->options.context, status);
 }
 
-static char *log_path(const struct runner *runner)
+char *runner_log_path(const char *folder, int rank)
 {
-    if (runner->options.rank == 0)
-        return ha_path_join(runner->options.folder, RUNNER_LOG);
-    return ha_format("%s/attempt-%d.log", runner->options.folder, runner->options.rank);
+    if (rank == 0)
+        return ha_path_join(folder, RUNNER_LOG);
+    return ha_format("%s/attempt-%d.log", folder, rank);
 }
 
 /* In a group of its own if that can be. */
@@ -309,7 +309,7 @@ static int spawn(struct runner *runner, struct ha_spawn_options *options, struct
 
 static int open_log(struct runner *runner, struct ha_error *err)
 {
-    char *log = log_path(runner);
+    char *log = runner_log_path(runner->options.folder, runner->options.rank);
     int r = log ? log_file_open(log, runner->options.log_bytes, runner->options.log_files,
                                 &runner->log, err)
                 : ha_error_set(err, ENOMEM, "out of memory");

@@ -40,6 +40,9 @@ struct runner_options {
     void *context;
 };
 
+/* The log of a rank in its attempt's folder; the caller frees it.  NULL: no memory. */
+char *runner_log_path(const char *folder, int rank);
+
 /* Start the process in its own group; it gets SIGKILL when this thread ends. */
 int runner_create(const struct runner_options *options, struct runner **ret_runner,
                   struct ha_error *err);

@@ -137,10 +137,11 @@ void session_attempt_artifact(struct session *session, const struct attempt_id *
 void session_gang_ready(struct session *session, const struct attempt_id *id, int rank,
                         const char *comm_id);
 
-/* Before session_attempt_ended, of a gang: did it fail because others had, and what its ranks told
- * of their collectives. */
+/* Before session_attempt_ended, of a gang: did it fail because others had, what its ranks told of
+ * their collectives, and the log of the one that failed. */
 void session_gang_ended(struct session *session, const struct attempt_id *id, bool followed,
-                        const struct ha_wire_rank_count *counts, int64_t n_counts);
+                        const struct ha_wire_rank_count *counts, int64_t n_counts,
+                        const struct ha_wire_rank_log *log);
 
 /* How an attempt ended, as far as the process tells.  Starved: failed because memory ran out. */
 enum attempt_outcome {

@@ -132,6 +132,7 @@ static void recover_end(struct attempt *attempt, const struct ha_wire_attempt_en
     attempt->starved = strcmp(end->cause, "memory") == 0;
     attempt->cut_short = false;
     session_set_text(&attempt->end_reason, end->reason);
+    session_gang_keep_log(attempt, &end->log);
 }
 
 static int recover_event(struct attempt *attempt, const struct session_kept *kept,
@@ -196,7 +197,8 @@ void session_forget(struct session *session, struct attempt *attempt)
     session->finished[session->n_finished++ % SESSION_REMEMBERED] =
         (struct finished){.id = attempt->id, .next_sequence = attempt->reports.sequence};
     if (attempt->state == ENDED)
-        session->effects.forget(session->context, &attempt->id, failed && !attempt->over);
+        session->effects.forget(session->context, &attempt->id,
+                                failed && (!attempt->over || attempt->gang.parts > 1));
     while (*at != attempt)
         at = &(*at)->next;
     *at = attempt->next;
@@ -230,6 +232,7 @@ static struct ha_wire_attempt_event end_event(const struct attempt *attempt)
 {
     bool stopped = !attempt->failure && attempt->outcome == ATTEMPT_STOPPED;
     bool starved = !attempt->failure && attempt->outcome == ATTEMPT_FAILED && attempt->starved;
+    bool alone = attempt->gang.parts <= 1; /* else each part tells of its own */
 
     return (struct ha_wire_attempt_event){
         .kind = HA_WIRE_ATTEMPT_EVENT_END,
@@ -240,7 +243,8 @@ static struct ha_wire_attempt_event end_event(const struct attempt *attempt)
             .cause = stopped && attempt->limited     ? "time_limit"
                      : stopped && attempt->cut_short ? "lost"
                      : starved                       ? "memory"
-                                                     : ""}};
+                                                     : "",
+            .log = alone ? session_gang_log(attempt) : (struct ha_wire_rank_log){"", ""}}};
 }
 
 void session_finish(struct session *session, struct attempt *attempt, int64_t now_ms)

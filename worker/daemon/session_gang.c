@@ -59,6 +59,7 @@ void session_gang_send(struct session *session, const struct attempt *attempt)
         state->followed = attempt->gang_followed && !attempt->failure;
         state->counts = attempt->gang_counts;
         state->n_counts = attempt->gang_n_counts;
+        state->log = session_gang_log(attempt);
     }
     session_send(session, &message);
 }
@@ -86,13 +87,29 @@ void session_gang_ready(struct session *session, const struct attempt_id *id, in
     session_gang_send(session, attempt);
 }
 
+void session_gang_keep_log(struct attempt *attempt, const struct ha_wire_rank_log *log)
+{
+    if (!log->path || !log->path[0])
+        return;
+    session_set_text(&attempt->gang_log_path, log->path);
+    session_set_text(&attempt->gang_log_tail, log->tail);
+}
+
+struct ha_wire_rank_log session_gang_log(const struct attempt *attempt)
+{
+    return (struct ha_wire_rank_log){.path = attempt->gang_log_path,
+                                     .tail = attempt->gang_log_tail};
+}
+
 void session_gang_ended(struct session *session, const struct attempt_id *id, bool followed,
-                        const struct ha_wire_rank_count *counts, int64_t n_counts)
+                        const struct ha_wire_rank_count *counts, int64_t n_counts,
+                        const struct ha_wire_rank_log *log)
 {
     struct attempt *attempt = session_find(session, id);
 
     if (!attempt || attempt->gang.parts == 0)
         return;
+    session_gang_keep_log(attempt, log);
     attempt->gang_followed = followed;
     attempt->gang_counts = ha_calloc(n_counts, sizeof(*counts));
     if (!attempt->gang_counts || n_counts == 0)
@@ -155,4 +172,6 @@ void session_gang_clear(struct attempt *attempt)
     free(attempt->gang_ready);
     free(attempt->gang_id);
     free(attempt->gang_counts);
+    free(attempt->gang_log_path);
+    free(attempt->gang_log_tail);
 }

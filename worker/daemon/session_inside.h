@@ -55,6 +55,7 @@ struct attempt {
     bool gang_followed;
     struct ha_wire_rank_count *gang_counts;
     int64_t gang_n_counts;
+    char *gang_log_path, *gang_log_tail; /* of the rank that failed; NULL: none */
 };
 
 struct finished {
@@ -125,6 +126,10 @@ const char *session_outcome_name(enum attempt_outcome outcome);
 /* Room for the ranks of a grant: 0, or -1 without memory. */
 int session_gang_begin(struct attempt *attempt, const struct ha_wire_gang *gang);
 void session_gang_clear(struct attempt *attempt);
+
+/* Keep the log of the rank that failed; and what of it is to be told. */
+void session_gang_keep_log(struct attempt *attempt, const struct ha_wire_rank_log *log);
+struct ha_wire_rank_log session_gang_log(const struct attempt *attempt);
 
 /* Tell how far its ranks are, if anybody waits to hear it. */
 void session_gang_send(struct session *session, const struct attempt *attempt);

@@ -23,6 +23,7 @@
 #include "worker/daemon/devices.h"
 #include "worker/daemon/folders.h"
 #include "worker/daemon/preflight.h"
+#include "worker/daemon/rank_log.h"
 #include "worker/daemon/residents.h"
 
 static const char inputs_folder[] = "inputs/";
@@ -52,6 +53,7 @@ struct work {
     struct crew *crew;
     int64_t ranks; /* processes of this attempt here */
     struct ha_wire_rank_count *counts;
+    struct rank_log log;
     struct journal *journal;   /* NULL: nothing is kept */
     bool unsynced;             /* more than metrics was kept since the last sync */
     bool has_spec, is_checked; /* written; all its devices are fit */
@@ -75,6 +77,11 @@ struct work {
 static const struct ha_wire_grant *grant_of(const struct work *work)
 {
     return &work->grant->body.grant;
+}
+
+static bool is_alone(const struct work *work)
+{
+    return grant_of(work)->gang.parts == 0;
 }
 
 /* ---- the end ------------------------------------------------------------------------------- */
@@ -106,6 +113,7 @@ bool work_take_end(struct work *work, struct work_end *ret_end)
     if (work->stage != ENDED || work->end_taken)
         return false;
     work->end_taken = true;
+    work->end.log = (struct ha_wire_rank_log){work->log.path, work->log.tail};
     log = work->folder ? ha_path_join(work->folder, RUNNER_LOG) : NULL;
     if (log && stat(log, &st) == 0 && st.st_size > 0)
         work->end.log_path = RUNNER_LOG;
@@ -196,6 +204,8 @@ static void on_ended(void *context, int status)
     failed = outcome == ATTEMPT_FAILED || outcome == ATTEMPT_STARVED;
     work->end.followed = failed && crew_followed(work->crew);
     keep_counts(work);
+    rank_log_read(work->folder, is_alone(work) ? -1 : crew_failed_rank(work->crew),
+                  !work->end.followed, &work->log);
     crew_destroy(work->crew);
     work->crew = NULL;
     blameless =
@@ -246,11 +256,6 @@ static void on_broken(void *context, const char *reason)
 
     free(work->error);
     work->error = ha_strdup(reason);
-}
-
-static bool is_alone(const struct work *work)
-{
-    return grant_of(work)->gang.parts == 0;
 }
 
 /* How many of the job's ranks run here. */

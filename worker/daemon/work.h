@@ -97,6 +97,7 @@ struct work_end {
     bool followed;
     const struct ha_wire_rank_count *counts; /* belongs to work */
     int64_t n_counts;
+    struct ha_wire_rank_log log; /* of its rank that failed; belongs to work */
 };
 
 /* True once, when the work has ended. */

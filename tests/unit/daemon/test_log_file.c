@@ -13,6 +13,7 @@
 #include "common/base/path.h"
 #include "common/io/file.h"
 #include "worker/daemon/log_file.h"
+#include "worker/daemon/rank_log.h"
 
 enum { BYTES = 4096, LINE = 64 };
 
@@ -133,6 +134,33 @@ static void a_disk_that_takes_nothing_stops_nobody(void **state)
     log_file_close(log);
 }
 
+/* Of a rank, what it printed last. */
+static void the_end_of_a_log_is_told_in_whole_lines(void **state)
+{
+    static struct rank_log told;
+    struct log_file *log;
+
+    (void)state;
+    assert_int_equal(log_file_open(path, 1 << 20, 2, &log, NULL), 0);
+    write_lines(log, 0, 3);
+    log_file_write(log, "caf\xc3\xa9 \xff\n", 8);
+    log_file_close(log);
+    rank_log_read(dir, 0, true, &told);
+    assert_string_equal(told.path, path);
+    assert_string_equal(told.tail + 3 * (size_t)LINE, "caf\xc3\xa9 ?");
+    rank_log_read(dir, 0, false, &told);
+    assert_string_equal(told.tail, "");
+    rank_log_read(dir, 1, true, &told); /* it never began */
+    assert_string_equal(told.path, "");
+    assert_int_equal(log_file_open(path, 1 << 20, 2, &log, NULL), 0);
+    write_lines(log, 0, 1000);
+    log_file_close(log);
+    rank_log_read(dir, 0, true, &told);
+    assert_int_equal((strlen(told.tail) + 1) % LINE, 0);
+    assert_string_equal(told.tail + strlen(told.tail) - 5, "00999");
+    assert_true(strlen(told.tail) > RANK_LOG_TAIL_BYTES - 2 * LINE);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -143,6 +171,7 @@ int main(void)
         CASE(one_file_alone_begins_anew),
         CASE(one_piece_may_be_longer_than_a_file),
         CASE(a_disk_that_takes_nothing_stops_nobody),
+        CASE(the_end_of_a_log_is_told_in_whole_lines),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -41,11 +41,13 @@ static void say(const char *format, ...)
 static void on_send(void *context, const struct ha_wire_message *message)
 {
     const struct ha_wire_gang_state *state = &message->body.gang_state;
+    const struct ha_wire_attempt_end *end =
+        message->kind == HA_WIRE_REPORT ? &message->body.report.events[0].event.end : NULL;
 
     (void)context;
     last_request = message->request_id;
     if (message->kind == HA_WIRE_REPORT)
-        say("end %s\n", message->body.report.events[0].event.end.outcome);
+        say("end %s%s\n", end->outcome, end->log.path ? end->log.tail : "");
     if (message->kind != HA_WIRE_GANG_STATE)
         return;
     say("gang");
@@ -56,6 +58,8 @@ static void on_send(void *context, const struct ha_wire_message *message)
         say(" %s%s: %s", state->outcome, state->followed ? " following" : "", state->reason);
     for (int64_t i = 0; i < state->n_counts; i++)
         say(" %u:%lld", state->counts[i].rank, (long long)state->counts[i].started);
+    if (state->log.path)
+        say(" log %s (%s)", state->log.path, state->log.tail);
     say("\n");
 }
 
@@ -119,8 +123,7 @@ static void on_forget(void *context, const struct attempt_id *id, bool failed)
 {
     (void)context;
     (void)id;
-    (void)failed;
-    say("forget\n");
+    say("forget%s\n", failed ? ", keep its folder" : "");
 }
 
 static const struct session_effects effects = {.send = on_send,
@@ -237,6 +240,7 @@ static void says_who_is_ready_until_go(void **state)
 static void the_first_part_ends_when_it_is_settled(void **state)
 {
     const struct ha_wire_rank_count counts[] = {{.rank = 0, .started = 17, .finished = 16}};
+    const struct ha_wire_rank_log log = {.path = "/w/5/attempt.log", .tail = ""};
 
     (void)state;
     begin(0, 2);
@@ -245,11 +249,11 @@ static void the_first_part_ends_when_it_is_settled(void **state)
     order(HA_WIRE_GANG_ABORT, "");
     EXPECT("go abc\ngive up \n");
     order(HA_WIRE_GANG_SETTLED, ""); /* too early: it has not ended */
-    session_gang_ended(session, &job, true, counts, 1);
+    session_gang_ended(session, &job, true, counts, 1, &log);
     session_attempt_ended(session, &job, ATTEMPT_FAILED, "exit code 1", 1, NULL, now);
-    EXPECT("gang failed following: exit code 1 0:17\n");
+    EXPECT("gang failed following: exit code 1 0:17 log /w/5/attempt.log ()\n");
     beat();
-    EXPECT("gang failed following: exit code 1 0:17\n");
+    EXPECT("gang failed following: exit code 1 0:17 log /w/5/attempt.log ()\n");
     order(HA_WIRE_GANG_SETTLED, "");
     EXPECT("end failed\n");
 }
@@ -259,7 +263,7 @@ static void other_parts_end_with_the_attempt(void **state)
     (void)state;
     begin(1, 2);
     order(HA_WIRE_GANG_GO, "abc");
-    session_gang_ended(session, &job, false, NULL, 0);
+    session_gang_ended(session, &job, false, NULL, 0, &(struct ha_wire_rank_log){"", ""});
     session_attempt_ended(session, &job, ATTEMPT_DONE, "exit code 0", 0, "attempt.log", now);
     EXPECT("go abc\ngang done: exit code 0\n");
     beat();
@@ -278,7 +282,21 @@ static void what_runs_of_an_old_gang_gives_up(void **state)
     order(HA_WIRE_GANG_STALE, "");
     EXPECT("give up \n");
     session_attempt_ended(session, &job, ATTEMPT_FAILED, "exit code 1", 1, NULL, now);
-    EXPECT("forget\n");
+    EXPECT("forget, keep its folder\n");
+}
+
+/* What it printed is told, and lies there as long as that of any attempt that failed. */
+static void another_part_tells_its_log(void **state)
+{
+    (void)state;
+    begin(1, 2);
+    order(HA_WIRE_GANG_GO, "abc");
+    session_gang_ended(session, &job, false, NULL, 0,
+                       &(struct ha_wire_rank_log){"/w/5/attempt-1.log", "no room"});
+    session_attempt_ended(session, &job, ATTEMPT_FAILED, "exit code 1", 1, NULL, now);
+    EXPECT("go abc\ngang failed: exit code 1 log /w/5/attempt-1.log (no room)\n");
+    order(HA_WIRE_GANG_STALE, "");
+    EXPECT("forget, keep its folder\n");
 }
 
 /* Of one worker, the end is an end as any. */
@@ -288,9 +306,10 @@ static void a_gang_of_one_worker_reports_at_once(void **state)
     begin(0, 1);
     session_gang_ready(session, &job, 0, "abc");
     order(HA_WIRE_GANG_GO, "abc");
-    session_gang_ended(session, &job, false, NULL, 0);
+    session_gang_ended(session, &job, false, NULL, 0,
+                       &(struct ha_wire_rank_log){"/w/5/attempt-1.log", ", no room"});
     session_attempt_ended(session, &job, ATTEMPT_FAILED, "rank 1 of 2", 1, NULL, now);
-    EXPECT("gang 0 id abc\ngo abc\nend failed\n");
+    EXPECT("gang 0 id abc\ngo abc\nend failed, no room\n");
 }
 
 int main(void)
@@ -299,7 +318,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         TEST(says_who_is_ready_until_go),           TEST(the_first_part_ends_when_it_is_settled),
         TEST(other_parts_end_with_the_attempt),     TEST(what_runs_of_an_old_gang_gives_up),
-        TEST(a_gang_of_one_worker_reports_at_once),
+        TEST(a_gang_of_one_worker_reports_at_once), TEST(another_part_tells_its_log),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

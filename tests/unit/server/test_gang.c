@@ -284,6 +284,44 @@ static void a_loss_that_others_followed_is_not_charged(void **state)
     assert_int_equal(again.epoch.number, job.epoch.number + 1);
 }
 
+static int64_t lines_with(struct bench *b, const char *text)
+{
+    const struct ha_wire_message ask = {.kind = HA_WIRE_LOG_REQUEST,
+                                        .body.log_request = {.sweep = "demo"}};
+    struct ha_wire_message *reply = bench_call(b, CLIENT, &ask, HA_WIRE_LOG_REPLY);
+    int64_t n = 0;
+
+    for (int64_t i = 0; i < reply->body.log_reply.n_events; i++)
+        n += strstr(reply->body.log_reply.events[i].reason, text) != NULL;
+    ha_wire_message_destroy(reply);
+    return n;
+}
+
+/* Of whichever part, once, and as text that does nothing to a terminal. */
+static void what_the_failed_rank_printed_is_kept(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job;
+    uint64_t second, first = begin(b, &job, &second);
+    struct ha_wire_gang_state told = state_of(&job, NULL, "");
+
+    go(b, first, second, &job);
+    told.ended = true;
+    told.outcome = "failed";
+    told.reason = "rank 1: no room";
+    told.log = (struct ha_wire_rank_log){"/work/5/attempt-1.log", "step 7\n\033[2Jno room"};
+    assert_int_equal(tell(b, second, &told), HA_WIRE_GANG_WAIT);
+    assert_int_equal(tell(b, second, &told), HA_WIRE_GANG_WAIT); /* twice */
+    restart(b);
+    assert_int_equal(tell(b, second, &told), HA_WIRE_GANG_WAIT); /* and to another coordinator */
+    assert_int_equal(
+        lines_with(b, second == TWO
+                          ? "worker w2 (host): /work/5/attempt-1.log\nstep 7\n?[2Jno room"
+                          : "worker w1 (host): /work/5/attempt-1.log\nstep 7\n?[2Jno room"),
+        1);
+    assert_int_equal(lines_with(b, "attempt-1.log"), 1);
+}
+
 static void who_is_not_ready_in_time_is_named(void **state)
 {
     struct bench *b = *state;
@@ -340,6 +378,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_crash_before_a_loss_is_charged, setup, teardown),
         cmocka_unit_test_setup_teardown(a_loss_that_others_followed_is_not_charged, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(what_the_failed_rank_printed_is_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(who_is_not_ready_in_time_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_waits_for_the_first_part_for_ever, setup, teardown),
     };
