@@ -1,7 +1,7 @@
 # Sourced by run.sh and pack.sh: what is run on a GPU, as lies in a build folder.
 tests="kernels/test_cuda kernels/test_gemm kernels/test_rows kernels/test_specials kernels/test_optimizer
-kernels/test_head kernels/test_attention kernels/test_dropout model/test_device model/test_invariant
-dpo/test_dpo_lockstep dpo/test_dpo_memory"
+kernels/test_head kernels/test_attention kernels/test_dropout kernels/test_record kernels/test_sample model/test_device
+model/test_invariant model/test_replay sampling/test_burst dpo/test_dpo_lockstep dpo/test_dpo_memory"
 small_tests="kernels/test_rows kernels/test_specials" # under compute-sanitizer
 programs="ha-attempt tests/gpu/bench_kernels tests/gpu/bench_step tests/gpu/shape_model"
 for name in $tests; do

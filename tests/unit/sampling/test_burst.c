@@ -336,9 +336,9 @@ static void steps_do_not_need_recordings(void **state)
 
     (void)state;
     fixture_open(&f);
-    if (is_cpu(f.backend)) {
+    if (!strstr(ha_backend_description(f.backend), "emulated on the CPU")) {
         fixture_close(&f);
-        return;
+        skip(); /* nothing fails on demand there */
     }
     one = run(&f, 16, REQUESTS, -1);
     assert_int_equal(setenv("HA_EMULATED_FAULT", "cudaGraphInstantiateWithFlags:1:2", 1), 0);
