@@ -36,6 +36,7 @@
 enum {
     OVERRIDES = 32,
     MESSAGES_PER_TURN = 64,
+    TURN_US = 4000, /* of reading: some of the messages take a slice of 2 ms each */
     RESERVE_BYTES = 16 << 20,
     LOOK_MS = 5000,
     SPARE_DESCRIPTORS = 256
@@ -561,7 +562,8 @@ static int bind_control(struct program *p, struct ha_error *err)
                                        .max_message_bytes = p->config.max_frame_bytes,
                                        .max_peers = p->config.max_connections,
                                        .max_per_second = p->config.max_requests_per_second,
-                                       .messages_per_turn = MESSAGES_PER_TURN};
+                                       .messages_per_turn = MESSAGES_PER_TURN,
+                                       .turn_us = TURN_US};
     struct ha_server_handlers handlers = {.message = on_message, .gone = on_gone, .context = p};
 
     return ha_server_create(p->net, p->loop, p->config.listen, &socket, &handlers, &p->server, err);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <zmq.h>
 
+#include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "common/net/loop.h"
@@ -187,11 +188,15 @@ static void leave(struct ha_server *server)
 static bool server_drain(void *context)
 {
     struct ha_server *server = context;
-    bool more = true;
+    int64_t turn_ns = server->options.turn_us * 1000;
+    int64_t begin_ns = turn_ns > 0 ? ha_clock_work_ns() : 0;
+    bool more = true, late = false;
 
     server->busy = true;
-    for (int i = 0; i < server->options.messages_per_turn && more; i++)
+    for (int i = 0; i < server->options.messages_per_turn && more && !late; i++) {
         more = read_one(server) && !server->dead;
+        late = turn_ns > 0 && ha_clock_work_ns() - begin_ns >= turn_ns;
+    }
     leave(server);
     return more;
 }

@@ -73,6 +73,7 @@ struct ha_socket_options {
     int64_t queue_messages;    /* server: further ones per peer; 0: 1,000 */
     int64_t queue_bytes;       /* server: their bytes per peer; 0: 64 MiB */
     int messages_per_turn;     /* read in one turn; 0: 256 */
+    int64_t turn_us;           /* server: after which no further one is read in it; 0: any */
     int64_t max_peers;         /* server: messages of further ones are refused; 0: any number */
     int64_t max_per_second;    /* server: messages of one peer; further ones are refused; 0: any */
 };

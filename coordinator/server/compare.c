@@ -318,7 +318,7 @@ static int conclude(struct ha_coordinator *c, struct comparison *p, struct ha_er
     if (r < 0)
         return ha_error_set(err, ENOMEM, "no memory for the reply");
     if (!refused)
-        r = ha_submit_apply(c, &by, p->sweep, p->work, &sweep, err);
+        r = ha_submit_apply(c, &by, p->sweep, p->work, true, &sweep, err);
     if (r == 0)
         r = answer(c, p, &message, !refused, err);
     return r < 0 ? r : 1;

@@ -130,10 +130,17 @@ static int write_history(struct setter *s, int64_t sweep, const char *name, stru
     return r;
 }
 
+static int read_expanding(void *context, const struct ha_sweep_row *row)
+{
+    *(bool *)context = row->expanding;
+    return 1;
+}
+
 int ha_server_set(struct ha_request *q, int64_t sweep, const char **ret_text, struct ha_error *err)
 {
     struct setter s = {.q = q};
     struct ha_grid_work *work = NULL;
+    bool unfinished = false; /* its grid could not be expanded: it is tried again */
     int64_t same;
     int r = 0;
 
@@ -141,13 +148,15 @@ int ha_server_set(struct ha_request *q, int64_t sweep, const char **ret_text, st
         ha_chore_of_sweep(q->c, sweep, "expanding the grid") ||
         ha_chore_of_sweep(q->c, sweep, "changing the stages"))
         return ha_error_set(err, EBUSY, "the sweep is being changed just now; set it again");
-    r = read_all(&s, sweep, err);
+    r = ha_store_sweep_each(q->c->store, sweep, NULL, read_expanding, &unfinished, err);
+    if (r == 0)
+        r = read_all(&s, sweep, err);
     if (r == 0)
         r = ha_grid_work_load(q->c->store, sweep, s.overrides, s.count, &work, err);
     if (r == 0)
         r = write_history(&s, sweep, work->submit.name, err);
     if (r == 0)
-        r = ha_submit_apply(q->c, &q->by, sweep, work, &same, err);
+        r = ha_submit_apply(q->c, &q->by, sweep, work, unfinished, &same, err);
     ha_grid_work_destroy(work);
     *ret_text = "set";
     return r;

@@ -60,13 +60,14 @@ static int read_needs(const struct ha_sweep_resources *from, struct ha_fit *need
 }
 
 static int put_sweep(struct ha_coordinator *c, const struct ha_by *by, int64_t sweep,
-                     const struct ha_grid_work *w, int64_t *ret_sweep, struct ha_error *err)
+                     const struct ha_grid_work *w, bool expand, int64_t *ret_sweep,
+                     struct ha_error *err)
 {
     char *overrides = overrides_json(&w->submit);
     struct ha_sweep_row row = {
         .id = sweep,
         .name = w->submit.name,
-        .expanding = true,
+        .expanding = expand,
         .toml = w->submit.toml,
         .base_dir = w->submit.base_dir,
         .overrides = overrides,
@@ -190,10 +191,11 @@ static int put_judges(struct ha_coordinator *c, int64_t sweep, const struct ha_g
 }
 
 int ha_submit_apply(struct ha_coordinator *c, const struct ha_by *by, int64_t sweep,
-                    struct ha_grid_work *work, int64_t *ret_sweep, struct ha_error *err)
+                    struct ha_grid_work *work, bool expand, int64_t *ret_sweep,
+                    struct ha_error *err)
 {
     int64_t id;
-    int r = put_sweep(c, by, sweep, work, &id, err);
+    int r = put_sweep(c, by, sweep, work, expand, &id, err);
 
     if (r == 0)
         r = put_models(c, id, work, err);
@@ -210,7 +212,7 @@ int ha_submit_apply(struct ha_coordinator *c, const struct ha_by *by, int64_t sw
     if (r >= 0)
         r = ha_store_sweep_set_state(c->store, by, id, r ? HA_SWEEP_PAUSED : HA_SWEEP_RUNNING, "",
                                      err);
-    if (r == 0) {
+    if (r == 0 && expand) {
         ha_chores_drop(c, id, "changing the stages");
         r = ha_chore_expand(c, id, work, err);
     }
@@ -310,7 +312,7 @@ static int submit_work(struct ha_request *q, struct ha_grid_work *w, struct ha_s
     if (r == 0 && e.id != 0)
         r = resume(q, &e, err);
     else if (r == 0)
-        r = ha_submit_apply(q->c, &q->by, 0, w, &sweep, err);
+        r = ha_submit_apply(q->c, &q->by, 0, w, true, &sweep, err);
     if (r == 0) {
         fill_reply(q, e.id != 0 ? e.id : sweep, w, e.id != 0 ? "resumed" : "created");
         q->c->changed = true;

@@ -5,9 +5,11 @@
 #include "coordinator/server/grid_work.h"
 #include "coordinator/server/inside.h"
 
-/* Store the grid of a sweep (id 0: a new one) and let it be expanded. */
+/* Store the grid of a sweep (id 0: a new one) and let it be expanded, unless it has the cells that
+ * are there. */
 int ha_submit_apply(struct ha_coordinator *c, const struct ha_by *by, int64_t sweep,
-                    struct ha_grid_work *work, int64_t *ret_sweep, struct ha_error *err);
+                    struct ha_grid_work *work, bool expand, int64_t *ret_sweep,
+                    struct ha_error *err);
 
 /* Who waits for the reply of a Submit that takes several turns. */
 struct ha_submitter {

@@ -281,8 +281,9 @@ int ha_store_attempt_each_running(struct ha_store *store, ha_running_fn fn, void
 {
     struct ha_rows rows;
     int r = ha_rows_open(store, &rows, err,
-                         "SELECT " ATTEMPT_COLUMNS ", j.priority, a.started_ms"
-                         " FROM attempt a INDEXED BY attempt_open JOIN job j ON j.id = a.job"
+                         "SELECT " ATTEMPT_COLUMNS ", w.priority, a.started_ms"
+                         " FROM attempt a INDEXED BY attempt_open CROSS JOIN job j ON j.id = a.job"
+                         " CROSS JOIN sweep w ON w.id = j.sweep"
                          " WHERE a.state IN ('leased', 'running', 'lost')"
                          " AND a.state IN ('leased', 'running')",
                          "");

@@ -203,14 +203,15 @@ int ha_store_hold_next_mixed(struct ha_store *store, int64_t sweep, int64_t job,
                              int64_t *ret_result, int64_t *ret_cell, struct ha_error *err)
 {
     struct ha_rows rows;
-    int r = ha_rows_open(store, &rows, err,
-                         "SELECT j.id, jc.result, jc.cell FROM job j JOIN job_cell jc ON jc.job ="
-                         " j.id AND jc.outcome = 'pending' AND EXISTS " HELD_CELL
-                         " WHERE j.sweep = ?1 AND (?2 = 0 OR j.id = ?2)"
-                         " AND j.state IN ('waiting', 'ready', 'held', 'aside') AND EXISTS"
-                         " (SELECT 1 FROM job_cell jc WHERE jc.job = j.id"
-                         "  AND jc.outcome = 'pending' AND NOT EXISTS " HELD_CELL ") LIMIT 1",
-                         "ii", sweep, job);
+    int r = ha_rows_open(
+        store, &rows, err,
+        "SELECT j.id, jc.result, jc.cell FROM job j INDEXED BY job_formed"
+        " CROSS JOIN job_cell jc ON jc.job = j.id AND jc.outcome = 'pending' AND EXISTS " HELD_CELL
+        " WHERE j.sweep = ?1 AND (?2 = 0 OR j.id = ?2) AND j.attempts > 0"
+        " AND j.state IN ('waiting', 'ready', 'held', 'aside') AND EXISTS"
+        " (SELECT 1 FROM job_cell jc WHERE jc.job = j.id"
+        "  AND jc.outcome = 'pending' AND NOT EXISTS " HELD_CELL ") LIMIT 1",
+        "ii", sweep, job);
 
     if (r == 0)
         r = ha_rows_next(&rows, err);

@@ -51,7 +51,7 @@ int ha_store_job_add(struct ha_store *store, const struct ha_by *by, const struc
 }
 
 #define JOB_COLUMNS                                                                                \
-    "j.id, j.sweep, j.kind, j.model_digest, j.state, j.reason, j.priority, j.attempts,"            \
+    "j.id, j.sweep, j.kind, j.model_digest, j.state, j.reason, w.priority, j.attempts,"            \
     " j.crashes, j.losses, j.not_before_ms, w.state = 'paused', w.max_attempts,"                   \
     " w.wait_when_lost, j.fuse_key, j.turn, w.fuse, j.stop_kind, j.stop_reason"
 
@@ -173,27 +173,30 @@ static int each_of_sweep(struct ha_store *store, int64_t sweep, int64_t now_ms, 
                          int64_t limit, ha_job_fn fn, void *context, struct ha_error *err)
 {
     struct ha_rows rows;
-    int r = ha_rows_open(store, &rows, err,
-                         "SELECT " JOB_COLUMNS ", ifnull(s.shared, 0), ifnull(s.cost, 0),"
-                         " ifnull(s.shared_bytes, 0), ifnull(s.pass_bytes, 0), ifnull(s.bytes, 0),"
-                         " j.fuse_key <> '' AND EXISTS (SELECT 1 FROM stage o"
-                         "  INDEXED BY stage_fuse WHERE o.sweep = j.sweep"
-                         "  AND o.fuse_key = j.fuse_key AND o.fuse_key <> ''"
-                         "  AND o.state = 'waiting' AND o.live = 1)"
-                         " FROM job j INDEXED BY job_ready JOIN sweep w ON w.id = j.sweep"
-                         " LEFT JOIN stage s ON s.id = (SELECT r.owner FROM job_cell c"
-                         "  JOIN result r ON r.id = c.result WHERE c.job = j.id"
-                         "  ORDER BY c.result LIMIT 1)"
-                         " WHERE j.sweep = ?1 AND j.state = 'ready'"
-                         " AND (j.not_before_ms <= ?2 OR j.not_before_ms > ?3)"
-                         " AND NOT EXISTS (SELECT 1 FROM hold h CROSS JOIN job_cell jc"
-                         "  CROSS JOIN result r CROSS JOIN stage o CROSS JOIN cell c"
-                         "  WHERE h.sweep = ?1 AND jc.job = j.id AND jc.outcome = 'pending'"
-                         "  AND r.id = jc.result AND o.id = r.owner AND c.id = o.cell"
-                         "  AND ifnull(h.model, c.model) = c.model"
-                         "  AND (h.strategy = '' OR h.strategy = c.strategy))"
-                         " ORDER BY j.turn, j.id LIMIT ?4",
-                         "iiii", sweep, now_ms, now_ms + max_wait_ms, limit);
+    int r =
+        ha_rows_open(store, &rows, err,
+                     "SELECT " JOB_COLUMNS ", ifnull(s.shared, 0), ifnull(s.cost, 0),"
+                     " ifnull(s.shared_bytes, 0), ifnull(s.pass_bytes, 0), ifnull(s.bytes, 0),"
+                     " j.fuse_key <> '' AND EXISTS (SELECT 1 FROM stage o"
+                     "  INDEXED BY stage_fuse WHERE o.sweep = j.sweep"
+                     "  AND o.fuse_key = j.fuse_key AND o.fuse_key <> ''"
+                     "  AND o.state = 'waiting' AND o.live = 1)"
+                     " FROM job j INDEXED BY job_ready JOIN sweep w ON w.id = j.sweep"
+                     " LEFT JOIN stage s ON s.id = (SELECT r.owner FROM job_cell c"
+                     "  JOIN result r ON r.id = c.result WHERE c.job = j.id"
+                     "  ORDER BY c.result LIMIT 1)"
+                     " WHERE j.sweep = ?1 AND j.state = 'ready'"
+                     " AND NOT EXISTS (SELECT 1 FROM hold h WHERE h.sweep = ?1"
+                     "  AND h.model = j.turn / 8 AND h.strategy = '')" /* without the job's row */
+                     " AND (j.not_before_ms <= ?2 OR j.not_before_ms > ?3)"
+                     " AND NOT EXISTS (SELECT 1 FROM hold h CROSS JOIN job_cell jc"
+                     "  CROSS JOIN result r CROSS JOIN stage o CROSS JOIN cell c"
+                     "  WHERE h.sweep = ?1 AND jc.job = j.id AND jc.outcome = 'pending'"
+                     "  AND r.id = jc.result AND o.id = r.owner AND c.id = o.cell"
+                     "  AND ifnull(h.model, c.model) = c.model"
+                     "  AND (h.strategy = '' OR h.strategy = c.strategy))"
+                     " ORDER BY j.turn, j.id LIMIT ?4",
+                     "iiii", sweep, now_ms, now_ms + max_wait_ms, limit);
 
     return r < 0 ? r : each(&rows, true, fn, context, err);
 }

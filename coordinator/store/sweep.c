@@ -58,26 +58,21 @@ static int insert(struct ha_store *store, const struct ha_by *by, const struct h
         ha_fuse_mode_name(row->fuse), row->time_alone_steps, row->cells, by->now_ms);
 }
 
+/* A grid that is not to be expanded has the cells that are there. */
 static int update(struct ha_store *store, const struct ha_sweep_row *row, struct ha_error *err)
 {
-    int r = ha_db_exec(store, err,
-                       "UPDATE sweep SET version = version + 1, expanding = ?, toml = ?,"
-                       " base_dir = ?, overrides = ?, submit_sha256 = ?, data_sha256 = ?,"
-                       " priority = ?, seed = ?, budget = ?, max_attempts = ?, max_failures = ?,"
-                       " wait_when_lost = ?, judge_label = ?, fuse = ?, time_alone_steps = ?,"
-                       " cells = ? WHERE id = ?",
-                       "itttttiiriiittiii", (int64_t)row->expanding, row->toml, row->base_dir,
-                       row->overrides, row->submit_sha256, row->data_sha256, row->priority,
-                       row->seed, row->budget, row->max_attempts, row->max_failures,
-                       (int64_t)row->wait_when_lost, row->judge_label, ha_fuse_mode_name(row->fuse),
-                       row->time_alone_steps, row->cells, row->id);
-
-    if (r < 0)
-        return r;
     return ha_db_exec(store, err,
-                      "UPDATE job SET priority = ?1 WHERE sweep = ?2 AND priority <> ?1"
-                      " AND state IN ('waiting', 'ready', 'leased', 'running', 'held')",
-                      "ii", row->priority, row->id);
+                      "UPDATE sweep SET version = version + ?1, expanding = max(?1, expanding),"
+                      " toml = ?2, base_dir = ?3, overrides = ?4, submit_sha256 = ?5,"
+                      " data_sha256 = ?6, priority = ?7, seed = ?8, budget = ?9,"
+                      " max_attempts = ?10, max_failures = ?11, wait_when_lost = ?12,"
+                      " judge_label = ?13, fuse = ?14, time_alone_steps = ?15, cells = ?16"
+                      " WHERE id = ?17",
+                      "itttttiiriiittiii", (int64_t)row->expanding, row->toml, row->base_dir,
+                      row->overrides, row->submit_sha256, row->data_sha256, row->priority,
+                      row->seed, row->budget, row->max_attempts, row->max_failures,
+                      (int64_t)row->wait_when_lost, row->judge_label, ha_fuse_mode_name(row->fuse),
+                      row->time_alone_steps, row->cells, row->id);
 }
 
 static int put_needs(struct ha_store *store, int64_t sweep, const struct ha_sweep_row *row,

@@ -56,7 +56,8 @@ struct ha_sweep_row {
 };
 
 /* Insert (id 0), or replace the grid and what follows from it (state, counts
- * and times stay; version rises by one; expanding as given). */
+ * and times stay).  expanding: its version rises by one; else its cells are those that there are,
+ * and whether it is being expanded stays. */
 int ha_store_sweep_put(struct ha_store *store, const struct ha_by *by,
                        const struct ha_sweep_row *row, int64_t *ret_id, struct ha_error *err);
 
