@@ -17,6 +17,7 @@
 #include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/base/fault.h"
+#include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/base/path.h"
 #include "common/io/file.h"
@@ -235,8 +236,13 @@ out:
 
 void ha_store_close(struct ha_store *store)
 {
+    int used = 0, most = 0;
+
     if (!store)
         return;
+    if (store->db &&
+        sqlite3_db_status(store->db, SQLITE_DBSTATUS_CACHE_USED, &used, &most, 0) == SQLITE_OK)
+        ha_log_debug("%s: cache of pages: %d bytes", store->path, used);
     for (int i = 0; i < HA_DB_CACHE; i++)
         sqlite3_finalize(store->cache[i].statement);
     sqlite3_close(store->db);

@@ -1,17 +1,14 @@
 #!/bin/sh
 # s from the start of ha-coordinator to its first answer, with a million jobs in the database
 #
-# CELLS: of each of SWEEPS sweeps, two jobs each (default 10,000 and 50).  After SIGTERM and after
+# CELLS: of each of SWEEPS sweeps, two jobs each (default 10,000 and 50), one of them submitted and the
+# others copies of its rows.  After SIGTERM and after
 # SIGKILL; the check of the whole file, which a start makes on another boot id only, is apart.
 # Memory: of the process while 100 workers have jobs, less that of one with an empty database; most of
 # it is SQLite's cache of pages, which ends at 64 MB.
 . tests/bench/control/lib.sh
 cells=${CELLS:-10000}
 sweeps=${SWEEPS:-50}
-
-memory() {
-    sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$coordinator/status"
-}
 
 started() { # how: prints seconds until the first answer
     begin=$(date +%s%N)
@@ -25,18 +22,16 @@ started() { # how: prints seconds until the first answer
 disk
 fresh
 ask hello
-empty=$(memory)
-ask fill --sweeps "$sweeps" --cells "$cells" --pairs
-stop
-printf '%-32s %8s MB\n' database "$(($(stat -c %s "$work/run/coordinator.db") >> 20))"
-printf '%-32s %8s\n' jobs "$(sqlite3 "$work/run/coordinator.db" 'SELECT count(*) FROM job')"
+empty=$(memory VmRSS)
+ask fill --cells "$cells" --pairs
+copy_rows "$sweeps"
 started SIGTERM
 term=$took
 kill -KILL "$coordinator"
 wait "$coordinator" 2>/dev/null || true
 started SIGKILL
 ask quiet --workers 100 --seconds 5 | sed 's/^/with jobs waiting and 100 busy: /'
-full=$(memory)
+full=$(memory VmRSS)
 stop
 begin=$(date +%s%N)
 "$HA_BUILD/ha-coordinator" --dir "$work/run" --listen "$endpoint" --files "$files" \

@@ -22,7 +22,7 @@ trap 'exit 1' INT TERM
 start() {
     rm -f "$work/run/endpoint"
     "${HA_BENCH_COORDINATOR:-$HA_BUILD/ha-coordinator}" --dir "$work/run" --listen "$endpoint" --files "$files" \
-        --insecure-loopback --set max_connections=4000 --log-level warning >>"$work/coordinator.log" 2>&1 &
+        --insecure-loopback --set max_connections=4000 --log-level "${log_level:-warning}" >>"$work/coordinator.log" 2>&1 &
     coordinator=$!
     while [ ! -s "$work/run/endpoint" ]; do
         kill -0 "$coordinator" 2>/dev/null || { cat "$work/coordinator.log" >&2; exit 1; }
@@ -36,6 +36,18 @@ stop() {
     kill -TERM "$coordinator"
     wait "$coordinator" || true
     coordinator=
+}
+
+# Ends the coordinator, and makes its one sweep so many by copying rows.
+copy_rows() { # sweeps
+    stop
+    python3 tests/bench/control/copies.py "$work/run/coordinator.db" "$1"
+    printf '%-32s %8s MB\n' database "$(($(stat -c %s "$work/run/coordinator.db") >> 20))"
+    printf '%-32s %8s\n' jobs "$(sqlite3 "$work/run/coordinator.db" 'SELECT count(*) FROM job')"
+}
+
+memory() { # VmRSS or VmHWM, in KiB
+    sed -n "s/^$1:[[:space:]]*\([0-9]*\) kB/\1/p" "/proc/$coordinator/status"
 }
 
 # A coordinator with an empty database.
