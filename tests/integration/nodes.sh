@@ -177,6 +177,7 @@ until("a gang of four", lambda: {3} <= set(ranks()))
 open("wide.txt", "w").write(hactl("workers") + hactl("why", "wide") + hactl("status", "wide"))
 until("the wide one is trained", lambda: trained("wide") == 1)
 open("history.txt", "w").write(hactl("log"))
+until("and answers, two ranks with nothing to say", lambda: json.loads(hactl("status", "wide", "--json"))["answers"] >= 2)
 for each in workers.values():
     each.child.terminate()
 for each in workers.values():
@@ -213,4 +214,21 @@ for strategy in mid 0-1 1-2; do
 done
 equal "four ranks on two workers have the bytes of one process" \
     "$(query "SELECT count(*) FROM artifact WHERE sha256 = '$(sha256sum "hand-wide/adapter_model.safetensors" | cut -d' ' -f1)'")" 1
+
+# What one process answers with the adapters, and what gangs over workers did.
+cat >compare.py <<'PYTHON'
+import json, sqlite3, subprocess, sys
+
+db = sqlite3.connect("run/coordinator.db")
+for sweep, cell, adapter in (("grid", "mid", "hand-mid"), ("grid", "two", "hand-0-1"), ("wide", "mid", "hand-wide")):
+    subprocess.run(["ha-attempt", "generate", "--model", f"{sys.argv[1]}/deploy/demo/models/qwen2.5-demo", "--adapter", adapter,
+                    "--prompts", f"{sys.argv[1]}/deploy/demo/data/eval.jsonl", "--backend", "cpu", "--threads", "1",
+                    "--out", f"{adapter}.jsonl", "--set", "data.eval_samples=2", "--set", "generate.max_new_tokens=4"],
+                   check=True, stderr=subprocess.DEVNULL)
+    wanted = {(a["prompt"], a["raw"]) for a in map(json.loads, open(f"{adapter}.jsonl"))}
+    got = db.execute("SELECT prompt, raw FROM answer JOIN cell ON cell.id = answer.cell JOIN sweep ON sweep.id = cell.sweep"
+                     " WHERE sweep.name = ? AND cell.strategy = ?", (sweep, cell)).fetchall()
+    assert len(wanted) == len(got) == 2 and set(got) == wanted, (sweep, cell, got, wanted)
+PYTHON
+check "answers of gangs over workers are those of one process" python3 compare.py "$HA_ROOT"
 cat wide.txt >&2
