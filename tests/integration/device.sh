@@ -181,6 +181,8 @@ HA_EMULATED_NAME="another device" && export HA_EMULATED_NAME
 equal "on another kind of device it is refused" $? 1
 grep -q 'choices of products in .* are left aside: .*made on emulated on the CPU.*this is another device' other.log
 equal "with the reason" $? 0
+check "but for --allow-inexact" eval \
+    '(train cuda other --strategy mid --resume "$point" --allow-inexact)'
 for file in choices/*.choices; do
     printf 'x' | dd of="$file" bs=1 seek=40 conv=notrunc 2>/dev/null
 done

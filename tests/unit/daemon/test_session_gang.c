@@ -8,35 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/base/error.h"
-#include "proto/wire.h"
-#include "worker/daemon/session.h"
+#include "session_support.h"
 
-enum { BEAT = 1000 };
-
-static char trace[8192];
-static struct session *session;
-static int64_t now = 100000;
-static uint64_t last_request;
 static const struct attempt_id job = {.job = 5, .epoch = {.generation = 7, .number = 1}};
-
-static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static void say(const char *format, ...)
-{
-    size_t used = strlen(trace);
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(trace + used, sizeof(trace) - used, format, args);
-    va_end(args);
-}
-
-#define EXPECT(text)                                                                               \
-    do {                                                                                           \
-        assert_string_equal(trace, text);                                                          \
-        trace[0] = '\0';                                                                           \
-    } while (0)
 
 static void on_send(void *context, const struct ha_wire_message *message)
 {
@@ -63,17 +37,6 @@ static void on_send(void *context, const struct ha_wire_message *message)
     say("\n");
 }
 
-static void on_nothing(void *context)
-{
-    (void)context;
-}
-
-static void on_text(void *context, const char *text)
-{
-    (void)context;
-    (void)text;
-}
-
 static void on_start(void *context, const struct attempt_id *id, const struct ha_wire_grant *grant)
 {
     (void)context;
@@ -95,52 +58,11 @@ static void on_gang(void *context, const struct attempt_id *id, const char *comm
     say("%s %s\n", comm_id ? "go" : "give up", comm_id ? comm_id : "");
 }
 
-static void on_upload(void *context, const struct attempt_id *id, int64_t number, const char *path)
-{
-    (void)context;
-    (void)id;
-    (void)number;
-    (void)path;
-}
-
-static void on_keep(void *context, const struct attempt_id *id,
-                    const struct ha_wire_attempt_event *event, const char *path)
-{
-    (void)context;
-    (void)id;
-    (void)event;
-    (void)path;
-}
-
-static void on_delivered(void *context, const struct attempt_id *id, int64_t number)
-{
-    (void)context;
-    (void)id;
-    (void)number;
-}
-
 static void on_forget(void *context, const struct attempt_id *id, bool failed)
 {
     (void)context;
     (void)id;
     say("forget%s\n", failed ? ", keep its folder" : "");
-}
-
-static const struct session_effects effects = {.send = on_send,
-                                               .reconnect = on_nothing,
-                                               .files_endpoint = on_text,
-                                               .start = on_start,
-                                               .stop = on_stop,
-                                               .upload = on_upload,
-                                               .keep = on_keep,
-                                               .delivered = on_delivered,
-                                               .forget = on_forget,
-                                               .gang = on_gang,
-                                               .note = on_text};
-
-static void receive(struct ha_wire_message message)
-{
-    session_receive(session, &message, now);
 }
 
 static int set_up(void **state)
@@ -156,24 +78,19 @@ static int set_up(void **state)
                                             .stall_load_ms = 5000,
                                             .stall_step_ms = 5000};
 
-    (void)state;
-    trace[0] = '\0';
-    if (session_create(&options, &effects, NULL, now, &session, NULL) < 0)
-        return -1;
-    session_tick(session, now);
-    receive((struct ha_wire_message){
-        .kind = HA_WIRE_HELLO_REPLY,
-        .request_id = last_request,
-        .body.hello_reply = {
-            .version = "0", .name = "w1", .heartbeat_ms = BEAT, .files_endpoint = "ipc://f"}});
-    trace[0] = '\0';
-    return 0;
-}
+    struct session_effects effects = no_effects;
 
-static int tear_down(void **state)
-{
     (void)state;
-    session_destroy(session);
+    effects.send = on_send;
+    effects.start = on_start;
+    effects.stop = on_stop;
+    effects.forget = on_forget;
+    effects.gang = on_gang;
+    if (open_session(&options, &effects) < 0)
+        return -1;
+    tick(0);
+    hello_reply();
+    trace[0] = '\0';
     return 0;
 }
 
@@ -200,14 +117,8 @@ static void order(enum ha_wire_gang_step step, const char *id)
 /* A heartbeat, and its answer: the attempt is listed. */
 static void beat(void)
 {
-    struct ha_wire_job_ref ref = {.job = job.job, .epoch = job.epoch};
-
-    now += BEAT;
-    session_tick(session, now);
-    receive(
-        (struct ha_wire_message){.kind = HA_WIRE_HEARTBEAT_REPLY,
-                                 .request_id = last_request,
-                                 .body.heartbeat_reply = {.should_run = &ref, .n_should_run = 1}});
+    tick(BEAT);
+    list(last_request, 1, &job);
 }
 
 static void says_who_is_ready_until_go(void **state)

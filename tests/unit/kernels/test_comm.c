@@ -13,18 +13,9 @@
 
 #include "common/base/clock.h"
 #include "kernels/collective.h"
+#include "tests/unit/rank.h"
 
 enum { MOST = 5, LARGE = 400001 };
-
-/* A child says what went wrong and ends; cmocka is its parent's. */
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "rank %d, line %d: %s: %s\n", rank->rank, __LINE__, #condition,        \
-                    ha_error_text(&rank->err));                                                    \
-            _exit(1);                                                                              \
-        }                                                                                          \
-    } while (0)
 
 struct rank {
     int rank, size;

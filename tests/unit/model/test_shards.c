@@ -15,6 +15,7 @@
 #include "common/base/clock.h"
 #include "common/base/memory.h"
 #include "kernels/collective.h"
+#include "tests/unit/rank.h"
 #include "worker/model/decode.h"
 #include "worker/model/shards.h"
 
@@ -85,15 +86,6 @@ static void small_models_keep_their_tables(void **state)
 }
 
 /* ---- ranks ---- */
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "rank %d, line %d: %s: %s\n", rank->rank, __LINE__, #condition,        \
-                    ha_error_text(&rank->err));                                                    \
-            _exit(1);                                                                              \
-        }                                                                                          \
-    } while (0)
 
 struct rank {
     int rank, ranks;
