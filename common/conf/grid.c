@@ -29,7 +29,11 @@ struct ha_grid_shared {
     int64_t variant_count, variant_capacity;
     struct ha_layers *layers; /* [model][strategy] */
     int64_t layers_count;
-    const struct ha_grid_cell **by_name;
+    const struct ha_grid_cell **by_name; /* open addressing */
+    uint64_t mask;                       /* its places, less one */
+    /* what comes next: a strategy at a point, then a model's cell of a variant */
+    int64_t strategy, *indices, model, variant;
+    bool complete;
 };
 
 static int no_memory(struct ha_error *err)
@@ -241,23 +245,20 @@ static bool next_point(const struct ha_sweep *sweep, int64_t *indices)
     return false;
 }
 
-static int make_variants(struct ha_grid *grid, struct ha_error *err)
+/* One that fails is tried again by the next call. */
+static int next_variant(struct ha_grid *grid, struct ha_error *err)
 {
-    const struct ha_sweep *sweep = grid->sweep;
-    int64_t *indices = ha_calloc(sweep->axis_count, sizeof(*indices));
-    int r = indices ? 0 : no_memory(err);
+    struct ha_grid_shared *shared = grid->shared;
+    int r = add_variant(grid, shared->strategy, shared->indices, err);
 
-    for (int64_t i = 0; r == 0 && i < sweep->strategy_count; i++)
-        do
-            r = add_variant(grid, i, indices, err);
-        while (next_point(sweep, indices) && r == 0);
-    free(indices);
+    if (r == 0 && !next_point(grid->sweep, shared->indices))
+        shared->strategy++;
     return r;
 }
 
 /* --- models --------------------------------------------------------------- */
 
-static int check_size(const struct ha_sweep *sweep, struct ha_error *err)
+static int check_size(const struct ha_sweep *sweep, int64_t *ret_points, struct ha_error *err)
 {
     int64_t cells = sweep->model_count;
     bool over = __builtin_mul_overflow(cells, sweep->strategy_count, &cells);
@@ -267,6 +268,7 @@ static int check_size(const struct ha_sweep *sweep, struct ha_error *err)
     if (over || cells > HA_GRID_CELLS_MAX)
         return ha_error_set(err, E2BIG, "the grid has more than %d cells; shorten [vary]",
                             HA_GRID_CELLS_MAX);
+    *ret_points = cells;
     return 0;
 }
 
@@ -360,51 +362,63 @@ static int add_cell(struct ha_grid *grid, int64_t model, const struct variant *v
     return 0;
 }
 
-static int make_cells(struct ha_grid *grid, struct ha_error *err)
+/* The place of a name: where it is, or where it would be. */
+static const struct ha_grid_cell **place_of(const struct ha_grid_shared *shared, const char *name)
 {
-    const struct ha_sweep *sweep = grid->sweep;
-    const struct ha_grid_shared *shared = grid->shared;
-    int r = 0;
+    uint64_t hash = 0xcbf29ce484222325u;
 
-    grid->cells = ha_calloc(sweep->model_count * shared->variant_count, sizeof(*grid->cells));
-    if (!grid->cells)
-        return no_memory(err);
-    for (int64_t i = 0; r == 0 && i < sweep->model_count; i++)
-        for (int64_t j = 0; r == 0 && j < shared->variant_count; j++)
-            if (!is_excluded(sweep, i, &shared->variants[j]))
-                r = add_cell(grid, i, &shared->variants[j], err);
-    if (r == 0 && grid->cell_count == 0)
-        r = ha_error_set(err, EINVAL, "vary.exclude takes out every cell");
-    return r;
+    for (const char *at = name; *at; at++)
+        hash = (hash ^ (unsigned char)*at) * 0x100000001b3u;
+    hash ^= hash >> 32;
+    while (shared->by_name[hash & shared->mask] &&
+           strcmp(shared->by_name[hash & shared->mask]->name, name) != 0)
+        hash++;
+    return &shared->by_name[hash & shared->mask];
 }
 
-static int compare_names(const void *a, const void *b)
+static int begin_cells(struct ha_grid *grid, struct ha_error *err)
 {
-    const struct ha_grid_cell *const *x = a, *const *y = b;
+    struct ha_grid_shared *shared = grid->shared;
+    int64_t most = grid->sweep->model_count * shared->variant_count, places = 2;
 
-    return strcmp((*x)->name, (*y)->name);
+    while (places < 2 * most)
+        places *= 2;
+    free(shared->by_name);
+    shared->mask = (uint64_t)places - 1;
+    shared->by_name = ha_calloc(places, sizeof(*shared->by_name));
+    grid->cells = ha_calloc(most, sizeof(*grid->cells));
+    return shared->by_name && grid->cells ? 0 : no_memory(err);
 }
 
-static int index_names(struct ha_grid *grid, struct ha_error *err)
+static int next_cell(struct ha_grid *grid, struct ha_error *err)
 {
-    const struct ha_grid_cell **by_name = ha_calloc(grid->cell_count, sizeof(*by_name));
+    struct ha_grid_shared *shared = grid->shared;
+    const struct variant *variant = &shared->variants[shared->variant];
+    const struct ha_grid_cell *cell = &grid->cells[grid->cell_count], **place;
+    int r;
 
-    if (!by_name)
-        return no_memory(err);
-    grid->shared->by_name = by_name;
-    for (int64_t i = 0; i < grid->cell_count; i++)
-        by_name[i] = &grid->cells[i];
-    qsort(by_name, (size_t)grid->cell_count, sizeof(*by_name), compare_names);
-    for (int64_t i = 1; i < grid->cell_count; i++)
-        if (strcmp(by_name[i - 1]->name, by_name[i]->name) == 0)
-            return ha_error_set(err, EINVAL, "two cells would be called %s", by_name[i]->name);
+    if (!is_excluded(grid->sweep, shared->model, variant)) {
+        r = add_cell(grid, shared->model, variant, err);
+        if (r < 0)
+            return r;
+        place = place_of(shared, cell->name);
+        if (*place) {
+            free(grid->cells[--grid->cell_count].name);
+            return ha_error_set(err, EINVAL, "two cells would be called %s", (*place)->name);
+        }
+        *place = cell;
+    }
+    if (++shared->variant == shared->variant_count) {
+        shared->variant = 0;
+        shared->model++;
+    }
     return 0;
 }
 
 /* --- the interface -------------------------------------------------------- */
 
-int ha_grid_create(const struct ha_sweep *sweep, const int64_t *layers, struct ha_grid **ret_grid,
-                   struct ha_error *err)
+int ha_grid_begin(const struct ha_sweep *sweep, const int64_t *layers, struct ha_grid **ret_grid,
+                  struct ha_error *err)
 {
     struct ha_grid *grid = ha_calloc(1, sizeof(*grid));
     int r;
@@ -416,20 +430,56 @@ int ha_grid_create(const struct ha_sweep *sweep, const int64_t *layers, struct h
         return no_memory(err);
     }
     grid->sweep = sweep;
-    r = check_size(sweep, err);
+    r = check_size(sweep, &grid->points, err);
     if (r == 0)
         r = find_layers(grid, layers, err);
-    if (r == 0)
-        r = make_variants(grid, err);
-    if (r == 0)
-        r = make_cells(grid, err);
-    if (r == 0)
-        r = index_names(grid, err);
+    if (r == 0) {
+        grid->shared->indices = ha_calloc(sweep->axis_count, sizeof(*grid->shared->indices));
+        r = grid->shared->indices ? 0 : no_memory(err);
+    }
     if (r < 0)
         ha_grid_destroy(grid);
     else
         *ret_grid = grid;
     return r;
+}
+
+int ha_grid_step(struct ha_grid *grid, int64_t most, struct ha_error *err)
+{
+    const struct ha_sweep *sweep = grid->sweep;
+    struct ha_grid_shared *shared = grid->shared;
+    int r = 0;
+
+    for (; r == 0 && most > 0 && shared->strategy < sweep->strategy_count; most--)
+        r = next_variant(grid, err);
+    if (r == 0 && most > 0 && !grid->cells)
+        r = begin_cells(grid, err);
+    for (; r == 0 && most > 0 && !shared->complete; most--) {
+        if (shared->variant_count == 0 || shared->model == sweep->model_count)
+            shared->complete = true;
+        else
+            r = next_cell(grid, err);
+    }
+    if (r == 0 && shared->complete && grid->cell_count == 0)
+        r = ha_error_set(err, EINVAL, "vary.exclude takes out every cell");
+    return r < 0 ? r : shared->complete;
+}
+
+int ha_grid_create(const struct ha_sweep *sweep, const int64_t *layers, struct ha_grid **ret_grid,
+                   struct ha_error *err)
+{
+    struct ha_grid *grid;
+    int r = ha_grid_begin(sweep, layers, &grid, err);
+
+    if (r < 0)
+        return r;
+    r = ha_grid_step(grid, INT64_MAX, err);
+    if (r < 0) {
+        ha_grid_destroy(grid);
+        return r;
+    }
+    *ret_grid = grid;
+    return 0;
 }
 
 void ha_grid_destroy(struct ha_grid *grid)
@@ -445,24 +495,16 @@ void ha_grid_destroy(struct ha_grid *grid)
     free(grid->shared->variants);
     free(grid->shared->layers);
     free(grid->shared->by_name);
+    free(grid->shared->indices);
     free(grid->shared);
     free(grid->cells);
     free(grid->layers);
     free(grid);
 }
 
-static int compare_name(const void *name, const void *cell)
-{
-    return strcmp(name, (*(const struct ha_grid_cell *const *)cell)->name);
-}
-
 const struct ha_grid_cell *ha_grid_find(const struct ha_grid *grid, const char *name)
 {
-    const struct ha_grid_cell *const *found =
-        bsearch(name, grid->shared->by_name, (size_t)grid->cell_count,
-                sizeof(*grid->shared->by_name), compare_name);
-
-    return found ? *found : NULL;
+    return *place_of(grid->shared, name);
 }
 
 char *ha_grid_cell_layers(const struct ha_grid_cell *cell)

@@ -34,6 +34,7 @@ struct ha_grid {
     const struct ha_sweep *sweep; /* borrowed: outlives the grid */
     struct ha_grid_cell *cells;
     int64_t cell_count;
+    int64_t points;                /* there are at most so many cells */
     int64_t *layers;               /* per model: its number of layers */
     struct ha_grid_shared *shared; /* what the cells borrow */
 };
@@ -44,6 +45,14 @@ struct ha_grid {
  * two cells of one name or more than HA_GRID_CELLS_MAX. */
 int ha_grid_create(const struct ha_sweep *sweep, const int64_t *layers, struct ha_grid **ret_grid,
                    struct ha_error *err);
+
+/* The same in steps, for who may not work long: begin checks what is quickly checked and makes a
+ * grid without cells; step makes so many more points of it: 1 when all are there, which again is
+ * legal, 0 or a negative errno.  Of a grid that is not complete only points and layers are to be
+ * read. */
+int ha_grid_begin(const struct ha_sweep *sweep, const int64_t *layers, struct ha_grid **ret_grid,
+                  struct ha_error *err);
+int ha_grid_step(struct ha_grid *grid, int64_t most, struct ha_error *err);
 
 void ha_grid_destroy(struct ha_grid *grid);
 

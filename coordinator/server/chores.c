@@ -26,11 +26,11 @@ int ha_chore_add(struct ha_coordinator *c, const struct ha_chore *chore, struct 
         return ha_error_set(err, ENOMEM, "no memory for long work");
     }
     *copy = *chore;
-    copy->next = NULL;
     copy->born = c->step;
     copy->ended = 0;
-    while (*end)
+    while (*end && (!copy->awaited || (*end)->awaited))
         end = &(*end)->next;
+    copy->next = *end;
     *end = copy;
     return 0;
 }

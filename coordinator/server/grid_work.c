@@ -162,7 +162,7 @@ static int expand(struct ha_grid_work *w, struct ha_error *err)
         return no_memory(err);
     for (int64_t i = 0; i < w->sweep->model_count; i++)
         layers[i] = w->models[i]->layers;
-    r = ha_grid_create(w->sweep, layers, &w->grid, err);
+    r = ha_grid_begin(w->sweep, layers, &w->grid, err);
     free(layers);
     return r;
 }
@@ -204,8 +204,8 @@ static int hash_submit(struct ha_grid_work *w, struct ha_error *err)
     return ha_server_once_hash(&message, w->submit_sha256, err);
 }
 
-int ha_grid_work_create(const struct ha_wire_submit *submit, struct ha_grid_work **ret_work,
-                        struct ha_error *err)
+int ha_grid_work_begin(const struct ha_wire_submit *submit, struct ha_grid_work **ret_work,
+                       struct ha_error *err)
 {
     struct ha_grid_work *w = ha_calloc(1, sizeof *w);
     int r;
@@ -227,6 +227,28 @@ int ha_grid_work_create(const struct ha_wire_submit *submit, struct ha_grid_work
         r = read_costs(w, err);
     if (r == 0)
         r = hash_submit(w, err);
+    if (r < 0) {
+        ha_grid_work_destroy(w);
+        return r;
+    }
+    *ret_work = w;
+    return 0;
+}
+
+int ha_grid_work_step(struct ha_grid_work *w, int64_t most, struct ha_error *err)
+{
+    return ha_grid_step(w->grid, most, err);
+}
+
+int ha_grid_work_create(const struct ha_wire_submit *submit, struct ha_grid_work **ret_work,
+                        struct ha_error *err)
+{
+    struct ha_grid_work *w;
+    int r = ha_grid_work_begin(submit, &w, err);
+
+    if (r < 0)
+        return r;
+    r = ha_grid_work_step(w, INT64_MAX, err);
     if (r < 0) {
         ha_grid_work_destroy(w);
         return r;

@@ -42,6 +42,12 @@ struct ha_cell_keys {
 int ha_grid_work_create(const struct ha_wire_submit *submit, struct ha_grid_work **ret_work,
                         struct ha_error *err);
 
+/* The same in steps (common/conf/grid.h): begin reads all but the cells, step makes so many more: 1
+ * when all are there. */
+int ha_grid_work_begin(const struct ha_wire_submit *submit, struct ha_grid_work **ret_work,
+                       struct ha_error *err);
+int ha_grid_work_step(struct ha_grid_work *work, int64_t most, struct ha_error *err);
+
 /* The same from a sweep's rows, with so many overrides more. */
 int ha_grid_work_load(struct ha_store *store, int64_t sweep, const char *const *more, int64_t count,
                       struct ha_grid_work **ret_work, struct ha_error *err);

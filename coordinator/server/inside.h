@@ -437,6 +437,7 @@ struct ha_chore {
     struct ha_chore *next;
     const char *what;
     int64_t sweep;
+    bool awaited; /* somebody waits for it: it comes before those that nobody waits for */
     ha_chore_step_fn step;
     void (*keep)(void *state); /* the turn is durable; may be NULL */
     void (*undo)(void *state); /* it is not; may be NULL */

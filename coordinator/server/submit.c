@@ -16,6 +16,8 @@
 #include "coordinator/store/hold.h"
 #include "coordinator/store/sweep.h"
 
+enum { AT_ONCE = 256 }; /* points of a grid that are read in the turn of the request */
+
 /* ---- rows of a grid -------------------------------------------------------------------- */
 
 static char *overrides_json(const struct ha_wire_submit *submit)
@@ -241,10 +243,10 @@ static int read_existing(void *context, const struct ha_sweep_row *row)
     return 1;
 }
 
-static int check_files(struct ha_request *q, const struct ha_grid_work *w, struct ha_error *err)
+static int check_files(struct ha_coordinator *c, const struct ha_grid_work *w, struct ha_error *err)
 {
     for (int64_t i = 0; i < w->submit.n_files; i++) {
-        int r = ha_store_artifact_find(q->c->store, w->submit.files[i].sha256, NULL, err);
+        int r = ha_store_artifact_find(c->store, w->submit.files[i].sha256, NULL, err);
 
         if (r < 0)
             return r;
@@ -255,29 +257,18 @@ static int check_files(struct ha_request *q, const struct ha_grid_work *w, struc
     return 0;
 }
 
-static void fill_reply(struct ha_request *q, int64_t sweep, const struct ha_grid_work *w,
-                       const char *outcome)
-{
-    q->reply.kind = HA_WIRE_SUBMIT_REPLY;
-    q->reply.body.submit_reply = (struct ha_wire_submit_reply){
-        .sweep = (uint64_t)sweep,
-        .name = ha_scratch_text(&q->arena, w->submit.name),
-        .outcome = outcome,
-        .cells = w->grid->cell_count,
-    };
-}
-
 /* The same grid again: go on; stages that were cancelled wait again. */
-static int resume(struct ha_request *q, const struct existing *e, struct ha_error *err)
+static int resume(struct ha_coordinator *c, const struct ha_by *by, const struct existing *e,
+                  struct ha_error *err)
 {
     int r;
 
     if (e->state != HA_SWEEP_CANCELLED)
         return 0;
-    r = ha_store_sweep_set_state(q->c->store, &q->by, e->id, HA_SWEEP_RUNNING, "", err);
+    r = ha_store_sweep_set_state(c->store, by, e->id, HA_SWEEP_RUNNING, "", err);
     if (r == 0)
-        r = ha_store_sweep_set_chore(q->c->store, e->id, HA_CHORE_REVIVE, err);
-    return r < 0 ? r : ha_chore_stages(q->c, e->id, err);
+        r = ha_store_sweep_set_chore(c->store, e->id, HA_CHORE_REVIVE, err);
+    return r < 0 ? r : ha_chore_stages(c, e->id, err);
 }
 
 static void fill_submitter(struct ha_request *q, struct ha_submitter *s)
@@ -290,33 +281,52 @@ static void fill_submitter(struct ha_request *q, struct ha_submitter *s)
     ha_utf8_copy(s->client, sizeof s->client, q->origin->key);
 }
 
-/* Takes over work. */
-static int submit_work(struct ha_request *q, struct ha_grid_work *w, struct ha_submitter *s,
-                       struct ha_error *err)
+int ha_submit_take(struct ha_coordinator *c, const struct ha_by *by, struct ha_submitter *s,
+                   struct ha_grid_work *w, struct ha_wire_message *reply, bool *ret_deferred,
+                   struct ha_error *err)
 {
     struct existing e = {.submit_sha256 = w->submit_sha256};
     int64_t sweep = 0;
-    int r = check_files(q, w, err);
+    int r = check_files(c, w, err);
 
     if (r == 0 && !ha_sweep_name_valid(w->submit.name))
         r = ha_error_set(err, EINVAL, "\"%.60s\" is no name for a sweep", w->submit.name);
     if (r == 0)
-        r = ha_store_sweep_each(q->c->store, 0, w->submit.name, read_existing, &e, err);
-    if (r == 0 && e.id != 0 && ha_chore_of_sweep(q->c, e.id, "comparing the grids"))
+        r = ha_store_sweep_each(c->store, 0, w->submit.name, read_existing, &e, err);
+    if (r == 0 && e.id != 0 && ha_chore_of_sweep(c, e.id, "comparing the grids"))
         r = ha_error_set(err, EBUSY, "another grid for sweep %s is being compared; submit again",
                          w->submit.name);
     if (r == 0 && e.id != 0 && !e.same) {
-        q->deferred = true;
-        return ha_chore_compare(q->c, e.id, w, s, err);
+        *ret_deferred = true;
+        return ha_chore_compare(c, e.id, ha_grid_work_share(w), s, err);
     }
     if (r == 0 && e.id != 0)
-        r = resume(q, &e, err);
+        r = resume(c, by, &e, err);
     else if (r == 0)
-        r = ha_submit_apply(q->c, &q->by, 0, w, true, &sweep, err);
-    if (r == 0) {
-        fill_reply(q, e.id != 0 ? e.id : sweep, w, e.id != 0 ? "resumed" : "created");
-        q->c->changed = true;
-        r = ha_server_once_store(q->c, s->key, s->client, s->hash, &q->reply, err);
+        r = ha_submit_apply(c, by, 0, w, true, &sweep, err);
+    if (r < 0)
+        return r;
+    reply->kind = HA_WIRE_SUBMIT_REPLY;
+    reply->body.submit_reply = (struct ha_wire_submit_reply){
+        .sweep = (uint64_t)(e.id != 0 ? e.id : sweep),
+        .name = w->submit.name,
+        .outcome = e.id != 0 ? "resumed" : "created",
+        .cells = w->grid->cell_count,
+    };
+    c->changed = true;
+    return ha_server_once_store(c, s->key, s->client, s->hash, reply, err);
+}
+
+/* Takes over work, which has all its cells. */
+static int submit_work(struct ha_request *q, struct ha_grid_work *w, struct ha_submitter *s,
+                       struct ha_error *err)
+{
+    struct ha_wire_submit_reply *reply = &q->reply.body.submit_reply;
+    int r = ha_submit_take(q->c, &q->by, s, w, &q->reply, &q->deferred, err);
+
+    if (r == 0 && !q->deferred) {
+        reply->name = ha_scratch_text(&q->arena, reply->name);
+        r = reply->name ? 0 : ha_error_set(err, ENOMEM, "no memory for the reply");
     }
     ha_grid_work_destroy(w);
     return r;
@@ -353,14 +363,23 @@ int ha_handle_submit(struct ha_request *q, struct ha_error *err)
     if (r != 0)
         return r < 0 ? r : 0;
     fill_submitter(q, &s);
-    if (ha_chore_compare_again(q->c, &s)) {
+    if (ha_chore_compare_again(q->c, &s) || ha_chore_read_again(q->c, &s)) {
         q->deferred = true;
         return 0;
     }
     r = ha_server_once_hash(q->message, s.hash, err);
     if (r < 0)
         return r;
-    r = ha_grid_work_create(submit, &work, &why);
+    r = ha_grid_work_begin(submit, &work, &why);
+    if (r == 0 && work->grid->points > AT_ONCE) {
+        q->deferred = true;
+        return ha_chore_read(q->c, work, &s, err);
+    }
+    if (r == 0) {
+        r = ha_grid_work_step(work, INT64_MAX, &why);
+        if (r < 0)
+            ha_grid_work_destroy(work);
+    }
     if (r == -EINVAL || r == -E2BIG)
         return refuse(q, &why);
     if (r < 0)

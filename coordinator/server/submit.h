@@ -23,6 +23,19 @@ struct ha_submitter {
 int ha_chore_compare(struct ha_coordinator *c, int64_t sweep, struct ha_grid_work *work,
                      const struct ha_submitter *submitter, struct ha_error *err);
 
+/* Read the rest of a large grid, then do with it what submit does, and answer.  Takes over work. */
+int ha_chore_read(struct ha_coordinator *c, struct ha_grid_work *work,
+                  const struct ha_submitter *submitter, struct ha_error *err);
+
+/* A repeated Submit whose grid is being read is answered where it was asked last. */
+bool ha_chore_read_again(struct ha_coordinator *c, const struct ha_submitter *submitter);
+
+/* Take over a grid with its cells: *reply is the answer, whose texts are the work's, unless it
+ * comes later. */
+int ha_submit_take(struct ha_coordinator *c, const struct ha_by *by, struct ha_submitter *submitter,
+                   struct ha_grid_work *work, struct ha_wire_message *reply, bool *ret_deferred,
+                   struct ha_error *err);
+
 /* A repeated Submit that is being compared is answered where it was asked last. */
 bool ha_chore_compare_again(struct ha_coordinator *c, const struct ha_submitter *submitter);
 

@@ -71,6 +71,15 @@ static void finish(struct bench *b)
     bench_expect_sweep(b, CLIENT, "done");
 }
 
+static void expect_no_sweep(struct bench *b)
+{
+    struct ha_wire_message list = {.kind = HA_WIRE_LIST_SWEEPS};
+    struct ha_wire_message *reply = bench_call(b, CLIENT, &list, HA_WIRE_SWEEP_LIST);
+
+    assert_int_equal(reply->body.sweep_list.n_sweeps, 0);
+    ha_wire_message_destroy(reply);
+}
+
 static void one_key_one_sweep(void **state)
 {
     struct bench *b = *state;
@@ -122,6 +131,38 @@ static void what_is_wrong_is_said(void **state)
     bench_refused(b, CLIENT, HA_NET_ROLE_ADMIN, &message, EINVAL);
     free(unknown);
     free(files);
+}
+
+/* bench_grid with a replicate for each of so many seeds, and something more. */
+static char *replicated(int seeds, const char *more)
+{
+    struct ha_buffer text;
+
+    ha_buffer_init(&text, 0);
+    assert_int_equal(ha_buffer_printf(&text, "%s\n%s\n[vary]\nseed = [0", bench_grid, more), 0);
+    for (int i = 1; i < seeds; i++)
+        assert_int_equal(ha_buffer_printf(&text, ", %d", i), 0);
+    assert_int_equal(ha_buffer_append_text(&text, "]\n"), 0);
+    return ha_buffer_detach(&text);
+}
+
+/* Read over several turns: nothing is there before all of it was read. */
+static void a_large_grid_is_read_in_slices(void **state)
+{
+    struct bench *b = *state;
+    char *large = replicated(1000, ""), *wrong = replicated(1000, "[resources]\ngpus = 64\n");
+    struct ha_wire_message *reply;
+
+    expect_outcome(b, "w", wrong, false, "refused", "gradient_accumulation");
+    expect_no_sweep(b);
+    reply = bench_submit(b, CLIENT, "k", large, false);
+    assert_string_equal(reply->body.submit_reply.outcome, "created");
+    assert_int_equal(reply->body.submit_reply.cells, 1001);
+    ha_wire_message_destroy(reply);
+    expect_outcome(b, "k", large, false, "created", NULL); /* the stored reply */
+    expect_outcome(b, "k2", large, false, "resumed", NULL);
+    free(large);
+    free(wrong);
 }
 
 static void a_full_disk_refuses_submits_only(void **state)
@@ -471,6 +512,7 @@ int main(void)
         CASE(one_key_one_sweep),
         CASE(what_is_wrong_is_said),
         CASE(a_full_disk_refuses_submits_only),
+        CASE(a_large_grid_is_read_in_slices),
         CASE(a_changed_setting_is_refused_by_name),
         CASE(settings_without_effect_are_applied),
         CASE(cells_come_and_go),
