@@ -110,20 +110,32 @@ int ha_store_sweep_put(struct ha_store *store, const struct ha_by *by,
                               err);
 }
 
+#define SWEEP_ROWS                                                                                 \
+    "SELECT id, name, state, reason, version, expanding, toml, base_dir, overrides,"               \
+    " submit_sha256, data_sha256, priority, seed, budget, max_attempts, max_failures,"             \
+    " wait_when_lost, judge_label, cells, stages, stages_done, stages_failed,"                     \
+    " stages_cancelled, created_ms, finished_ms, chore, fuse, time_alone_steps,"                   \
+    " need_labels, need_cpus, need_memory_bytes, need_gpus, need_gpu_memory_bytes,"                \
+    " time_limit_s, need_nodes FROM sweep"
+
+/* One condition at a time: an alternative would read all of them. */
+static int open_sweeps(struct ha_store *store, int64_t id, const char *name, struct ha_rows *rows,
+                       struct ha_error *err)
+{
+    if (id != 0)
+        return ha_rows_open(store, rows, err,
+                            SWEEP_ROWS " WHERE id = ?1 AND (?2 IS NULL OR name = ?2)", "it", id,
+                            name);
+    if (name)
+        return ha_rows_open(store, rows, err, SWEEP_ROWS " WHERE name = ?", "t", name);
+    return ha_rows_open(store, rows, err, SWEEP_ROWS " ORDER BY id", "");
+}
+
 int ha_store_sweep_each(struct ha_store *store, int64_t id, const char *name, ha_sweep_fn fn,
                         void *context, struct ha_error *err)
 {
     struct ha_rows rows;
-    int r = ha_rows_open(
-        store, &rows, err,
-        "SELECT id, name, state, reason, version, expanding, toml, base_dir, overrides,"
-        " submit_sha256, data_sha256, priority, seed, budget, max_attempts, max_failures,"
-        " wait_when_lost, judge_label, cells, stages, stages_done, stages_failed,"
-        " stages_cancelled, created_ms, finished_ms, chore, fuse, time_alone_steps,"
-        " need_labels, need_cpus, need_memory_bytes, need_gpus, need_gpu_memory_bytes,"
-        " time_limit_s, need_nodes FROM sweep"
-        " WHERE (?1 = 0 OR id = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY id",
-        "it", id, name);
+    int r = open_sweeps(store, id, name, &rows, err);
 
     while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {
         struct ha_sweep_row row = {
