@@ -270,7 +270,9 @@ int ha_store_attempt_lowest_priority(struct ha_store *store, int64_t *ret_priori
                                      struct ha_error *err)
 {
     return ha_db_int(store, ret_priority, err,
-                     "SELECT w.priority FROM sweep w WHERE EXISTS (SELECT 1 FROM job j"
+                     "SELECT w.priority FROM sweep w WHERE EXISTS (SELECT 1 FROM attempt"
+                     "  INDEXED BY attempt_open WHERE state IN ('leased', 'running', 'lost'))"
+                     " AND EXISTS (SELECT 1 FROM job j"
                      " INDEXED BY job_sweep WHERE j.sweep = w.id"
                      " AND j.state IN ('leased', 'running')) ORDER BY w.priority LIMIT 1",
                      "");

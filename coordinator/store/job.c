@@ -141,7 +141,8 @@ static int list_sweeps(struct ha_store *store, struct listed sweeps[SWEEPS], int
     struct ha_rows rows;
     int64_t count = 0;
     int r = ha_rows_open(store, &rows, err,
-                         "SELECT w.id, w.fuse = 'never' FROM sweep w WHERE w.state = 'running'"
+                         "SELECT w.id, w.fuse = 'never' FROM sweep w INDEXED BY sweep_running"
+                         " WHERE w.state = 'running'"
                          " AND (w.expanding = 0 OR w.fuse = 'never') AND EXISTS"
                          " (SELECT 1 FROM job j INDEXED BY job_ready WHERE j.sweep = w.id"
                          "  AND j.state = 'ready') ORDER BY w.priority DESC, w.id LIMIT ?",
@@ -226,7 +227,8 @@ int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_
 int ha_store_job_highest_ready(struct ha_store *store, int64_t *ret_priority, struct ha_error *err)
 {
     return ha_db_int(store, ret_priority, err,
-                     "SELECT w.priority FROM sweep w WHERE w.state = 'running'"
+                     "SELECT w.priority FROM sweep w INDEXED BY sweep_running"
+                     " WHERE w.state = 'running'"
                      " AND (w.expanding = 0 OR w.fuse = 'never') AND EXISTS"
                      " (SELECT 1 FROM job j INDEXED BY job_ready WHERE j.sweep = w.id"
                      "  AND j.state = 'ready') ORDER BY w.priority DESC LIMIT 1",

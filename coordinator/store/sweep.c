@@ -249,18 +249,20 @@ int ha_store_sweep_set_expanded(struct ha_store *store, int64_t sweep, int64_t c
                       cells, sweep);
 }
 
+/* As in the index sweep_unsettled. */
+#define SHOULD_BE                                                                                  \
+    "CASE WHEN stages > stages_done + stages_failed + stages_cancelled THEN 'running'"             \
+    " WHEN stages_failed + stages_cancelled = 0 THEN 'done' ELSE 'gaps' END"
+
 /* One sweep whose state is not what its counts say: its id and state to be. */
 static int next_unsettled(struct ha_store *store, int64_t *ret_sweep,
                           enum ha_sweep_state *ret_state, struct ha_error *err)
 {
     struct ha_rows rows;
     int r = ha_rows_open(store, &rows, err,
-                         "SELECT id, should FROM (SELECT id, state, CASE"
-                         " WHEN stages > stages_done + stages_failed + stages_cancelled"
-                         " THEN 'running' WHEN stages_failed + stages_cancelled = 0 THEN 'done'"
-                         " ELSE 'gaps' END AS should FROM sweep"
-                         " WHERE state IN ('running', 'done', 'gaps') AND expanding = 0)"
-                         " WHERE state <> should LIMIT 1",
+                         "SELECT id, " SHOULD_BE " FROM sweep INDEXED BY sweep_unsettled"
+                         " WHERE state IN ('running', 'done', 'gaps') AND expanding = 0"
+                         " AND state <> " SHOULD_BE " LIMIT 1",
                          "");
 
     if (r == 0)
@@ -298,7 +300,7 @@ int ha_store_sweep_next_failing(struct ha_store *store, int64_t after, int64_t *
                          "SELECT id, cells_failed FROM (SELECT w.id, w.max_failures,"
                          " (SELECT count(DISTINCT cell) FROM stage WHERE sweep = w.id"
                          "  AND state = 'failed' AND live = 1 AND kind <> 'probe') AS cells_failed"
-                         " FROM sweep w"
+                         " FROM sweep w INDEXED BY sweep_failing"
                          " WHERE w.id > ? AND w.state = 'running' AND w.chore = ''"
                          " AND w.max_failures > 0 AND w.stages_failed >= w.max_failures"
                          " AND w.stages > w.stages_done + w.stages_failed + w.stages_cancelled)"
