@@ -86,7 +86,7 @@ def check_parts(db, found, finished):
     held = {}
     for job, generation, number, worker, state, outcome, began, ended, nodes in db.execute(
             "SELECT a.job, a.generation, a.number, a.worker, a.state, a.outcome, a.started_ms,"
-            " a.ended_ms, CASE j.kind WHEN 'train' THEN s.need_nodes ELSE 1 END FROM attempt a"
+            " a.ended_ms, s.need_nodes FROM attempt a"
             " JOIN job j ON j.id = a.job JOIN sweep s ON s.id = j.sweep"):
         parts = gangs.pop((job, generation, number), [])
         name = f"job {job}, attempt {number}"
@@ -94,7 +94,7 @@ def check_parts(db, found, finished):
                       or len({p[1] for p in parts}) != len(parts)
                       or [p[2] for p in parts] != [i * parts[0][3] for i in range(len(parts))]):
             found.wrong.append(f"{name} has the parts {parts}")
-        if nodes > 1 and len(parts) != nodes:
+        if nodes > 1 and len(parts) != nodes:  # all of its places, or none
             found.wrong.append(f"{name} has {len(parts)} of {nodes} parts")
         if any(p[4] != (state != "ended") for p in parts):
             found.wrong.append(f"{name} is {state}, its parts' places are {[p[4] for p in parts]}")

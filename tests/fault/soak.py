@@ -21,13 +21,16 @@ import checker
 import frame
 from cluster import Cluster, Failure
 from proxy import Proxy
-from scenarios_points import points
+from scenarios_points import ELSEWHERE, points
 
 HURT_S, ALONE_S, WAIT_S = 60, 150, 900  # of a round: hurt, then left alone; waiting for a retry
 HURT_AT_ONCE, ROUNDS_AT_ONCE = 3, 8
 GRID = {"strategies": ["base", "mid", "full"], "epochs": 4, "eval": 8}
+NODES = {**GRID, "gpus": 2, "nodes": 2, "accumulation": 2}  # gangs over two workers: every third round
+OPTIONS = ("--set", "gang_abort=3s")
 MEANS = (["kill"] * 10 + ["attempt"] * 8 + ["stop"] * 3 + ["cut"] * 3 + ["point"] * 5
          + ["client"] * 3 + ["all"])
+GANG_POINTS = sorted(name for name in ELSEWHERE if name.startswith("attempt.gang"))
 PROGRAMS = {"c": "coordinator", "w": "worker", "j": "judge worker"}
 CLIENTS = (["submit", "grid.toml"], ["status", "grid", "--watch"], ["wait", "grid"], ["results"],
            ["set", "grid", "priority=1"], ["log", "--json"])
@@ -39,9 +42,10 @@ class Round:
         self.kills = collections.Counter()
         self.retries = 0
         self.hurt_s = 0
+        self.grid = NODES if seed % 3 == 0 else GRID
         self.cluster = Cluster(seed, pathlib.Path("/dev/null"), step_ms=self.random.choice((30, 60, 100, 150)),
                                judge="max_attempts = 1000\nmax_reasks = 16",
-                               retry="max_attempts = 1000", **GRID)
+                               retry="max_attempts = 1000", **self.grid)
         self.proxies = []
         self.running = {}
         self.stopped = {}
@@ -54,7 +58,7 @@ class Round:
         if crash:
             env["HA_CRASH"] = crash
         if name == "coordinator":
-            return c.start_coordinator(env=env)
+            return c.start_coordinator(env=env, options=OPTIONS)
         if name[0] == "w":
             return c.start_worker(name, env=env, control=self.proxies[0].endpoint,
                                   files=self.proxies[1].endpoint)
@@ -63,8 +67,11 @@ class Round:
     def point(self, name):
         prefix = {"c": "coordinator.", "j": "judge."}.get(
             name[0], self.random.choice(("worker.", "attempt.", "file.")))
-        names = [n for n in points() if n.startswith(prefix) and n != "worker.turn"]
-        return (f"{self.random.choice(names)}:{self.random.randrange(1, 30)}"
+        gangs = GANG_POINTS if self.grid is NODES else []
+        names = [n for n in points() + gangs if n.startswith(prefix) and n != "worker.turn"]
+        name = self.random.choice(names)
+        times = 1 if name in GANG_POINTS else self.random.randrange(1, 30)
+        return (f"{name}:{times}"
                 f"@{self.cluster.dir}/claim-{time.monotonic_ns()}")
 
     def kill(self, name):
@@ -169,11 +176,14 @@ class Round:
     def begin(self):
         c = self.cluster
         c.start_evaluator("--latency", str(self.random.choice((0, 50, 300))))
-        c.start_coordinator(env=self.env)
+        c.start_coordinator(env=self.env, options=OPTIONS)
         c.submit()
         self.proxies = [Proxy(c.control), Proxy(c.files)]
         self.running = {"coordinator": c.coordinator}
-        for name in ("w1", "j1", "w2", "j2")[:self.random.randrange(2, 5)]:
+        names = ("w1", "j1", "w2", "j2")[:self.random.randrange(2, 5)]
+        if self.grid is NODES:
+            names = ("w1", "j1", "w2", "w3")[:self.random.randrange(3, 5)]
+        for name in names:
             self.running[name] = self.start(name)
 
     def run(self, enough):
@@ -218,7 +228,7 @@ def play_round(seed, reference, end, total, lock, turn):
             stuck.append(str(error))
         play.cluster.stop_coordinator()
         found = checker.check(play.cluster.run, GRID["eval"], len(GRID["strategies"]), play.cluster.calls,
-                              not stuck, reference if not stuck else None)
+                              not stuck, reference[play.grid is NODES] if not stuck else None)
         possibly = checker.possibly_paid(play.cluster.run)
     finally:
         if (stuck or (found and found.all())) and os.environ.get("HA_KEEP_BAD"):
@@ -248,7 +258,7 @@ def run(seconds, seed, kills=None):
     lock = threading.Lock()
     draw = random.Random(seed)
     print(f"# soak of {seconds:.0f} s, seed {seed}", flush=True)
-    reference = frame.reference(**GRID)
+    reference = frame.reference(**GRID), frame.reference(**NODES)
     end = time.monotonic() + seconds
 
     def worker(first):

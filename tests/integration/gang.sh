@@ -313,6 +313,8 @@ query "SELECT reason FROM attempt WHERE outcome = 'failed'" >reasons.txt
 check "the rank that was killed is named" test "$(grep -c 'rank [01] of 2 (killed by signal 9' reasons.txt)" = 4
 equal "the rank that stood still is named" "$(grep -c 'no sign of rank 1' reasons.txt)" 2
 check "the rank that was not ready is named" grep -q "not ready within 10 s: rank 1" reasons.txt
+equal "where their logs are is in the history" \
+    "$(query "SELECT count(*) FROM event WHERE after = 'log' AND reason LIKE 'worker w1 (%/attempt%.log%'")" 7
 cat reasons.txt >&2
 wait $HAND
 for strategy in local mid global full 0-1; do

@@ -97,6 +97,8 @@ void session_gang_keep_log(struct attempt *attempt, const struct ha_wire_rank_lo
 
 struct ha_wire_rank_log session_gang_log(const struct attempt *attempt)
 {
+    if (attempt->outcome == ATTEMPT_STOPPED && !attempt->failure)
+        return (struct ha_wire_rank_log){"", ""}; /* a rank that was asked to end did not fail */
     return (struct ha_wire_rank_log){.path = attempt->gang_log_path,
                                      .tail = attempt->gang_log_tail};
 }
