@@ -13,14 +13,14 @@ head_of_flow
 for workers in 1 10 100 1000; do
     # One worker has no more to give than its round trips.
     run_ms=$((workers * 1000 / rate_wanted))
-    flow --workers "$workers" --run-ms "$run_ms" --cells $((2 * workers + 2000))
+    flow --workers "$workers" --run-ms "$run_ms" --cells $((2 * workers + 1500))
 done
 p99=$(field dispatch 6)
 echo "fork+exec of /bin/true, as fast as it goes"
 head_of_flow
 mkdir "$work/out"
 for workers in 1 10 100; do
-    flow --workers "$workers" --spawn "$work/out" --cells $((2 * workers + 2000))
+    flow --workers "$workers" --spawn "$work/out" --cells $((2 * workers + 1000))
 done
 disk
 target "$(awk -v p99="$sync_p99" 'BEGIN { printf "below %.1f ms", 5 + 2 * p99 }')" \
