@@ -269,6 +269,13 @@ exec {BUILD}/ha-attempt "$@"
         else:  # what it would do
             for pid in worker.children():
                 os.kill(pid, signal.SIGKILL)
+        if version == 2:  # in the attempt's own group: the same would do so again
+            until(30, lambda: attempts_of(c)[0][2], "the attempt has ended")
+            row = attempts_of(c)[0]
+            expect(row[2] == "refused" and "the plan did not foresee" in row[3]
+                   and "killed by the kernel for memory when it had" in row[3],
+                   f"it is not tried again as it was: {row}")
+            return f"{row[3]} (control groups, version 2)"
         c.wait_done()
         test.verify(c)
         rows = attempts_of(c)

@@ -297,3 +297,12 @@ void contract_line_clear(struct contract_line *line)
     free(line->summary);
     *line = (struct contract_line){.kind = CONTRACT_OTHER};
 }
+
+bool contract_is_starved(const char *error)
+{
+    const char *at = strstr(error, CONTRACT_STARVED);
+    size_t before = strlen(CONTRACT_PROBABLY);
+
+    return at &&
+           ((size_t)(at - error) < before || strncmp(at - before, CONTRACT_PROBABLY, before) != 0);
+}

@@ -3,6 +3,7 @@
 #define HA_WORKER_DAEMON_CONTRACT_LINE_H
 
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "proto/wire.h"
@@ -29,8 +30,13 @@ struct contract_model {
     double seconds;
 };
 
-/* The text of an error that the daemon adds itself. */
+/* What the text of an error begins with that the daemon adds itself, behind CONTRACT_PROBABLY where
+ * the kernel killed somebody on the machine and perhaps not this attempt. */
 #define CONTRACT_STARVED "killed by the kernel for memory"
+#define CONTRACT_PROBABLY "probably "
+
+/* Does the error, of an attempt or of a rank in words of its gang, say that for certain? */
+bool contract_is_starved(const char *error);
 
 /* Texts belong to the line. */
 struct contract_line {

@@ -221,7 +221,7 @@ static void say_starved(struct runner *runner, int status)
         (runner->group || runner->machine_kills < 0 || machine_kills() <= runner->machine_kills))
         return;
     (void)snprintf(text, sizeof(text), "%s" CONTRACT_STARVED " when it had %s%s",
-                   starved ? "" : "probably ", ha_memory_text(runner->child.peak_bytes, peak),
+                   starved ? "" : CONTRACT_PROBABLY, ha_memory_text(runner->child.peak_bytes, peak),
                    starved ? "" : ": the kernel did so meanwhile on this machine");
     line.text = text;
     runner->options.line(runner->options.context, &line);

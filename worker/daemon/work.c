@@ -192,8 +192,7 @@ static void on_ended(void *context, int status)
         outcome = ATTEMPT_STOPPED;
     else if (code == HA_ATTEMPT_REFUSED)
         outcome = ATTEMPT_REFUSED;
-    else if (code == HA_ATTEMPT_STARVED ||
-             (work->error && strcmp(work->error, CONTRACT_STARVED) == 0))
+    else if (code == HA_ATTEMPT_STARVED || (work->error && contract_is_starved(work->error)))
         outcome = ATTEMPT_STARVED;
     (void)ha_exit_words(status, words);
     if (work->error && outcome != ATTEMPT_DONE)

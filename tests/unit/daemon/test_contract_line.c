@@ -79,12 +79,26 @@ static void what_breaks_a_rule_of_the_wire_is_refused(void **state)
     }
 }
 
+/* The coordinator takes a job apart for it, or fails its only cell. */
+static void only_a_certain_kill_for_memory_counts(void **state)
+{
+    (void)state;
+    assert_true(contract_is_starved(CONTRACT_STARVED));
+    assert_true(contract_is_starved(CONTRACT_STARVED " when it had 3.2 GiB"));
+    assert_true(contract_is_starved("rank 1 of 2: " CONTRACT_STARVED " when it had 3.2 GiB"));
+    assert_false(contract_is_starved(CONTRACT_PROBABLY CONTRACT_STARVED " when it had 3.2 GiB"));
+    assert_false(contract_is_starved("rank 1 of 2: " CONTRACT_PROBABLY CONTRACT_STARVED));
+    assert_false(contract_is_starved("the device has no memory left"));
+    assert_false(contract_is_starved(""));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_norm_is_an_event),
         cmocka_unit_test(what_is_no_norm_is_refused),
         cmocka_unit_test(what_breaks_a_rule_of_the_wire_is_refused),
+        cmocka_unit_test(only_a_certain_kill_for_memory_counts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

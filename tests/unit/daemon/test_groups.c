@@ -302,6 +302,7 @@ static void test_starved(void **state)
     run_one("7-1-1", suicide);
     assert_int_equal(strncmp(said, CONTRACT_STARVED " when it had ", strlen(CONTRACT_STARVED) + 13),
                      0);
+    assert_true(contract_is_starved(said));
     free(path);
     path = play_group("8-1-1", 0, true);
     put(path, "memory.events", "oom_kill 0\n");
