@@ -23,11 +23,11 @@
  * failed, refused or stopped, the process ends with the exit code, and so does one whose device has
  * failed after its job.  One that ends before the first line of a further job has not begun it.
  *
- * A job with ranks > 1 is a gang of so many of these processes, each with --rank
- * R; those of one worker are in the same folder, and use the devices 0, 1, ... of the backend.  A
- * rank prepares, says that it is ready, and then reads one line from its standard input: the id
- * that rank 0 has made, in hexadecimal, which comes once all ranks of all workers are ready.  A
- * gang serves one job.  Rank 0 writes all files and all lines but "gang", "phase", "progress" and
+ * A job with ranks > 1 is a gang of so many of these processes, each with --rank R; those of one
+ * worker are in the same folder, and use the devices 0, 1, ... of the backend.  A rank prepares,
+ * says that it is ready, and then reads one line from its standard input: the id that rank 0 has
+ * made, in hexadecimal, which comes once all ranks of all workers are ready.  A gang serves one
+ * job.  Rank 0 writes all files and all lines but "gang", "phase", "progress" and
  * "error".  SIGTERM to one rank stops all, after a checkpoint; SIGUSR1 = give up at once.
  *
  * Lines (type, then fields):

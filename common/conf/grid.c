@@ -386,8 +386,9 @@ static int begin_cells(struct ha_grid *grid, struct ha_error *err)
     free(shared->by_name);
     shared->mask = (uint64_t)places - 1;
     shared->by_name = ha_calloc(places, sizeof(*shared->by_name));
-    grid->cells = ha_calloc(most, sizeof(*grid->cells));
-    return shared->by_name && grid->cells ? 0 : no_memory(err);
+    /* Cells say that both are there. */
+    grid->cells = shared->by_name ? ha_calloc(most, sizeof(*grid->cells)) : NULL;
+    return grid->cells ? 0 : no_memory(err);
 }
 
 static int next_cell(struct ha_grid *grid, struct ha_error *err)

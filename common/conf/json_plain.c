@@ -67,7 +67,7 @@ static bool read_digits(struct reader *r)
     return r->at > begin;
 }
 
-/* Eighteen digits at most before the point, and three of the exponent's: no reader of the text gets
+/* Eighteen digits at most before the point, and two of the exponent's: no reader of the text gets
  * one that is too large for it. */
 static bool read_number(struct reader *r)
 {

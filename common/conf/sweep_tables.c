@@ -194,7 +194,7 @@ static const struct ha_setting train_rows[] = {
              "changes no result; auto: 90 % of the machine's memory"},
     {"shard_weights", HA_SETTING_CHOICE, AT(shard_weights), .choices = "auto|never|always",
      .otherwise = "auto", .source = HA_SOURCE_OURS,
-     .help = "of a training on several GPUs: each keeps a part of the frozen weights, and layers are "
+     .help = "of a job on several GPUs: each keeps a part of the frozen weights, and layers are "
              "put together as they compute, which changes no result; auto: where the model does "
              "not fit otherwise"},
     {"init_seed", HA_SETTING_INT, AT(init_seed), SEED_RANGE, .otherwise = "@sweep.seed",
@@ -321,9 +321,9 @@ static const struct ha_setting judge_rows[] = {
 #define ROW_STRUCT ha_sweep_resources
 static const struct ha_setting resources_rows[] = {
     {"gpus", HA_SETTING_INT, AT(gpus), BETWEEN(0, 64), .source = HA_SOURCE_OURS,
-     .help = "per job, of all its nodes; a gang of so many processes trains, one on each"},
+     .help = "per job, of all its nodes; a gang of so many processes does it, one on each"},
     {"nodes", HA_SETTING_INT, AT(nodes), BETWEEN(1, 64), .source = HA_SOURCE_OURS,
-     .help = "workers that a job trains on at once, each with gpus / nodes; over machines by NCCL"},
+     .help = "workers that do a job at once, each with gpus / nodes; over machines by NCCL"},
     {"min_gpu_memory", HA_SETTING_TEXT, AT(min_gpu_memory), .memory = true, .source = HA_SOURCE_OURS,
      .help = "\"24GiB\""},
     {"cpus", HA_SETTING_INT, AT(cpus), BETWEEN(1, 4096), .source = HA_SOURCE_OURS,

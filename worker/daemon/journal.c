@@ -187,8 +187,8 @@ int journal_sync(struct journal *journal, struct ha_error *err)
     journal->dirty = false;
     if (journal->named)
         return 0;
-    r = ha_file_sync_dir(journal->folder,
-                         err); /* the folder's own name was synced when it was made */
+    /* The folder's own name was synced when it was made. */
+    r = ha_file_sync_dir(journal->folder, err);
     journal->named = r == 0;
     return r;
 }
