@@ -66,7 +66,8 @@ class Machine:
         shutil.rmtree(self.folder)
         self.disk.image(self.folder, self.test.random if drawn else None)
         return [(pathlib.Path(path).name, bytes(file.durable))
-                for path, file in self.disk.durable_names.items() if file]
+                for path, file in self.disk.durable_names.items()
+                if file and os.path.exists(path)]  # its folder may be gone
 
 
 # What the next daemon makes or fetches anew, and what it puts together from the coordinator's words.
