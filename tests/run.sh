@@ -181,6 +181,8 @@ for suite in $suites; do
         fuzzing=
         count build/fuzz.results
         grep '^ok ' build/fuzz.results
+        sh tests/fuzz/selftest.sh >build/fuzz.self.results 2>&1
+        count build/fuzz.self.results
         if [ $status -ne 0 ]; then
             grep -q '^not ok ' build/fuzz.results || fail "fuzz (exit code $status)"
             grep -vE '^(ok|not ok|skip) ' build/fuzz.results | tail -n 40
