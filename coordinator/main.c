@@ -540,6 +540,8 @@ static int start_core(struct program *p, struct ha_error *err)
         .libraries = p->libraries,
         .gc_after_ms = p->config.gc_after_s * 1000,
         .max_sweep_bytes = p->max_sweep_bytes,
+        .max_grids = p->config.max_grids,
+        .max_grids_per_client = p->config.max_grids_per_client,
         .version = HA_VERSION,
         .files_endpoint = ha_files_endpoint(p->files)};
     struct ha_coordinator_hooks hooks = {.send = on_send,

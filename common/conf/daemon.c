@@ -88,6 +88,10 @@ static const struct ha_setting coordinator_rows[] = {
      .otherwise = "15000", OURS, .help = "peers of one socket; messages of further ones are dropped"},
     {"max_requests_per_second", HA_SETTING_INT, AT(max_requests_per_second), BETWEEN(0, 1000000),
      .otherwise = "20000", OURS, .help = "of one connection; further ones are dropped; 0: any"},
+    {"max_grids", HA_SETTING_INT, AT(max_grids), BETWEEN(0, 10000), .otherwise = "32", OURS,
+     .help = "large submits that are read or compared at a time; further ones are refused; 0: any"},
+    {"max_grids_per_client", HA_SETTING_INT, AT(max_grids_per_client), BETWEEN(0, 10000),
+     .otherwise = "8", OURS, .help = "the same, of one key; 0: any"},
     LOG_ROWS,
 };
 #undef ROW_STRUCT

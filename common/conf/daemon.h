@@ -26,6 +26,7 @@ struct ha_coordinator_config {
     char *max_artifact_size, *max_sweep_size; /* "none", or an amount of memory */
     int64_t max_connections;                  /* of either socket */
     int64_t max_requests_per_second;          /* of one connection; 0: any number */
+    int64_t max_grids, max_grids_per_client;  /* large submits under way; 0: any number */
     int64_t set_aside_after;                  /* failed jobs; 0: workers are never set aside */
     char *log_level, *log_format;
 };

@@ -176,7 +176,6 @@ int ha_handle_change(struct ha_request *q, struct ha_error *err)
     const struct ha_wire_change *change = &q->message->body.change;
     bool of_worker = strcmp(change->verb, "drain") == 0 || strcmp(change->verb, "undrain") == 0;
     struct change p = {.q = q, .text = ""};
-    char hash[65];
     int r = ha_server_once(q, change->key, err);
 
     if (r != 0)
@@ -189,7 +188,5 @@ int ha_handle_change(struct ha_request *q, struct ha_error *err)
     q->reply.kind = HA_WIRE_CHANGE_REPLY;
     q->reply.body.change_reply =
         (struct ha_wire_change_reply){.changed = p.changed, .text = p.text};
-    r = ha_server_once_hash(q->message, hash, err);
-    return r < 0 ? r
-                 : ha_server_once_store(q->c, change->key, q->origin->key, hash, &q->reply, err);
+    return ha_server_once_store(q->c, change->key, q->origin->key, q->hash, &q->reply, err);
 }

@@ -4,6 +4,7 @@
  * takes it back to where it was (undo); after a restart it begins from what the
  * store holds. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,39 @@ bool ha_chore_of_sweep(const struct ha_coordinator *c, int64_t sweep, const char
             return true;
     }
     return false;
+}
+
+struct ha_chore *ha_chore_of_key(const struct ha_coordinator *c, const char *key)
+{
+    for (struct ha_chore *chore = c->chores; chore; chore = chore->next) {
+        if (chore->waiter && chore->ended == 0 && strcmp(chore->waiter->key, key) == 0)
+            return chore;
+    }
+    return NULL;
+}
+
+int ha_chore_admit(const struct ha_coordinator *c, const struct ha_waiter *waiter,
+                   struct ha_error *err)
+{
+    int64_t all = 0, own = 0;
+
+    for (const struct ha_chore *chore = c->chores; chore; chore = chore->next) {
+        if (!chore->waiter || chore->ended != 0 || strcmp(chore->waiter->key, waiter->key) == 0)
+            continue;
+        all++;
+        own += strcmp(chore->waiter->client, waiter->client) == 0;
+    }
+    if (c->options.max_grids_per_client > 0 && own >= c->options.max_grids_per_client)
+        return ha_error_set(err, EBUSY,
+                            "%" PRId64 " submitted grids of %.64s are being read already; submit "
+                            "again when one is answered (max_grids_per_client in coordinator.toml)",
+                            own, waiter->client);
+    if (c->options.max_grids > 0 && all >= c->options.max_grids)
+        return ha_error_set(err, EBUSY,
+                            "%" PRId64 " submitted grids are being read already; submit again in a "
+                            "while (max_grids in coordinator.toml)",
+                            all);
+    return 0;
 }
 
 void ha_chores_drop(struct ha_coordinator *c, int64_t sweep, const char *what)

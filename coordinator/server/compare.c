@@ -291,17 +291,17 @@ static int fill_counts(struct comparison *p, struct ha_arena *arena,
 static int answer(struct ha_coordinator *c, struct comparison *p, struct ha_wire_message *message,
                   bool store, struct ha_error *err)
 {
-    int r = store ? ha_server_once_store(c, p->submitter.key, p->submitter.client,
-                                         p->submitter.hash, message, err)
+    int r = store ? ha_server_once_store(c, p->submitter.waiter.key, p->submitter.waiter.client,
+                                         p->submitter.waiter.hash, message, err)
                   : 0;
 
-    message->request_id = p->submitter.request_id;
-    return r < 0 ? r : ha_server_hold(c, p->submitter.peer, message, err);
+    message->request_id = p->submitter.waiter.request_id;
+    return r < 0 ? r : ha_server_hold(c, p->submitter.waiter.peer, message, err);
 }
 
 static int conclude(struct ha_coordinator *c, struct comparison *p, struct ha_error *err)
 {
-    struct ha_by by = {.now_ms = c->wall_ms, .actor = p->submitter.client};
+    struct ha_by by = {.now_ms = c->wall_ms, .actor = p->submitter.waiter.client};
     bool refused = p->changed > 0 && !p->submitter.extend;
     struct ha_wire_message message = {.protocol = HA_WIRE_PROTOCOL, .kind = HA_WIRE_SUBMIT_REPLY};
     struct ha_wire_submit_reply *reply = &message.body.submit_reply;
@@ -342,7 +342,7 @@ static int failed(struct ha_coordinator *c, void *state, const struct ha_error *
 {
     struct comparison *p = state;
 
-    return ha_server_hold_error(c, p->submitter.peer, p->submitter.request_id, why);
+    return ha_server_hold_error(c, p->submitter.waiter.peer, p->submitter.waiter.request_id, why);
 }
 
 int ha_chore_compare(struct ha_coordinator *c, int64_t sweep, struct ha_grid_work *work,
@@ -368,26 +368,11 @@ int ha_chore_compare(struct ha_coordinator *c, int64_t sweep, struct ha_grid_wor
     return ha_chore_add(c,
                         &(struct ha_chore){.what = "comparing the grids",
                                            .sweep = sweep,
+                                           .waiter = &p->submitter.waiter,
                                            .step = step,
                                            .undo = undo,
                                            .failed = failed,
                                            .destroy = destroy,
                                            .state = p},
                         err);
-}
-
-bool ha_chore_compare_again(struct ha_coordinator *c, const struct ha_submitter *submitter)
-{
-    for (struct ha_chore *chore = c->chores; chore; chore = chore->next) {
-        struct comparison *p = chore->state;
-
-        if (strcmp(chore->what, "comparing the grids") != 0 || chore->ended != 0 ||
-            strcmp(p->submitter.key, submitter->key) != 0 ||
-            strcmp(p->submitter.client, submitter->client) != 0)
-            continue;
-        p->submitter.peer = submitter->peer;
-        p->submitter.request_id = submitter->request_id;
-        return true;
-    }
-    return false;
 }

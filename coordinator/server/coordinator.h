@@ -52,8 +52,10 @@ struct ha_coordinator_options {
     const char *database, *keys, *libraries; /* for people; NULL: not known */
     int64_t gc_after_ms;     /* gc leaves younger things, unless it is told another age */
     int64_t max_sweep_bytes; /* of a sweep's artifacts and rows; 0: any */
-    int64_t preempt_ms;      /* that an attempt runs before one of higher priority may take its
-                                place; 0: never */
+    int64_t max_grids, max_grids_per_client; /* submitted ones that are read or compared over
+                                                several turns at a time; 0: any */
+    int64_t preempt_ms; /* that an attempt runs before one of higher priority may take its
+                           place; 0: never */
     struct {
         int64_t ready_ms; /* from the lease until all ranks of a gang must be ready; 0: no limit */
         int64_t abort_ms; /* that the others of a gang have to end when one has failed; 0: 60 s */

@@ -181,6 +181,7 @@ struct ha_request {
     char actor[HA_SERVER_ACTOR_BYTES];
     struct ha_arena arena; /* of the reply */
     struct ha_wire_message reply;
+    char hash[65]; /* of the body, from ha_server_once on */
     bool deferred; /* the reply comes later */
     bool quiet;    /* ha_heartbeat_is_quiet */
 };
@@ -433,10 +434,17 @@ int ha_server_reference_keys(struct ha_coordinator *c, int64_t job, const char *
  * errno, which ends it. */
 typedef int (*ha_chore_step_fn)(struct ha_coordinator *c, void *state, struct ha_error *err);
 
+/* Who gets the answer of a request that takes several turns, once it is there. */
+struct ha_waiter {
+    uint64_t peer, request_id;
+    char key[128], client[128], hash[65]; /* as the reply will be stored (once.c) */
+};
+
 struct ha_chore {
     struct ha_chore *next;
     const char *what;
     int64_t sweep;
+    struct ha_waiter *waiter; /* of state; NULL: nobody gets an answer */
     bool awaited; /* somebody waits for it: it comes before those that nobody waits for */
     ha_chore_step_fn step;
     void (*keep)(void *state); /* the turn is durable; may be NULL */
@@ -452,6 +460,14 @@ struct ha_chore {
 /* Takes over state, also when this fails. */
 int ha_chore_add(struct ha_coordinator *c, const struct ha_chore *chore, struct ha_error *err);
 bool ha_chore_of_sweep(const struct ha_coordinator *c, int64_t sweep, const char *what);
+
+/* The chore that answers the request with this key; NULL: there is none. */
+struct ha_chore *ha_chore_of_key(const struct ha_coordinator *c, const char *key);
+
+/* May this client's request take several turns?  Those under way that somebody waits for are
+ * limited, its own and all; the one with its key does not count.  -EBUSY names the limit. */
+int ha_chore_admit(const struct ha_coordinator *c, const struct ha_waiter *waiter,
+                   struct ha_error *err);
 
 /* End a sweep's chores of a kind before they are finished; what NULL: all. */
 void ha_chores_drop(struct ha_coordinator *c, int64_t sweep, const char *what);
@@ -507,8 +523,9 @@ int ha_server_find_sweep(struct ha_coordinator *c, const char *name, int64_t *re
 int ha_server_find_cell(struct ha_coordinator *c, int64_t sweep, const char *name,
                         int64_t *ret_cell, struct ha_error *err);
 
-/* Idempotency of requests that change something (once.c): 1 when the stored
- * reply was put into q->reply, 0 when the request is new, -EEXIST. */
+/* Idempotency of requests that change something (once.c): 1 when it needs nothing more, as its
+ * stored reply is sent, or a chore works on it, which answers this request then; 0 when it is new,
+ * and q->hash is filled in; -EEXIST when the key is another request's, stored or under way. */
 int ha_server_once(struct ha_request *q, const char *key, struct ha_error *err);
 int ha_server_once_hash(const struct ha_wire_message *message, char ret_hex[65],
                         struct ha_error *err);

@@ -1,5 +1,6 @@
 /* once.c - requests that change something are done once per key (inside.h) */
 #include <errno.h>
+#include <string.h>
 
 #include "common/base/buffer.h"
 #include "common/base/hash.h"
@@ -44,21 +45,38 @@ static int send_again(struct ha_request *q, const struct ha_buffer *stored, stru
     return r < 0 ? r : 1;
 }
 
+/* A request that is worked on is answered where it was asked last. */
+static int join(struct ha_request *q, const char *key, struct ha_error *err)
+{
+    struct ha_chore *chore = ha_chore_of_key(q->c, key);
+
+    if (!chore)
+        return 0;
+    if (strcmp(chore->waiter->client, q->origin->key) != 0 ||
+        strcmp(chore->waiter->hash, q->hash) != 0)
+        return ha_error_set(err, EEXIST, "the request key %s was used for another request", key);
+    chore->waiter->peer = q->origin->peer;
+    chore->waiter->request_id = q->message->request_id;
+    q->deferred = true;
+    return 1;
+}
+
 int ha_server_once(struct ha_request *q, const char *key, struct ha_error *err)
 {
     struct ha_buffer stored;
-    char hex[65];
     int r;
 
     if (!key[0])
         return ha_error_set(err, EINVAL, "a request that changes something needs a key");
-    r = ha_server_once_hash(q->message, hex, err);
+    r = ha_server_once_hash(q->message, q->hash, err);
     if (r < 0)
         return r;
     ha_buffer_init(&stored, BODY_BYTES);
-    r = ha_store_request_find(q->c->store, key, q->origin->key, hex, &stored, err);
+    r = ha_store_request_find(q->c->store, key, q->origin->key, q->hash, &stored, err);
     if (r == 1)
         r = send_again(q, &stored, err);
+    else if (r == 0)
+        r = join(q, key, err);
     ha_buffer_clear(&stored);
     return r;
 }

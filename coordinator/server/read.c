@@ -30,8 +30,8 @@ static int answer(struct ha_coordinator *c, const struct reading *p,
     int r;
 
     message->protocol = HA_WIRE_PROTOCOL;
-    message->request_id = p->submitter.request_id;
-    r = ha_server_hold(c, p->submitter.peer, message, err);
+    message->request_id = p->submitter.waiter.request_id;
+    r = ha_server_hold(c, p->submitter.waiter.peer, message, err);
     return r < 0 ? r : 1;
 }
 
@@ -50,7 +50,7 @@ static int step(struct ha_coordinator *c, void *state, struct ha_error *err)
 {
     struct ha_wire_message message = {0};
     struct reading *p = state;
-    struct ha_by by = {.now_ms = c->wall_ms, .actor = p->submitter.client};
+    struct ha_by by = {.now_ms = c->wall_ms, .actor = p->submitter.waiter.client};
     struct ha_error why = {0};
     bool deferred = false;
     int r = ha_grid_work_step(p->work, SLICE_POINTS, &why);
@@ -71,7 +71,7 @@ static int failed(struct ha_coordinator *c, void *state, const struct ha_error *
 {
     struct reading *p = state;
 
-    return ha_server_hold_error(c, p->submitter.peer, p->submitter.request_id, why);
+    return ha_server_hold_error(c, p->submitter.waiter.peer, p->submitter.waiter.request_id, why);
 }
 
 int ha_chore_read(struct ha_coordinator *c, struct ha_grid_work *work,
@@ -87,25 +87,10 @@ int ha_chore_read(struct ha_coordinator *c, struct ha_grid_work *work,
     return ha_chore_add(c,
                         &(struct ha_chore){.what = "reading the grid",
                                            .awaited = true,
+                                           .waiter = &p->submitter.waiter,
                                            .step = step,
                                            .failed = failed,
                                            .destroy = destroy,
                                            .state = p},
                         err);
-}
-
-bool ha_chore_read_again(struct ha_coordinator *c, const struct ha_submitter *submitter)
-{
-    for (struct ha_chore *chore = c->chores; chore; chore = chore->next) {
-        struct reading *p = chore->state;
-
-        if (strcmp(chore->what, "reading the grid") != 0 || chore->ended != 0 ||
-            strcmp(p->submitter.key, submitter->key) != 0 ||
-            strcmp(p->submitter.client, submitter->client) != 0)
-            continue;
-        p->submitter.peer = submitter->peer;
-        p->submitter.request_id = submitter->request_id;
-        return true;
-    }
-    return false;
 }

@@ -276,9 +276,11 @@ static void fill_submitter(struct ha_request *q, struct ha_submitter *s)
     const struct ha_wire_submit *submit = &q->message->body.submit;
 
     *s = (struct ha_submitter){
-        .peer = q->origin->peer, .request_id = q->message->request_id, .extend = submit->extend};
-    ha_utf8_copy(s->key, sizeof s->key, submit->key);
-    ha_utf8_copy(s->client, sizeof s->client, q->origin->key);
+        .waiter = {.peer = q->origin->peer, .request_id = q->message->request_id},
+        .extend = submit->extend};
+    ha_utf8_copy(s->waiter.key, sizeof s->waiter.key, submit->key);
+    ha_utf8_copy(s->waiter.client, sizeof s->waiter.client, q->origin->key);
+    memcpy(s->waiter.hash, q->hash, sizeof s->waiter.hash);
 }
 
 int ha_submit_take(struct ha_coordinator *c, const struct ha_by *by, struct ha_submitter *s,
@@ -297,6 +299,9 @@ int ha_submit_take(struct ha_coordinator *c, const struct ha_by *by, struct ha_s
         r = ha_error_set(err, EBUSY, "another grid for sweep %s is being compared; submit again",
                          w->submit.name);
     if (r == 0 && e.id != 0 && !e.same) {
+        r = ha_chore_admit(c, &s->waiter, err);
+        if (r < 0)
+            return r;
         *ret_deferred = true;
         return ha_chore_compare(c, e.id, ha_grid_work_share(w), s, err);
     }
@@ -314,7 +319,7 @@ int ha_submit_take(struct ha_coordinator *c, const struct ha_by *by, struct ha_s
         .cells = w->grid->cell_count,
     };
     c->changed = true;
-    return ha_server_once_store(c, s->key, s->client, s->hash, reply, err);
+    return ha_server_once_store(c, s->waiter.key, s->waiter.client, s->waiter.hash, reply, err);
 }
 
 /* Takes over work, which has all its cells. */
@@ -347,6 +352,20 @@ static int refuse(struct ha_request *q, const struct ha_error *why)
     return *note ? 0 : -ENOMEM;
 }
 
+/* Takes over work, whose cells are still to be read. */
+static int read_slowly(struct ha_request *q, struct ha_grid_work *work,
+                       const struct ha_submitter *s, struct ha_error *err)
+{
+    int r = ha_chore_admit(q->c, &s->waiter, err);
+
+    if (r < 0) {
+        ha_grid_work_destroy(work);
+        return r;
+    }
+    q->deferred = true;
+    return ha_chore_read(q->c, work, s, err);
+}
+
 int ha_handle_submit(struct ha_request *q, struct ha_error *err)
 {
     const struct ha_wire_submit *submit = &q->message->body.submit;
@@ -357,24 +376,16 @@ int ha_handle_submit(struct ha_request *q, struct ha_error *err)
 
     if (q->c->disk_low)
         return ha_error_set(err, ENOSPC, "nothing new is taken: %s", q->c->disk_low);
-    if (strlen(submit->key) >= sizeof s.key)
-        return ha_error_set(err, EINVAL, "a request key has at most %zu bytes", sizeof s.key - 1);
+    if (strlen(submit->key) >= sizeof s.waiter.key)
+        return ha_error_set(err, EINVAL, "a request key has at most %zu bytes",
+                            sizeof s.waiter.key - 1);
     r = ha_server_once(q, submit->key, err);
     if (r != 0)
         return r < 0 ? r : 0;
     fill_submitter(q, &s);
-    if (ha_chore_compare_again(q->c, &s) || ha_chore_read_again(q->c, &s)) {
-        q->deferred = true;
-        return 0;
-    }
-    r = ha_server_once_hash(q->message, s.hash, err);
-    if (r < 0)
-        return r;
     r = ha_grid_work_begin(submit, &work, &why);
-    if (r == 0 && work->grid->points > AT_ONCE) {
-        q->deferred = true;
-        return ha_chore_read(q->c, work, &s, err);
-    }
+    if (r == 0 && work->grid->points > AT_ONCE)
+        return read_slowly(q, work, &s, err);
     if (r == 0) {
         r = ha_grid_work_step(work, INT64_MAX, &why);
         if (r < 0)

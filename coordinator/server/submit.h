@@ -11,10 +11,9 @@ int ha_submit_apply(struct ha_coordinator *c, const struct ha_by *by, int64_t sw
                     struct ha_grid_work *work, bool expand, int64_t *ret_sweep,
                     struct ha_error *err);
 
-/* Who waits for the reply of a Submit that takes several turns. */
+/* Who gets the reply of a Submit. */
 struct ha_submitter {
-    uint64_t peer, request_id;
-    char key[128], client[128], hash[65];
+    struct ha_waiter waiter;
     bool extend;
 };
 
@@ -27,16 +26,10 @@ int ha_chore_compare(struct ha_coordinator *c, int64_t sweep, struct ha_grid_wor
 int ha_chore_read(struct ha_coordinator *c, struct ha_grid_work *work,
                   const struct ha_submitter *submitter, struct ha_error *err);
 
-/* A repeated Submit whose grid is being read is answered where it was asked last. */
-bool ha_chore_read_again(struct ha_coordinator *c, const struct ha_submitter *submitter);
-
 /* Take over a grid with its cells: *reply is the answer, whose texts are the work's, unless it
  * comes later. */
 int ha_submit_take(struct ha_coordinator *c, const struct ha_by *by, struct ha_submitter *submitter,
                    struct ha_grid_work *work, struct ha_wire_message *reply, bool *ret_deferred,
                    struct ha_error *err);
-
-/* A repeated Submit that is being compared is answered where it was asked last. */
-bool ha_chore_compare_again(struct ha_coordinator *c, const struct ha_submitter *submitter);
 
 #endif

@@ -122,6 +122,9 @@ static void start(struct bench *b)
         .artifacts = artifacts,
         .gc_after_ms = 86400000,
         .max_sweep_bytes = b->max_sweep_bytes,
+        .max_grids = b->max_grids,
+        .slice_us = b->slice_us,
+        .max_grids_per_client = b->max_grids_per_client,
         .files_endpoint = "inproc://files"};
     struct ha_coordinator_hooks hooks = {.send = on_send,
                                          .artifact_stored = on_stored,
@@ -278,17 +281,14 @@ struct ha_wire_message *bench_push(struct bench *b, uint64_t peer, enum ha_wire_
     return NULL;
 }
 
-/* A reply may take several turns. */
-static struct ha_wire_message *call(struct bench *b, uint64_t peer,
-                                    const struct ha_wire_message *message)
+struct ha_wire_message *bench_wait(struct bench *b, uint64_t peer, uint64_t request_id)
 {
-    uint64_t id = bench_send(b, peer, message);
-    struct ha_wire_message *reply = bench_reply(b, peer, id);
+    struct ha_wire_message *reply = bench_reply(b, peer, request_id);
 
     /* One turn at a time: what comes after the reply is the test's to wait for. */
-    for (int i = 0; !reply && i < 1000; i++) {
+    for (int i = 0; !reply && i < 10000; i++) {
         bench_turn(b, 0);
-        reply = bench_reply(b, peer, id);
+        reply = bench_reply(b, peer, request_id);
     }
     assert_non_null(reply);
     return reply;
@@ -298,7 +298,7 @@ struct ha_wire_message *bench_call(struct bench *b, uint64_t peer,
                                    const struct ha_wire_message *message,
                                    enum ha_wire_body expected)
 {
-    struct ha_wire_message *reply = call(b, peer, message);
+    struct ha_wire_message *reply = bench_wait(b, peer, bench_send(b, peer, message));
 
     if (reply->kind == HA_WIRE_ERROR && expected != HA_WIRE_ERROR)
         fail_msg("%s", reply->body.error.text);
@@ -374,6 +374,12 @@ struct ha_wire_message *bench_submit(struct bench *b, uint64_t peer, const char 
 struct ha_wire_message *bench_submit_any(struct bench *b, uint64_t peer, const char *key,
                                          const char *toml, bool extend)
 {
+    return bench_wait(b, peer, bench_submit_ask(b, peer, key, toml, extend));
+}
+
+uint64_t bench_submit_ask(struct bench *b, uint64_t peer, const char *key, const char *toml,
+                          bool extend)
+{
     struct ha_wire_submit_model model = {.name = "tiny",
                                          .path = "/models/tiny",
                                          .digest = MODEL_DIGEST,
@@ -395,7 +401,7 @@ struct ha_wire_message *bench_submit_any(struct bench *b, uint64_t peer, const c
 
     bench_artifact(b, TRAIN_DIGEST);
     bench_artifact(b, EVAL_DIGEST);
-    return call(b, peer, &message);
+    return bench_send(b, peer, &message);
 }
 
 /* ---- a fake worker --------------------------------------------------------------------------- */

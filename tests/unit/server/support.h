@@ -32,7 +32,7 @@ struct bench {
     int64_t snapshot_number; /* the newest copy of the database, and where it is */
     char snapshot_path[128];
     int snapshots, snapshots_ended;
-    int64_t max_sweep_bytes; /* for the next start */
+    int64_t max_sweep_bytes, max_grids, max_grids_per_client, slice_us; /* for the next start */
     uint64_t next_request;
     const char *key;     /* that messages come with; NULL: "local" */
     const char *revoked; /* a key that is not in the allow-list; NULL: none */
@@ -68,6 +68,9 @@ void bench_settle(struct bench *b);
 struct ha_wire_message *bench_reply(struct bench *b, uint64_t peer, uint64_t request_id);
 struct ha_wire_message *bench_push(struct bench *b, uint64_t peer, enum ha_wire_body kind);
 
+/* Turns until it is there. */
+struct ha_wire_message *bench_wait(struct bench *b, uint64_t peer, uint64_t request_id);
+
 /* Send, and take the reply, which must be of this kind. */
 struct ha_wire_message *bench_call(struct bench *b, uint64_t peer,
                                    const struct ha_wire_message *message,
@@ -102,6 +105,10 @@ struct ha_wire_message *bench_submit(struct bench *b, uint64_t peer, const char 
 /* The same, and what comes back is not looked at. */
 struct ha_wire_message *bench_submit_any(struct bench *b, uint64_t peer, const char *key,
                                          const char *toml, bool extend);
+
+/* Ask only, in a turn of its own; returns the request id. */
+uint64_t bench_submit_ask(struct bench *b, uint64_t peer, const char *key, const char *toml,
+                          bool extend);
 
 /* The same grid with all five strategies, whose cells may share jobs. */
 const char *bench_fused_grid(void);

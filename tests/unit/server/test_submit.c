@@ -165,6 +165,86 @@ static void a_large_grid_is_read_in_slices(void **state)
     free(wrong);
 }
 
+static void expect_error(struct ha_wire_message *reply, uint32_t code, const char *text)
+{
+    assert_int_equal(reply->kind, HA_WIRE_ERROR);
+    assert_int_equal(reply->body.error.code, code);
+    if (!strstr(reply->body.error.text, text))
+        fail_msg("%s", reply->body.error.text);
+    ha_wire_message_destroy(reply);
+}
+
+/* Nobody gets the answer of another request, also while that one is worked on. */
+static void a_key_is_of_one_request_while_it_is_worked_on(void **state)
+{
+    struct bench *b = *state;
+    char *large = replicated(800, ""), *other = replicated(801, "");
+    struct ha_wire_message cancel = {
+        .kind = HA_WIRE_CHANGE, .body.change = {.key = "k", .verb = "cancel", .sweep = "demo"}};
+    struct ha_wire_message *reply;
+    uint64_t id;
+
+    b->slice_us = 50;
+    bench_restart(b);
+    bench_hello_client(b, CLIENT);
+    id = bench_submit_ask(b, CLIENT, "k", large, false);
+    assert_null(bench_reply(b, CLIENT, id));
+    expect_error(bench_submit_any(b, CLIENT, "k", other, false), EEXIST, "another request");
+    expect_error(bench_submit_any(b, CLIENT, "k", large, true), EEXIST, "another request");
+    bench_refused(b, CLIENT, HA_NET_ROLE_ADMIN, &cancel, EEXIST);
+    b->key = "ann";
+    expect_error(bench_submit_any(b, CLIENT, "k", large, false), EEXIST, "another request");
+    b->key = NULL;
+    reply = bench_wait(b, CLIENT, bench_submit_ask(b, CLIENT, "k", large, false)); /* the same */
+    assert_string_equal(reply->body.submit_reply.outcome, "created");
+    assert_int_equal(reply->body.submit_reply.cells, 801);
+    ha_wire_message_destroy(reply);
+    assert_null(bench_reply(b, CLIENT, id)); /* it is answered where it was asked last */
+    bench_settle(b);
+
+    /* Compared, it is worked on as well. */
+    id = bench_submit_ask(b, CLIENT, "k2", other, false);
+    bench_turn(b, 0);
+    expect_error(bench_submit_any(b, CLIENT, "k2", large, false), EEXIST, "another request");
+    reply = bench_wait(b, CLIENT, id);
+    assert_string_equal(reply->body.submit_reply.outcome, "changed");
+    ha_wire_message_destroy(reply);
+    expect_outcome(b, "k2", other, false, "changed", NULL);
+    free(large);
+    free(other);
+}
+
+static void grids_that_are_read_are_limited_in_number(void **state)
+{
+    struct bench *b = *state;
+    char *large = replicated(800, ""), *small = edited("\"demo\"", "\"small\"");
+    uint64_t ids[3];
+
+    b->max_grids_per_client = 2;
+    b->max_grids = 3;
+    b->slice_us = 50;
+    bench_restart(b);
+    bench_hello_client(b, CLIENT);
+    ids[0] = bench_submit_ask(b, CLIENT, "k0", large, false);
+    ids[1] = bench_submit_ask(b, CLIENT, "k1", large, false);
+    expect_error(bench_submit_any(b, CLIENT, "k2", large, false), EBUSY,
+                 "max_grids_per_client in coordinator.toml");
+    ids[1] = bench_submit_ask(b, CLIENT, "k1", large, false); /* the same is none more */
+    b->key = "ann";
+    ids[2] = bench_submit_ask(b, CLIENT, "k3", large, false);
+    b->key = "ben";
+    expect_error(bench_submit_any(b, CLIENT, "k4", large, false), EBUSY,
+                 "max_grids in coordinator.toml");
+    expect_outcome(b, "small", small, false, "created", NULL); /* takes one turn */
+    b->key = NULL;
+    for (int i = 0; i < 3; i++)
+        ha_wire_message_destroy(bench_wait(b, CLIENT, ids[i]));
+    bench_settle(b);
+    expect_outcome(b, "k2", large, false, "resumed", NULL);
+    free(large);
+    free(small);
+}
+
 static void a_full_disk_refuses_submits_only(void **state)
 {
     struct bench *b = *state;
@@ -512,6 +592,8 @@ int main(void)
         CASE(what_is_wrong_is_said),
         CASE(a_full_disk_refuses_submits_only),
         CASE(a_large_grid_is_read_in_slices),
+        CASE(a_key_is_of_one_request_while_it_is_worked_on),
+        CASE(grids_that_are_read_are_limited_in_number),
         CASE(a_changed_setting_is_refused_by_name),
         CASE(settings_without_effect_are_applied),
         CASE(cells_come_and_go),
