@@ -110,6 +110,7 @@ static const struct wire_field heartbeat_reply_fields[] = {
     SUBS(heartbeat_reply, should_run, job_ref),
     PLAIN(heartbeat_reply, generation, ANY),
     PLAIN(heartbeat_reply, undrained_ms, COUNT),
+    PLAIN(heartbeat_reply, rest_ms, ANY),
 };
 TYPE(heartbeat_reply);
 

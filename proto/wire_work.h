@@ -132,6 +132,7 @@ struct ha_wire_heartbeat_reply {
     uint64_t generation;
     /* when a person last undrained it: devices that were set aside are well; 0: never */
     int64_t undrained_ms;
+    uint32_t rest_ms; /* from heartbeat to heartbeat while it has no attempt; 0: heartbeat_ms */
 };
 
 struct ha_wire_grant_request {

@@ -24,6 +24,13 @@ enum ha_liveness ha_lease_liveness(const struct ha_lease_rules *rules, int64_t h
     return silent_ms >= rules->late_ms ? HA_LATE : HA_ALIVE;
 }
 
+int64_t ha_lease_rest_ms(const struct ha_lease_rules *rules)
+{
+    int64_t rest_ms = (rules->late_ms - rules->heartbeat_ms / 5) / 2;
+
+    return rest_ms > rules->heartbeat_ms ? rest_ms : rules->heartbeat_ms;
+}
+
 bool ha_lease_renew(const struct ha_lease_rules *rules, int64_t before_ms, int64_t turn_ms)
 {
     return turn_ms - before_ms > rules->heartbeat_ms;

@@ -34,6 +34,10 @@ const char *ha_liveness_name(enum ha_liveness liveness);
 enum ha_liveness ha_lease_liveness(const struct ha_lease_rules *rules, int64_t heard_ms,
                                    int64_t now_ms);
 
+/* From heartbeat to heartbeat of a worker that has nothing to do: as long as two fit into late_ms
+ * with a fifth of a heartbeat to spare, and at least heartbeat_ms. */
+int64_t ha_lease_rest_ms(const struct ha_lease_rules *rules);
+
 /* True when a turn of the loop that began at turn_ms, after one that ended at
  * before_ms, was so long that silence proves nothing. */
 bool ha_lease_renew(const struct ha_lease_rules *rules, int64_t before_ms, int64_t turn_ms);

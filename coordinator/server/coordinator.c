@@ -193,12 +193,14 @@ static void undo(struct ha_coordinator *c, int64_t held, int64_t step, bool rewi
         c->members[i]->used = -1;
 }
 
-/* Every other heartbeat of a worker in an idle crowd: the answer would say what the last one did,
- * and a worker calls the coordinator silent after three without one. */
+/* A worker in an idle crowd beats less often, and every other heartbeat goes unanswered: the answer
+ * would say what the last one did, and a worker calls the coordinator silent after three without
+ * one. */
 static bool goes_unanswered(struct ha_request *q)
 {
     if (!q->quiet || !q->c->idle || q->c->member_count < CROWD)
         return false;
+    q->reply.body.heartbeat_reply.rest_ms = (uint32_t)ha_lease_rest_ms(&q->c->options.rules);
     q->caller->member->answered = !q->caller->member->answered;
     return !q->caller->member->answered;
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # % of one processor that a coordinator needs for 1,000 workers that have nothing to do
 #
-# WORKERS: default 1,000, each with a heartbeat every 5 s; of 20 s.
+# WORKERS: default 1,000, each with heartbeats as it is told; of 20 s.
 . tests/bench/control/lib.sh
 fresh
 ask quiet --workers "${WORKERS:-1000}" | tee "$work/table"

@@ -179,6 +179,7 @@ static void take_heartbeat_reply(struct session *session, const struct ha_wire_m
 
     if (message->request_id != session->heartbeat_request)
         return;
+    session->rest_ms = reply->rest_ms;
     for (struct attempt *attempt = session->attempts, *next; attempt; attempt = next) {
         next = attempt->next;
         if (attempt->since <= message->request_id && !is_listed(reply, &attempt->id))
@@ -277,6 +278,7 @@ static void send_hello(struct session *session, int64_t now_ms)
 
     message.body.hello.kept = list_recovered(session, &message.body.hello.n_kept);
     session->known = false;
+    session->rest_ms = 0;
     session->unanswered++;
     session->hello_request = session_send(session, &message);
     session->next_beat_ms = now_ms + options->heartbeat_ms;
@@ -308,7 +310,9 @@ static void send_heartbeat(struct session *session, int64_t now_ms)
     struct ha_wire_running *running = ha_calloc(room, sizeof(*running));
     struct ha_wire_message message = {.kind = HA_WIRE_HEARTBEAT};
 
-    session->next_beat_ms = now_ms + session->options.heartbeat_ms;
+    session->next_beat_ms =
+        now_ms + (session->rest_ms > 0 && !session->attempts ? session->rest_ms
+                                                             : session->options.heartbeat_ms);
     if (!running)
         return; /* better none than one that seems to have lost its attempts */
     for (const struct attempt *attempt = session->attempts; attempt; attempt = attempt->next) {

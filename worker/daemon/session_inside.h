@@ -72,6 +72,7 @@ struct session {
     uint64_t next_request;
     uint64_t hello_request, heartbeat_request; /* ids of the last ones */
     int64_t next_beat_ms;                      /* hello or heartbeat */
+    int64_t rest_ms; /* between heartbeats while there is no attempt; 0: heartbeat_ms */
     int unanswered;
     char *last_note; /* of an Error, to say the same only once */
     struct attempt *attempts, **last;

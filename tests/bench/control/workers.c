@@ -15,7 +15,7 @@
 #include "common/net/loop.h"
 #include "common/proc/spawn.h"
 
-enum { BEAT_MS = 5000, BEAT_EVERY_MS = 10, CONNECTING = 100 /* hellos without an answer */ };
+enum { BEAT_EVERY_MS = 10, CONNECTING = 100 /* hellos without an answer */ };
 
 struct job {
     uint64_t job, cell;
@@ -33,6 +33,8 @@ struct worker {
     struct job *jobs; /* a place for each slot */
     int64_t *free_ns; /* when slots became free, oldest first */
     int64_t n_free;
+    int64_t beat_at_ms;
+    int64_t beat_ms, rest_ms; /* as it was told: from beat to beat, and with nothing to do */
     bool greeted, started;
     char name[24];
 };
@@ -41,7 +43,7 @@ struct workers {
     struct bench_network *network;
     struct workers_options options;
     struct worker *items;
-    int64_t greeted, done, wanted, next_beat;
+    int64_t greeted, done, wanted;
     struct ha_loop_timer *beat;
     struct bench_times dispatch, completion;
 };
@@ -218,7 +220,11 @@ static void on_message(void *context, const struct ha_wire_message *message)
     switch (message->kind) {
     case HA_WIRE_HELLO_REPLY:
         worker->greeted = true;
+        worker->beat_ms = message->body.hello_reply.heartbeat_ms;
         worker->all->greeted++;
+        break;
+    case HA_WIRE_HEARTBEAT_REPLY:
+        worker->rest_ms = message->body.heartbeat_reply.rest_ms;
         break;
     case HA_WIRE_GRANT:
         on_grant(worker, &message->body.grant);
@@ -233,8 +239,16 @@ static void on_message(void *context, const struct ha_wire_message *message)
     }
 }
 
-/* ---- heartbeats: evenly over the period
- * ------------------------------------------------------------ */
+/* ---- heartbeats -------------------------------------------------------------------------------
+ */
+
+static bool is_busy(const struct worker *worker)
+{
+    for (int64_t k = 0; k < worker->all->options.slots; k++)
+        if (worker->jobs[k].busy)
+            return true;
+    return false;
+}
 
 static void beat(struct worker *worker)
 {
@@ -258,16 +272,20 @@ static void on_beat(void *context)
     struct workers *w = context;
     int64_t now_ms = ha_loop_now_ms(w->network->loop);
 
-    /* Worker i beats at i / workers of each period. */
-    while (w->next_beat * BEAT_MS / w->options.workers <= now_ms) {
-        beat(&w->items[w->next_beat % w->options.workers]);
-        w->next_beat++;
+    for (int64_t i = 0; i < w->options.workers; i++) {
+        struct worker *worker = &w->items[i];
+
+        if (now_ms < worker->beat_at_ms)
+            continue;
+        worker->beat_at_ms +=
+            worker->rest_ms > 0 && !is_busy(worker) ? worker->rest_ms : worker->beat_ms;
+        beat(worker);
     }
     ha_loop_timer_set_after(w->beat, BEAT_EVERY_MS);
 }
 
-/* ---- all of them
- * ------------------------------------------------------------------------------------ */
+/* ---- all of them ------------------------------------------------------------------------------
+ */
 
 static void open_worker(struct workers *w, int64_t i)
 {
@@ -323,7 +341,10 @@ struct workers *workers_open(struct bench_network *network, const struct workers
     }
     while (w->greeted < options->workers)
         turn(w, 100);
-    w->next_beat = ha_loop_now_ms(network->loop) * options->workers / BEAT_MS + 1;
+    /* Evenly over the period. */
+    for (int64_t i = 0; i < options->workers; i++)
+        w->items[i].beat_at_ms =
+            ha_loop_now_ms(network->loop) + i * w->items[i].beat_ms / options->workers;
     ha_loop_timer_set_after(w->beat, BEAT_EVERY_MS);
     return w;
 }

@@ -31,6 +31,16 @@ static void silence_makes_late_then_lost(void **state)
                          table[i].liveness);
 }
 
+static void who_rests_is_not_late(void **state)
+{
+    struct ha_lease_rules close = {.heartbeat_ms = 5000, .late_ms = 6000, .lost_ms = 60000};
+
+    (void)state;
+    assert_int_equal(ha_lease_rest_ms(&rules), 7000);
+    assert_int_equal(ha_lease_liveness(&rules, 0, 2 * ha_lease_rest_ms(&rules)), HA_ALIVE);
+    assert_int_equal(ha_lease_rest_ms(&close), 5000);
+}
+
 static void lost_needs_three_missed_heartbeats(void **state)
 {
     struct ha_lease_rules slow = {.heartbeat_ms = 30000, .late_ms = 15000, .lost_ms = 60000};
@@ -68,6 +78,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(epochs_are_equal_or_not),
         cmocka_unit_test(silence_makes_late_then_lost),
+        cmocka_unit_test(who_rests_is_not_late),
         cmocka_unit_test(lost_needs_three_missed_heartbeats),
         cmocka_unit_test(a_long_turn_renews),
         cmocka_unit_test(hello_decisions),

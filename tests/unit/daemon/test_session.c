@@ -165,6 +165,24 @@ static void greets_and_beats(void **state)
     EXPECT("beat free 2\n");
 }
 
+/* As long as the coordinator says so, and there is nothing to do. */
+static void beats_less_often_when_told_to(void **state)
+{
+    (void)state;
+    connect_it();
+    tick(BEAT);
+    receive((struct ha_wire_message){.kind = HA_WIRE_HEARTBEAT_REPLY,
+                                     .request_id = last_request,
+                                     .body.heartbeat_reply = {.rest_ms = 3 * BEAT}});
+    tick(BEAT);
+    EXPECT("beat free 2\nbeat free 2\n");
+    assert_int_equal(session_next_ms(session), now + 3 * BEAT);
+    grant(1, 1);
+    tick(3 * BEAT);
+    EXPECT("start 1.1 train\nbeat free 1 1:fetch:0\n");
+    assert_int_equal(session_next_ms(session), now + BEAT);
+}
+
 static void opens_a_silent_connection_anew(void **state)
 {
     (void)state;
@@ -647,6 +665,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         TEST(greets_and_beats),
+        TEST(beats_less_often_when_told_to),
         TEST(opens_a_silent_connection_anew),
         TEST(greets_again_when_told_to),
         TEST(greets_again_with_other_devices),

@@ -180,6 +180,36 @@ static void silence_gives_the_job_to_another(void **state)
     bench_expect_stage(b, CLIENT, "tiny/base", "generate", "done", NULL);
 }
 
+/* A hundred workers that have nothing to do are not to keep the coordinator busy. */
+static void an_idle_crowd_beats_less_often(void **state)
+{
+    enum { FIRST = 1000, WORKERS = 100 };
+    struct bench *b = *state;
+    struct ha_wire_message beat = {.kind = HA_WIRE_HEARTBEAT}, *reply;
+    int answered = 0;
+    char name[16];
+
+    bench_hello_worker(b, FIRST, "one", "i", 1);
+    reply = bench_call(b, FIRST, &beat, HA_WIRE_HEARTBEAT_REPLY);
+    assert_int_equal(reply->body.heartbeat_reply.rest_ms, 0);
+    ha_wire_message_destroy(reply);
+    for (int i = 1; i < WORKERS; i++) {
+        snprintf(name, sizeof name, "w%d", i);
+        bench_hello_worker(b, FIRST + (uint64_t)i, name, "i", 1);
+    }
+    bench_settle(b);
+    for (int round = 0; round < 2; round++) {
+        for (uint64_t i = 0; i < WORKERS; i++) {
+            reply = bench_reply(b, FIRST + i, bench_send(b, FIRST + i, &beat));
+            answered += reply != NULL;
+            if (reply)
+                assert_in_range(reply->body.heartbeat_reply.rest_ms, 5001, 7499);
+            ha_wire_message_destroy(reply);
+        }
+    }
+    assert_int_equal(answered, WORKERS);
+}
+
 static void a_lost_attempt_is_taken_back(void **state)
 {
     struct bench *b = *state;
@@ -726,6 +756,7 @@ int main(void)
         CASE(a_report_waits_for_its_artifacts),
         CASE(training_without_an_adapter_is_no_success),
         CASE(silence_gives_the_job_to_another),
+        CASE(an_idle_crowd_beats_less_often),
         CASE(a_lost_attempt_is_taken_back),
         CASE(a_restart_takes_running_attempts_back),
         CASE(who_comes_back_first_tells_what_it_runs),
