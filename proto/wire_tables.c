@@ -174,6 +174,7 @@ static const struct wire_field gang_state_fields[] = {
     PLAIN(gang_state, followed, ANY),
     SUBS(gang_state, counts, rank_count),
     SUB(gang_state, log, rank_log),
+    PLAIN(gang_state, cause, ANY),
 };
 TYPE(gang_state);
 

@@ -199,6 +199,7 @@ struct ha_wire_gang_state {
     struct ha_wire_rank_count *counts;
     int64_t n_counts;
     struct ha_wire_rank_log log;
+    const char *cause; /* as ha_wire_attempt_end's; "" also of a worker that does not tell */
 };
 
 enum ha_wire_gang_step {

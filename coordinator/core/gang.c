@@ -49,20 +49,22 @@ int64_t ha_gang_behind(const struct ha_gang_view *view, int64_t *ret_started, in
     return least;
 }
 
+enum weight { REFUSED, STARVED, CRASHED, LOST, STOPPED, FOLLOWED, OTHER };
+
 /* How much it explains: less is more. */
-static int weight(const struct ha_gang_part *part)
+static enum weight weight(const struct ha_gang_part *part)
 {
     if (!part->ended || part->outcome == HA_OUTCOME_LOST)
-        return 2;
+        return LOST;
     switch (part->outcome) {
     case HA_OUTCOME_REFUSED:
-        return 0;
+        return REFUSED;
     case HA_OUTCOME_FAILED:
-        return part->followed ? 4 : 1;
+        return part->starved ? STARVED : part->followed ? FOLLOWED : CRASHED;
     case HA_OUTCOME_STOPPED:
-        return 3;
+        return STOPPED;
     default:
-        return 5;
+        return OTHER;
     }
 }
 
@@ -134,6 +136,19 @@ static int say_followers(const struct ha_gang_view *view, int64_t cause, struct 
     return 0;
 }
 
+static int say_starved(const struct ha_gang_part *part, struct ha_buffer *reason)
+{
+    struct ha_buffer why;
+    int r;
+
+    ha_buffer_init(&why, 0);
+    r = ha_buffer_printf(&why, "worker %s: %s", part->worker, part->reason);
+    if (r == 0)
+        r = ha_retry_memory_reason(ha_buffer_text(&why), reason);
+    ha_buffer_clear(&why);
+    return r;
+}
+
 int ha_gang_judge(const struct ha_gang_view *view, enum ha_outcome *ret_outcome, int64_t *ret_part,
                   struct ha_buffer *reason)
 {
@@ -146,12 +161,16 @@ int ha_gang_judge(const struct ha_gang_view *view, enum ha_outcome *ret_outcome,
     *ret_outcome = !part ? HA_OUTCOME_FAILED : silent ? HA_OUTCOME_LOST : part->outcome;
     if (*ret_outcome == HA_OUTCOME_DONE)
         *ret_outcome = HA_OUTCOME_FAILED; /* one that ended well is no reason */
-    if (view->late && weight(part) > 1) {
+    if (view->late && weight(part) > CRASHED) {
         *ret_outcome = HA_OUTCOME_FAILED;
         return say_late(view, reason);
     }
     if (!part)
         return 0;
+    if (weight(part) == STARVED) {
+        *ret_outcome = HA_OUTCOME_REFUSED;
+        return say_starved(part, reason);
+    }
     r = silent ? ha_buffer_printf(reason, "worker %s did not tell how its ranks of the gang ended",
                                   part->worker)
                : ha_buffer_printf(reason, "worker %s: %s", part->worker, part->reason);

@@ -3,7 +3,8 @@
  * Pure.  Every part tells how its ranks ended; the attempt's end is made of all of them: a part
  * that failed by itself is why, before one that went silent or away with its worker, one that was
  * stopped, and one that only followed others.  So a worker that is lost costs the job no attempt,
- * and a rank that crashed does, whatever the order in which the words come in. */
+ * and a rank that crashed does, whatever the order in which the words come in.  One whose memory
+ * ran out is why before one that crashed: it would run out again. */
 #ifndef HA_COORDINATOR_CORE_GANG_H
 #define HA_COORDINATOR_CORE_GANG_H
 
@@ -20,6 +21,7 @@ struct ha_gang_part {
     bool ended;
     enum ha_outcome outcome; /* of one that ended */
     bool followed;           /* it failed because others had */
+    bool starved;            /* it failed because memory ran out */
     int64_t order;           /* in which they ended */
     const char *reason;
 };
@@ -33,7 +35,8 @@ struct ha_gang_view {
     int64_t time_ms;
 };
 
-/* The end of the whole: its outcome, its reason in words, and the part that is why (-1: none).
+/* The end of the whole: its outcome (HA_OUTCOME_REFUSED where memory ran out, as for a single
+ * process), its reason in words, and the part that is why (-1: none).
  * Returns 0 or -ENOMEM. */
 int ha_gang_judge(const struct ha_gang_view *view, enum ha_outcome *ret_outcome, int64_t *ret_part,
                   struct ha_buffer *reason);

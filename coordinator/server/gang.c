@@ -448,6 +448,7 @@ static int judge(struct ha_coordinator *c, const struct ha_gang *gang, enum ha_o
                                          .ended = from->ended,
                                          .outcome = from->outcome,
                                          .followed = from->followed,
+                                         .starved = from->starved,
                                          .order = from->order,
                                          .reason = from->reason ? from->reason : ""};
     }
@@ -462,11 +463,13 @@ static int judge(struct ha_coordinator *c, const struct ha_gang *gang, enum ha_o
     return r < 0 ? ha_error_set(err, ENOMEM, "no memory for a gang") : 0;
 }
 
+/* The first word counts; cause: "" or as of an AttemptEnd. */
 static int mark_ended(struct ha_gang *gang, struct ha_gang_worker *part, enum ha_outcome outcome,
-                      bool followed, const char *reason)
+                      bool followed, const char *cause, const char *reason)
 {
     char *copy = part->ended ? NULL : ha_strdup(reason);
 
+    part->starved = part->starved || strcmp(cause, "memory") == 0;
     if (part->ended)
         return 0;
     if (!copy)
@@ -479,16 +482,16 @@ static int mark_ended(struct ha_gang *gang, struct ha_gang_worker *part, enum ha
     return 0;
 }
 
-int ha_gang_verdict(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch, const char *why,
-                    enum ha_outcome *outcome, char reason[HA_ERROR_TEXT_BYTES], int64_t *ret_worker,
-                    struct ha_error *err)
+int ha_gang_verdict(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch,
+                    const struct ha_wire_attempt_end *end, enum ha_outcome *outcome,
+                    char reason[HA_ERROR_TEXT_BYTES], int64_t *ret_worker, struct ha_error *err)
 {
     struct ha_gang *gang;
     int r = find_or_load(c, job, epoch, &gang, err);
 
     if (r <= 0 || gang->part_count == 1)
         return r < 0 ? r : 0;
-    if (mark_ended(gang, &gang->parts[0], *outcome, false, why) < 0)
+    if (mark_ended(gang, &gang->parts[0], *outcome, false, end->cause, end->reason) < 0)
         return ha_error_set(err, ENOMEM, "no memory for a gang");
     r = judge(c, gang, outcome, reason, ret_worker, err);
     return r < 0 ? r : 1;
@@ -510,7 +513,7 @@ int ha_gang_lose(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch, i
     for (int64_t i = 0; i < gang->part_count; i++) {
         struct ha_gang_worker *part = &gang->parts[i];
 
-        if (part->worker == worker && mark_ended(gang, part, HA_OUTCOME_LOST, false, why) < 0)
+        if (part->worker == worker && mark_ended(gang, part, HA_OUTCOME_LOST, false, "", why) < 0)
             return ha_error_set(err, ENOMEM, "no memory for a gang");
     }
     r = judge(c, gang, &whole, words, &cause, err);
@@ -679,7 +682,7 @@ static int take_end(struct ha_request *q, struct ha_gang *gang, int64_t at,
         r = ha_gang_keep_log(q->c, &q->by, gang->job, part->worker, &state->log, err);
     if (r < 0)
         return r;
-    if (mark_ended(gang, part, outcome, state->followed, state->reason) < 0)
+    if (mark_ended(gang, part, outcome, state->followed, state->cause, state->reason) < 0)
         return ha_error_set(err, ENOMEM, "no memory for a gang");
     /* One that ended as it was to is followed by the others, or they tell why not. */
     if (outcome == HA_OUTCOME_DONE || (outcome == HA_OUTCOME_STOPPED && gang->gone))

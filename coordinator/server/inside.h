@@ -102,7 +102,7 @@ struct ha_asked {
  * as it matters, so that losing it does no harm. */
 struct ha_gang_worker {
     int64_t worker, first_rank, ranks;
-    bool ended, followed;
+    bool ended, followed, starved;
     enum ha_outcome outcome;
     int64_t order;
     char *reason;
@@ -391,10 +391,10 @@ void ha_gang_end(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch, b
 int64_t ha_gang_parts(const struct ha_coordinator *c, int64_t job, struct ha_epoch epoch);
 
 /* The attempt's own worker says that it failed: if it is a gang over several workers, what that
- * means for the whole.  1: the arguments have it, *ret_worker too; 0: it is none. */
-int ha_gang_verdict(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch, const char *why,
-                    enum ha_outcome *outcome, char reason[HA_ERROR_TEXT_BYTES], int64_t *ret_worker,
-                    struct ha_error *err);
+ * means for the whole.  1: outcome, reason and *ret_worker have it; 0: it is none. */
+int ha_gang_verdict(struct ha_coordinator *c, int64_t job, struct ha_epoch epoch,
+                    const struct ha_wire_attempt_end *end, enum ha_outcome *outcome,
+                    char reason[HA_ERROR_TEXT_BYTES], int64_t *ret_worker, struct ha_error *err);
 
 /* It ends because a worker was lost or has its part no more: if another part had failed by itself
  * before, that is why (1: the arguments have it, *ret_worker too), else the loss is (0). */

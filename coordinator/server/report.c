@@ -387,12 +387,11 @@ static int take_end(struct report *p, const struct ha_wire_attempt_end *end, str
     if (outcome == HA_OUTCOME_STOPPED && strcmp(end->cause, "lost") == 0)
         outcome = HA_OUTCOME_LOST;
     if (outcome == HA_OUTCOME_FAILED) {
-        r = ha_gang_verdict(p->q->c, p->job, p->epoch, end->reason, &outcome, reason, &now.worker,
-                            err);
+        r = ha_gang_verdict(p->q->c, p->job, p->epoch, end, &outcome, reason, &now.worker, err);
         if (r < 0)
             return r;
     }
-    if (outcome == HA_OUTCOME_FAILED && strcmp(end->cause, "memory") == 0) {
+    if (r == 0 && outcome == HA_OUTCOME_FAILED && strcmp(end->cause, "memory") == 0) {
         outcome = HA_OUTCOME_REFUSED;
         r = refuse_for_memory(reason, err);
         if (r < 0)

@@ -6,11 +6,12 @@ the workers and the coordinator is what is hurt."""
 import collections
 import os
 import pathlib
+import shutil
 import signal
 import time
 
 import checker
-from frame import expect, nobody_lost, nothing_again, scenario, until
+from frame import BUILD, expect, nobody_lost, nothing_again, scenario, until
 from proxy import Proxy
 
 NODES = {"gpus": 2, "nodes": 2, "accumulation": 2, "retry": "max_attempts = 100",
@@ -272,6 +273,33 @@ def half_gone(test):
     nodes.end(test)
     nobody_lost(nodes.c)
     nothing_again(nodes.c)
+
+
+@scenario("nodes-memory", "the memory of a rank that is not the first runs out on another worker")
+def starved(test):
+    c = test.cluster(step_ms=20, **{**NODES, "schedule": 'fuse = "always"', "strategies": ["local", "mid"]})
+    folder, limited = c.dir / "bin", c.dir / "limited"
+    folder.mkdir()
+    shutil.copy(BUILD / "ha-worker", folder)
+    (folder / "ha-attempt").write_text(f"""#!/bin/sh
+case "$*" in *"--rank 1"*) rm {limited} 2>/dev/null && ulimit -v 30000 ;; esac
+exec {BUILD}/ha-attempt "$@"
+""")
+    (folder / "ha-attempt").chmod(0o755)
+    limited.touch()
+    c.start_submitted()
+    for name in ("w1", "w2"):
+        c.start_worker(name, program=folder / "ha-worker")
+    c.start_judge()
+    c.wait_done()
+    test.verify(c)
+    rows = c.query("SELECT a.job, a.outcome, a.reason FROM attempt a JOIN job j ON j.id = a.job"
+                   " WHERE j.kind = 'train' ORDER BY a.job, a.number")
+    expect([row[1] for row in rows] == ["refused", "done", "done"] and len({row[0] for row in rows}) == 3,
+           f"it is split at once, and not tried again as it was: {rows}")
+    expect("memory ran out, which the plan did not foresee: worker w" in rows[0][2]
+           and "rank 1 of 2" in rows[0][2] and "(exit code 79)" in rows[0][2], f"the reason: {rows[0]}")
+    test.note(rows[0][2])
 
 
 def stored(nodes, folder):

@@ -228,10 +228,19 @@ void session_end_epoch(struct session *session, struct attempt *attempt, const c
     }
 }
 
-static struct ha_wire_attempt_event end_event(const struct attempt *attempt)
+const char *session_cause(const struct attempt *attempt)
 {
     bool stopped = !attempt->failure && attempt->outcome == ATTEMPT_STOPPED;
     bool starved = !attempt->failure && attempt->outcome == ATTEMPT_FAILED && attempt->starved;
+
+    return stopped && attempt->limited     ? "time_limit"
+           : stopped && attempt->cut_short ? "lost"
+           : starved                       ? "memory"
+                                           : "";
+}
+
+static struct ha_wire_attempt_event end_event(const struct attempt *attempt)
+{
     bool alone = attempt->gang.parts <= 1; /* else each part tells of its own */
 
     return (struct ha_wire_attempt_event){
@@ -240,10 +249,7 @@ static struct ha_wire_attempt_event end_event(const struct attempt *attempt)
             .outcome = session_outcome_name(attempt->failure ? ATTEMPT_FAILED : attempt->outcome),
             .reason = attempt->failure ? attempt->failure : attempt->end_reason,
             .exit_code = attempt->exit_code,
-            .cause = stopped && attempt->limited     ? "time_limit"
-                     : stopped && attempt->cut_short ? "lost"
-                     : starved                       ? "memory"
-                                                     : "",
+            .cause = session_cause(attempt),
             .log = alone ? session_gang_log(attempt) : (struct ha_wire_rank_log){"", ""}}};
 }
 

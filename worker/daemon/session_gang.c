@@ -48,7 +48,8 @@ void session_gang_send(struct session *session, const struct attempt *attempt)
                             .id = attempt->gang_id ? attempt->gang_id : "",
                             .ended = ended,
                             .outcome = "",
-                            .reason = ""}};
+                            .reason = "",
+                            .cause = ""}};
     struct ha_wire_gang_state *state = &message.body.gang_state;
 
     if (!session->known || !has_state(attempt))
@@ -56,6 +57,7 @@ void session_gang_send(struct session *session, const struct attempt *attempt)
     if (ended) {
         state->outcome = session_outcome_name(attempt->failure ? ATTEMPT_FAILED : attempt->outcome);
         state->reason = attempt->failure ? attempt->failure : attempt->end_reason;
+        state->cause = session_cause(attempt);
         state->followed = attempt->gang_followed && !attempt->failure;
         state->counts = attempt->gang_counts;
         state->n_counts = attempt->gang_n_counts;

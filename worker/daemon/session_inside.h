@@ -122,6 +122,9 @@ void session_free_attempt(struct attempt *attempt);
 
 const char *session_outcome_name(enum attempt_outcome outcome);
 
+/* Of one that ended: an AttemptEnd's. */
+const char *session_cause(const struct attempt *attempt);
+
 /* ---- session_gang.c -------------------------------------------------------------------- */
 
 /* Room for the ranks of a grant: 0, or -1 without memory. */

@@ -64,6 +64,35 @@ static void what_explains_most_counts(void **state)
     expect(parts, untold, false, HA_OUTCOME_FAILED, 1, "worker b: rank 0: others failed");
 }
 
+/* Memory that ran out would run out again, which no other word changes. */
+static void memory_that_ran_out_is_refused(void **state)
+{
+    static const char why[] = "memory ran out, which the plan did not foresee: worker b: rank 3: "
+                              "exit code 79; set train.memory_limit to less than was there, or "
+                              "ask for more with resources.min_gpu_memory or host_memory, then "
+                              "hactl retry";
+    const int64_t behind[4] = {9, 9, 9, 4};
+    struct ha_gang_part parts[2] = {PART("a", 0, HA_OUTCOME_FAILED, "rank 0: rank 3 is gone"),
+                                    PART("b", 2, HA_OUTCOME_FAILED, "rank 3: exit code 79")};
+
+    (void)state;
+    parts[1].starved = true;
+    parts[0].followed = true;
+    expect(parts, behind, false, HA_OUTCOME_REFUSED, 1, why);
+    parts[0].followed = false; /* it crashed first */
+    expect(parts, untold, false, HA_OUTCOME_REFUSED, 1, why);
+    expect(parts, untold, true, HA_OUTCOME_REFUSED, 1, why); /* while they came together */
+    parts[0].ended = false;
+    expect(parts, untold, false, HA_OUTCOME_REFUSED, 1, why);
+    parts[0].ended = true;
+    parts[0].outcome = HA_OUTCOME_REFUSED;
+    parts[0].reason = "bad data";
+    expect(parts, untold, false, HA_OUTCOME_REFUSED, 0, "worker a: bad data");
+    parts[0].outcome = HA_OUTCOME_DONE;
+    parts[1].outcome = HA_OUTCOME_STOPPED; /* somebody had asked it to end */
+    expect(parts, untold, false, HA_OUTCOME_STOPPED, 1, "worker b: rank 3: exit code 79");
+}
+
 static void a_silent_part_is_a_loss(void **state)
 {
     struct ha_gang_part parts[2] = {PART("a", 0, HA_OUTCOME_FAILED, "rank 0: rank 2 is gone"),
@@ -156,6 +185,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_explains_most_counts),
+        cmocka_unit_test(memory_that_ran_out_is_refused),
         cmocka_unit_test(a_silent_part_is_a_loss),
         cmocka_unit_test(who_is_charged),
         cmocka_unit_test(who_was_late_is_named),

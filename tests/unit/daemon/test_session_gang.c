@@ -10,7 +10,7 @@
 
 #include "session_support.h"
 
-static const struct attempt_id job = {.job = 5, .epoch = {.generation = 7, .number = 1}};
+static struct attempt_id job = {.job = 5, .epoch = {.generation = 7, .number = 1}};
 
 static void on_send(void *context, const struct ha_wire_message *message)
 {
@@ -29,10 +29,11 @@ static void on_send(void *context, const struct ha_wire_message *message)
         say(" %u", state->ready[i]);
     say("%s%s", state->id[0] ? " id " : "", state->id);
     if (state->ended)
-        say(" %s%s: %s", state->outcome, state->followed ? " following" : "", state->reason);
+        say(" %s%s%s%s: %s", state->outcome, state->followed ? " following" : "",
+            state->cause[0] ? " of " : "", state->cause, state->reason);
     for (int64_t i = 0; i < state->n_counts; i++)
         say(" %u:%lld", state->counts[i].rank, (long long)state->counts[i].started);
-    if (state->log.path)
+    if (state->log.path && state->log.path[0])
         say(" log %s (%s)", state->log.path, state->log.tail);
     say("\n");
 }
@@ -210,6 +211,31 @@ static void another_part_tells_its_log(void **state)
     EXPECT("forget, keep its folder\n");
 }
 
+/* Whichever part it is; but not where it was asked to end, or fails for another reason. */
+static void memory_that_ran_out_is_told(void **state)
+{
+    const struct ha_wire_rank_log none = {"", ""};
+
+    (void)state;
+    for (uint32_t part = 0; part < 2; part++) {
+        job.epoch.number++;
+        begin(part, 2);
+        order(HA_WIRE_GANG_GO, "abc");
+        session_gang_ended(session, &job, false, NULL, 0, &none);
+        session_attempt_ended(session, &job, ATTEMPT_STARVED, "exit code 79", 79, NULL, now);
+        EXPECT("go abc\ngang failed of memory: exit code 79\n");
+        beat();
+        EXPECT("gang failed of memory: exit code 79\n");
+        order(HA_WIRE_GANG_STALE, "");
+        EXPECT("forget, keep its folder\n");
+    }
+    job.epoch.number++;
+    begin(1, 2);
+    session_drain(session, now);
+    session_attempt_ended(session, &job, ATTEMPT_STARVED, "exit code 79", 79, NULL, now);
+    EXPECT("stop\ngang\ngang stopped: the worker is leaving (exit code 79)\n");
+}
+
 /* Of one worker, the end is an end as any. */
 static void a_gang_of_one_worker_reports_at_once(void **state)
 {
@@ -230,6 +256,7 @@ int main(void)
         TEST(says_who_is_ready_until_go),           TEST(the_first_part_ends_when_it_is_settled),
         TEST(other_parts_end_with_the_attempt),     TEST(what_runs_of_an_old_gang_gives_up),
         TEST(a_gang_of_one_worker_reports_at_once), TEST(another_part_tells_its_log),
+        TEST(memory_that_ran_out_is_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,11 +9,12 @@
 
 enum { CLIENT = 1, ONE = 2, TWO = 3, BEAT_MS = 5000 };
 
-static const char grid[] = "[sweep]\nname = \"demo\"\n[[model]]\npath = \"tiny\"\n"
-                           "[strategies]\nuse = [\"mid\"]\n"
-                           "[data]\ntrain = [\"train.jsonl\"]\neval = [\"eval.jsonl.gz\"]\n"
-                           "eval_samples = 3\n[resources]\ngpus = 2\nnodes = 2\n"
-                           "[schedule]\nfuse = \"never\"\n";
+#define GRID(strategies, fuse)                                                                     \
+    "[sweep]\nname = \"demo\"\n[[model]]\npath = \"tiny\"\n"                                       \
+    "[strategies]\nuse = [" strategies "]\n"                                                       \
+    "[data]\ntrain = [\"train.jsonl\"]\neval = [\"eval.jsonl.gz\"]\n"                              \
+    "eval_samples = 3\n[resources]\ngpus = 2\nnodes = 2\n"                                         \
+    "[schedule]\nfuse = \"" fuse "\"\n"
 
 static char id[257], other_id[257];
 
@@ -33,7 +34,7 @@ static void hello(struct bench *b, uint64_t peer, const char *name, const char *
     ha_wire_message_destroy(bench_call(b, peer, &message, HA_WIRE_HELLO_REPLY));
 }
 
-static int setup(void **state)
+static int open_with(void **state, const char *grid)
 {
     static struct bench b;
 
@@ -47,6 +48,16 @@ static int setup(void **state)
     bench_settle(&b);
     *state = &b;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return open_with(state, GRID("\"mid\"", "never"));
+}
+
+static int setup_two(void **state)
+{
+    return open_with(state, GRID("\"mid\", \"full\"", "always"));
 }
 
 static int teardown(void **state)
@@ -92,7 +103,8 @@ static struct ha_wire_gang_state state_of(const struct fake_job *job, uint32_t *
                                        .n_ready = rank ? 1 : 0,
                                        .id = comm_id,
                                        .outcome = "",
-                                       .reason = ""};
+                                       .reason = "",
+                                       .cause = ""};
 }
 
 /* Tell a state; the step of the answer, whose id is rank 0's where it is GO. */
@@ -227,6 +239,89 @@ static void one_fails_and_all_begin_anew(void **state)
     assert_int_equal(again.epoch.number, job.epoch.number + 1);
     assert_int_equal(ready(b, first, &job, 0), HA_WIRE_GANG_STALE); /* late */
     go(b, first, second, &again);
+}
+
+/* The second part's memory runs out; the first one follows. */
+static void starve(struct bench *b, uint64_t first, uint64_t second, struct fake_job *job)
+{
+    struct ha_wire_gang_state told = state_of(job, NULL, "");
+
+    go(b, first, second, job);
+    told.ended = true;
+    told.outcome = "failed";
+    told.reason = "rank 1 of 2 (exit code 79)";
+    told.cause = "memory";
+    assert_int_equal(tell(b, second, &told), HA_WIRE_GANG_WAIT);
+    assert_int_equal(tell(b, second, &told), HA_WIRE_GANG_WAIT); /* twice */
+    assert_int_equal(pushed(b, first), HA_WIRE_GANG_ABORT);
+    assert_int_equal(ended(b, first, job, "failed", true, "rank 0: rank 1 is gone"),
+                     HA_WIRE_GANG_SETTLED);
+    bench_end(b, first, job, "failed", "rank 0: rank 1 is gone");
+    assert_int_equal(pushed(b, second), HA_WIRE_GANG_STALE);
+}
+
+#define STARVED(worker)                                                                            \
+    "memory ran out, which the plan did not foresee: worker " worker                               \
+    ": rank 1 of 2 (exit code 79); set train.memory_limit to less than was there, or ask for "     \
+    "more "                                                                                        \
+    "with resources.min_gpu_memory or host_memory, then hactl retry"
+
+static void memory_that_ran_out_ends_a_single_cell(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job;
+    uint64_t second, first = begin(b, &job, &second);
+
+    starve(b, first, second, &job);
+    bench_settle(b);
+    bench_expect_stage(b, CLIENT, "tiny/mid", "train", "failed",
+                       second == ONE ? STARVED("w1") : STARVED("w2"));
+}
+
+/* As of a single process: each by itself, and no further attempt of both. */
+static void memory_that_ran_out_splits_a_gang_at_once(void **state)
+{
+    struct bench *b = *state;
+    struct fake_job job, again;
+    uint64_t second, first = begin(b, &job, &second);
+
+    starve(b, first, second, &job);
+    bench_settle(b);
+    first = begin(b, &again, &second);
+    assert_int_not_equal(again.job, job.job);
+    starve(b, first, second, &again);
+    bench_settle(b);
+    bench_expect_stage(b, CLIENT, "tiny/mid", "train", "failed",
+                       second == ONE ? STARVED("w1") : STARVED("w2"));
+    begin(b, &job, &second); /* the other one goes on */
+    assert_int_not_equal(again.job, job.job);
+}
+
+/* A worker of before the cause was told in a part's state: as ever. */
+static void the_first_part_may_tell_memory_in_its_report(void **state)
+{
+    struct ha_wire_attempt_event end = {
+        .kind = HA_WIRE_ATTEMPT_EVENT_END,
+        .event.end = {.outcome = "failed", .reason = "rank 0 of 2", .cause = "memory"}};
+    struct bench *b = *state;
+    struct fake_job job;
+    uint64_t second, first = begin(b, &job, &second);
+
+    go(b, first, second, &job);
+    assert_int_equal(ended(b, first, &job, "failed", false, "rank 0 of 2"), HA_WIRE_GANG_WAIT);
+    assert_int_equal(pushed(b, second), HA_WIRE_GANG_ABORT);
+    assert_int_equal(ended(b, second, &job, "failed", true, "rank 1"), HA_WIRE_GANG_WAIT);
+    assert_int_equal(pushed(b, first), HA_WIRE_GANG_SETTLED);
+    ha_wire_message_destroy(bench_report(b, first, &job, &end, 1));
+    bench_settle(b);
+    bench_expect_stage(
+        b, CLIENT, "tiny/mid", "train", "failed",
+        first == ONE ? "memory ran out, which the plan did not foresee: worker w1: rank 0 of 2; "
+                       "set train.memory_limit to less than was there, or ask for more with "
+                       "resources.min_gpu_memory or host_memory, then hactl retry"
+                     : "memory ran out, which the plan did not foresee: worker w2: rank 0 of 2; "
+                       "set train.memory_limit to less than was there, or ask for more with "
+                       "resources.min_gpu_memory or host_memory, then hactl retry");
 }
 
 static void a_worker_that_is_lost_ends_it_for_all(void **state)
@@ -374,6 +469,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(all_are_ready_then_go, setup, teardown),
         cmocka_unit_test_setup_teardown(a_restart_forgets_nothing_that_matters, setup, teardown),
         cmocka_unit_test_setup_teardown(one_fails_and_all_begin_anew, setup, teardown),
+        cmocka_unit_test_setup_teardown(memory_that_ran_out_ends_a_single_cell, setup, teardown),
+        cmocka_unit_test_setup_teardown(memory_that_ran_out_splits_a_gang_at_once, setup_two,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(the_first_part_may_tell_memory_in_its_report, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_worker_that_is_lost_ends_it_for_all, setup, teardown),
         cmocka_unit_test_setup_teardown(a_crash_before_a_loss_is_charged, setup, teardown),
         cmocka_unit_test_setup_teardown(a_loss_that_others_followed_is_not_charged, setup,

@@ -331,6 +331,34 @@ static void fills_in_what_was_not_sent(void **state)
     ha_wire_message_destroy(message);
 }
 
+/* Of a part of a gang that ended; a worker of before there was one does not tell it. */
+static void a_cause_may_be_missing(void **state)
+{
+    static const uint8_t told[] = {0xca, 0x01, 17,  0x08, 7,   0x28, 1,   0x32, 1,    'f',
+                                   0x5a, 6,    'm', 'e',  'm', 'o',  'r', 'y',  0x40, 1};
+    struct ha_wire_message *message;
+    struct ha_error err = {0};
+    uint8_t without[sizeof(told) - 8];
+
+    (void)state;
+    assert_int_equal(ha_wire_decode(told, sizeof(told), &ha_wire_default_limits, &message, &err),
+                     0);
+    assert_int_equal(message->kind, HA_WIRE_GANG_STATE);
+    assert_int_equal(message->body.gang_state.job, 7);
+    assert_true(message->body.gang_state.followed);
+    assert_string_equal(message->body.gang_state.outcome, "f");
+    assert_string_equal(message->body.gang_state.cause, "memory");
+    ha_wire_message_destroy(message);
+    memcpy(without, told, 10);
+    memcpy(without + 10, told + 18, 2);
+    without[2] = 9;
+    assert_int_equal(
+        ha_wire_decode(without, sizeof(without), &ha_wire_default_limits, &message, &err), 0);
+    assert_true(message->body.gang_state.followed);
+    assert_string_equal(message->body.gang_state.cause, "");
+    ha_wire_message_destroy(message);
+}
+
 static void tolerates_what_it_does_not_know(void **state)
 {
     /* request 9, body 1000 { ... }; then error { code 5, field 99 = 1 } */
@@ -404,6 +432,7 @@ int main(void)
         cmocka_unit_test(checks_what_comes_in),
         cmocka_unit_test(carries_numbers_that_are_not),
         cmocka_unit_test(fills_in_what_was_not_sent),
+        cmocka_unit_test(a_cause_may_be_missing),
         cmocka_unit_test(tolerates_what_it_does_not_know),
         cmocka_unit_test(bounds_frames_and_memory),
         cmocka_unit_test(keeps_to_the_buffers_limit),
