@@ -439,7 +439,7 @@ static int lock_folder(struct program *p, struct ha_error *err)
     lock_path = p->dir ? ha_path_join(p->dir, "coordinator.lock") : NULL;
     if (!lock_path)
         return ha_error_set(err, ENOMEM, "out of memory");
-    r = ha_path_make_dirs(p->dir, 0700, err);
+    r = ha_path_make_durable(p->dir, 0700, err);
     if (r == 0) {
         r = ha_lock_take(lock_path, &p->lock, err);
         if (r == -EWOULDBLOCK)

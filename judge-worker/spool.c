@@ -363,7 +363,7 @@ int ha_judge_spool_open(const char *dir, ha_judge_spool_fn fn, void *context,
             r = ha_error_set(err, ENOMEM, "no memory to open the spool");
     }
     if (r == 0)
-        r = ha_path_make_dirs(dir, 0700, err);
+        r = ha_path_make_durable(dir, 0700, err);
     if (r == 0)
         r = ha_lock_take(lock, &spool->lock, err);
     if (r == 0)

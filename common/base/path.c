@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/error.h"
+#include "common/base/fault.h"
 #include "common/base/memory.h"
 
 char *ha_path_join(const char *dir, const char *name)
@@ -52,15 +53,15 @@ bool ha_path_is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* Put the name of a folder that was made on the disk; one whose parent may not be read is left. */
+/* Put the name of a folder on the disk; one whose parent may not be read is left. */
 static int sync_name(const char *path, struct ha_error *err)
 {
     char *parent = ha_path_dirname(path);
     int fd = parent ? open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     int r = parent ? 0 : ha_error_set(err, ENOMEM, "%s: out of memory", path);
 
-    /* EINVAL: the filesystem has no such call for folders. */
-    if (fd >= 0 && fsync(fd) < 0 && errno != EINVAL)
+    /* EINVAL: the filesystem has no such call for folders; EROFS: nobody made anything there. */
+    if (fd >= 0 && fsync(fd) < 0 && errno != EINVAL && errno != EROFS)
         r = ha_error_set(err, errno, "cannot sync folder %s: %s", parent, strerror(errno));
     if (fd >= 0)
         close(fd);
@@ -68,7 +69,8 @@ static int sync_name(const char *path, struct ha_error *err)
     return r;
 }
 
-int ha_path_make_dirs(const char *path, unsigned mode, struct ha_error *err)
+/* sync_all: names that are there are synced as well. */
+static int make_folders(const char *path, bool sync_all, unsigned mode, struct ha_error *err)
 {
     char *copy = ha_strdup(path);
     int r = 0;
@@ -76,21 +78,35 @@ int ha_path_make_dirs(const char *path, unsigned mode, struct ha_error *err)
     if (!copy)
         return ha_error_set(err, ENOMEM, "%s: out of memory", path);
     for (char *at = copy + 1; r == 0; at++) {
+        bool there;
         char kept = *at;
 
         if (kept != '/' && kept != '\0')
             continue;
         *at = '\0';
-        if (mkdir(copy, (mode_t)mode) == 0)
-            r = sync_name(copy, err);
-        else if (errno != EEXIST || !ha_path_is_dir(copy))
+        there = mkdir(copy, (mode_t)mode) < 0;
+        if (there && (errno != EEXIST || !ha_path_is_dir(copy)))
             r = ha_error_set(err, errno, "cannot make folder %s: %s", copy, strerror(errno));
+        if (!there)
+            HA_CRASH_POINT("file.folder_made");
+        if (r == 0 && (!there || sync_all))
+            r = sync_name(copy, err);
         *at = kept;
         if (kept == '\0')
             break;
     }
     free(copy);
     return r;
+}
+
+int ha_path_make_dirs(const char *path, unsigned mode, struct ha_error *err)
+{
+    return make_folders(path, false, mode, err);
+}
+
+int ha_path_make_durable(const char *path, unsigned mode, struct ha_error *err)
+{
+    return make_folders(path, true, mode, err);
 }
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *at)

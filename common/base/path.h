@@ -21,9 +21,15 @@ const char *ha_path_basename(const char *path);
 bool ha_path_exists(const char *path);
 bool ha_path_is_dir(const char *path);
 
-/* Make the folder and its missing parents with this mode; their names are on the disk when it
- * returns. */
+/* Make the folder and its missing parents with this mode.  The names that this call made are on the
+ * disk when it returns.  Those that were there are not looked at: whoever made one may have been
+ * killed before it was synced. */
 int ha_path_make_dirs(const char *path, unsigned mode, struct ha_error *err);
+
+/* The same, and the names that were there are on the disk as well (of a relative path: from the
+ * working folder on), as is needed for what is relied on after the power has gone.  That is a sync
+ * for each parent: for a start, not for what is done often. */
+int ha_path_make_durable(const char *path, unsigned mode, struct ha_error *err);
 
 /* Remove a file, or a folder with all that is in it; links are not followed.
  * A path that is not there is not an error. */

@@ -199,7 +199,7 @@ static int take(struct backup *b, struct ha_error *err)
     if (r == 0)
         r = ha_snapshot_take(ha_session_link(b->session), show, &b->snapshot, err);
     if (r == 0)
-        r = ha_path_make_dirs(b->part, 0700, err);
+        r = ha_path_make_durable(b->part, 0700, err);
     if (r < 0)
         return r;
     r = get_database(b, err);

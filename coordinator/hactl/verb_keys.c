@@ -44,7 +44,7 @@ static int init_keys(const char *dir, struct ha_error *err)
     int r = clients && secret && public ? 0 : ha_error_set(err, ENOMEM, "hactl: out of memory");
 
     if (r == 0)
-        r = ha_path_make_dirs(clients, 0700, err);
+        r = ha_path_make_durable(clients, 0700, err);
     if (r == 0)
         r = save_pair(secret, public, HA_NET_ROLE_NONE, err);
     if (r == 0)

@@ -18,7 +18,7 @@
 #include "common/base/path.h"
 #include "common/io/file.h"
 
-enum { UPLOADS = 32, PIECE_BYTES = 1 << 20, PARTIAL_KEPT_S = 86400 };
+enum { UPLOADS = 32, PIECE_BYTES = 1 << 20, PARTIAL_KEPT_S = 86400, FOLDERS = 256 };
 
 /* An upload that is under way, with the hash of the bytes that are there. */
 struct upload {
@@ -33,6 +33,7 @@ struct ha_disk {
     bool fatal;
     int64_t clock;
     struct upload uploads[UPLOADS];
+    bool settled[FOLDERS]; /* what an earlier process left in the folder is on the disk */
 };
 
 static char *final_path(const struct ha_disk *disk, const char *sha256)
@@ -85,7 +86,7 @@ int ha_disk_open(const char *dir, struct ha_disk **ret_disk, struct ha_error *er
 {
     struct ha_disk *disk = ha_calloc(1, sizeof *disk);
     char *partial = ha_path_join(dir, "partial"), *snapshot = ha_path_join(dir, "snapshot");
-    int r = disk && partial && snapshot ? ha_path_make_dirs(partial, 0700, err) : no_memory(err);
+    int r = disk && partial && snapshot ? ha_path_make_durable(partial, 0700, err) : no_memory(err);
 
     if (r == 0)
         r = ha_path_make_dirs(snapshot, 0700, err);
@@ -225,6 +226,23 @@ static int64_t complete_size(const struct ha_disk *disk, const char *sha256)
     return size;
 }
 
+/* The folder that the file lies in, and its names: whoever made them may have been killed before
+ * they were synced, which is made good once in the life of a process. */
+static int settle(struct ha_disk *disk, const char *sha256, struct ha_error *err)
+{
+    char *folder = ha_format("%s/%.2s", disk->dir, sha256);
+    bool *settled = &disk->settled[strtoul((char[3]){sha256[0], sha256[1]}, NULL, 16)];
+    int r = folder ? ha_path_make_dirs(folder, 0700, err) : no_memory(err);
+
+    if (r == 0 && !*settled) {
+        disk->fatal = ha_file_sync_dir(disk->dir, err) < 0 || ha_file_sync_dir(folder, err) < 0;
+        *settled = !disk->fatal;
+        r = disk->fatal ? -EIO : 0;
+    }
+    free(folder);
+    return r;
+}
+
 /* A file that lost its bytes after it was stored must not keep them from coming
  * again.  True when it was removed. */
 static bool drop_damaged(struct ha_disk *disk, const char *sha256)
@@ -254,8 +272,10 @@ int ha_disk_state(struct ha_disk *disk, const char *sha256, int64_t size, int64_
         return ha_error_set(err, EINVAL, "artifact %s has %lld bytes, not %lld", sha256,
                             (long long)complete, (long long)size);
     if (complete >= 0) {
-        *ret_have = size;
-        return 0;
+        r = settle(disk, sha256, err);
+        if (r == 0)
+            *ret_have = size;
+        return r;
     }
     r = get_upload(disk, sha256, size, &upload, err);
     if (r < 0)
@@ -287,7 +307,7 @@ static int sync_and_rename(struct ha_disk *disk, struct upload *upload, const ch
                            const char *path, struct ha_error *err)
 {
     char *folder = ha_path_dirname(path);
-    int r = folder ? ha_path_make_dirs(folder, 0700, err) : no_memory(err);
+    int r = folder ? settle(disk, upload->sha256, err) : no_memory(err);
 
     HA_CRASH_POINT("coordinator.artifact_before_sync");
     if (r == 0 && fsync(upload->fd) < 0) {

@@ -198,7 +198,7 @@ out:
 static int place_artifacts(struct restore *p, struct ha_error *err)
 {
     struct ha_store *store;
-    int r = ha_path_make_dirs(p->options->artifacts, 0700, err);
+    int r = ha_path_make_durable(p->options->artifacts, 0700, err);
 
     if (r == 0)
         r = ha_store_open_copy(p->from_db, &store, err);

@@ -12,6 +12,7 @@ import traceback
 import frame
 import scenarios_coordinator  # noqa: F401  (they add themselves)
 import scenarios_device       # noqa: F401
+import scenarios_folders      # noqa: F401
 import scenarios_gang         # noqa: F401
 import scenarios_judge        # noqa: F401
 import scenarios_network      # noqa: F401

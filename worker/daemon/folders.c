@@ -95,7 +95,7 @@ int folders_open(const char *work_dir, struct folders **ret_folders, struct ha_e
 
     if (!folders)
         return ha_error_set(err, ENOMEM, "out of memory");
-    r = ha_path_make_dirs(work_dir, 0700, err);
+    r = ha_path_make_durable(work_dir, 0700, err);
     if (r < 0)
         goto fail;
     folders->root = realpath(work_dir, NULL);
