@@ -36,6 +36,7 @@ struct servant {
     char *program, *log;
     char *arguments[MAX_ARGUMENTS];
     int64_t n_arguments;
+    const char *const *environment; /* added to this process's; NULL: nothing */
     struct ha_child child;
     bool started;
     int64_t deaths, first_death_ms, again_ms;
@@ -47,6 +48,7 @@ struct ha_household {
     char *dir;
     int64_t slots, threads, gpus, coordinator_deaths;
     const char *backend;
+    const char *const *judge_environment;
     const volatile sig_atomic_t *hurry;
 };
 
@@ -75,6 +77,7 @@ int ha_household_create(const struct ha_household_options *options,
     h->threads =
         options->threads > 0 ? options->threads : (cores() > h->slots ? cores() / h->slots : 1);
     h->backend = options->backend;
+    h->judge_environment = options->judge_environment;
     h->hurry = options->hurry;
     h->dir = ha_strdup(options->dir);
     for (int i = 0; i < MEMBERS; i++) {
@@ -120,6 +123,7 @@ static int spawn(struct servant *servant, struct ha_error *err)
 {
     struct ha_spawn_options options = {.program = servant->program,
                                        .arguments = (const char *const *)servant->arguments,
+                                       .environment = servant->environment,
                                        .log_path = servant->log,
                                        .input_pipe = true,
                                        .own_group = true};
@@ -176,6 +180,7 @@ static int start_judge(struct ha_household *h, struct ha_error *err)
     struct servant *servant = &h->servants[JUDGE];
     int r = prepare(h, JUDGE, err);
 
+    servant->environment = h->judge_environment;
     if (r == 0)
         r = add_argument(servant, ha_strdup("--embedded"), err);
     if (r == 0)

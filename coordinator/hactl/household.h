@@ -19,6 +19,9 @@ struct ha_household_options {
     int64_t gpus;        /* that an attempt has, as the worker is to offer them */
     int64_t threads;     /* per attempt; 0: cores over slots */
     const char *backend; /* "auto", "cpu", "cuda" */
+    /* "NAME=value" that the judge worker alone gets beside this process's environment, ended by
+     * NULL: evaluators' keys.  It must outlive the household; may be NULL. */
+    const char *const *judge_environment;
     /* Once it is not 0, stopping waits for nobody: children are killed.  A signal
      * handler may set it. */
     const volatile sig_atomic_t *hurry;

@@ -12,6 +12,7 @@
 #include "common/base/error.h"
 #include "common/base/memory.h"
 #include "common/base/path.h"
+#include "common/base/secret.h"
 #include "common/proc/spawn.h"
 #include "coordinator/hactl/boards.h"
 #include "coordinator/hactl/document.h"
@@ -48,6 +49,7 @@ struct embedded {
     struct ha_boards *boards;
     char **overrides; /* the user's and the evaluator's; items owned from n_given on */
     int64_t n_overrides, n_given;
+    char **keys; /* "NAME=value" of judges, ended by NULL; items owned */
     int64_t next_line_ms;
 };
 
@@ -118,6 +120,7 @@ static int start(struct embedded *run, struct ha_error *err)
     struct ha_household_options options = {
         .dir = run->dir,
         .backend = ha_arguments_value(run->arguments, "backend", "auto"),
+        .judge_environment = (const char *const *)run->keys,
         .hurry = &hurry,
     };
     struct ha_wire_message *reply;
@@ -240,21 +243,7 @@ static int finish(struct embedded *run, int code, struct ha_error *err)
     return r < 0 ? r : code;
 }
 
-static void end(struct embedded *run)
-{
-    ha_boards_destroy(run->boards);
-    ha_link_close(run->link);
-    ha_household_destroy(run->household);
-    ha_lock_release(run->lock);
-    for (int64_t i = run->n_given; i < run->n_overrides; i++)
-        free(run->overrides[i]);
-    free(run->overrides);
-    free(run->dir);
-    ha_grid_input_destroy(run->input);
-}
-
-/* The judge worker gets this process's environment: a key that is missing now is
- * missing when the answers are there to be scored. */
+/* A key that is missing now is missing when the answers are there to be scored. */
 static int check_keys(const struct ha_sweep *sweep, struct ha_error *err)
 {
     for (int64_t i = 0; i < sweep->judge_count; i++) {
@@ -270,6 +259,57 @@ static int check_keys(const struct ha_sweep *sweep, struct ha_error *err)
     return 0;
 }
 
+/* Take the evaluators' keys out of the environment: the judge worker alone needs them, and
+ * whoever else had them could leave them in a core file. */
+static int take_keys(struct embedded *run, struct ha_error *err)
+{
+    const struct ha_sweep *sweep = run->input->sweep;
+    int64_t n = 0;
+    int r = check_keys(sweep, err);
+
+    if (r < 0)
+        return r;
+    run->keys = ha_calloc(sweep->judge_count + 1, sizeof(*run->keys));
+    if (!run->keys)
+        return out_of_memory(err);
+    for (int64_t i = 0; i < sweep->judge_count; i++) {
+        const char *name = sweep->judges[i].api_key_env;
+        const char *key = name && name[0] ? getenv(name) : NULL;
+
+        if (!key)
+            continue; /* none, or taken for another judge */
+        ha_secret_guard();
+        run->keys[n] = ha_format("%s=%s", name, key);
+        if (!run->keys[n++])
+            return out_of_memory(err);
+        (void)unsetenv(name);
+    }
+    return 0;
+}
+
+static void forget_keys(struct embedded *run)
+{
+    for (int64_t i = 0; run->keys && run->keys[i]; i++) {
+        explicit_bzero(run->keys[i], strlen(run->keys[i]));
+        free(run->keys[i]);
+    }
+    free(run->keys);
+}
+
+static void end(struct embedded *run)
+{
+    ha_boards_destroy(run->boards);
+    ha_link_close(run->link);
+    ha_household_destroy(run->household);
+    forget_keys(run);
+    ha_lock_release(run->lock);
+    for (int64_t i = run->n_given; i < run->n_overrides; i++)
+        free(run->overrides[i]);
+    free(run->overrides);
+    free(run->dir);
+    ha_grid_input_destroy(run->input);
+}
+
 static int prepare(struct embedded *run, struct ha_error *err)
 {
     const char *const *given;
@@ -279,7 +319,7 @@ static int prepare(struct embedded *run, struct ha_error *err)
     r = ha_grid_input_load(ha_arguments_at(run->arguments, 0, ""), given, run->n_given, false,
                            &run->input, err);
     if (r == 0)
-        r = check_keys(run->input->sweep, err);
+        r = take_keys(run, err);
     if (r < 0)
         return r;
     r = ha_submission_name(run->input, ha_arguments_value(run->arguments, "name", NULL), &run->name,
