@@ -184,7 +184,7 @@ static void a_key_is_of_one_request_while_it_is_worked_on(void **state)
     struct ha_wire_message *reply;
     uint64_t id;
 
-    b->slice_us = 50;
+    b->slice_us = 1; /* a step per turn */
     bench_restart(b);
     bench_hello_client(b, CLIENT);
     id = bench_submit_ask(b, CLIENT, "k", large, false);
@@ -217,12 +217,12 @@ static void a_key_is_of_one_request_while_it_is_worked_on(void **state)
 static void grids_that_are_read_are_limited_in_number(void **state)
 {
     struct bench *b = *state;
-    char *large = replicated(800, ""), *small = edited("\"demo\"", "\"small\"");
+    char *large = replicated(1200, ""), *small = edited("\"demo\"", "\"small\"");
     uint64_t ids[3];
 
     b->max_grids_per_client = 2;
     b->max_grids = 3;
-    b->slice_us = 50;
+    b->slice_us = 1; /* a step per turn */
     bench_restart(b);
     bench_hello_client(b, CLIENT);
     ids[0] = bench_submit_ask(b, CLIENT, "k0", large, false);
