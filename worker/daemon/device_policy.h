@@ -49,6 +49,7 @@ struct ha_device {
     int64_t failing_ms; /* when the first of them ended */
     int64_t good_ms;    /* when an attempt on it last came to a good end; -1: none yet */
     int64_t ecc_accepted, xids_accepted;
+    int64_t xids_before;                /* of the reading's: who read them then does not any more */
     char unfit[HA_DEVICE_REASON_BYTES]; /* what a check before an attempt found; "": nothing */
 };
 

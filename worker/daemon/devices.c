@@ -2,12 +2,9 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/base/buffer.h"
 #include "common/base/clock.h"
@@ -15,164 +12,22 @@
 #include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/net/loop.h"
+#include "worker/daemon/device_reader.h"
 #include "worker/daemon/orphan.h"
-
-enum { JOIN_S = 5 };
-
-/* What the thread has; it outlives the devices if the driver hangs. */
-struct reader {
-    struct ha_nvml *nvml; /* the thread's */
-    struct ha_loop *loop;
-    struct ha_devices *devices;
-    int64_t poll_ms, anew_ms;
-    struct ha_device_reading *fresh, *next; /* fresh is complete; next belongs to the thread */
-    int64_t n_fresh, fresh_ms;
-    bool answered;        /* the driver did, once at least: */
-    struct ha_error lack; /* why it has no devices; code 0: fresh has them */
-    pthread_t thread;
-    bool started;
-    pthread_mutex_t lock;
-    pthread_cond_t wake, told;
-    bool hurry, leave;
-};
 
 struct ha_devices {
     struct ha_devices_options options; /* chosen and visible are copies */
     struct ha_text_list chosen;
-    struct reader *reader;
-    struct ha_device *items; /* room for HA_DEVICES_LIMIT, as all that follows */
-    uint64_t *claims;        /* per item; 0: none */
+    struct ha_device_reader *reader;
+    struct ha_device_reading *readings; /* the last ones */
+    struct ha_device *items;            /* room for HA_DEVICES_LIMIT, as all that follows */
+    uint64_t *claims;                   /* per item; 0: none */
     int64_t n;
     uint64_t next_claim;
     int64_t begin_ms;
     bool found; /* the driver has told of devices */
     char silence[HA_DEVICE_REASON_BYTES];
 };
-
-/* ---- the thread ------------------------------------------------------------------------------ */
-
-static void free_reader(struct reader *reader)
-{
-    if (!reader)
-        return;
-    ha_nvml_close(reader->nvml);
-    pthread_mutex_destroy(&reader->lock);
-    pthread_cond_destroy(&reader->wake);
-    pthread_cond_destroy(&reader->told);
-    free(reader->fresh);
-    free(reader->next);
-    free(reader);
-}
-
-static void take_readings(void *context);
-
-static struct timespec in_ms(int64_t ms)
-{
-    struct timespec until;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
-    until.tv_nsec += ms % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    return until;
-}
-
-static void wait_for_next(struct reader *reader)
-{
-    const struct timespec until = in_ms(reader->poll_ms);
-
-    while (!reader->hurry && !reader->leave &&
-           pthread_cond_timedwait(&reader->wake, &reader->lock, &until) == 0)
-        ;
-    reader->hurry = false;
-}
-
-/* Ask the driver, however long that takes. */
-static int64_t ask(struct reader *reader, int64_t *anew_at_ms, struct ha_error *lack)
-{
-    int64_t now_ms = ha_clock_boot_ms();
-    bool anew = now_ms >= *anew_at_ms;
-
-    *lack = (struct ha_error){0};
-    if (!reader->nvml && ha_nvml_open(&reader->nvml, lack) < 0)
-        return 0;
-    if (anew)
-        *anew_at_ms = now_ms + reader->anew_ms;
-    return ha_nvml_read(reader->nvml, anew, reader->next);
-}
-
-static void *read_for_ever(void *context)
-{
-    struct reader *reader = context;
-    int64_t anew_at_ms = ha_clock_boot_ms() + reader->anew_ms;
-
-    pthread_mutex_lock(&reader->lock);
-    while (!reader->leave) {
-        struct ha_device_reading *done;
-        struct ha_error lack;
-        int64_t began_ms, n;
-
-        pthread_mutex_unlock(&reader->lock);
-        began_ms = ha_clock_boot_ms();
-        n = ask(reader, &anew_at_ms, &lack);
-        pthread_mutex_lock(&reader->lock);
-        done = reader->next;
-        reader->next = reader->fresh;
-        reader->fresh = done;
-        reader->n_fresh = n;
-        reader->fresh_ms = began_ms;
-        reader->lack = lack;
-        reader->answered = true;
-        pthread_cond_signal(&reader->told);
-        /* Without memory for this, the next reading tells it. */
-        if (!reader->leave)
-            (void)ha_loop_post(reader->loop, take_readings, reader->devices);
-        wait_for_next(reader);
-    }
-    pthread_mutex_unlock(&reader->lock);
-    return NULL;
-}
-
-static int start_thread(struct reader *reader, struct ha_error *err)
-{
-    sigset_t all, old;
-    int code;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    code = pthread_create(&reader->thread, NULL, read_for_ever, reader);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    reader->started = code == 0;
-    return code ? ha_error_set(err, code, "no thread to watch the GPUs: %s", strerror(code)) : 0;
-}
-
-static int create_reader(struct ha_devices *devices, struct ha_error *err)
-{
-    struct reader *reader = ha_calloc(1, sizeof(*reader));
-    pthread_condattr_t attributes;
-
-    if (!reader)
-        return ha_error_set(err, ENOMEM, "out of memory");
-    devices->reader = reader;
-    pthread_mutex_init(&reader->lock, NULL);
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&reader->wake, &attributes);
-    pthread_cond_init(&reader->told, &attributes);
-    pthread_condattr_destroy(&attributes);
-    reader->loop = devices->options.loop;
-    reader->devices = devices;
-    reader->poll_ms = devices->options.poll_ms;
-    reader->anew_ms = devices->options.anew_ms;
-    reader->fresh = ha_calloc(HA_DEVICES_LIMIT, sizeof(*reader->fresh));
-    reader->next = ha_calloc(HA_DEVICES_LIMIT, sizeof(*reader->next));
-    if (!reader->fresh || !reader->next)
-        return ha_error_set(err, ENOMEM, "out of memory");
-    return start_thread(reader, err);
-}
 
 /* ---- which ----------------------------------------------------------------------------------- */
 
@@ -238,6 +93,16 @@ static void set_trouble(struct ha_device_reading *reading, const char *text)
     reading->n_pids = 0;
 }
 
+static void take_reading(struct ha_device *device, const struct ha_device_reading *now)
+{
+    int64_t last_xid = device->reading.last_xid;
+
+    device->reading = *now;
+    device->reading.xids += device->xids_before;
+    if (now->xids == 0)
+        device->reading.last_xid = last_xid;
+}
+
 /* What there is now of the devices that were there.  read_ms -1: it tells of no memory. */
 static void renew(struct ha_devices *devices, const struct ha_device_reading *readings, int64_t n,
                   int64_t read_ms)
@@ -256,7 +121,7 @@ static void renew(struct ha_devices *devices, const struct ha_device_reading *re
         if (!now)
             set_trouble(&device->reading, "it is not there any more");
         else if (now->uuid[0] || !device->reading.uuid[0])
-            device->reading = *now;
+            take_reading(device, now);
         else
             set_trouble(&device->reading, now->trouble);
         device->read_ms = read_ms;
@@ -298,67 +163,83 @@ static void add_new(struct ha_devices *devices, const struct ha_device_reading *
     }
 }
 
-/* Join the last readings, if there are any, to what is known.  The reader is locked.  first: the
- * settings have to fit them. */
+/* Join the last readings, if there are any, to what is known.  first: the settings have to fit
+ * them.  1; 0: there are none yet. */
 static int merge(struct ha_devices *devices, bool first, struct ha_error *err)
 {
-    const struct reader *reader = devices->reader;
     bool taken[HA_DEVICES_LIMIT];
-    int64_t read_ms = first ? -1 : reader->fresh_ms;
-    int r = 0;
+    struct ha_error lack = {0};
+    int64_t n = 0, read_ms = 0;
+    int r = ha_device_reader_take(devices->reader, devices->readings, &n, &read_ms, &lack);
 
-    if (reader->lack.code) {
-        (void)snprintf(devices->silence, sizeof(devices->silence), "%s",
-                       ha_error_text(&reader->lack));
-        return ha_error_set(err, reader->lack.code, "%s", reader->lack.text);
+    if (r < 0) {
+        (void)snprintf(devices->silence, sizeof(devices->silence), "%s", ha_error_text(&lack));
+        for (int64_t i = 0; i < devices->n; i++)
+            set_trouble(&devices->items[i].reading, ha_error_text(&lack));
+        return ha_error_set(err, lack.code, "%s", lack.text);
     }
-    r = choose(&devices->options, reader->fresh, reader->n_fresh, taken, first ? err : NULL);
+    if (r == 0)
+        return 0;
+    r = choose(&devices->options, devices->readings, n, taken, first ? err : NULL);
     if (first && r < 0)
         return r;
-    renew(devices, reader->fresh, reader->n_fresh, read_ms);
-    add_new(devices, reader->fresh, reader->n_fresh, taken, read_ms);
+    if (first)
+        read_ms = -1;
+    renew(devices, devices->readings, n, read_ms);
+    add_new(devices, devices->readings, n, taken, read_ms);
     devices->found = true;
     return devices->n > 0
-               ? 0
+               ? 1
                : ha_error_set(err, ENODEV, "CUDA_VISIBLE_DEVICES and devices leave no GPU");
 }
 
-static void take_readings(void *context)
+static void on_told(void *context)
 {
     struct ha_devices *devices = context;
-    struct reader *reader = devices->reader;
     bool found = devices->found;
 
-    pthread_mutex_lock(&reader->lock);
-    (void)merge(devices, false, NULL);
-    pthread_mutex_unlock(&reader->lock);
+    if (merge(devices, false, NULL) == 0)
+        return; /* of a thread that was given up since */
     if (!found && devices->found)
         ha_log_info("the GPU driver answers now: %" PRId64 " GPUs", devices->n);
-    ha_devices_poll(devices, ha_loop_now_ms(reader->loop));
+    ha_devices_poll(devices, ha_loop_now_ms(devices->options.loop));
     if (devices->options.changed)
         devices->options.changed(devices->options.context);
 }
 
+/* Another thread counts XIDs from the beginning. */
+static void on_anew(void *context)
+{
+    struct ha_devices *devices = context;
+
+    for (int64_t i = 0; i < devices->n; i++)
+        devices->items[i].xids_before = devices->items[i].reading.xids;
+}
+
 /* ---- life ------------------------------------------------------------------------------------ */
 
-/* Wait for the driver's first answer, and not for ever. */
+/* Begin to ask the driver, and wait for its first answer, but not for ever. */
 static int find_first(struct ha_devices *devices, struct ha_error *err)
 {
-    struct reader *reader = devices->reader;
-    const struct timespec until = in_ms(devices->options.answer_ms);
-    bool answered;
-    int r = 0;
+    const struct ha_devices_options *options = &devices->options;
+    const struct ha_device_reader_options reader = {.loop = options->loop,
+                                                    .poll_ms = options->poll_ms,
+                                                    .anew_ms = options->anew_ms,
+                                                    .stuck_ms = options->stuck_ms,
+                                                    .max_lost = options->max_lost,
+                                                    .told = on_told,
+                                                    .anew = on_anew,
+                                                    .context = devices};
+    int r = ha_device_reader_create(&reader, &devices->reader, err);
 
-    pthread_mutex_lock(&reader->lock);
-    while (!reader->answered && pthread_cond_timedwait(&reader->told, &reader->lock, &until) == 0)
-        ;
-    answered = reader->answered;
-    if (answered)
+    if (r < 0)
+        return r;
+    if (ha_device_reader_wait(devices->reader, options->answer_ms)) {
         r = merge(devices, true, err);
-    pthread_mutex_unlock(&reader->lock);
-    if (!answered)
-        ha_log_warning("the GPU driver does not answer: its GPUs are set aside until it does");
-    return r;
+        return r < 0 ? r : 0;
+    }
+    ha_log_warning("the GPU driver does not answer: its GPUs are set aside until it does");
+    return 0;
 }
 
 static int copy_options(struct ha_devices *devices, const struct ha_devices_options *options,
@@ -392,12 +273,12 @@ int ha_devices_create(const struct ha_devices_options *options, struct ha_device
     devices->next_claim = 1;
     devices->begin_ms = ha_clock_boot_ms();
     (void)snprintf(devices->silence, sizeof(devices->silence), "the driver does not answer");
+    devices->readings = ha_calloc(HA_DEVICES_LIMIT, sizeof(*devices->readings));
     devices->items = ha_calloc(HA_DEVICES_LIMIT, sizeof(*devices->items));
     devices->claims = ha_calloc(HA_DEVICES_LIMIT, sizeof(*devices->claims));
-    r = devices->items && devices->claims ? copy_options(devices, options, err)
-                                          : ha_error_set(err, ENOMEM, "out of memory");
-    if (r == 0)
-        r = create_reader(devices, err);
+    r = devices->readings && devices->items && devices->claims
+            ? copy_options(devices, options, err)
+            : ha_error_set(err, ENOMEM, "out of memory");
     if (r == 0)
         r = find_first(devices, err);
     if (r < 0) {
@@ -408,30 +289,14 @@ int ha_devices_create(const struct ha_devices_options *options, struct ha_device
     return 0;
 }
 
-static bool end_thread(struct reader *reader)
-{
-    struct timespec until;
-
-    pthread_mutex_lock(&reader->lock);
-    reader->leave = true;
-    pthread_cond_signal(&reader->wake);
-    pthread_mutex_unlock(&reader->lock);
-    (void)clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += JOIN_S;
-    return pthread_timedjoin_np(reader->thread, NULL, &until) == 0;
-}
-
 void ha_devices_destroy(struct ha_devices *devices)
 {
-    struct reader *reader = devices ? devices->reader : NULL;
-
     if (!devices)
         return;
-    /* A thread that is stuck in the driver keeps what it uses; the process is about to end. */
-    if (reader && (!reader->started || end_thread(reader)))
-        free_reader(reader);
+    ha_device_reader_destroy(devices->reader);
     ha_text_list_clear(&devices->chosen);
     free((char *)(uintptr_t)devices->options.visible);
+    free(devices->readings);
     free(devices->items);
     free(devices->claims);
     free(devices);
@@ -441,6 +306,11 @@ const char *ha_devices_silence(const struct ha_devices *devices, int64_t *ret_si
 {
     *ret_since_ms = devices->begin_ms;
     return devices->found ? NULL : devices->silence;
+}
+
+int64_t ha_devices_lost(const struct ha_devices *devices)
+{
+    return ha_device_reader_lost(devices->reader);
 }
 
 /* ---- what is with them ----------------------------------------------------------------------- */
@@ -573,10 +443,7 @@ void ha_devices_release(struct ha_devices *devices, uint64_t claim, uint64_t job
         devices->claims[i] = 0;
         ha_device_end(&devices->items[i], job, spoke, failed, now_ms);
     }
-    pthread_mutex_lock(&devices->reader->lock);
-    devices->reader->hurry = true;
-    pthread_cond_signal(&devices->reader->wake);
-    pthread_mutex_unlock(&devices->reader->lock);
+    ha_device_reader_hurry(devices->reader);
 }
 
 void ha_devices_pass(struct ha_devices *devices, uint64_t claim, uint64_t job, int64_t now_ms)

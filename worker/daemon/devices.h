@@ -1,6 +1,6 @@
 /* devices.h - the GPUs of this worker: found, watched, given to attempts
  *
- * A thread finds and reads them through NVML (nvml.h), because the driver can hang; everything else
+ * A thread finds and reads them (device_reader.h), because the driver can hang; everything else
  * happens in the loop's thread.  What a reading means is device_policy.h's.
  *
  * Devices that appear while the worker runs (a GPU, the instances of one that was split otherwise)
@@ -28,6 +28,8 @@ struct ha_devices_options {
     int64_t poll_ms;   /* between two readings */
     int64_t anew_ms;   /* between two searches for GPUs that appeared or fell off */
     int64_t answer_ms; /* that ha_devices_create waits for the driver */
+    int64_t stuck_ms;  /* of a call of the driver that counts as never returning; 0: none does */
+    int64_t max_lost;  /* threads that are stuck so at a time (device_reader.h) */
     const char *mark;  /* of the attempts' processes (orphan.h); outlives the devices */
     void (*changed)(void *context); /* a reading was taken */
     void *context;
@@ -45,6 +47,9 @@ void ha_devices_destroy(struct ha_devices *devices);
 
 /* Why the driver has told of no device yet, and since when it is asked; NULL: it has. */
 const char *ha_devices_silence(const struct ha_devices *devices, int64_t *ret_since_ms);
+
+/* Threads that are stuck in the driver and were given up. */
+int64_t ha_devices_lost(const struct ha_devices *devices);
 
 /* Valid until a call that is not const. */
 const struct ha_device *ha_devices_list(const struct ha_devices *devices, int64_t *ret_n);

@@ -27,8 +27,10 @@ enum {
     POLL_MS = 2000,
     ANEW_MS = 30000, /* the driver is shut and opened for it */
     STALE_MS = 60000,
-    FAILURES = 2,    /* in a row, of different jobs */
-    PROBE_MS = 25000 /* that a process may take which asks the driver */
+    STUCK_MS = 40000, /* a call that another thread is begun after; then twice as long, ... */
+    MAX_LOST = 8,     /* so that the last one begins after three hours */
+    FAILURES = 2,     /* in a row, of different jobs */
+    PROBE_MS = 25000  /* that a process may take which asks the driver */
 };
 
 struct places {
@@ -89,6 +91,8 @@ static int open_devices(struct places *places, struct ha_error *err)
                                          .poll_ms = POLL_MS,
                                          .anew_ms = ANEW_MS,
                                          .answer_ms = config->driver_answer_s * 1000,
+                                         .stuck_ms = STUCK_MS,
+                                         .max_lost = MAX_LOST,
                                          .mark = places->mark,
                                          .changed = on_devices,
                                          .context = places};

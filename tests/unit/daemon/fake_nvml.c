@@ -7,8 +7,10 @@
  *
  * total and used in MiB; xid is told once each time that xids grows; pids separated by commas;
  * lost=1: every call fails; mig=2: split into two instances, MIG-<uuid>-0 and -1.  A line "init=18"
- * lets nvmlInit_v2 fail so; a word "hang=1" lets every call hang until the file is without it.  A
- * GPU more or less is seen after nvmlInit_v2 only. */
+ * lets nvmlInit_v2 fail so; a word "hang=1" lets every call hang until the file is without it,
+ * "stuck=N" the first N calls.  A GPU more or less is seen after nvmlInit_v2 only.  Each thread has
+ * a library of its own. */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,11 +41,12 @@ struct process {
     unsigned gpu_instance, compute_instance;
 };
 
-static struct gpu gpus[GPUS];
-static unsigned n_gpus, told[GPUS];
-static int init_code, hangs;
-static unsigned n_known; /* at nvmlInit_v2 */
-static struct handle handles[GPUS][4];
+static _Thread_local struct gpu gpus[GPUS];
+static _Thread_local unsigned n_gpus, told[GPUS];
+static _Thread_local int init_code, hangs, stuck;
+static _Thread_local unsigned n_known; /* at nvmlInit_v2 */
+static _Thread_local struct handle handles[GPUS][4];
+static atomic_int n_stuck;
 
 static void take_pids(struct gpu *gpu, char *text)
 {
@@ -65,6 +68,8 @@ static void take_word(struct gpu *gpu, char *word)
         init_code = (int)number;
     else if (strcmp(word, "hang") == 0)
         hangs = number != 0;
+    else if (strcmp(word, "stuck") == 0)
+        stuck = (int)number;
     else if (strcmp(word, "uuid") == 0)
         snprintf(gpu->uuid, sizeof gpu->uuid, "%s", value);
     else if (strcmp(word, "name") == 0)
@@ -100,7 +105,7 @@ static void look_again(void)
     if (!file)
         return;
     n_gpus = 0;
-    init_code = hangs = 0;
+    init_code = hangs = stuck = 0;
     while (n_gpus < GPUS && fgets(line, sizeof line, file)) {
         struct gpu *gpu = &gpus[n_gpus];
         char *save = NULL;
@@ -119,6 +124,11 @@ static void refresh(void)
 
     for (look_again(); hangs; look_again())
         (void)nanosleep(&pause, NULL);
+    if (stuck == 0)
+        atomic_store(&n_stuck, 0);
+    else if (atomic_fetch_add(&n_stuck, 1) < stuck)
+        for (; stuck; look_again())
+            (void)nanosleep(&pause, NULL);
 }
 
 /* NULL: it is lost. */

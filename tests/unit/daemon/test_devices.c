@@ -26,6 +26,7 @@ enum { WAIT_MS = 10000 };
 
 static struct ha_loop *loop;
 static struct ha_devices *devices;
+static int64_t stuck_ms;
 static int readings;
 
 static void on_changed(void *context)
@@ -48,6 +49,8 @@ static int open_devices(const char *visible, const struct ha_text_list *chosen,
                                                .poll_ms = 20,
                                                .anew_ms = 100,
                                                .answer_ms = 200,
+                                               .stuck_ms = stuck_ms,
+                                               .max_lost = 2,
                                                .mark = HA_ORPHAN_MARK "/this/test",
                                                .changed = on_changed};
 
@@ -77,6 +80,7 @@ static const struct ha_device *device(int64_t i)
 static int set_up(void **state)
 {
     (void)state;
+    stuck_ms = 0;
     play("uuid=GPU-aaaa name=One total=8192 used=10 util=7 temp=55\n"
          "uuid=GPU-bbbb name=Two total=4096\n");
     return ha_loop_create(&loop, NULL);
@@ -337,6 +341,87 @@ static void test_hangs(void **state)
     assert_int_equal(ha_devices_usable(devices), 1);
 }
 
+static void wait_lost(int64_t n)
+{
+    int64_t end = ha_clock_boot_ms() + WAIT_MS;
+
+    while (ha_devices_lost(devices) != n && ha_clock_boot_ms() < end)
+        assert_int_equal(ha_loop_turn(loop, 1000, NULL), 0);
+    assert_int_equal(ha_devices_lost(devices), n);
+}
+
+/* A call that never returns: another thread asks, and the driver that works again is seen. */
+static void test_stuck(void **state)
+{
+    (void)state;
+    stuck_ms = 250;
+    assert_int_equal(open_devices(NULL, NULL, NULL), 0);
+    wait_reading();
+    play("uuid=GPU-aaaa xid=79 xids=1\nuuid=GPU-bbbb\n");
+    wait_reading();
+    ha_devices_accept(devices, ha_clock_boot_ms());
+    assert_int_equal(device(0)->reading.xids, 1);
+    assert_int_equal(ha_devices_usable(devices), 2);
+    play("uuid=GPU-aaaa xid=79 xids=1 stuck=1\nuuid=GPU-bbbb used=2000\n");
+    wait_lost(1);
+    wait_reading();
+    assert_int_equal(device(0)->state, HA_DEVICE_FREE);
+    assert_int_equal(device(1)->state, HA_DEVICE_HELD);
+    play("uuid=GPU-aaaa xid=74 xids=2 stuck=1\nuuid=GPU-bbbb\n");
+    wait_reading(); /* what was accepted is not what is new */
+    assert_int_equal(device(0)->reading.xids, 2);
+    assert_non_null(strstr(device(0)->reason, "XID 74"));
+    assert_int_equal(device(0)->state, HA_DEVICE_ASIDE);
+    assert_int_equal(device(1)->state, HA_DEVICE_FREE);
+    assert_int_equal(ha_devices_lost(devices), 1);
+    play("uuid=GPU-aaaa xids=2\nuuid=GPU-bbbb\n"); /* and at last it returns */
+    wait_lost(0);
+    wait_reading();
+    assert_int_equal(device(1)->state, HA_DEVICE_FREE);
+}
+
+/* At the start as well, and no more threads than may be. */
+static void test_stuck_for_ever(void **state)
+{
+    int64_t since, end;
+
+    (void)state;
+    stuck_ms = 20;
+    play("uuid=GPU-aaaa hang=1\n");
+    assert_int_equal(open_devices(NULL, NULL, NULL), 0);
+    assert_non_null(ha_devices_silence(devices, &since));
+    wait_lost(2);
+    for (end = ha_clock_boot_ms() + 200; ha_clock_boot_ms() < end;)
+        assert_int_equal(ha_loop_turn(loop, 50, NULL), 0);
+    assert_int_equal(ha_devices_lost(devices), 2);
+    play("uuid=GPU-aaaa\n");
+    expect_uuids("GPU-aaaa", NULL, NULL);
+    wait_lost(0);
+    assert_null(ha_devices_silence(devices, &since));
+    play("uuid=GPU-aaaa used=2000 stuck=1\n"); /* now there may be some again */
+    wait_lost(1);
+    play("uuid=GPU-aaaa\n");
+    wait_lost(0);
+}
+
+/* The driver hung, and is not there any more when another thread asks. */
+static void test_stuck_and_gone(void **state)
+{
+    (void)state;
+    stuck_ms = 60;
+    assert_int_equal(open_devices(NULL, NULL, NULL), 0);
+    wait_reading();
+    play("init=18 stuck=1\n");
+    wait_lost(1);
+    wait_reading();
+    assert_int_equal(device(0)->state, HA_DEVICE_ASIDE);
+    assert_non_null(strstr(device(0)->reason, "version mismatch"));
+    play("uuid=GPU-aaaa\nuuid=GPU-bbbb\n");
+    wait_lost(0);
+    wait_reading();
+    assert_int_equal(ha_devices_usable(devices), 2);
+}
+
 static struct ha_child start_sleeper(const char *mark)
 {
     const char *arguments[] = {"sleep", "60", NULL};
@@ -396,6 +481,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_appears, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_appears_narrowed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_hangs, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stuck, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stuck_for_ever, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stuck_and_gone, set_up, tear_down),
     };
     int fd = mkstemp(state_path), failed;
 
