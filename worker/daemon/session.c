@@ -480,26 +480,19 @@ void session_receive(struct session *session, const struct ha_wire_message *mess
 
 /* ---- time ------------------------------------------------------------------------------------ */
 
-/* The longest silence in an attempt's phase; 0: none is too long. */
+/* The longest silence in an attempt's phase; 0: none is too long.  Fetching is the daemon's own
+ * work, which waits for a coordinator that is away; every other phase has a limit. */
 static int64_t stall_ms(const struct session *session, const struct attempt *attempt)
 {
     const struct session_options *options = &session->options;
-    const struct {
-        const char *phase;
-        int64_t ms;
-    } limits[] = {{"load", options->stall_load_ms},
-                  {"step", options->stall_step_ms},
-                  {"evaluate", options->stall_step_ms},
-                  {"probe", options->stall_step_ms},
-                  {"generate", options->stall_generate_ms}};
 
-    if (attempt->state != RUNNING || attempt->stopping || session_gang_waits(attempt))
+    if (attempt->state != RUNNING || attempt->stopping || session_gang_waits(attempt) ||
+        strcmp(attempt->phase, "fetch") == 0)
         return 0;
-    for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
-        if (strcmp(limits[i].phase, attempt->phase) == 0)
-            return limits[i].ms;
-    }
-    return 0;
+    if (strcmp(attempt->phase, "load") == 0)
+        return options->stall_load_ms;
+    return strcmp(attempt->phase, "generate") == 0 ? options->stall_generate_ms
+                                                   : options->stall_step_ms;
 }
 
 /* When an attempt is asked to stop so that it has written its checkpoint by its time

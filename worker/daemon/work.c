@@ -467,6 +467,7 @@ static int start_crew(struct work *work, struct ha_error *err)
 
 static void start_if_ready(struct work *work)
 {
+    const struct contract_line load = {.kind = CONTRACT_PHASE, .text = "load"};
     struct ha_error err = {0};
     int r;
 
@@ -489,10 +490,13 @@ static void start_if_ready(struct work *work)
         r = start_crew(work, &err);
     if (r == -EAGAIN)
         return;
-    if (r < 0)
+    if (r < 0) {
         end(work, r == -EINVAL ? ATTEMPT_REFUSED : ATTEMPT_FAILED, ha_error_text(&err));
-    else
-        work->stage = RUNNING;
+        return;
+    }
+    work->stage = RUNNING;
+    /* So that one that never says a word is ended, too. */
+    work->options.line(work->options.context, work, &load);
 }
 
 void work_room_changed(struct work *work)

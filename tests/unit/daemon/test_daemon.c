@@ -270,14 +270,17 @@ static void close_hub(void)
 static int run_worker(void)
 {
     char *overrides[] = {ha_format("coordinator=ipc://%s/c", folder),
-                         ha_format("work_dir=%s/work", folder), ha_format("model_roots=%s", folder),
-                         ha_strdup("name=w1"), ha_strdup("stop_grace=1s")};
+                         ha_format("work_dir=%s/work", folder),
+                         ha_format("model_roots=%s", folder),
+                         ha_strdup("name=w1"),
+                         ha_strdup("stop_grace=1s"),
+                         ha_strdup("stall_load=2s")};
     char *program = ha_path_join(folder, "attempt.sh");
     struct daemon_options options = {.program = program, .backend = "cpu: test", .watch_fd = -1};
     struct ha_worker_config config;
     struct daemon *daemon = NULL;
     struct ha_error err = {0};
-    int r = ha_worker_config_load(NULL, (const char *const *)overrides, 5, &config, &err);
+    int r = ha_worker_config_load(NULL, (const char *const *)overrides, 6, &config, &err);
 
     ha_log_setup("worker", HA_LOG_ERROR, HA_LOG_TEXT);
     if (r == 0) {
@@ -290,7 +293,7 @@ static int run_worker(void)
         ha_log_error("%s", err.text);
     daemon_destroy(daemon);
     ha_worker_config_clear(&config);
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 6; i++)
         free(overrides[i]);
     free(program);
     return r < 0;
@@ -432,6 +435,18 @@ static void tells_how_an_attempt_failed(void **state)
     send_grant();
     RUN_UNTIL(hub.ended);
     assert_string_equal(hub.events, "failed: no luck (killed by signal 9 (SIGKILL))\n");
+}
+
+/* It hangs before its first line: that is loading, and has that limit. */
+static void ends_an_attempt_that_says_nothing(void **state)
+{
+    (void)state;
+    write_script("exec sleep 100\n");
+    start_worker();
+    RUN_UNTIL(hub.n_beats > 0);
+    send_grant();
+    RUN_UNTIL(hub.ended);
+    assert_non_null(strstr(hub.events, "failed: no progress for 2 s in phase load"));
 }
 
 static void refuses_lines_that_are_none(void **state)
@@ -617,6 +632,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         TEST(runs_an_attempt),
         TEST(tells_how_an_attempt_failed),
+        TEST(ends_an_attempt_that_says_nothing),
         TEST(refuses_lines_that_are_none),
         TEST(stops_an_attempt_that_is_revoked),
         TEST(stops_an_attempt_that_is_not_listed),
