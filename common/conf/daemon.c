@@ -156,7 +156,7 @@ static const struct ha_setting worker_rows[] = {
     {"stall_load", HA_SETTING_DURATION, AT(stall_load_s), BETWEEN(1, 864000), .otherwise = "30m",
      OURS, .help = "loading longer than this without progress is ended"},
     {"stall_step", HA_SETTING_DURATION, AT(stall_step_s), BETWEEN(1, 864000), .otherwise = "30m",
-     OURS, .help = "the same for one optimizer step"},
+     OURS, .help = "the same for one optimizer step, or a piece of any other phase"},
     {"stall_generate", HA_SETTING_DURATION, AT(stall_generate_s), BETWEEN(1, 864000),
      .otherwise = "30m", OURS, .help = "the same for generation"},
     {"log_size", HA_SETTING_TEXT, AT(log_size), .memory = true, .otherwise = "64MiB", OURS,
