@@ -89,7 +89,9 @@ struct ha_wire_device {
     int64_t utilisation_percent;
     int64_t temperature_c;
     int64_t ecc_uncorrected;
-    const char *state;  /* "free" | "busy" | "held" (its memory is not free) | "aside" */
+    /* "free" | "busy" | "held" (its memory is not free) | "aside"; of a ha_wire_worker_row also the
+     * worker's, of one that is free and not to be had */
+    const char *state;
     const char *reason; /* of held and aside; of others, what speaks against it */
     int64_t since_ms;   /* wall clock, when it came into this state; 0: not told */
 };

@@ -169,6 +169,8 @@ static struct ha_table *devices_table(const struct ha_wire_workers_reply *reply,
             ha_table_text(table, device->name);
             if (device->memory_bytes < 0)
                 ha_table_text(table, "-");
+            else if (device->memory_used_bytes < 0)
+                ha_table_format(table, "-/%.1f", (double)device->memory_bytes / gib);
             else
                 ha_table_format(table, "%.1f/%.1f", (double)device->memory_used_bytes / gib,
                                 (double)device->memory_bytes / gib);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "coordinator/server/inside.h"
 #include "coordinator/server/rows.h"
 #include "coordinator/store/cell.h"
@@ -174,6 +175,37 @@ static const char *worker_state(const struct ha_member *m, enum ha_liveness live
     return m->drained && m->running_count == 0 ? "drained" : "draining";
 }
 
+/* What its GPUs are to whoever asks what may be had: those of a worker that is lost are so, with
+ * what does not change of them; those of one that is late or drained are not free. */
+static int list_devices(struct ha_arena *arena, const struct ha_member *m,
+                        enum ha_liveness liveness, struct ha_wire_worker_row *row)
+{
+    const struct ha_wire_heartbeat *beat = m->beat ? &m->beat->body.heartbeat : NULL;
+    char stamp[HA_CLOCK_STAMP_BYTES];
+
+    for (int64_t i = 0; beat && i < beat->n_devices; i++) {
+        struct ha_wire_device *device =
+            ha_scratch_grow(arena, &row->devices, &row->n_devices, sizeof *device);
+
+        if (!device)
+            return -ENOMEM;
+        *device = beat->devices[i];
+        if (liveness == HA_LOST)
+            device->memory_used_bytes = device->utilisation_percent = device->temperature_c = -1;
+        else if (strcmp(device->state, "free") != 0 || strcmp(row->state, "alive") == 0)
+            continue;
+        device->state = row->state;
+        device->since_ms = 0;
+        device->reason = row->note;
+        if (liveness != HA_ALIVE)
+            device->reason = ha_scratch_format(arena, "its worker was last heard of %s",
+                                               ha_clock_stamp(row->last_seen_ms, stamp));
+        if (!device->reason)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
 int ha_handle_workers(struct ha_request *q, struct ha_error *err)
 {
     struct ha_wire_workers_reply *reply = &q->reply.body.workers_reply;
@@ -200,12 +232,13 @@ int ha_handle_workers(struct ha_request *q, struct ha_error *err)
             .key = m->key ? m->key : "",
             .clock_ms = m->clock_ms,
             .clock_known = m->clock_known,
-            .devices = m->beat ? m->beat->body.heartbeat.devices : NULL,
-            .n_devices = m->beat ? m->beat->body.heartbeat.n_devices : 0,
-            .models = m->told ? m->told->body.heartbeat.models : NULL,
-            .n_models = m->told ? m->told->body.heartbeat.n_models : 0,
         };
-        if (list_running(&q->arena, m, place) < 0)
+        if (m->told && liveness != HA_LOST) {
+            place->models = m->told->body.heartbeat.models;
+            place->n_models = m->told->body.heartbeat.n_models;
+        }
+        if (list_running(&q->arena, m, place) < 0 ||
+            list_devices(&q->arena, m, liveness, place) < 0)
             return no_memory(err);
     }
     return 0;

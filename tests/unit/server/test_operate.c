@@ -303,6 +303,63 @@ static void the_only_worker_is_never_set_aside(void **state)
     assert_true(bench_granted(b, WORKER, &job));
 }
 
+/* The GPUs as hactl workers shows them: state and reason of the one that is free by itself. */
+static void expect_gpus(struct bench *b, const char *worker, const char *free, const char *other,
+                        const char *reason)
+{
+    struct ha_wire_message ask = {.kind = HA_WIRE_WORKERS_REQUEST};
+    struct ha_wire_message *reply = bench_call(b, CLIENT, &ask, HA_WIRE_WORKERS_REPLY);
+    const struct ha_wire_worker_row *row = &reply->body.workers_reply.workers[0];
+    bool lost = strcmp(worker, "lost") == 0;
+
+    assert_string_equal(row->state, worker);
+    assert_int_equal(row->n_devices, 2);
+    assert_string_equal(row->devices[0].state, free);
+    assert_int_equal(strncmp(row->devices[0].reason, reason, strlen(reason)), 0);
+    assert_string_equal(row->devices[1].state, other);
+    assert_string_equal(row->devices[1].uuid, "GPU-bbbb");
+    assert_int_equal(row->devices[1].memory_bytes, 8 << 20);
+    assert_int_equal(row->devices[1].temperature_c, lost ? -1 : 50);
+    assert_int_equal(row->devices[1].memory_used_bytes, lost ? -1 : 7 << 20);
+    assert_int_equal(row->n_models, lost ? 0 : 1);
+    ha_wire_message_destroy(reply);
+}
+
+/* Nobody is to count on a GPU of a worker that is gone, silent or drained. */
+static void gpus_that_are_not_to_be_had_are_not_free(void **state)
+{
+    struct ha_wire_device gpus[] = {
+        {.index = 0, .uuid = "GPU-aaaa", .memory_bytes = 8 << 20, .state = "free"},
+        {.index = 1, .uuid = "GPU-bbbb", .memory_bytes = 8 << 20, .state = "held"}};
+    struct ha_wire_held_model model = {.digest = MODEL_DIGEST, .name = "tiny", .where = "disk"};
+    const struct ha_wire_message beat = {.kind = HA_WIRE_HEARTBEAT,
+                                         .body.heartbeat = {.devices = gpus,
+                                                            .n_devices = 2,
+                                                            .places = 1,
+                                                            .gpus = 1,
+                                                            .models = &model,
+                                                            .n_models = 1}};
+    struct bench *b = *state;
+
+    gpus[1].temperature_c = 50;
+    gpus[1].memory_used_bytes = 7 << 20;
+    gpus[1].reason = "6.9 GiB of its memory is held";
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    ha_wire_message_destroy(bench_call(b, WORKER, &beat, HA_WIRE_HEARTBEAT_REPLY));
+    expect_gpus(b, "alive", "free", "held", "");
+    assert_int_equal(drain(b, "drain", "w1", 0), 1);
+    expect_gpus(b, "drained", "drained", "held", "local since ");
+    assert_int_equal(drain(b, "undrain", "w1", 0), 1);
+    for (int i = 0; i < 4; i++)
+        bench_turn(b, 4000);
+    expect_gpus(b, "late", "late", "held", "its worker was last heard of ");
+    for (int i = 0; i < 12; i++)
+        bench_turn(b, 4000);
+    expect_gpus(b, "lost", "lost", "lost", "its worker was last heard of ");
+    ha_wire_message_destroy(bench_call(b, WORKER, &beat, HA_WIRE_HEARTBEAT_REPLY));
+    expect_gpus(b, "alive", "free", "held", "");
+}
+
 static void drain_is_for_admin_and_known_workers(void **state)
 {
     struct bench *b = *state;
@@ -556,6 +613,7 @@ int main(void)
         CASE(at_the_deadline_attempts_stop),
         CASE(a_worker_that_fails_every_job_is_set_aside),
         CASE(the_only_worker_is_never_set_aside),
+        CASE(gpus_that_are_not_to_be_had_are_not_free),
         CASE(drain_is_for_admin_and_known_workers),
         CASE(a_drained_judge_worker_gets_no_items),
         CASE(a_job_waits_for_a_worker_that_fits),
