@@ -13,7 +13,7 @@
 #include "common/net/loop.h"
 #include "common/net/socket.h"
 
-enum { HELLO_MS = 3000, CALL_MS = 30000, REPEAT_MS = 2000, UNDER_WAY = 2 };
+enum { HELLO_MS = 3000, CALL_MS = 30000, REPEAT_MS = 2000, UNDER_WAY = 2, HELLOS = 10 };
 
 /* A request whose reply is waited for, and the reply. */
 struct asked {
@@ -158,11 +158,10 @@ static int call_on(struct ha_link *link, struct channel *channel, struct ha_wire
     return r < 0 ? r : wait_on(link, channel, asked, kind, timeout_ms, ret_reply, err);
 }
 
-static int say_hello(struct ha_link *link, struct ha_error *err)
+static int say_hello(struct ha_link *link, int64_t timeout_ms, struct ha_error *err)
 {
     char host[256] = "", instance[HA_LINK_KEY_BYTES];
     struct ha_wire_message request = {.kind = HA_WIRE_HELLO}, *reply;
-    int64_t timeout = link->options.hello_timeout_ms;
     int r = ha_link_new_key(instance, err);
 
     if (r < 0)
@@ -173,8 +172,7 @@ static int say_hello(struct ha_link *link, struct ha_error *err)
                                                 .version = HA_VERSION,
                                                 .pid = getpid(),
                                                 .host = host};
-    r = call_on(link, &link->control, &request, HA_WIRE_HELLO_REPLY,
-                timeout > 0 ? timeout : HELLO_MS, &reply, err);
+    r = call_on(link, &link->control, &request, HA_WIRE_HELLO_REPLY, timeout_ms, &reply, err);
     if (r < 0)
         return r;
     if (!link->version)
@@ -219,7 +217,8 @@ int ha_link_open(const struct ha_link_options *options, struct ha_link **ret_lin
     if (r == 0)
         r = connect_channel(link, link->endpoint, &link->control, err);
     if (r == 0)
-        r = say_hello(link, err);
+        r = say_hello(link, options->hello_timeout_ms > 0 ? options->hello_timeout_ms : HELLO_MS,
+                      err);
     if (r == 0) {
         *ret_link = link;
         return 0;
@@ -255,9 +254,9 @@ int ha_link_call(struct ha_link *link, struct ha_wire_message *request, enum ha_
     if (timeout_ms == 0)
         timeout_ms = CALL_MS;
     r = call_on(link, &link->control, request, kind, timeout_ms, ret_reply, err);
-    /* A coordinator that was restarted does not know this connection. */
-    if (r == -EPROTO) {
-        r = say_hello(link, err);
+    /* A coordinator that was restarted, maybe more than once, does not know this connection. */
+    for (int i = 0; r == -EPROTO && i < HELLOS; i++) {
+        r = say_hello(link, timeout_ms, err);
         if (r == 0)
             r = call_on(link, &link->control, request, kind, timeout_ms, ret_reply, err);
     }

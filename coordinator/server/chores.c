@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/fault.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
 #include "coordinator/server/inside.h"
@@ -214,9 +215,12 @@ static int change_one(struct ha_coordinator *c, void *state, struct ha_error *er
     struct ha_by by = {.now_ms = c->wall_ms, .actor = "coordinator"};
     struct stages *s = state;
     int64_t stage = 0;
-    int r = find_stage(c, s, &stage, err);
+    int r;
 
+    HA_CRASH_POINT("coordinator.slice_changes");
+    r = find_stage(c, s, &stage, err);
     if (r == 0) {
+        HA_CRASH_POINT("coordinator.last_changed");
         r = ha_store_sweep_set_chore(c->store, s->sweep, HA_CHORE_NONE, err);
         return r < 0 ? r : 1;
     }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/base/buffer.h"
+#include "common/base/fault.h"
 #include "common/base/memory.h"
 #include "coordinator/core/resubmit.h"
 #include "coordinator/server/submit.h"
@@ -331,8 +332,11 @@ static int step(struct ha_coordinator *c, void *state, struct ha_error *err)
 
     if (ha_chore_of_sweep(c, p->sweep, "expanding the grid"))
         return 0; /* its cells are not all there yet */
-    if (p->next >= p->work->grid->cell_count)
+    HA_CRASH_POINT("coordinator.slice_compares");
+    if (p->next >= p->work->grid->cell_count) {
+        HA_CRASH_POINT("coordinator.last_compared");
         return conclude(c, p, err);
+    }
     r = compare_cell(c, p, err);
     p->next++;
     return r;

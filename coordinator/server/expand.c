@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/fault.h"
 #include "common/base/memory.h"
 #include "coordinator/server/grid_work.h"
 #include "coordinator/server/inside.h"
@@ -200,6 +201,7 @@ static int step(struct ha_coordinator *c, void *state, struct ha_error *err)
     struct expansion *e = state;
     int r;
 
+    HA_CRASH_POINT("coordinator.slice_expands");
     switch (e->now.phase) {
     case PHASE_CELLS:
         if (e->now.cell >= e->work->grid->cell_count) {
@@ -210,10 +212,12 @@ static int step(struct ha_coordinator *c, void *state, struct ha_error *err)
         e->now.cell++;
         return r;
     case PHASE_GONE:
+        HA_CRASH_POINT("coordinator.slice_retires");
         return retire_cell(c, e, err);
     case PHASE_JUDGES:
         return retire_judge(c, e, err);
     default:
+        HA_CRASH_POINT("coordinator.last_expanded");
         return finish(c, e, err);
     }
 }

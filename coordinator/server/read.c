@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/fault.h"
 #include "common/base/memory.h"
 #include "coordinator/server/submit.h"
 
@@ -53,14 +54,17 @@ static int step(struct ha_coordinator *c, void *state, struct ha_error *err)
     struct ha_by by = {.now_ms = c->wall_ms, .actor = p->submitter.waiter.client};
     struct ha_error why = {0};
     bool deferred = false;
-    int r = ha_grid_work_step(p->work, SLICE_POINTS, &why);
+    int r;
 
+    HA_CRASH_POINT("coordinator.slice_reads");
+    r = ha_grid_work_step(p->work, SLICE_POINTS, &why);
     if (r == -EINVAL || r == -E2BIG)
         return refuse(c, p, &why, err);
     if (r < 0)
         return ha_error_set(err, -r, "%s", ha_error_text(&why));
     if (r == 0)
         return 0;
+    HA_CRASH_POINT("coordinator.last_read");
     r = ha_submit_take(c, &by, &p->submitter, p->work, &message, &deferred, err);
     if (r < 0)
         return r;

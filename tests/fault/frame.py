@@ -140,6 +140,12 @@ class Call:
         self.thread = threading.Thread(target=run, daemon=True)
         self.thread.start()
 
+    def failed(self):
+        """Why it did, once it has."""
+        if self.done and self.done.returncode != 0:
+            return self.done.stderr.strip()[-200:] or "failed"
+        return self.error
+
     def join(self, seconds=60):
         self.thread.join(seconds)
         expect(not self.thread.is_alive(), "hactl does not end")

@@ -20,6 +20,7 @@ import scenarios_nodes        # noqa: F401
 import scenarios_points       # noqa: F401
 import scenarios_power        # noqa: F401
 import scenarios_power_worker  # noqa: F401
+import scenarios_slices       # noqa: F401
 import scenarios_worker       # noqa: F401
 
 

@@ -4,13 +4,16 @@ import re
 
 from frame import ROOT, expect, scenario
 
-# Come to elsewhere: 4 (migrations), restore, gc, wal, 21 and 22 (gangs).
+# Come to elsewhere: 4 (migrations), restore, gc, wal, slices, 21 and 22 (gangs).
 ELSEWHERE = {"coordinator.in_migration", "coordinator.after_migration",
              "coordinator.restore_marked", "coordinator.restore_moved",
              "coordinator.restore_replaced", "coordinator.artifact_before_remove",
              "attempt.gang_ready", "attempt.gang_go", "attempt.gang_prepared",
              "attempt.gang_owner", "attempt.gang_weights", "attempt.gang_answers",
-             "coordinator.before_wal_checkpoint", "coordinator.after_wal_checkpoint"}
+             "coordinator.before_wal_checkpoint", "coordinator.after_wal_checkpoint",
+             "coordinator.slice_reads", "coordinator.last_read", "coordinator.slice_compares",
+             "coordinator.last_compared", "coordinator.slice_expands", "coordinator.slice_retires",
+             "coordinator.last_expanded", "coordinator.slice_changes", "coordinator.last_changed"}
 
 
 @functools.cache
