@@ -150,6 +150,7 @@ enum ha_why {
     HA_WHY_NEVER,   /* no worker that takes work fits */
     HA_WHY_DEVICES, /* GPUs that it would fit are set aside */
     HA_WHY_NOBODY,  /* no worker takes work */
+    HA_WHY_JUDGES,  /* no judge worker is connected */
     HA_WHY_HELD,    /* a person holds it back */
     HA_WHY_TRAINING,
     HA_WHY_PROBE,

@@ -18,6 +18,7 @@ static const struct {
                         "mend what the reason names, then hactl workers undrain WORKER; hactl "
                         "workers shows each GPU"},
     [HA_WHY_NOBODY] = {"nobody works", "start ha-worker, or see hactl workers"},
+    [HA_WHY_JUDGES] = {"nobody works", "start ha-judge-worker, or see hactl workers"},
     [HA_WHY_HELD] = {"held by you", "hactl resume SWEEP"},
     [HA_WHY_TRAINING] = {"waiting for its training", ""},
     [HA_WHY_PROBE] = {"waiting for its probe", ""},
@@ -272,7 +273,7 @@ int ha_plan_why_judging(const struct ha_plan_judging *j, struct ha_buffer *out,
     }
     if (j->ready > 0 && j->stop[0])
         return ha_buffer_append_text(out, j->stop);
-    *ret_why = HA_WHY_NOBODY;
+    *ret_why = HA_WHY_JUDGES;
     if (j->ready > 0 && j->judges == 0)
         return ha_buffer_append_text(out, "no judge worker is connected");
     *ret_why = HA_WHY_BUSY;

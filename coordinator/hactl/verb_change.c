@@ -9,6 +9,7 @@
 #include "coordinator/hactl/address.h"
 #include "coordinator/hactl/change.h"
 #include "coordinator/hactl/link.h"
+#include "coordinator/hactl/part.h"
 #include "coordinator/hactl/verbs.h"
 
 int ha_change_send(const struct ha_arguments *arguments, const struct ha_wire_change *change,
@@ -44,35 +45,21 @@ static int change(const struct ha_arguments *arguments, const char *verb, struct
     return ha_change_send(arguments, &change, err);
 }
 
-/* "SWEEP", "SWEEP/model", "SWEEP/model/strategy" or "SWEEP//strategy": no name has a slash. */
 static int change_part(const struct ha_arguments *arguments, const char *verb, struct ha_error *err)
 {
-    const char *selector = ha_arguments_at(arguments, 0, "");
-    char *copy = ha_strdup(selector), *model, *strategy;
     struct ha_wire_change change;
-    int r;
+    struct ha_part part;
+    int r = ha_part_parse(ha_arguments_at(arguments, 0, ""), &part, err);
 
-    if (!copy)
-        return ha_error_set(err, ENOMEM, "out of memory");
-    model = strchr(copy, '/');
-    strategy = model ? strchr(model + 1, '/') : NULL;
-    if (model)
-        *model++ = '\0';
-    if (strategy)
-        *strategy++ = '\0';
+    if (r < 0)
+        return r;
     change = (struct ha_wire_change){.verb = verb,
-                                     .sweep = copy,
-                                     .model = model,
-                                     .strategy = strategy,
+                                     .sweep = part.sweep,
+                                     .model = part.model,
+                                     .strategy = part.strategy,
                                      .finish = ha_arguments_given(arguments, "finish")};
-    if (!copy[0] || (model && !model[0] && (!strategy || !strategy[0])) ||
-        (strategy && (!strategy[0] || strchr(strategy, '/'))))
-        r = ha_error_set(err, EINVAL,
-                         "%s: name SWEEP, SWEEP/model, SWEEP/model/strategy or SWEEP//strategy",
-                         selector);
-    else
-        r = ha_change_send(arguments, &change, err);
-    free(copy);
+    r = ha_change_send(arguments, &change, err);
+    ha_part_clear(&part);
     return r;
 }
 

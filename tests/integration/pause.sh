@@ -28,6 +28,15 @@ check "the other column goes on" until_true 120 stages 's["stage"] == "generate"
 check "what is paused is not started" none 's["stage"] == "train" and s["state"] == "running"'
 hactl_here why qwen2.5-demo/mid >why.txt 2>&1
 check "why names who, the kind, and what to do" grep -q "(held by you): held by local since.*; hactl resume" why.txt
+hactl_here why grid//mid >why.txt 2>&1
+equal "why takes a column" "$(cut -d' ' -f1 why.txt | sort -u)" qwen2.5-demo/mid
+hactl_here why grid --json >why.json
+equal "and a sweep, as JSON" "$(python3 -c '
+import json
+print(*sorted({(r["cell"], r["category"]) for r in json.load(open("why.json")) if r["stage"] == "train"}))')" \
+    "('qwen2.5-demo/mid', 'held by you')"
+hactl_here why nothing/mid >out.txt 2>&1
+equal "what is neither is said" "$(cat out.txt)" "hactl: there is no cell and no sweep nothing/mid; hactl status and hactl list show all"
 hactl_here why --job 99 >out.txt 2>&1
 equal "a job that is not there is said" "$(tail -n 1 out.txt)" "hactl: the sweep shows no job 99; hactl log --job tells of it"
 hactl_here pause grid/qwen2.5-demo >/dev/null

@@ -245,7 +245,8 @@ static void why_sentences(void **state)
     expect_why(&worker, 1, &job, "stopping at a checkpoint: paused by ann");
 }
 
-static void expect_judging(const struct ha_plan_judging *judging, const char *sentence)
+static void expect_judging(const struct ha_plan_judging *judging, const char *sentence,
+                           enum ha_why kind)
 {
     struct ha_buffer text;
     enum ha_why why;
@@ -253,6 +254,7 @@ static void expect_judging(const struct ha_plan_judging *judging, const char *se
     ha_buffer_init(&text, 0);
     assert_int_equal(ha_plan_why_judging(judging, &text, &why), 0);
     assert_string_equal(ha_buffer_text(&text), sentence);
+    assert_int_equal(why, kind);
     ha_buffer_clear(&text);
 }
 
@@ -261,26 +263,28 @@ static void why_judging(void **state)
     struct ha_plan_judging j = {.answers_why = "no worker is connected", .stop = "", .trouble = ""};
 
     (void)state;
-    expect_judging(&j, "waiting for answers: no worker is connected");
+    expect_judging(&j, "waiting for answers: no worker is connected", HA_WHY_ANSWERS);
     j.total = j.blocked = 3;
-    expect_judging(&j, "waiting until every cell of the model has answered the same prompts");
+    expect_judging(&j, "waiting until every cell of the model has answered the same prompts",
+                   HA_WHY_ANSWERS);
     j.ready = 2;
-    expect_judging(&j, "no judge worker is connected");
+    expect_judging(&j, "no judge worker is connected", HA_WHY_JUDGES);
+    assert_non_null(strstr(ha_why_mend(HA_WHY_JUDGES), "ha-judge-worker"));
     j.judges = 1;
-    expect_judging(&j, "2 answers wait for a judge worker");
+    expect_judging(&j, "2 answers wait for a judge worker", HA_WHY_BUSY);
     j.stop = "the budget is used up";
-    expect_judging(&j, "the budget is used up");
+    expect_judging(&j, "the budget is used up", HA_WHY_EVALUATOR);
     j.leased = 1;
-    expect_judging(&j, "");
+    expect_judging(&j, "", HA_WHY_NONE);
     j.held = "ann since noon";
-    expect_judging(&j, "held by ann since noon");
+    expect_judging(&j, "held by ann since noon", HA_WHY_HELD);
     j = (struct ha_plan_judging){.total = 2,
                                  .scored = 2,
                                  .answers_complete = true,
                                  .answers_why = "",
                                  .stop = "",
                                  .trouble = ""};
-    expect_judging(&j, "");
+    expect_judging(&j, "", HA_WHY_NONE);
 }
 
 /* ---- groups --------------------------------------------------------------------------- */
