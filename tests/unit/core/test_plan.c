@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <string.h>
+
 #include "common/base/buffer.h"
 #include "coordinator/core/plan.h"
 
