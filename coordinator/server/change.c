@@ -182,8 +182,8 @@ int ha_handle_change(struct ha_request *q, struct ha_error *err)
         return r < 0 ? r : 0;
     r = of_worker ? ha_server_drain(q, strcmp(change->verb, "drain") == 0, &p.changed, &p.text, err)
                   : change_sweep(&p, err);
-    if (r < 0)
-        return r;
+    if (r < 0 || q->deferred)
+        return r < 0 ? r : 0;
     q->c->changed = true;
     q->reply.kind = HA_WIRE_CHANGE_REPLY;
     q->reply.body.change_reply =

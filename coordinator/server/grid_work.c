@@ -240,21 +240,26 @@ int ha_grid_work_step(struct ha_grid_work *w, int64_t most, struct ha_error *err
     return ha_grid_step(w->grid, most, err);
 }
 
-int ha_grid_work_create(const struct ha_wire_submit *submit, struct ha_grid_work **ret_work,
-                        struct ha_error *err)
+/* All cells of a grid that was begun, which is gone when that fails. */
+static int complete(struct ha_grid_work *w, struct ha_grid_work **ret_work, struct ha_error *err)
 {
-    struct ha_grid_work *w;
-    int r = ha_grid_work_begin(submit, &w, err);
+    int r = ha_grid_work_step(w, INT64_MAX, err);
 
-    if (r < 0)
-        return r;
-    r = ha_grid_work_step(w, INT64_MAX, err);
     if (r < 0) {
         ha_grid_work_destroy(w);
         return r;
     }
     *ret_work = w;
     return 0;
+}
+
+int ha_grid_work_create(const struct ha_wire_submit *submit, struct ha_grid_work **ret_work,
+                        struct ha_error *err)
+{
+    struct ha_grid_work *w;
+    int r = ha_grid_work_begin(submit, &w, err);
+
+    return r < 0 ? r : complete(w, ret_work, err);
 }
 
 void ha_grid_work_destroy(struct ha_grid_work *w)
@@ -362,8 +367,8 @@ static int load_overrides(struct loader *l, const char *const *more, int64_t cou
     return 0;
 }
 
-int ha_grid_work_load(struct ha_store *store, int64_t sweep, const char *const *more, int64_t count,
-                      struct ha_grid_work **ret_work, struct ha_error *err)
+int ha_grid_work_load_begin(struct ha_store *store, int64_t sweep, const char *const *more,
+                            int64_t count, struct ha_grid_work **ret_work, struct ha_error *err)
 {
     struct loader l = {0};
     int r;
@@ -381,10 +386,19 @@ int ha_grid_work_load(struct ha_store *store, int64_t sweep, const char *const *
     if (r == -ENOMEM)
         r = no_memory(err);
     if (r == 0)
-        r = ha_grid_work_create(&l.submit, ret_work, err);
+        r = ha_grid_work_begin(&l.submit, ret_work, err);
     ha_json_destroy(l.overrides);
     ha_arena_clear(&l.arena);
     return r;
+}
+
+int ha_grid_work_load(struct ha_store *store, int64_t sweep, const char *const *more, int64_t count,
+                      struct ha_grid_work **ret_work, struct ha_error *err)
+{
+    struct ha_grid_work *w;
+    int r = ha_grid_work_load_begin(store, sweep, more, count, &w, err);
+
+    return r < 0 ? r : complete(w, ret_work, err);
 }
 
 /* ---- cells and judges ---------------------------------------------------------------------- */

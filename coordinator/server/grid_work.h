@@ -51,6 +51,8 @@ int ha_grid_work_step(struct ha_grid_work *work, int64_t most, struct ha_error *
 /* The same from a sweep's rows, with so many overrides more. */
 int ha_grid_work_load(struct ha_store *store, int64_t sweep, const char *const *more, int64_t count,
                       struct ha_grid_work **ret_work, struct ha_error *err);
+int ha_grid_work_load_begin(struct ha_store *store, int64_t sweep, const char *const *more,
+                            int64_t count, struct ha_grid_work **ret_work, struct ha_error *err);
 void ha_grid_work_destroy(struct ha_grid_work *work);
 
 /* One more owner. */

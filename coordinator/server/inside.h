@@ -20,6 +20,7 @@
 enum {
     HA_SERVER_PHASE_BYTES = 24,
     HA_SERVER_ACTOR_BYTES = 128,
+    HA_SERVER_KEY_BYTES = 128,
     HA_SERVER_VOIDED = 8,
     HA_SERVER_FAILURE_BYTES = 160
 };
@@ -321,7 +322,8 @@ int64_t ha_server_pause(struct ha_request *q, int64_t sweep, const char **ret_te
 int64_t ha_server_resume(struct ha_request *q, int64_t sweep, const char **ret_text,
                          struct ha_error *err);
 
-/* Settings of a Change "set": -EINVAL names one that cannot be set. */
+/* Settings of a Change "set": -EINVAL names one that cannot be set.  Of a large grid the answer
+ * comes later. */
 int ha_server_set(struct ha_request *q, int64_t sweep, const char **ret_text, struct ha_error *err);
 
 /* Change "drain" and "undrain" (drain.c). */
@@ -437,7 +439,7 @@ typedef int (*ha_chore_step_fn)(struct ha_coordinator *c, void *state, struct ha
 /* Who gets the answer of a request that takes several turns, once it is there. */
 struct ha_waiter {
     uint64_t peer, request_id;
-    char key[128], client[128], hash[65]; /* as the reply will be stored (once.c) */
+    char key[HA_SERVER_KEY_BYTES], client[128], hash[65]; /* as the reply will be stored (once.c) */
 };
 
 struct ha_chore {
@@ -527,6 +529,8 @@ int ha_server_find_cell(struct ha_coordinator *c, int64_t sweep, const char *nam
  * stored reply is sent, or a chore works on it, which answers this request then; 0 when it is new,
  * and q->hash is filled in; -EEXIST when the key is another request's, stored or under way. */
 int ha_server_once(struct ha_request *q, const char *key, struct ha_error *err);
+/* Who asked, for an answer in a later turn: after ha_server_once, which looked at the key. */
+void ha_server_waiter(const struct ha_request *q, const char *key, struct ha_waiter *ret_waiter);
 int ha_server_once_hash(const struct ha_wire_message *message, char ret_hex[65],
                         struct ha_error *err);
 int ha_server_once_store(struct ha_coordinator *c, const char *key, const char *client,

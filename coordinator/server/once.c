@@ -4,6 +4,7 @@
 
 #include "common/base/buffer.h"
 #include "common/base/hash.h"
+#include "common/base/utf8.h"
 #include "coordinator/server/inside.h"
 #include "coordinator/store/request.h"
 
@@ -61,6 +62,14 @@ static int join(struct ha_request *q, const char *key, struct ha_error *err)
     return 1;
 }
 
+void ha_server_waiter(const struct ha_request *q, const char *key, struct ha_waiter *w)
+{
+    *w = (struct ha_waiter){.peer = q->origin->peer, .request_id = q->message->request_id};
+    ha_utf8_copy(w->key, sizeof w->key, key);
+    ha_utf8_copy(w->client, sizeof w->client, q->origin->key);
+    memcpy(w->hash, q->hash, sizeof w->hash);
+}
+
 int ha_server_once(struct ha_request *q, const char *key, struct ha_error *err)
 {
     struct ha_buffer stored;
@@ -68,6 +77,9 @@ int ha_server_once(struct ha_request *q, const char *key, struct ha_error *err)
 
     if (!key[0])
         return ha_error_set(err, EINVAL, "a request that changes something needs a key");
+    if (strlen(key) >= HA_SERVER_KEY_BYTES)
+        return ha_error_set(err, EINVAL, "a request key has at most %d bytes",
+                            HA_SERVER_KEY_BYTES - 1);
     r = ha_server_once_hash(q->message, q->hash, err);
     if (r < 0)
         return r;

@@ -10,8 +10,6 @@
 #include "common/base/memory.h"
 #include "coordinator/server/submit.h"
 
-enum { SLICE_POINTS = 64 };
-
 struct reading {
     struct ha_grid_work *work;
     struct ha_submitter submitter;
@@ -57,7 +55,7 @@ static int step(struct ha_coordinator *c, void *state, struct ha_error *err)
     int r;
 
     HA_CRASH_POINT("coordinator.slice_reads");
-    r = ha_grid_work_step(p->work, SLICE_POINTS, &why);
+    r = ha_grid_work_step(p->work, HA_SUBMIT_SLICE_POINTS, &why);
     if (r == -EINVAL || r == -E2BIG)
         return refuse(c, p, &why, err);
     if (r < 0)

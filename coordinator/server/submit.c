@@ -9,14 +9,11 @@
 #include "common/base/buffer.h"
 #include "common/base/memory.h"
 #include "common/base/memory_use.h"
-#include "common/base/utf8.h"
 #include "common/conf/json.h"
 #include "common/conf/model_path.h"
 #include "coordinator/store/artifact.h"
 #include "coordinator/store/hold.h"
 #include "coordinator/store/sweep.h"
-
-enum { AT_ONCE = 256 }; /* points of a grid that are read in the turn of the request */
 
 /* ---- rows of a grid -------------------------------------------------------------------- */
 
@@ -275,12 +272,8 @@ static void fill_submitter(struct ha_request *q, struct ha_submitter *s)
 {
     const struct ha_wire_submit *submit = &q->message->body.submit;
 
-    *s = (struct ha_submitter){
-        .waiter = {.peer = q->origin->peer, .request_id = q->message->request_id},
-        .extend = submit->extend};
-    ha_utf8_copy(s->waiter.key, sizeof s->waiter.key, submit->key);
-    ha_utf8_copy(s->waiter.client, sizeof s->waiter.client, q->origin->key);
-    memcpy(s->waiter.hash, q->hash, sizeof s->waiter.hash);
+    *s = (struct ha_submitter){.extend = submit->extend};
+    ha_server_waiter(q, submit->key, &s->waiter);
 }
 
 int ha_submit_take(struct ha_coordinator *c, const struct ha_by *by, struct ha_submitter *s,
@@ -376,15 +369,12 @@ int ha_handle_submit(struct ha_request *q, struct ha_error *err)
 
     if (q->c->disk_low)
         return ha_error_set(err, ENOSPC, "nothing new is taken: %s", q->c->disk_low);
-    if (strlen(submit->key) >= sizeof s.waiter.key)
-        return ha_error_set(err, EINVAL, "a request key has at most %zu bytes",
-                            sizeof s.waiter.key - 1);
     r = ha_server_once(q, submit->key, err);
     if (r != 0)
         return r < 0 ? r : 0;
     fill_submitter(q, &s);
     r = ha_grid_work_begin(submit, &work, &why);
-    if (r == 0 && work->grid->points > AT_ONCE)
+    if (r == 0 && work->grid->points > HA_SUBMIT_AT_ONCE)
         return read_slowly(q, work, &s, err);
     if (r == 0) {
         r = ha_grid_work_step(work, INT64_MAX, &why);

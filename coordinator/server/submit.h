@@ -5,6 +5,11 @@
 #include "coordinator/server/grid_work.h"
 #include "coordinator/server/inside.h"
 
+enum {
+    HA_SUBMIT_AT_ONCE = 256,    /* points of a grid that are read in the turn of the request */
+    HA_SUBMIT_SLICE_POINTS = 64 /* of a larger one, between two looks at the clock */
+};
+
 /* Store the grid of a sweep (id 0: a new one) and let it be expanded, unless it has the cells that
  * are there. */
 int ha_submit_apply(struct ha_coordinator *c, const struct ha_by *by, int64_t sweep,

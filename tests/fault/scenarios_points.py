@@ -13,7 +13,8 @@ ELSEWHERE = {"coordinator.in_migration", "coordinator.after_migration",
              "coordinator.before_wal_checkpoint", "coordinator.after_wal_checkpoint",
              "coordinator.slice_reads", "coordinator.last_read", "coordinator.slice_compares",
              "coordinator.last_compared", "coordinator.slice_expands", "coordinator.slice_retires",
-             "coordinator.last_expanded", "coordinator.slice_changes", "coordinator.last_changed"}
+             "coordinator.last_expanded", "coordinator.slice_changes", "coordinator.last_changed",
+             "coordinator.slice_sets", "coordinator.last_set"}
 
 
 @functools.cache

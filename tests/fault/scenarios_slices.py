@@ -131,6 +131,29 @@ def change_in_slices(test):
     whole(c, 1, SEEDS + 1, 0)
 
 
+@scenario("slices-set", "coordinator killed in slices of a set, before and after its commit")
+def set_in_slices(test):
+    c = test.cluster(**seeds(0))
+    c.start_coordinator()
+    c.submit()
+    settle(c)
+
+    def unset(order):
+        row = c.query("SELECT priority, max_attempts FROM sweep")
+        said = c.one("SELECT count(*) FROM event WHERE after = 'set'")
+        expect(row == [(0, 3)] and said == 0, f"{order}: {row}, {said} lines of history")
+
+    through(c, ["slice_sets:1", "slice_sets:5", "last_set"], unset,
+            "set", "grid", "priority=5", "retry.max_attempts=7")
+    c.stop_coordinator()
+    row = c.query("SELECT priority, max_attempts FROM sweep")
+    said = c.one("SELECT count(*) FROM event WHERE after = 'set'")
+    expect(row == [(5, 7)] and said == 2, f"set: {row}, {said} lines of history")
+    answers = c.one("SELECT count(*) FROM request")
+    expect(answers == 2, f"{answers} stored answers, of a submit and a set")
+    expect(c.one("SELECT count(*) FROM cell WHERE version > 1 OR NOT live") == 0, "cells changed")
+
+
 @scenario("slices-pause", "coordinator killed before and after the commit of a pause and a resume")
 def pause_and_resume(test):
     c = test.cluster(**seeds(0))

@@ -566,6 +566,18 @@ const struct ha_wire_stage_row *bench_stage(const struct ha_wire_message *status
     return NULL;
 }
 
+char *bench_replicated(int seeds, const char *more)
+{
+    struct ha_buffer text;
+
+    ha_buffer_init(&text, 0);
+    assert_int_equal(ha_buffer_printf(&text, "%s\n%s\n[vary]\nseed = [0", bench_grid, more), 0);
+    for (int i = 1; i < seeds; i++)
+        assert_int_equal(ha_buffer_printf(&text, ", %d", i), 0);
+    assert_int_equal(ha_buffer_append_text(&text, "]\n"), 0);
+    return ha_buffer_detach(&text);
+}
+
 void bench_create(struct bench *b, uint64_t peer)
 {
     struct ha_wire_message *reply = bench_submit(b, peer, "create", bench_grid, false);

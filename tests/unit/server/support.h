@@ -113,6 +113,9 @@ uint64_t bench_submit_ask(struct bench *b, uint64_t peer, const char *key, const
 /* The same grid with all five strategies, whose cells may share jobs. */
 const char *bench_fused_grid(void);
 
+/* The small grid with a replicate for each of so many seeds, and something more; the caller's. */
+char *bench_replicated(int seeds, const char *more);
+
 /* Submit the grid and expand it. */
 void bench_create(struct bench *b, uint64_t peer);
 

@@ -133,24 +133,12 @@ static void what_is_wrong_is_said(void **state)
     free(files);
 }
 
-/* bench_grid with a replicate for each of so many seeds, and something more. */
-static char *replicated(int seeds, const char *more)
-{
-    struct ha_buffer text;
-
-    ha_buffer_init(&text, 0);
-    assert_int_equal(ha_buffer_printf(&text, "%s\n%s\n[vary]\nseed = [0", bench_grid, more), 0);
-    for (int i = 1; i < seeds; i++)
-        assert_int_equal(ha_buffer_printf(&text, ", %d", i), 0);
-    assert_int_equal(ha_buffer_append_text(&text, "]\n"), 0);
-    return ha_buffer_detach(&text);
-}
-
 /* Read over several turns: nothing is there before all of it was read. */
 static void a_large_grid_is_read_in_slices(void **state)
 {
     struct bench *b = *state;
-    char *large = replicated(1000, ""), *wrong = replicated(1000, "[resources]\ngpus = 64\n");
+    char *large = bench_replicated(1000, ""),
+         *wrong = bench_replicated(1000, "[resources]\ngpus = 64\n");
     struct ha_wire_message *reply;
 
     expect_outcome(b, "w", wrong, false, "refused", "gradient_accumulation");
@@ -178,7 +166,7 @@ static void expect_error(struct ha_wire_message *reply, uint32_t code, const cha
 static void a_key_is_of_one_request_while_it_is_worked_on(void **state)
 {
     struct bench *b = *state;
-    char *large = replicated(800, ""), *other = replicated(801, "");
+    char *large = bench_replicated(800, ""), *other = bench_replicated(801, "");
     struct ha_wire_message cancel = {
         .kind = HA_WIRE_CHANGE, .body.change = {.key = "k", .verb = "cancel", .sweep = "demo"}};
     struct ha_wire_message *reply;
@@ -217,7 +205,7 @@ static void a_key_is_of_one_request_while_it_is_worked_on(void **state)
 static void grids_that_are_read_are_limited_in_number(void **state)
 {
     struct bench *b = *state;
-    char *large = replicated(1200, ""), *small = edited("\"demo\"", "\"small\"");
+    char *large = bench_replicated(1200, ""), *small = edited("\"demo\"", "\"small\"");
     uint64_t ids[3];
 
     b->max_grids_per_client = 2;
