@@ -82,8 +82,8 @@ static const struct ha_setting coordinator_rows[] = {
     {"max_artifact_size", HA_SETTING_TEXT, AT(max_artifact_size), .memory = true,
      .otherwise = "none", OURS, .help = "larger files are not stored; 4GiB"},
     {"max_sweep_size", HA_SETTING_TEXT, AT(max_sweep_size), .memory = true, .otherwise = "none",
-     OURS, .help = "a sweep's data files, adapters, checkpoints, logs, answers, metrics and replies "
-             "together; 100GiB"},
+     OURS, .help = "a sweep's data files, adapters, checkpoints, logs, cells, history, answers, "
+             "metrics, items and replies together; 100GiB"},
     {"max_connections", HA_SETTING_INT, AT(max_connections), BETWEEN(16, 1000000),
      .otherwise = "15000", OURS, .help = "peers of one socket; messages of further ones are dropped"},
     {"max_requests_per_second", HA_SETTING_INT, AT(max_requests_per_second), BETWEEN(0, 1000000),

@@ -12,6 +12,7 @@
 #include "common/conf/json.h"
 #include "common/conf/model_path.h"
 #include "coordinator/store/artifact.h"
+#include "coordinator/store/cell.h"
 #include "coordinator/store/hold.h"
 #include "coordinator/store/sweep.h"
 
@@ -149,16 +150,32 @@ static int put_files(struct ha_coordinator *c, int64_t sweep, const struct ha_gr
     return r;
 }
 
-static int check_size(struct ha_coordinator *c, int64_t sweep, struct ha_error *err)
+/* The least that the rows of new cells will take. */
+static int new_rows(struct ha_coordinator *c, int64_t sweep, const struct ha_grid_work *w,
+                    int64_t *ret_bytes, struct ha_error *err)
 {
-    int64_t bytes, most = c->options.max_sweep_bytes;
+    int64_t stages = 1 + w->sweep->judge_count, old, cells;
+    int r = ha_store_cell_count(c->store, sweep, &old, err);
+
+    cells = w->grid->cell_count > old ? w->grid->cell_count - old : 0;
+    *ret_bytes = cells * (HA_ROW_CELL + stages * HA_ROW_STAGE);
+    return r;
+}
+
+static int check_size(struct ha_coordinator *c, int64_t sweep, const struct ha_grid_work *w,
+                      struct ha_error *err)
+{
+    int64_t bytes, rows = 0, most = c->options.max_sweep_bytes;
     int r = most > 0 ? ha_store_stored_bytes(c->store, sweep, 0, &bytes, NULL, err) : 0;
 
-    if (r == 0 && most > 0 && bytes > most)
+    if (r == 0 && most > 0)
+        r = new_rows(c, sweep, w, &rows, err);
+    if (r == 0 && most > 0 && rows > most - bytes)
         r = ha_error_set(err, EFBIG,
-                         "its data files have %" PRId64 " KiB, and a sweep may store %" PRId64
+                         "its data files and rows have %" PRId64 " KiB, its new cells need %" PRId64
+                         " KiB or more, and a sweep may store %" PRId64
                          " KiB here (max_sweep_size in coordinator.toml)",
-                         bytes >> 10, most >> 10);
+                         (bytes + 1023) >> 10, (rows + 1023) >> 10, most >> 10);
     return r;
 }
 
@@ -201,7 +218,7 @@ int ha_submit_apply(struct ha_coordinator *c, const struct ha_by *by, int64_t sw
     if (r == 0)
         r = put_files(c, id, work, err);
     if (r == 0)
-        r = check_size(c, id, err);
+        r = check_size(c, id, work, err);
     if (r == 0)
         r = put_judges(c, id, work, err);
     if (r == 0)

@@ -63,11 +63,11 @@ int ha_store_stored_bytes(struct ha_store *store, int64_t sweep, int64_t job, in
                           char *ret_name, struct ha_error *err)
 {
     struct ha_rows rows;
-    int r =
-        ha_rows_open(store, &rows, err,
-                     "SELECT stored_bytes + row_bytes, name FROM sweep WHERE id = CASE WHEN ?1 <> 0"
-                     " THEN ?1 ELSE (SELECT sweep FROM job WHERE id = ?2) END",
-                     "ii", sweep, job);
+    int r = ha_rows_open(store, &rows, err,
+                         "SELECT s.stored_bytes + r.bytes, s.name FROM sweep s"
+                         " JOIN sweep_rows r ON r.sweep = s.id WHERE s.id = CASE WHEN ?1 <> 0"
+                         " THEN ?1 ELSE (SELECT sweep FROM job WHERE id = ?2) END",
+                         "ii", sweep, job);
 
     *ret_bytes = 0;
     if (r == 0)
@@ -85,7 +85,7 @@ int ha_store_count_rows(struct ha_store *store, int64_t job, int64_t judge, int6
                         struct ha_error *err)
 {
     return ha_db_exec(store, err,
-                      "UPDATE sweep SET row_bytes = row_bytes + ?1 WHERE id = CASE WHEN ?2 <> 0"
+                      "UPDATE sweep_rows SET bytes = bytes + ?1 WHERE sweep = CASE WHEN ?2 <> 0"
                       " THEN (SELECT sweep FROM job WHERE id = ?2)"
                       " ELSE (SELECT sweep FROM judge WHERE id = ?3) END",
                       "iii", bytes, job, judge);

@@ -39,12 +39,24 @@ int ha_store_product_add(struct ha_store *store, const struct ha_product *produc
                          struct ha_error *err);
 
 /* What a sweep stores: its data files, the files that its jobs made, and the rows that were counted
- * for it.  Of a job's sweep when sweep is 0.  ret_name (64 bytes or more) may be NULL. */
+ * for it (HA_ROW_...): a counter that is kept, nothing is counted here.  Of a job's sweep when
+ * sweep is 0.  ret_name (64 bytes or more) may be NULL. */
 int ha_store_stored_bytes(struct ha_store *store, int64_t sweep, int64_t job, int64_t *ret_bytes,
                           char *ret_name, struct ha_error *err);
 
-/* What a row counts beside its texts. */
-enum { HA_ROW_ANSWER = 200, HA_ROW_METRIC = 64, HA_ROW_CALL = 200, HA_ROW_SCORE = 40 };
+/* What a row counts beside its texts, about as it takes with its indices.  Triggers count the upper
+ * ones (schema 13), and the grid's text. */
+enum {
+    HA_ROW_CELL = 100,  /* and its name; its settings where no other cell has the same */
+    HA_ROW_STAGE = 700, /* with its result and job */
+    HA_ROW_ATTEMPT = 200,
+    HA_ROW_EVENT = 100, /* and its reason */
+    HA_ROW_ITEM = 150,
+    HA_ROW_CALL = 200, /* and its reply */
+    HA_ROW_ANSWER = 200,
+    HA_ROW_METRIC = 64,
+    HA_ROW_SCORE = 40
+};
 
 /* Count rows that were stored for a job's sweep, or for a judge's (job 0).  A sweep that takes over
  * what another stored does not count it. */

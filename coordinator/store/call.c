@@ -23,7 +23,7 @@ static int read_purse(struct ha_store *store, int64_t item, struct purse *ret_pu
     int r = ha_rows_open(store, &rows, err,
                          "SELECT j.id, j.budget, j.spent + j.reserved, w.budget,"
                          " (SELECT sum(spent + reserved) FROM judge WHERE sweep = w.id),"
-                         " w.stored_bytes + w.row_bytes"
+                         " w.stored_bytes + (SELECT bytes FROM sweep_rows WHERE sweep = w.id)"
                          " FROM item i JOIN judge j ON j.id = i.judge"
                          " JOIN sweep w ON w.id = j.sweep WHERE i.id = ?",
                          "i", item);
@@ -126,9 +126,7 @@ static int store_raw(struct ha_store *store, int64_t judge, const struct ha_call
         return 0;
     r = ha_db_exec(store, err, "INSERT INTO judge_raw (call, raw) VALUES (?, ?)", "ib", reply->call,
                    reply->raw, reply->raw_bytes);
-    return r < 0
-               ? r
-               : ha_store_count_rows(store, 0, judge, HA_ROW_CALL + (int64_t)reply->raw_bytes, err);
+    return r < 0 ? r : ha_store_count_rows(store, 0, judge, (int64_t)reply->raw_bytes, err);
 }
 
 int ha_store_call_reply(struct ha_store *store, const struct ha_call_reply *reply, int64_t now_ms,

@@ -6,8 +6,8 @@
 #include "common/base/hash.h"
 #include "coordinator/store/db.h"
 
-/* Settings are many cells' own, so each text is kept once. */
-static int put_setting(struct ha_store *store, const char *json, int64_t *ret_id,
+/* Settings are many cells' own, so each text is kept once, and counted for who brought it. */
+static int put_setting(struct ha_store *store, int64_t sweep, const char *json, int64_t *ret_id,
                        struct ha_error *err)
 {
     uint8_t digest[HA_SHA256_BYTES];
@@ -20,16 +20,18 @@ static int put_setting(struct ha_store *store, const char *json, int64_t *ret_id
     if (r != 0)
         return r < 0 ? r : 0;
     r = ha_db_exec(store, err, "INSERT INTO setting (sha256, json) VALUES (?, ?)", "tt", hex, json);
-    if (r == 0)
-        *ret_id = ha_db_last_id(store);
-    return r;
+    if (r < 0)
+        return r;
+    *ret_id = ha_db_last_id(store);
+    return ha_db_exec(store, err, "UPDATE sweep_rows SET bytes = bytes + ? WHERE sweep = ?", "ii",
+                      (int64_t)strlen(json), sweep);
 }
 
 int ha_store_cell_put(struct ha_store *store, const struct ha_cell_row *row, int64_t *ret_id,
                       struct ha_error *err)
 {
     int64_t setting;
-    int r = put_setting(store, row->settings, &setting, err);
+    int r = put_setting(store, row->sweep, row->settings, &setting, err);
 
     if (r < 0)
         return r;
@@ -177,6 +179,15 @@ int ha_store_cell_gone(struct ha_store *store, int64_t sweep, int64_t *ret_id, s
                      "SELECT c.id FROM cell c JOIN sweep w ON w.id = c.sweep"
                      " WHERE c.sweep = ? AND c.live = 1 AND c.version < w.version LIMIT 1",
                      "i", sweep);
+}
+
+int ha_store_cell_count(struct ha_store *store, int64_t sweep, int64_t *ret_count,
+                        struct ha_error *err)
+{
+    int r =
+        ha_db_int(store, ret_count, err, "SELECT count(*) FROM cell WHERE sweep = ?", "i", sweep);
+
+    return r < 0 ? r : 0;
 }
 
 int ha_store_cell_set_live(struct ha_store *store, int64_t cell, bool live, struct ha_error *err)

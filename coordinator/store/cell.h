@@ -46,6 +46,10 @@ int ha_store_cell_id(struct ha_store *store, int64_t sweep, const char *name, in
 int ha_store_cell_gone(struct ha_store *store, int64_t sweep, int64_t *ret_id,
                        struct ha_error *err);
 
+/* Cells of a sweep, also those that are no longer in its grid. */
+int ha_store_cell_count(struct ha_store *store, int64_t sweep, int64_t *ret_count,
+                        struct ha_error *err);
+
 int ha_store_cell_set_live(struct ha_store *store, int64_t cell, bool live, struct ha_error *err);
 
 #endif

@@ -235,6 +235,23 @@ def check_counters(db, found):
                                f"its items say {now}")
 
 
+def check_sizes(db, found):
+    """Each row that triggers count for its sweep is counted (schema 13), beside those that are not."""
+    for name, bytes_, least in db.execute(
+            "SELECT s.name, r.bytes, length(CAST(s.toml AS BLOB)) + length(CAST(s.overrides AS BLOB))"
+            " + (SELECT total(100 + length(CAST(name AS BLOB))) FROM cell WHERE sweep = s.id)"
+            " + 700 * (SELECT count(*) FROM stage WHERE sweep = s.id)"
+            " + 200 * (SELECT count(*) FROM attempt a JOIN job j ON j.id = a.job WHERE j.sweep = s.id)"
+            " + (SELECT total(100 + length(CAST(reason AS BLOB))) FROM event WHERE sweep = s.id)"
+            " + 150 * (SELECT count(*) FROM item i JOIN judge j ON j.id = i.judge"
+            "          WHERE j.sweep = s.id)"
+            " + 200 * (SELECT count(*) FROM judge_call k JOIN judge j ON j.id = k.judge"
+            "          WHERE j.sweep = s.id)"
+            " FROM sweep s LEFT JOIN sweep_rows r ON r.sweep = s.id"):
+        if bytes_ is None or bytes_ < least:
+            found.wrong.append(f"sweep {name} counts {bytes_} bytes of rows, some of its have {least}")
+
+
 def check_metrics(db, found):
     """Every step of a training that is done was reported, once."""
     for (result,) in db.execute("SELECT id FROM result WHERE kind = 'train' AND state = 'done'"):
@@ -308,6 +325,7 @@ def check(run, prompts=None, cells=None, calls=None, finished=True, reference=No
         check_scores(db, found, finished)
         check_calls(db, found, calls)
         check_counters(db, found)
+        check_sizes(db, found)
         check_metrics(db, found)
         check_artifacts(db, found, pathlib.Path(run) / "artifacts")
         if reference:

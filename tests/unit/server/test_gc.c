@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <sqlite3.h>
+
 #include "common/base/path.h"
 #include "common/io/file.h"
 #include "coordinator/store/artifact.h"
@@ -243,6 +245,28 @@ static void what_is_asked_is_bounded(void **state)
 
 /* ---- the limit of a sweep ---------------------------------------------------------- */
 
+static int64_t stored(struct bench *b)
+{
+    int64_t bytes;
+
+    assert_int_equal(ha_store_stored_bytes(b->store, 1, 0, &bytes, NULL, NULL), 0);
+    return bytes;
+}
+
+/* The sweep may store 5,000 bytes more than its grid; two attempts under way are some 1,000 of it.
+ */
+static void limited(struct bench *b, struct fake_job *base, struct fake_job *job)
+{
+    bench_create(b, CLIENT);
+    b->max_sweep_bytes = stored(b) + 5000;
+    bench_restart(b);
+    bench_hello_client(b, CLIENT);
+    bench_hello_worker(b, WORKER, "w1", "i1", 2);
+    bench_settle(b);
+    assert_true(bench_granted(b, WORKER, base));
+    assert_true(bench_granted(b, WORKER, job));
+}
+
 static void a_sweep_stores_no_more_than_it_may(void **state)
 {
     struct bench *b = *state;
@@ -250,13 +274,7 @@ static void a_sweep_stores_no_more_than_it_may(void **state)
     struct ha_wire_message *status;
     const struct ha_wire_stage_row *stage;
 
-    b->max_sweep_bytes = 4000; /* the grid's files have 1,500 bytes or less */
-    bench_restart(b);
-    bench_hello_client(b, CLIENT);
-    bench_hello_worker(b, WORKER, "w1", "i1", 2);
-    bench_create(b, CLIENT);
-    assert_true(bench_granted(b, WORKER, &base));
-    assert_true(bench_granted(b, WORKER, &job));
+    limited(b, &base, &job);
     report(b, &job, "checkpoint", DIGEST("31"), 1);
     bench_expect_stage(b, CLIENT, "tiny/mid", "train", "running", NULL);
     {
@@ -265,7 +283,7 @@ static void a_sweep_stores_no_more_than_it_may(void **state)
                                                                  .kind = "checkpoint",
                                                                  .name = "file",
                                                                  .sha256 = DIGEST("32"),
-                                                                 .size = 4000,
+                                                                 .size = 5000,
                                                                  .step = 2}};
 
         bench_artifact(b, DIGEST("32"));
@@ -306,18 +324,6 @@ static void answer(struct bench *b, struct fake_job *job, int prompt, size_t byt
     ha_wire_message_destroy(bench_report(b, WORKER, job, &event, 1));
 }
 
-/* Of 4,000 bytes the grid's files have 20. */
-static void limited(struct bench *b, struct fake_job *base, struct fake_job *job)
-{
-    b->max_sweep_bytes = 4000;
-    bench_restart(b);
-    bench_hello_client(b, CLIENT);
-    bench_hello_worker(b, WORKER, "w1", "i1", 2);
-    bench_create(b, CLIENT);
-    assert_true(bench_granted(b, WORKER, base));
-    assert_true(bench_granted(b, WORKER, job));
-}
-
 static void rows_count_too(void **state)
 {
     struct bench *b = *state;
@@ -351,7 +357,10 @@ static void replies_count_and_stop_the_calls(void **state)
     const struct ha_wire_stage_row *stage;
     int64_t bytes;
 
-    limited(b, &base, &job);
+    bench_hello_worker(b, WORKER, "w1", "i1", 2);
+    bench_create(b, CLIENT);
+    assert_true(bench_granted(b, WORKER, &base));
+    assert_true(bench_granted(b, WORKER, &job));
     bench_hello_judge(b, JUDGE, "j1", "i1");
     bench_do_job(b, WORKER, &base, 3);
     bench_do_job(b, WORKER, &job, 0);
@@ -366,7 +375,7 @@ static void replies_count_and_stop_the_calls(void **state)
         int64_t with_reply;
 
         assert_int_equal(ha_store_stored_bytes(b->store, 1, 0, &with_reply, NULL, NULL), 0);
-        assert_int_equal(with_reply, bytes + HA_ROW_CALL + 3);
+        assert_int_equal(with_reply, bytes + 3); /* its row was counted when it was begun */
     }
     assert_false(bench_outcome(b, JUDGE, &items[0], "scored", ""));
     b->max_sweep_bytes = bytes; /* now it is full */
@@ -382,21 +391,104 @@ static void replies_count_and_stop_the_calls(void **state)
     ha_wire_message_destroy(status);
 }
 
-static void files_above_the_limit_are_not_submitted(void **state)
+static int64_t count(struct bench *b, const char *sql)
+{
+    char path[128];
+    sqlite3_stmt *statement;
+    sqlite3 *db;
+    int64_t n;
+
+    bench_kill(b);
+    snprintf(path, sizeof path, "%s/coordinator.db", b->dir);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &statement, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    n = sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    bench_start(b);
+    bench_hello_client(b, CLIENT);
+    return n;
+}
+
+/* What is counted as it is written is what counting all of it would find. */
+static void expect_counted(struct bench *b)
+{
+    int64_t all = stored(b);
+
+    assert_int_equal(
+        all,
+        count(b, "SELECT (SELECT stored_bytes + length(toml) + length(overrides) FROM sweep)"
+                 " + (SELECT sum(100 + length(name)) FROM cell)"
+                 " + (SELECT sum(length(json)) FROM setting)"
+                 " + 700 * (SELECT count(*) FROM stage) + 200 * (SELECT count(*) FROM attempt)"
+                 " + (SELECT sum(100 + length(reason)) FROM event WHERE sweep = 1)"
+                 " + 150 * (SELECT count(*) FROM item) + 200 * (SELECT count(*) FROM judge_call)"
+                 " + ifnull((SELECT sum(64 + length(name)) FROM metric), 0)"
+                 " + ifnull((SELECT sum(200 + length(text) + length(raw)) FROM answer), 0)"
+                 " + ifnull((SELECT sum(length(text)) FROM prompt), 0)"
+                 " + ifnull((SELECT sum(length(raw)) FROM judge_raw), 0)"
+                 " + ifnull((SELECT sum(40 + length(reason)) FROM score), 0)"));
+}
+
+static void change(struct bench *b, const char *key, const char *verb)
+{
+    struct ha_wire_message message = {.kind = HA_WIRE_CHANGE,
+                                      .body.change = {.key = key, .verb = verb, .sweep = "demo"}};
+
+    ha_wire_message_destroy(bench_call(b, CLIENT, &message, HA_WIRE_CHANGE_REPLY));
+    bench_settle(b);
+}
+
+static void all_that_grows_is_counted(void **state)
 {
     struct bench *b = *state;
+    struct fake_job job;
+    int64_t before;
+
+    bench_create(b, CLIENT);
+    expect_counted(b);
+    before = stored(b);
+    assert_true(before > 2 * HA_ROW_CELL + 5 * HA_ROW_STAGE);
+    change(b, "c1", "cancel");
+    change(b, "c2", "retry");
+    assert_true(stored(b) >= before + 10 * HA_ROW_EVENT);
+    expect_counted(b);
+    bench_hello_worker(b, WORKER, "w1", "i1", 1);
+    bench_hello_judge(b, JUDGE, "j1", "i1");
+    while (bench_granted(b, WORKER, &job))
+        bench_do_job(b, WORKER, &job, 3);
+    assert_int_equal(bench_judge_all(b, JUDGE), 6);
+    bench_settle(b);
+    expect_counted(b);
+}
+
+static void expect_too_large(struct bench *b, int64_t most, const char *text)
+{
     struct ha_wire_message *reply;
 
-    b->max_sweep_bytes = 10;
+    b->max_sweep_bytes = most;
     bench_restart(b);
     bench_hello_client(b, CLIENT);
-    bench_artifact(b, TRAIN_DIGEST);
-    bench_artifact(b, EVAL_DIGEST);
     reply = bench_submit_any(b, CLIENT, "key1", bench_grid, false);
     assert_int_equal(reply->kind, HA_WIRE_ERROR);
     assert_int_equal(reply->body.error.code, EFBIG);
     assert_non_null(strstr(reply->body.error.text, "max_sweep_size"));
+    if (!strstr(reply->body.error.text, text))
+        fail_msg("%s", reply->body.error.text);
     ha_wire_message_destroy(reply);
+}
+
+static void grids_above_the_limit_are_not_submitted(void **state)
+{
+    struct bench *b = *state;
+
+    expect_too_large(b, 10, "files and rows have 1 KiB");
+    expect_too_large(b, 2000, "new cells need 3 KiB");
+    b->max_sweep_bytes = 20000;
+    bench_restart(b);
+    bench_hello_client(b, CLIENT);
+    bench_create(b, CLIENT);
 }
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -412,7 +504,8 @@ int main(void)
         CASE(a_sweep_stores_no_more_than_it_may),
         CASE(rows_count_too),
         CASE(replies_count_and_stop_the_calls),
-        CASE(files_above_the_limit_are_not_submitted),
+        CASE(all_that_grows_is_counted),
+        CASE(grids_above_the_limit_are_not_submitted),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

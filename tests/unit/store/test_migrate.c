@@ -173,6 +173,13 @@ static void rows_of_before_are_counted(void **state)
         "INSERT INTO judge_call (id, item, judge, epoch, worker, state, reserved, begun_ms)"
         " VALUES (1, 1, 1, 1, 1, 'replied', 0, 1);"
         "INSERT INTO judge_raw VALUES (1, x'010203');"
+        "INSERT INTO judge_call (id, item, judge, epoch, worker, state, reserved, begun_ms)"
+        " VALUES (2, 1, 1, 1, 1, 'unknown', 0, 1);"
+        "INSERT INTO attempt (job, generation, number, worker, instance, state, started_ms)"
+        " VALUES (1, 1, 1, 1, '', 'leased', 1);"
+        "INSERT INTO event (time_ms, sweep, job, subject, before, after, reason, actor)"
+        " VALUES (1, 1, 1, 'job 1', '', 'ready', 'why', 'a'), (1, 1, 0, 's', '', '', '', 'a'),"
+        " (1, 0, 0, 'w', '', '', 'of none', 'a');"
         "INSERT INTO dimension VALUES (1, 'd');"
         "INSERT INTO score VALUES (1, 1, 3, 'because');";
     int64_t bytes = 0;
@@ -187,7 +194,9 @@ static void rows_of_before_are_counted(void **state)
     assert_int_equal(ha_store_open(path, &store, NULL), 0);
     assert_int_equal(ha_store_stored_bytes(store, 1, 0, &bytes, NULL, NULL), 0);
     assert_int_equal(bytes, HA_ROW_ANSWER + 5 + 5 + 2 * (HA_ROW_METRIC + 4) + HA_ROW_CALL + 3 +
-                                HA_ROW_SCORE + 7);
+                                HA_ROW_SCORE + 7 + strlen("[]") + HA_ROW_CELL + strlen("m/mid") +
+                                2 * HA_ROW_STAGE + HA_ROW_ITEM + HA_ROW_CALL + HA_ROW_ATTEMPT +
+                                2 * HA_ROW_EVENT + strlen("why"));
     ha_store_close(store);
 }
 
