@@ -301,8 +301,8 @@ void contract_line_clear(struct contract_line *line)
 bool contract_is_starved(const char *error)
 {
     const char *at = strstr(error, CONTRACT_STARVED);
-    size_t before = strlen(CONTRACT_PROBABLY);
+    size_t before = strlen(CONTRACT_PERHAPS);
 
     return at &&
-           ((size_t)(at - error) < before || strncmp(at - before, CONTRACT_PROBABLY, before) != 0);
+           ((size_t)(at - error) < before || strncmp(at - before, CONTRACT_PERHAPS, before) != 0);
 }

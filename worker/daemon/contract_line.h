@@ -30,10 +30,10 @@ struct contract_model {
     double seconds;
 };
 
-/* What the text of an error begins with that the daemon adds itself, behind CONTRACT_PROBABLY where
+/* What the text of an error begins with that the daemon adds itself, behind CONTRACT_PERHAPS where
  * the kernel killed somebody on the machine and perhaps not this attempt. */
 #define CONTRACT_STARVED "killed by the kernel for memory"
-#define CONTRACT_PROBABLY "probably "
+#define CONTRACT_PERHAPS "perhaps "
 
 /* Does the error, of an attempt or of a rank in words of its gang, say that for certain? */
 bool contract_is_starved(const char *error);

@@ -48,6 +48,7 @@ struct groups {
 struct group {
     struct groups *groups;
     char *folder, *procs;
+    int64_t starved_before; /* in a folder of this name that was left */
 };
 
 /* ---- the kernel's files ---------------------------------------------------------------------- */
@@ -97,6 +98,22 @@ static bool kill_one_by_one(const char *folder)
     }
     free(text);
     return any;
+}
+
+/* How many processes of the group the kernel killed for memory; those of groups below it count, and
+ * nobody else's.  -1: it does not tell. */
+static int64_t count_starved(const char *folder)
+{
+    char *text = read_small(folder, "memory.events");
+    int64_t count = -1;
+
+    for (char *save = NULL, *line = text ? strtok_r(text, "\n", &save) : NULL; line;
+         line = strtok_r(NULL, "\n", &save)) {
+        if (strncmp(line, "oom_kill ", strlen("oom_kill ")) == 0)
+            count = strtoll(line + strlen("oom_kill "), NULL, 10);
+    }
+    free(text);
+    return count;
 }
 
 static int64_t count_processes(const char *folder)
@@ -432,6 +449,9 @@ struct group *group_create(struct groups *groups, const char *name)
         free(group);
         return NULL;
     }
+    group->starved_before = count_starved(group->folder);
+    if (group->starved_before < 0)
+        group->starved_before = 0;
     (void)snprintf(limit, sizeof(limit), "%" PRId64, groups->memory_bytes);
     if (groups->memory_bytes > 0)
         (void)write_small(group->folder, "memory.max", limit);
@@ -449,18 +469,11 @@ void group_kill(struct group *group)
         kill_all(group->folder);
 }
 
-bool group_starved(const struct group *group)
+int group_starved(const struct group *group)
 {
-    char *text = group ? read_small(group->folder, "memory.events") : NULL;
-    bool starved = false;
+    int64_t count = group ? count_starved(group->folder) : -1;
 
-    for (char *save = NULL, *line = text ? strtok_r(text, "\n", &save) : NULL; line;
-         line = strtok_r(NULL, "\n", &save)) {
-        if (strncmp(line, "oom_kill ", strlen("oom_kill ")) == 0)
-            starved = strtoll(line + strlen("oom_kill "), NULL, 10) > 0;
-    }
-    free(text);
-    return starved;
+    return count < 0 ? -1 : count > group->starved_before;
 }
 
 void group_destroy(struct group *group)

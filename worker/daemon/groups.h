@@ -41,8 +41,10 @@ const char *group_procs(const struct group *group);
 /* Kill everything in it. */
 void group_kill(struct group *group);
 
-/* Has the kernel killed a process of it for want of memory? */
-bool group_starved(const struct group *group);
+/* Has the kernel killed a process of it for want of memory since it was made?  Those of its
+ * neighbours are never counted there.  1, 0, or -1: it is not known, as there is no group, or the
+ * kernel counts no memory for it. */
+int group_starved(const struct group *group);
 
 /* Kill what is left in it, and remove it as soon as that is gone. */
 void group_destroy(struct group *group);

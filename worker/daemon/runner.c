@@ -212,17 +212,20 @@ static void say_starved(struct runner *runner, int status)
 {
     struct contract_line line = {.kind = CONTRACT_ERROR};
     char peak[HA_MEMORY_TEXT_BYTES], text[160];
-    bool starved = group_starved(runner->group);
+    int starved = group_starved(runner->group);
 
     if (!runner->options.line || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL ||
         runner->killed)
         return;
-    if (!starved &&
-        (runner->group || runner->machine_kills < 0 || machine_kills() <= runner->machine_kills))
+    if (starved == 0 ||
+        (starved < 0 && (runner->machine_kills < 0 || machine_kills() <= runner->machine_kills)))
         return;
     (void)snprintf(text, sizeof(text), "%s" CONTRACT_STARVED " when it had %s%s",
-                   starved ? "" : CONTRACT_PROBABLY, ha_memory_text(runner->child.peak_bytes, peak),
-                   starved ? "" : ": the kernel did so meanwhile on this machine");
+                   starved > 0 ? "" : CONTRACT_PERHAPS,
+                   ha_memory_text(runner->child.peak_bytes, peak),
+                   starved > 0 ? ""
+                               : ": it killed some process of this machine meanwhile, and "
+                                 "tells not which");
     line.text = text;
     runner->options.line(runner->options.context, &line);
 }
