@@ -14,20 +14,41 @@ struct ha_lock {
     int fd;
 };
 
-/* The process id in the file, or 0. */
-static long holder(int fd)
-{
-    char text[32] = "";
-    ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+enum { HOST_BYTES = 65, HOLDER_BYTES = 128 };
 
-    return n > 0 ? strtol(text, NULL, 10) : 0;
+static void own_host(char host[HOST_BYTES])
+{
+    if (gethostname(host, HOST_BYTES) < 0)
+        host[0] = '\0';
+    host[HOST_BYTES - 1] = '\0';
+}
+
+/* "process 7", with " on HOST" where that is not this machine: a folder may be shared. */
+static const char *holder(int fd, char words[HOLDER_BYTES])
+{
+    char text[HOLDER_BYTES] = "", own[HOST_BYTES], *host;
+    long pid;
+
+    if (pread(fd, text, sizeof(text) - 1, 0) < 0)
+        text[0] = '\0';
+    pid = strtol(text, &host, 10);
+    host += strspn(host, " ");
+    host[strcspn(host, "\n")] = '\0';
+    own_host(own);
+    if (host[0] && strcmp(host, own) != 0)
+        (void)snprintf(words, HOLDER_BYTES, "process %ld on %.64s", pid, host);
+    else
+        (void)snprintf(words, HOLDER_BYTES, "process %ld", pid);
+    return words;
 }
 
 static void write_holder(int fd)
 {
-    char text[32];
-    int n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
+    char text[HOLDER_BYTES], host[HOST_BYTES];
+    int n;
 
+    own_host(host);
+    n = snprintf(text, sizeof(text), "%ld %s\n", (long)getpid(), host);
     /* For people: a lock without its number is still a lock. */
     if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n)
         (void)ftruncate(fd, 0);
@@ -36,6 +57,7 @@ static void write_holder(int fd)
 int ha_lock_take(const char *path, struct ha_lock **ret_lock, struct ha_error *err)
 {
     struct ha_lock *lock = ha_calloc(1, sizeof(*lock));
+    char words[HOLDER_BYTES];
     int code;
 
     if (!lock)
@@ -49,8 +71,8 @@ int ha_lock_take(const char *path, struct ha_lock **ret_lock, struct ha_error *e
     if (flock(lock->fd, LOCK_EX | LOCK_NB) < 0) {
         code = errno;
         if (code == EWOULDBLOCK)
-            ha_error_set(err, code, "%s is held by process %ld; stop that one first", path,
-                         holder(lock->fd));
+            ha_error_set(err, code, "%s is held by %s; stop that one first", path,
+                         holder(lock->fd, words));
         else
             ha_error_set(err, code, "cannot lock %s: %s", path, strerror(code));
         close(lock->fd);

@@ -78,7 +78,7 @@ struct ha_lock;
 
 /* Take an exclusive lock on a file (made when it is not there) that ends with
  * the process.  -EWOULDBLOCK when another process has it; the text names the
- * process id that the holder wrote into the file. */
+ * process that the holder wrote into the file, and its machine when that is another. */
 int ha_lock_take(const char *path, struct ha_lock **ret_lock, struct ha_error *err);
 void ha_lock_release(struct ha_lock *lock);
 

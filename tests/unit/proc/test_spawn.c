@@ -308,12 +308,20 @@ static void locks_once(void **state)
     struct ha_lock *lock, *second;
     struct ha_error err = {0};
     char number[32];
+    FILE *file;
 
     (void)state;
     assert_int_equal(ha_lock_take(path, &lock, &err), 0);
     assert_int_equal(ha_lock_take(path, &second, &err), -EWOULDBLOCK);
     snprintf(number, sizeof(number), "process %ld;", (long)getpid());
     assert_non_null(strstr(err.text, number));
+    /* As a holder on another machine writes it, where the folder is shared. */
+    file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fputs("4711 elsewhere\n", file) >= 0);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(ha_lock_take(path, &second, &err), -EWOULDBLOCK);
+    assert_non_null(strstr(err.text, "process 4711 on elsewhere;"));
     ha_lock_release(lock);
     assert_int_equal(ha_lock_take(path, &second, &err), 0);
     ha_lock_release(second);

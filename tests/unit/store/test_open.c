@@ -24,7 +24,9 @@ static char dir[64], path[96];
 static int setup(void **state)
 {
     (void)state;
-    snprintf(dir, sizeof dir, "/tmp/ha-test-XXXXXX");
+    /* In memory where that is possible: a large one is written. */
+    snprintf(dir, sizeof dir, "%s/ha-test-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, "%s/c.db", dir);
     return 0;
@@ -137,6 +139,24 @@ static void damage_is_found(void **state)
     expect_refused(EBADMSG, "");
 }
 
+/* Reading a large one takes long: it is done once after each start of the machine. */
+static void a_large_one_is_read_once_per_boot(void **state)
+{
+    static const char noise[4096] = "noise";
+    int fd;
+
+    (void)state;
+    ha_store_close(open_store());
+    run_sql("CREATE TABLE filler (b BLOB); INSERT INTO filler VALUES (zeroblob(68000000))");
+    ha_store_close(open_store());
+    fd = open(path, O_WRONLY);
+    assert_int_equal(pwrite(fd, noise, sizeof noise, 10000 * 4096), sizeof noise);
+    close(fd);
+    ha_store_close(open_store()); /* of the same boot */
+    run_sql("UPDATE store_meta SET boot_id = 'another'");
+    expect_refused(EBADMSG, "restore a backup");
+}
+
 static void only_one_process_opens_it(void **state)
 {
     struct ha_store *store = open_store();
@@ -173,6 +193,7 @@ int main(void)
         CASE(a_newer_schema_is_refused),
         CASE(a_text_file_is_refused),
         CASE(damage_is_found),
+        CASE(a_large_one_is_read_once_per_boot),
         CASE(only_one_process_opens_it),
         CASE(a_folder_that_is_not_there),
     };
