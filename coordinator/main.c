@@ -345,6 +345,13 @@ static void on_keys(void *context, int fd, unsigned events)
     (void)events;
 }
 
+static enum ha_leisure leisure(const struct program *p)
+{
+    if (ha_loop_input_pending(p->loop) || ha_coordinator_idle_ms(p->c) == 0)
+        return HA_LEISURE_NONE;
+    return ha_coordinator_at_rest(p->c) ? HA_LEISURE_REST : HA_LEISURE_TURN;
+}
+
 static void on_turn_end(void *context)
 {
     struct program *p = context;
@@ -361,8 +368,10 @@ static void on_turn_end(void *context)
         return;
     }
     idle_ms = ha_coordinator_idle_ms(p->c);
-    if (ha_store_tidy(p->store, idle_ms > 0 && !ha_loop_input_pending(p->loop), &err) < 0)
+    if (ha_store_tidy(p->store, leisure(p), &err) < 0)
         ha_log_warning("%s", ha_error_text(&err));
+    if (idle_ms > HA_COORDINATOR_REST_MS && ha_store_wants_rest(p->store))
+        idle_ms = HA_COORDINATOR_REST_MS;
     ha_loop_timer_set_after(p->tick, idle_ms);
     ha_loop_rest(p->loop, ha_coordinator_rest_ms(p->c));
 }

@@ -17,8 +17,6 @@
 #include "coordinator/store/store.h"
 #include "coordinator/store/sweep.h"
 
-enum { ALONE_MS = 100 };
-
 int ha_chore_add(struct ha_coordinator *c, const struct ha_chore *chore, struct ha_error *err)
 {
     struct ha_chore *copy = malloc(sizeof *copy), **end = &c->chores;
@@ -170,7 +168,7 @@ static int step(struct ha_coordinator *c, struct ha_chore *chore, struct ha_erro
 int ha_chores_work(struct ha_coordinator *c, struct ha_error *err)
 {
     /* Longer slices while nobody waits, or will soon: a commit costs about as much as one. */
-    bool alone = c->asked_count == 0 && c->boot_ms - c->asked_ms >= ALONE_MS;
+    bool alone = c->asked_count == 0 && c->boot_ms - c->asked_ms >= HA_COORDINATOR_REST_MS;
     int64_t slices = alone ? 4 : 1;
     int64_t end_ns = ha_clock_boot_ns() + slices * c->options.slice_us * 1000;
     int r = 0;

@@ -433,6 +433,11 @@ int ha_coordinator_turn_end(struct ha_coordinator *c, bool input_pending, struct
     return 0;
 }
 
+bool ha_coordinator_at_rest(const struct ha_coordinator *c)
+{
+    return ha_coordinator_idle_ms(c) > 0 && c->boot_ms - c->asked_ms >= HA_COORDINATOR_REST_MS;
+}
+
 int64_t ha_coordinator_rest_ms(const struct ha_coordinator *c)
 {
     return c->idle && c->was_quiet && c->member_count >= CROWD && !c->chores && !c->changed &&

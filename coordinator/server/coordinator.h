@@ -42,6 +42,8 @@ struct ha_coordinator_hooks {
     void *context;
 };
 
+enum { HA_COORDINATOR_REST_MS = 100 }; /* nobody has asked for so long: that is a rest */
+
 struct ha_coordinator_options {
     struct ha_lease_rules rules;
     const char *version;
@@ -114,6 +116,9 @@ int ha_coordinator_turn_end(struct ha_coordinator *c, bool input_pending, struct
 
 /* How long the next turn may be away, in ms; 0 while slices wait. */
 int64_t ha_coordinator_idle_ms(const struct ha_coordinator *c);
+
+/* Nobody has asked anything for a while, and nothing is to be done. */
+bool ha_coordinator_at_rest(const struct ha_coordinator *c);
 
 /* How long input may lie before it is read, in ms: not 0 only while nobody works, nothing waits and
  * many workers tell of nothing but that they live.  One turn then reads what several would have. */

@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "coordinator/store/store.h"
+
 struct ha_error;
 
 struct ha_db_cached {
@@ -33,6 +35,7 @@ struct ha_store {
     bool broken;       /* the turn cannot be committed any more */
     bool fatal;        /* a sync failed: nothing that follows can be trusted */
     int64_t wal_pages; /* in the log since the last checkpoint */
+    struct ha_store_tidied tidied;
     struct ha_db_cached cache[HA_DB_CACHE];
     int64_t cached;
 };

@@ -26,7 +26,11 @@
 #include "coordinator/store/functions.h"
 #include "coordinator/store/migrate.h"
 
-enum { WAL_PAGES_IDLE = 1000, WAL_PAGES_LIMIT = 16000, CHECK_BYTES = 64 << 20 };
+enum { CHECK_BYTES = 64 << 20 };
+
+/* From so many pages on, the log is moved. */
+static const int64_t worth_moving[] = {
+    [HA_LEISURE_REST] = 1000, [HA_LEISURE_TURN] = 8000, [HA_LEISURE_NONE] = 16000};
 
 static int on_wal(void *context, sqlite3 *db, const char *name, int pages)
 {
@@ -113,7 +117,8 @@ static int configure(struct ha_store *store, struct ha_error *err)
                     "PRAGMA journal_mode = WAL;"
                     "PRAGMA synchronous = FULL;"
                     "PRAGMA foreign_keys = ON;"
-                    "PRAGMA wal_autocheckpoint = 0;",
+                    "PRAGMA wal_autocheckpoint = 0;"
+                    "PRAGMA journal_size_limit = 134217728;",
                     err);
     if (r < 0)
         return r;
@@ -243,6 +248,10 @@ void ha_store_close(struct ha_store *store)
     if (store->db &&
         sqlite3_db_status(store->db, SQLITE_DBSTATUS_CACHE_USED, &used, &most, 0) == SQLITE_OK)
         ha_log_debug("%s: cache of pages: %d bytes", store->path, used);
+    if (store->tidied.times > 0)
+        ha_log_debug("%s: log moved %" PRId64 " times, %" PRId64 " pages, %.1f ms, longest %.1f ms",
+                     store->path, store->tidied.times, store->tidied.pages,
+                     (double)store->tidied.all_ns / 1e6, (double)store->tidied.longest_ns / 1e6);
     for (int i = 0; i < HA_DB_CACHE; i++)
         sqlite3_finalize(store->cache[i].statement);
     sqlite3_close(store->db);
@@ -372,16 +381,42 @@ bool ha_store_fatal(const struct ha_store *store)
     return store->fatal;
 }
 
-int ha_store_tidy(struct ha_store *store, bool idle, struct ha_error *err)
+static void note_tidied(struct ha_store *store, int64_t took_ns)
 {
+    struct ha_store_tidied *t = &store->tidied;
+
+    t->times++;
+    t->pages += store->wal_pages;
+    t->all_ns += took_ns;
+    if (took_ns > t->longest_ns)
+        t->longest_ns = took_ns;
+    ha_log_debug("%s: %" PRId64 " pages of the log were moved in %.1f ms", store->path,
+                 store->wal_pages, (double)took_ns / 1e6);
+}
+
+int ha_store_tidy(struct ha_store *store, enum ha_leisure leisure, struct ha_error *err)
+{
+    int64_t begin_ns;
     int code;
 
-    if (store->in_turn || store->wal_pages < (idle ? WAL_PAGES_IDLE : WAL_PAGES_LIMIT))
+    if (store->in_turn || store->wal_pages < worth_moving[leisure])
         return 0;
     HA_CRASH_POINT("coordinator.before_wal_checkpoint");
+    begin_ns = ha_clock_work_ns();
     code = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
     HA_CRASH_POINT("coordinator.after_wal_checkpoint");
+    note_tidied(store, ha_clock_work_ns() - begin_ns);
     store->wal_pages = 0;
     return code == SQLITE_OK || code == SQLITE_BUSY ? 0
                                                     : ha_db_error(store, code, "checkpoint", err);
+}
+
+bool ha_store_wants_rest(const struct ha_store *store)
+{
+    return store->wal_pages >= worth_moving[HA_LEISURE_REST];
+}
+
+struct ha_store_tidied ha_store_tidied(const struct ha_store *store)
+{
+    return store->tidied;
 }

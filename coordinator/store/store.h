@@ -55,9 +55,25 @@ int64_t ha_store_changes(const struct ha_store *store);
 bool ha_store_broken(const struct ha_store *store);
 bool ha_store_fatal(const struct ha_store *store);
 
-/* Between turns: move the log into the database when it is worth it, which
- * takes as long as the disk does.  idle: nobody waits; else only a log that has
- * grown very long is moved. */
-int ha_store_tidy(struct ha_store *store, bool idle, struct ha_error *err);
+/* How much time there is between two turns. */
+enum ha_leisure {
+    HA_LEISURE_NONE, /* input waits */
+    HA_LEISURE_TURN, /* nobody waits, and the next may come at once */
+    HA_LEISURE_REST  /* nobody has asked for a while */
+};
+
+/* Between turns: move the log into the database when it is worth it, which takes as long as the
+ * disk does.  The longer the log the less a page of it costs, as it holds the same ones again and
+ * again: so a short one is moved at rest only, and one that has grown very long whatever waits. */
+int ha_store_tidy(struct ha_store *store, enum ha_leisure leisure, struct ha_error *err);
+
+/* A rest would be used for that. */
+bool ha_store_wants_rest(const struct ha_store *store);
+
+/* What that took since the store was opened. */
+struct ha_store_tidied {
+    int64_t times, pages, all_ns, longest_ns;
+};
+struct ha_store_tidied ha_store_tidied(const struct ha_store *store);
 
 #endif

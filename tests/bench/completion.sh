@@ -6,12 +6,14 @@
 # workers and the coordinator share this machine's processors.
 . tests/bench/control/lib.sh
 disk
+log_level=debug
 echo "null executor"
 head_of_flow
 for workers in 1 10 100 1000; do
     flow --workers "$workers" --cells $((2 * workers + (workers < 100 ? 2000 : 10000)))
 done
 null=$changed
+log_moved
 echo "a training and its answers in each cell"
 head_of_flow
 flow --workers 1000 --pairs --cells 6000

@@ -8,6 +8,7 @@
 . tests/bench/control/lib.sh
 rate_wanted=${RATE:-200}
 disk
+log_level=debug
 echo "null executor, $rate_wanted jobs/s"
 head_of_flow
 for workers in 1 10 100 1000; do
@@ -16,6 +17,7 @@ for workers in 1 10 100 1000; do
     flow --workers "$workers" --run-ms "$run_ms" --cells $((2 * workers + 1500))
 done
 p99=$(field dispatch 6)
+log_moved
 echo "fork+exec of /bin/true, as fast as it goes"
 head_of_flow
 mkdir "$work/out"

@@ -29,10 +29,12 @@ started SIGTERM
 term=$took
 kill -KILL "$coordinator"
 wait "$coordinator" 2>/dev/null || true
+log_level=debug
 started SIGKILL
 ask quiet --workers 100 --seconds 5 | sed 's/^/with jobs waiting and 100 busy: /'
 full=$(memory VmRSS)
 stop
+log_moved
 begin=$(date +%s%N)
 "$HA_BUILD/ha-coordinator" --dir "$work/run" --listen "$endpoint" --files "$files" \
     --insecure-loopback --check >/dev/null

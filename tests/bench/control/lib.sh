@@ -68,6 +68,14 @@ disk() {
     sync_p99=$(awk -v most="$sync_p99" '{ print ($9 + 0 > most + 0 ? $9 : most) }' "$work/disk")
 }
 
+# What moving the log into the database took, of a coordinator that was stopped; log_level=debug.
+log_moved() {
+    sed -n 's/.*: log moved \([0-9]*\) times, \([0-9]*\) pages, \([0-9.]*\) ms, longest \([0-9.]*\) ms/\1 \2 \3 \4/p' \
+        "$work/coordinator.log" | tail -n 1 | awk '{
+        printf "log moved into the database %d times: mean %.1f ms, longest %.1f ms, %d pages each\n", $1,
+            $3 / $1, $4, $2 / $1 }'
+}
+
 target() {
     echo "target: $*"
 }

@@ -130,6 +130,21 @@ static void unknown_messages_are_answered(void **state)
     bench_refused(b, CLIENT, HA_NET_ROLE_ADMIN, &message, ENOSYS);
 }
 
+static void a_rest_begins_when_nobody_has_asked_for_a_while(void **state)
+{
+    struct bench *b = *state;
+    struct ha_wire_message list = {.kind = HA_WIRE_LIST_SWEEPS};
+
+    bench_create(b, CLIENT);
+    bench_turn(b, HA_COORDINATOR_REST_MS);
+    assert_true(ha_coordinator_at_rest(b->c));
+    ha_wire_message_destroy(bench_call(b, CLIENT, &list, HA_WIRE_SWEEP_LIST));
+    bench_turn(b, HA_COORDINATOR_REST_MS - 1);
+    assert_false(ha_coordinator_at_rest(b->c));
+    bench_turn(b, 1);
+    assert_true(ha_coordinator_at_rest(b->c));
+}
+
 /* Write nothing more than this to any file. */
 static void limit_files(rlim_t bytes)
 {
@@ -234,6 +249,7 @@ int main(void)
         CASE(a_peer_is_what_it_said),
         CASE(a_key_of_another_role_cannot_say_hello),
         CASE(unknown_messages_are_answered),
+        CASE(a_rest_begins_when_nobody_has_asked_for_a_while),
         CASE(a_turn_that_cannot_be_stored_did_not_happen),
         CASE(who_uploads_is_told_that_nothing_was_stored),
         CASE(one_bad_request_does_not_stop_the_others),

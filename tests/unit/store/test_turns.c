@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "common/base/buffer.h"
 #include "common/base/error.h"
@@ -30,7 +31,9 @@ static const struct ha_by by = {.now_ms = 1000, .actor = "test"};
 static int setup(void **state)
 {
     (void)state;
-    snprintf(dir, sizeof dir, "/tmp/ha-test-XXXXXX");
+    /* In memory where that is possible: a sync per turn adds up. */
+    snprintf(dir, sizeof dir, "%s/ha-test-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, "%s/c.db", dir);
     return ha_store_open(path, &store, NULL);
@@ -302,6 +305,54 @@ static void every_change_is_in_the_history(void **state)
     commit();
 }
 
+/* So many MiB more in the log, of 256 pages each. */
+static void fill_log(int mebibytes)
+{
+    char *body = calloc(1, 1 << 20), key[32];
+    static int number;
+
+    assert_non_null(body);
+    begin();
+    for (int i = 0; i < mebibytes; i++) {
+        snprintf(key, sizeof key, "log%d", number++);
+        assert_int_equal(ha_store_request_add(store, key, "c", "h", body, 1 << 20, 1000, NULL), 0);
+    }
+    commit();
+    free(body);
+}
+
+static void expect_moved(enum ha_leisure leisure, int64_t times)
+{
+    assert_int_equal(ha_store_tidy(store, leisure, NULL), 0);
+    assert_int_equal(ha_store_tidied(store).times, times);
+}
+
+/* The less time there is, the longer the log grows before it is moved. */
+static void the_log_is_moved_when_there_is_time(void **state)
+{
+    (void)state;
+    fill_log(2);
+    expect_moved(HA_LEISURE_REST, 0);
+    assert_false(ha_store_wants_rest(store));
+    fill_log(2);
+    assert_true(ha_store_wants_rest(store));
+    expect_moved(HA_LEISURE_NONE, 0);
+    expect_moved(HA_LEISURE_TURN, 0);
+    expect_moved(HA_LEISURE_REST, 1);
+    expect_moved(HA_LEISURE_REST, 1);
+    assert_false(ha_store_wants_rest(store));
+    fill_log(32);
+    expect_moved(HA_LEISURE_NONE, 1);
+    begin();
+    expect_moved(HA_LEISURE_TURN, 1); /* not in a turn */
+    commit();
+    expect_moved(HA_LEISURE_TURN, 2);
+    fill_log(63);
+    expect_moved(HA_LEISURE_NONE, 3);
+    assert_true(ha_store_tidied(store).pages >= 99 * 256);
+    assert_true(ha_store_tidied(store).longest_ns <= ha_store_tidied(store).all_ns);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -315,6 +366,7 @@ int main(void)
         CASE(counters_follow_the_states),
         CASE(transitions_are_those_of_the_table),
         CASE(every_change_is_in_the_history),
+        CASE(the_log_is_moved_when_there_is_time),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
