@@ -12,19 +12,17 @@
 #include "common/base/cgroup.h"
 #include "common/base/error.h"
 
+enum { STATUS_BYTES = 8192 };
+
 int64_t ha_memory_anonymous(void)
 {
-    FILE *file = fopen("/proc/self/status", "re");
+    char text[STATUS_BYTES], *at;
     int64_t kib = 0;
-    char line[128];
 
-    while (file && fgets(line, sizeof(line), file)) {
-        if (sscanf(line, "RssAnon: %" SCNd64, &kib) == 1)
-            break;
-    }
-    if (file)
-        fclose(file);
-    return kib * 1024;
+    if (!ha_read_start("/proc/self/status", text, sizeof(text)))
+        return 0;
+    at = strstr(text, "\nRssAnon:");
+    return at && sscanf(at, "\nRssAnon: %" SCNd64, &kib) == 1 ? kib * 1024 : 0;
 }
 
 void ha_memory_sample(int64_t *peak)

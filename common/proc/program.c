@@ -26,7 +26,7 @@ static char *try_path(const char *dir, const char *middle, const char *name)
 
 static char *try_build_tree(const char *dir, const char *name)
 {
-    char *top = ha_strdup(dir);
+    char *top = ha_strdup(dir), *none = NULL;
 
     for (int level = 0; top && level < MAX_LEVELS; level++) {
         char *up = ha_path_dirname(top);
@@ -43,8 +43,10 @@ static char *try_build_tree(const char *dir, const char *name)
             free(path);
         }
     }
+    if (top)
+        none = ha_strdup("");
     free(top);
-    return top ? ha_strdup("") : NULL;
+    return none;
 }
 
 static char *try_search_path(const char *name)

@@ -1,12 +1,17 @@
 /* common/base, common/io, and the files of common/net and common/proc. */
+#include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "common/base/arguments.h"
 #include "common/base/buffer.h"
+#include "common/base/cgroup.h"
 #include "common/base/error.h"
 #include "common/base/memory.h"
+#include "common/base/memory_use.h"
 #include "common/base/path.h"
 #include "common/conf/json.h"
 #include "common/io/digest.h"
@@ -66,7 +71,7 @@ static int whole_files(struct ha_error *err)
     const char *path = torture_path("file"), *copy = torture_path("copy");
     char hex[HA_SHA256_HEX_BYTES], *bytes = NULL;
     size_t size = 0;
-    int r = ha_path_make_dirs(torture_path("a/b"), 0700, err);
+    int r = ha_path_make_durable(torture_path("a/b"), 0700, err);
 
     if (r == 0)
         r = ha_file_write(path, "0123456789", 10, 0600, err);
@@ -218,6 +223,92 @@ static int locks(struct ha_error *err)
     return r;
 }
 
+/* What the system says needs no memory, so it is never overlooked for want of it: a group's limit
+ * would seem to be the machine's memory. */
+static int limits(struct ha_error *err)
+{
+    static int64_t total;
+    char *path = ha_path_join("/proc", "self"), line[64] = "";
+    bool there = ha_first_line("/proc/sys/kernel/ostype", line, sizeof(line));
+
+    if (total == 0)
+        total = ha_memory_total();
+    TORTURE_CHECK(there && strcmp(line, "Linux") == 0);
+    TORTURE_CHECK(total > 0 && ha_memory_total() == total && ha_memory_anonymous() > 0);
+    free(path);
+    return path ? 0 : torture_no_memory(err);
+}
+
+static int count_descriptors(void)
+{
+    DIR *dir;
+    int count = 0;
+
+    torture_pause();
+    dir = opendir("/proc/self/fd");
+    while (dir && readdir(dir))
+        count++;
+    closedir(dir);
+    torture_resume();
+    return count;
+}
+
+/* A program with all that it can be given; it ends well, or was not begun. */
+static int spawn(struct ha_error *err)
+{
+    static const char *const arguments[] = {"cat", NULL};
+    static const char *const environment[] = {"HA_TORTURE_A=1", "PATH=/usr/bin:/bin", NULL};
+    struct ha_spawn_options options = {.program = "/bin/cat",
+                                       .arguments = arguments,
+                                       .dir = torture_folder(),
+                                       .environment = environment,
+                                       .log_path = torture_path("spawn.log"),
+                                       .output_pipe = true,
+                                       .input_pipe = true,
+                                       .contract_pipe = true,
+                                       .own_group = true,
+                                       .death_signal = SIGKILL};
+    int before = count_descriptors(), status = 0;
+    struct ha_child child = {0};
+    int r = ha_child_spawn(&options, &child, err);
+
+    if (r == 0) {
+        ha_child_close(&child); /* the end of its input */
+        TORTURE_CHECK(waitpid(child.pid, &status, 0) == child.pid && status == 0);
+    }
+    TORTURE_CHECK(count_descriptors() == before);
+    return r;
+}
+
+/* A program that cannot be begun: its words, or that there is no memory. */
+static int spawn_nothing(struct ha_error *err)
+{
+    static const char *const arguments[] = {"nothing", NULL};
+    struct ha_spawn_options options = {.program = torture_path("nothing"), .arguments = arguments};
+    int before = count_descriptors();
+    struct ha_child child = {0};
+    int r = ha_child_spawn(&options, &child, err);
+
+    TORTURE_CHECK(r == -ENOENT || r == -ENOMEM);
+    TORTURE_CHECK(child.pid == 0 && count_descriptors() == before);
+    return r == -ENOENT ? 0 : r;
+}
+
+/* Beside the program, and nowhere, by way of the build tree and PATH. */
+static int programs(struct ha_error *err)
+{
+    char *path = NULL;
+    int r = ha_program_find("test_torture_files", &path, err);
+
+    free(path);
+    if (r < 0)
+        return r;
+    path = NULL;
+    r = ha_program_find("no-such-program", &path, err);
+    TORTURE_CHECK(!path);
+    return r == -ENOENT ? 0 : r;
+}
+
 int main(void)
 {
     static const struct torture_scenario scenarios[] = {
@@ -230,6 +321,10 @@ int main(void)
         {"io: digests of a model", digests, NULL},
         {"net: keys and the allow-list", keys, NULL},
         {"proc: a lock", locks, NULL},
+        {"base: limits of the control group, memory", limits, NULL},
+        {"proc: a child", spawn, NULL},
+        {"proc: a child that cannot be begun", spawn_nothing, NULL},
+        {"proc: where programs are", programs, NULL},
     };
 
     return torture_run(scenarios, sizeof(scenarios) / sizeof(scenarios[0]), INT64_MAX);

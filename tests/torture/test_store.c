@@ -360,7 +360,7 @@ static int beside(const struct judging *j, struct ha_error *err)
     if (r >= 0)
         r = ha_store_stored_bytes(store, j->ids.sweep, 0, &bytes, NULL, err);
     if (r >= 0)
-        TORTURE_CHECK(bytes == HA_ROW_CALL + 3 + HA_ROW_SCORE + 3);
+        TORTURE_CHECK(bytes > HA_ROW_CALL + 3 + HA_ROW_SCORE + 3 + HA_ROW_ITEM + HA_ROW_CELL);
     return r < 0 ? r : 0;
 }
 
