@@ -7,6 +7,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/hash.h"
+#include "common/base/utf8.h"
 #include "coordinator/core/retry.h"
 #include "coordinator/server/inside.h"
 #include "coordinator/store/attempt.h"
@@ -128,6 +129,10 @@ int ha_server_plan_workers(struct ha_coordinator *c, struct ha_arena *arena, boo
 struct gather {
     struct ha_coordinator *c;
     struct ha_arena *arena;
+    /* of the last job, as the next one is mostly of the same: its model and that one's number, its
+     * group and that one's */
+    char digest[HA_SHA256_HEX_BYTES], fuse_key[HA_SHA256_HEX_BYTES];
+    int64_t model, sweep, group;
     bool shares;    /* sharing was read */
     double sharing; /* measured: shared over cost of answering; negative: not known */
     struct ha_plan_job *jobs;
@@ -135,14 +140,19 @@ struct gather {
 };
 
 /* Equal for jobs that may become one; those that ran stay what they are. */
-static int64_t group_of(struct ha_arena *arena, const struct ha_job_row *row)
+static int64_t group_of(struct gather *g, const struct ha_job_row *row)
 {
     const char *text;
 
     if (!row->fuse_key[0] || row->attempts > 0 || row->fuse == HA_FUSE_NEVER)
         return 0;
-    text = ha_scratch_format(arena, "%" PRId64 " %s", row->sweep, row->fuse_key);
-    return text ? ha_server_model_number(text) : 0;
+    if (g->group != 0 && g->sweep == row->sweep && strcmp(g->fuse_key, row->fuse_key) == 0)
+        return g->group;
+    text = ha_scratch_format(g->arena, "%" PRId64 " %s", row->sweep, row->fuse_key);
+    g->group = text ? ha_server_model_number(text) : 0;
+    g->sweep = row->sweep;
+    ha_utf8_copy(g->fuse_key, sizeof g->fuse_key, row->fuse_key);
+    return g->group;
 }
 
 /* What the workers' records say of answering in company. */
@@ -163,6 +173,15 @@ static int read_sharing(struct gather *g)
     return 0;
 }
 
+static int64_t model_of(struct gather *g, const char *digest)
+{
+    if (g->model == 0 || strcmp(g->digest, digest) != 0) {
+        g->model = ha_server_model_number(digest);
+        ha_utf8_copy(g->digest, sizeof g->digest, digest);
+    }
+    return g->model;
+}
+
 static int gather_job(void *context, const struct ha_job_row *row)
 {
     struct gather *g = context;
@@ -171,7 +190,7 @@ static int gather_job(void *context, const struct ha_job_row *row)
 
     if (!job)
         return -ENOMEM;
-    group = group_of(g->arena, row);
+    group = group_of(g, row);
     *job = (struct ha_plan_job){
         .id = row->id,
         .state = row->state,
@@ -183,7 +202,7 @@ static int gather_job(void *context, const struct ha_job_row *row)
         .fuse = row->fuse,
         .grows = group != 0 && row->grows,
         .need = row->need,
-        .model = ha_server_model_number(row->model_digest),
+        .model = model_of(g, row->model_digest),
         .reason = "",
     };
     if (row->kind != HA_STAGE_GENERATE || group == 0)

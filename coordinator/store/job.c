@@ -128,10 +128,10 @@ int ha_store_job_get(struct ha_store *store, int64_t job, ha_job_fn fn, void *co
 }
 
 /* Sweeps with something ready, high priority first. */
-enum { SWEEPS = 256, SWEEP_JOBS = 16 };
+enum { SWEEPS = 256, SWEEP_JOBS = 16, SHARES = 4 };
 
 struct listed {
-    int64_t sweep;
+    int64_t sweep, priority;
     bool apart; /* its jobs never become one */
 };
 
@@ -141,7 +141,8 @@ static int list_sweeps(struct ha_store *store, struct listed sweeps[SWEEPS], int
     struct ha_rows rows;
     int64_t count = 0;
     int r = ha_rows_open(store, &rows, err,
-                         "SELECT w.id, w.fuse = 'never' FROM sweep w INDEXED BY sweep_running"
+                         "SELECT w.id, w.priority, w.fuse = 'never' FROM sweep w"
+                         " INDEXED BY sweep_running"
                          " WHERE w.state = 'running'"
                          " AND (w.expanding = 0 OR w.fuse = 'never') AND EXISTS"
                          " (SELECT 1 FROM job j INDEXED BY job_ready WHERE j.sweep = w.id"
@@ -149,7 +150,8 @@ static int list_sweeps(struct ha_store *store, struct listed sweeps[SWEEPS], int
                          "i", (int64_t)SWEEPS);
 
     while (r == 0 && (r = ha_rows_next(&rows, err)) == 1) {
-        sweeps[count++] = (struct listed){ha_rows_int(&rows, 0), ha_rows_int(&rows, 1) != 0};
+        sweeps[count++] = (struct listed){ha_rows_int(&rows, 0), ha_rows_int(&rows, 1),
+                                          ha_rows_int(&rows, 2) != 0};
         r = 0;
     }
     *ret_count = count;
@@ -202,6 +204,24 @@ static int each_of_sweep(struct ha_store *store, int64_t sweep, int64_t now_ms, 
     return r < 0 ? r : each(&rows, true, fn, context, err);
 }
 
+/* How many jobs of a sweep are read.  Those that never become one fill at most `apart` slots, which
+ * sweeps of one priority share: several times its share is enough of each; only those of the
+ * highest are likely to fill all. */
+static int64_t part_of(const struct listed *sweeps, int64_t count, int64_t i, int64_t limit,
+                       int64_t apart)
+{
+    int64_t part = limit / count > SWEEP_JOBS ? limit / count : SWEEP_JOBS, peers = 0, share;
+
+    if (!sweeps[i].apart)
+        return part;
+    for (int64_t k = 0; k < count; k++)
+        peers += sweeps[k].priority == sweeps[i].priority;
+    share = SHARES * apart / peers > SHARES ? SHARES * apart / peers : SHARES;
+    if (sweeps[i].priority < sweeps[0].priority && share > part)
+        share = part;
+    return share < apart ? share : apart;
+}
+
 int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_wait_ms,
                             int64_t limit, int64_t apart, ha_job_fn fn, void *context,
                             struct ha_error *err)
@@ -213,10 +233,8 @@ int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_
 
     for (int64_t i = 0; r >= 0 && i < count; i++) {
         struct counted counted = {.fn = fn, .context = context};
-        int64_t part = limit / count > SWEEP_JOBS ? limit / count : SWEEP_JOBS;
+        int64_t part = part_of(sweeps, count, i, limit, apart);
 
-        if (sweeps[i].apart && part > apart)
-            part = apart;
         r = each_of_sweep(store, sweeps[i].sweep, now_ms, max_wait_ms, part, count_job, &counted,
                           err);
         more = more || counted.count == part;

@@ -51,8 +51,9 @@ int ha_store_job_get(struct ha_store *store, int64_t job, ha_job_fn fn, void *co
  * sweep, high priority first, about limit in all and the same number of each.  A
  * time further away than max_wait_ms is not believed (clocks jump).  Nothing of a
  * sweep that is still being expanded, unless it forms no jobs of several cells:
- * not all that belongs together is known then.  At most `apart` of a sweep whose jobs
- * never become one.  1: a sweep may have more. */
+ * not all that belongs together is known then.  Of a sweep whose jobs never become one
+ * at most `apart`, and several times its share of them among those of its priority.
+ * 1: a sweep may have more. */
 int ha_store_job_each_ready(struct ha_store *store, int64_t now_ms, int64_t max_wait_ms,
                             int64_t limit, int64_t apart, ha_job_fn fn, void *context,
                             struct ha_error *err);
