@@ -124,6 +124,9 @@ void sim_grant(struct sim *s, int32_t job, const int32_t *workers, int32_t count
     for (int32_t i = 0; i < count; i++)
         take_place(s, job, workers[i]);
     s->counts.granted++;
+    s->counts.probes += j->kind == HA_STAGE_PROBE;
+    if (s->now_ms - j->ready_ms > s->counts.wait_ms)
+        s->counts.wait_ms = s->now_ms - j->ready_ms;
     if (count > 1) {
         sim_gang_begin(s, job, workers, count);
         return;
@@ -227,7 +230,7 @@ static bool splits(const struct sim_job *j, const struct ha_retry_decision *d)
 }
 
 /* Its newest checkpoint, of after so much of the attempt; the next attempt goes on from there.
- * False: it has none that is newer. */
+ * False: it has none that is newer; a probe never has one. */
 static bool keep(struct sim *s, int32_t job, int64_t ran_ms)
 {
     struct sim_job *j = &s->jobs[job];
@@ -236,7 +239,7 @@ static bool keep(struct sim *s, int32_t job, int64_t ran_ms)
 
     if (saved > work)
         saved = work;
-    if (saved <= j->saved)
+    if (saved <= j->saved || j->kind == HA_STAGE_PROBE)
         return false;
     j->saved = saved;
     return true;
@@ -504,7 +507,7 @@ static void submit(struct sim *s, int32_t number)
     sweep->there = true;
     sweep->expanding = sweep->fuse != HA_FUSE_NEVER;
     for (int32_t j = sweep->first; j < sweep->first + sweep->count; j++)
-        if (s->jobs[j].kind == HA_STAGE_TRAIN)
+        if (!s->jobs[j].waits)
             sim_set_state(s, j, HA_JOB_READY);
     sim_at(s, s->now_ms + 2000, SIM_EXPANDED, -1, number, 0);
 }

@@ -103,16 +103,33 @@ static int chance_of(const struct sim *s, const struct ha_plan_snapshot *p,
     return chance;
 }
 
-/* What gangs of each need could do: neighbours in a snapshot mostly need the same. */
+/* A gang whose group will have more cells begins only where a device is idle. */
+static bool some_idle(const struct ha_plan_snapshot *p, const struct ha_fit *fit)
+{
+    for (int64_t w = 0; w < p->worker_count; w++)
+        if (sim_takes_work(&p->workers[w]) && sim_offers(&p->workers[w].offer, fit) &&
+            ha_plan_free_devices(&p->workers[w]) > 0)
+            return true;
+    return false;
+}
+
+/* What gangs of each need could do. */
 static void find_chances(const struct sim *s, const struct ha_plan_snapshot *p,
                          int chances[SIM_FITS])
 {
+    bool known[SIM_FITS][2] = {{false}};
+
     memset(chances, 0, SIM_FITS * sizeof *chances);
     for (int64_t j = 0; j < p->job_count; j++) {
-        int64_t f = p->jobs[j].fit - s->fits;
+        const struct ha_plan_job *job = &p->jobs[j];
+        int64_t f = job->fit - s->fits;
+        int chance;
 
-        if (p->jobs[j].fit->nodes > 1 && chances[f] == 0 && sim_startable(s, &p->jobs[j]))
-            chances[f] = chance_of(s, p, &p->jobs[j]);
+        if (job->fit->nodes <= 1 || known[f][job->grows] || !sim_startable(s, job))
+            continue;
+        known[f][job->grows] = true;
+        chance = !job->grows || some_idle(p, job->fit) ? chance_of(s, p, job) : 0;
+        chances[f] = chance > chances[f] ? chance : chances[f];
     }
 }
 
@@ -213,11 +230,18 @@ static const struct ha_plan_job *first_gang(const struct look *l,
                                             const struct ha_plan_assignment *a, int64_t count)
 {
     const struct ha_plan_job *first = NULL;
+    int64_t growing = -1; /* the highest priority of those whose groups will have more cells */
 
     for (int64_t j = 0; j < l->p->job_count; j++) {
         const struct ha_plan_job *job = &l->p->jobs[j];
 
-        if (job->fit->nodes <= 1 || is_given(l, a, count, job) || chance_of(l->s, l->p, job) == 0)
+        if (job->fit->nodes <= 1)
+            continue;
+        if (job->grows) { /* it comes last of its priority */
+            growing = job->priority > growing ? job->priority : growing;
+            continue;
+        }
+        if (is_given(l, a, count, job) || chance_of(l->s, l->p, job) == 0)
             continue;
         if (first && first->sweep == job->sweep)
             continue;
@@ -226,7 +250,7 @@ static const struct ha_plan_job *first_gang(const struct look *l,
         if (!first || job->priority > first->priority)
             first = job;
     }
-    return first;
+    return first && growing > first->priority ? NULL : first;
 }
 
 /* Who got a place and comes after the gang: of lower priority, or of a sweep that had more. */

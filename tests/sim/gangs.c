@@ -16,10 +16,9 @@ enum { READY_MS = 120000, ABORT_MS = 60000, FOLLOW_MS = 8000 };
 
 int64_t sim_nodes(const struct sim *s, int32_t job)
 {
-    const struct sim_job *j = &s->jobs[job];
-    const struct ha_fit *fit = s->sweeps[j->sweep].train_fit;
+    const struct ha_fit *fit = sim_fit(s, job);
 
-    return j->kind == HA_STAGE_TRAIN && fit->nodes > 1 ? fit->nodes : 1;
+    return fit->nodes > 1 ? fit->nodes : 1;
 }
 
 void sim_gang_begin(struct sim *s, int32_t job, const int32_t *workers, int32_t count)
@@ -40,6 +39,8 @@ void sim_gang_begin(struct sim *s, int32_t job, const int32_t *workers, int32_t 
     }
     sim_at(s, s->now_ms + READY_MS, SIM_LATE, -1, job, j->attempts);
     s->counts.gangs++;
+    s->counts.gang_answers += j->kind == HA_STAGE_GENERATE;
+    s->counts.gang_probes += j->kind == HA_STAGE_PROBE;
     if (waited_ms > s->counts.gang_wait_ms)
         s->counts.gang_wait_ms = waited_ms;
 }

@@ -97,8 +97,10 @@ static void print(struct sim *s, int64_t wall_ns)
            "  split %" PRId64 "  stopped %" PRId64 "  restarts %" PRId64 "\n",
            c->granted, c->joined, c->done, c->failed, c->crashed, c->lost, c->returned, c->stale,
            c->split, c->stopped, c->restarts);
-    printf("gangs %" PRId64 "  longest wait of one %.1f min\n", c->gangs,
-           (double)c->gang_wait_ms / 60000);
+    printf("gangs %" PRId64 " (answer %" PRId64 ", probe %" PRId64 ")  longest wait of one %.1f min"
+           "  probes %" PRId64 "  longest wait of a job %.1f min\n",
+           c->gangs, c->gang_answers, c->gang_probes, (double)c->gang_wait_ms / 60000, c->probes,
+           (double)c->wait_ms / 60000);
     printf("plans %" PRId64 "  p50 %.1f us  p99 %.1f us  longest %.2f ms\n", c->plans,
            (double)c->plan_times[c->plans / 2] / 1e3,
            (double)c->plan_times[c->plans * 99 / 100] / 1e3,

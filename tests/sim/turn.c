@@ -77,16 +77,17 @@ static void add_job(struct sim *s, int32_t job)
 {
     const struct sim_job *j = &s->jobs[job];
     const struct sim_sweep *sweep = &s->sweeps[j->sweep];
-    bool fuses = sweep->fuse != HA_FUSE_NEVER && j->attempts == 0 && !j->alone;
+    bool fuses =
+        sweep->fuse != HA_FUSE_NEVER && j->attempts == 0 && !j->alone && j->kind != HA_STAGE_PROBE;
 
     memory.jobs[memory.plan.job_count++] = (struct ha_plan_job){
         .id = job + 1,
         .state = (enum ha_job_state)j->state,
         .kind = (enum ha_stage_kind)j->kind,
         .priority = sweep->priority,
-        .turn = 8 * j->model + (j->kind == HA_STAGE_TRAIN ? 2 : 4),
+        .turn = 8 * j->model + 2 * (j->kind - HA_STAGE_PROBE),
         .sweep = j->sweep + 1,
-        .fit = j->kind == HA_STAGE_TRAIN ? sweep->train_fit : sweep->fit,
+        .fit = sim_fit(s, job),
         .expanding = sweep->expanding,
         .group = fuses ? ((int64_t)j->sweep * SIM_MODELS + j->model) * 2 + 1 + j->kind % 2 : 0,
         .fuse = sweep->fuse,

@@ -210,9 +210,23 @@ static void make_worker(struct sim *s, int32_t w)
         sim_at(s, (int64_t)sim_random(s, FAIL_MS), SIM_DRAIN, w, 0, 0);
 }
 
+const struct ha_fit *sim_fit(const struct sim *s, int32_t job)
+{
+    const struct sim_sweep *sweep = &s->sweeps[s->jobs[job].sweep];
+
+    return s->jobs[job].kind == HA_STAGE_GENERATE ? sweep->fit : sweep->train_fit;
+}
+
+/* One of the trainings waits for a probe of the model, which has the place of another. */
+static void make_probe(struct sim *s, int32_t first, int32_t pairs)
+{
+    s->jobs[first].kind = HA_STAGE_PROBE;
+    s->jobs[first + pairs].kind = HA_STAGE_TRAIN;
+}
+
 /* Cell by cell of a model: first its trainings, then the answers that wait for them. */
 static void make_cells(struct sim *s, struct sim_sweep *sweep, int32_t number, int32_t model,
-                       int32_t first, int32_t pairs)
+                       int32_t first, int32_t pairs, bool probes)
 {
     /* So that eight to hundreds of them are what a GPU has room for. */
     int64_t adapter_bytes = (int64_t)(1 + sim_random(s, 8)) << 28;
@@ -229,6 +243,7 @@ static void make_cells(struct sim *s, struct sim_sweep *sweep, int32_t number, i
             .next = -1,
             .worker = -1,
             .kind = train ? HA_STAGE_TRAIN : HA_STAGE_GENERATE,
+            .waits = !train,
             .state = HA_JOB_WAITING,
             .attempt = HA_ATTEMPT_STATE_ENDED,
             .need = {.shared = train ? cost / 3 : cost / 30,
@@ -238,6 +253,8 @@ static void make_cells(struct sim *s, struct sim_sweep *sweep, int32_t number, i
                      .bytes = adapter_bytes},
         };
     }
+    if (probes && pairs > 0)
+        make_probe(s, first, pairs);
     sweep->open_train[model] = pairs;
 }
 
@@ -245,6 +262,7 @@ static void make_sweep(struct sim *s, int32_t number, int32_t first, int32_t cou
 {
     struct sim_sweep *sweep = &s->sweeps[number];
     int32_t models = 1 + (int32_t)sim_random(s, SIM_MODELS), done = 0;
+    bool probes = sim_chance(s, 300000);
 
     *sweep =
         (struct sim_sweep){.first = first,
@@ -257,13 +275,13 @@ static void make_sweep(struct sim *s, int32_t number, int32_t first, int32_t cou
     if (sim_chance(s, 400000)) {
         int64_t which = (int64_t)sim_random(s, SIM_GANGS);
 
-        sweep->fit = &s->fits[1 + which];
         sweep->train_fit = &s->fits[SIM_FITS - SIM_GANGS + which];
+        sweep->fit = sim_chance(s, 500000) ? sweep->train_fit : &s->fits[1 + which];
     }
     for (int32_t m = 0; m < models; m++) {
         int32_t pairs = (m == models - 1 ? count / 2 - done : count / 2 / models);
 
-        make_cells(s, sweep, number, m, first + 2 * done, pairs);
+        make_cells(s, sweep, number, m, first + 2 * done, pairs, probes);
         done += pairs;
     }
     sim_at(s, number < 2 ? 0 : (int64_t)sim_random(s, FAIL_MS), SIM_SUBMIT, -1, number, 0);

@@ -2,8 +2,9 @@
  *
  * Plans, leases, retries, states, preemption and sets of cells are decided by the functions of
  * coordinator/core; this folder is only what lies around them: a clock, workers that fail, jobs
- * that take time and go on from their checkpoints, gangs whose parts come together, crash, follow
- * one another and are judged, people who pause and drain.  Everything follows from the seed.
+ * that take time and go on from their checkpoints, probes that trainings wait for, gangs that
+ * probe, train and answer, whose parts come together, crash, follow one another and are judged,
+ * people who pause and drain.  Everything follows from the seed.
  *
  * A step is one event of the simulated clock, or one plan.  After every step what it touched is
  * checked (check.c): a violation prints the seed and the step, and ends the program. */
@@ -93,6 +94,7 @@ struct sim_job {
     struct sim_gang *gang; /* while its attempt is one */
     int32_t attempts, crashes, losses;
     uint8_t kind, state, attempt, stop;
+    bool waits;   /* for the job whose child it is */
     bool alone;   /* split off: never together with others again */
     bool charged; /* the loss of its newest attempt counted as a crash */
     uint8_t results;
@@ -124,8 +126,8 @@ struct sim_worker {
 struct sim_sweep {
     int32_t first, count;
     int64_t priority, used;
-    int32_t open_train[SIM_MODELS]; /* trainings that are not final */
-    const struct ha_fit *fit, *train_fit;
+    int32_t open_train[SIM_MODELS];       /* trainings that are not final */
+    const struct ha_fit *fit, *train_fit; /* of answers; of what comes before them */
     enum ha_fuse_mode fuse;
     struct ha_retry_policy policy;
     bool there, expanding, paused;
@@ -133,7 +135,7 @@ struct sim_sweep {
 
 struct sim_counts {
     int64_t steps, plans, granted, joined, done, failed, stale, returned, lost, crashed, split,
-        stopped, person, restarts, gangs, gang_wait_ms;
+        stopped, person, restarts, probes, gangs, gang_answers, gang_probes, gang_wait_ms, wait_ms;
     int64_t mostly_ms;                  /* when 99 of 100 jobs were final */
     int64_t *plan_times, plan_capacity; /* ns of each plan */
 };
@@ -179,6 +181,9 @@ void sim_hide(struct sim *s, int32_t job); /* not ready by itself any more */
 /* Its slots or its connection changed. */
 void sim_touch(struct sim *s, int32_t worker);
 void sim_set_state(struct sim *s, int32_t job, enum ha_job_state state);
+
+/* What its worker, or each of its gang, must offer. */
+const struct ha_fit *sim_fit(const struct sim *s, int32_t job);
 
 /* attempts.c */
 void sim_grant(struct sim *s, int32_t job, const int32_t *workers, int32_t count);
