@@ -5,6 +5,7 @@ started here, and only those.  The programs come from a build with
 -Dfaults=true, so that environment variables reach their crash points
 (common/base/fault.h) and their network (common/net/faults.h).
 """
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -319,21 +320,23 @@ model = "ha-evaluator"
         running = {name: start() for name, start in starters.items()}
         deaths = 0
         end = time.monotonic() + seconds
-        looked = 0
-        while True:
-            for name, start in starters.items():
-                if not running[name].alive():
-                    deaths += 1
-                    time.sleep(0.1)
-                    running[name] = start()
-            if time.monotonic() - looked > 0.5:
-                looked = time.monotonic()
-                if condition() if condition else self.ended():
-                    return deaths
-            if looked > end:
-                raise Failure(f"not ended after {seconds} s and {deaths} deaths: "
-                              f"{[(s['stage'], s['state'], s['reason']) for s in self.stages()]}")
-            time.sleep(0.05)
+        with concurrent.futures.ThreadPoolExecutor(1) as looker:  # asks who may have died meanwhile
+            look = looker.submit(condition or self.ended)
+            while True:
+                for name, start in starters.items():
+                    if not running[name].alive():
+                        deaths += 1
+                        time.sleep(0.1)
+                        running[name] = start()
+                if look.done():
+                    if look.result():
+                        return deaths
+                    time.sleep(0.3)
+                    look = looker.submit(condition or self.ended)
+                if time.monotonic() > end:
+                    raise Failure(f"not ended after {seconds} s and {deaths} deaths: "
+                                  f"{[(s['stage'], s['state'], s['reason']) for s in self.stages()]}")
+                time.sleep(0.05)
 
     def ended(self):
         status = self.status()
