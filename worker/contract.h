@@ -9,7 +9,8 @@
  * write end of a pipe: the attempt writes one JSON object per line and never
  * blocks on anything else of the daemon.  The other direction is signals:
  * SIGTERM = stop: write a checkpoint, report it, exit HA_ATTEMPT_STOPPED.  A
- * probe takes minutes and has no checkpoint: it just stops.
+ * probe takes minutes and has no checkpoint: it just stops.  SIGURG = it did not do so in time and
+ * is about to be killed: print where each thread stands (attempt/stacks.h).
  * Files that a line names are complete and synced before the line is written
  * and never change afterwards; their paths are relative to the folder.  Texts hold no zero byte:
  * U+FFFD stands for one.

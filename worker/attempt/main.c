@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/conf/run_settings.h"
 #include "worker/attempt/commands.h"
+#include "worker/attempt/stacks.h"
 #include "worker/contract.h"
 
 static const struct ha_subcommand *const commands[] = {
@@ -93,6 +94,7 @@ static int run_command(const struct ha_subcommand *subcommand, const struct ha_c
         (void)sigaction(SIGTERM, &action, NULL);
         (void)sigaction(SIGINT, &action, NULL);
         (void)sigaction(SIGUSR1, &abort_action, NULL);
+        ha_stacks_on_signal();
     }
     r = subcommand->run(call, err);
     if (fflush(stdout) == EOF && r >= 0)

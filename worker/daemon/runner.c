@@ -24,6 +24,7 @@
 enum {
     READ_BYTES = 1 << 16,
     LINE_BYTES = 16 << 20, /* an answer of a whole context, raw and cut, fits */
+    STACKS_MS = 1000,      /* for one that hangs to say where it stands */
     READS_PER_TURN = 16,
     VMSTAT_BYTES = 1 << 20
 };
@@ -41,16 +42,23 @@ struct runner {
     struct ha_buffer pending; /* the beginning of a line */
     struct group *group;      /* NULL: none */
     int64_t machine_kills;    /* for memory, before it began; -1: not known */
-    bool stopping, broken, killed;
+    bool stopping, asked, broken, killed;
     bool waiting, told; /* it said that it waits; and its owner knows */
     char piece[READ_BYTES];
 };
 
+/* It did not end in its time: where it stands is to be in its log. */
 static void kill_it(void *context)
 {
     struct runner *runner = context;
 
-    runner_signal(runner, SIGKILL);
+    if (runner->asked) {
+        runner_signal(runner, SIGKILL);
+        return;
+    }
+    runner->asked = true;
+    ha_child_signal(&runner->child, SIGURG);
+    ha_loop_timer_set_after(runner->kill_timer, STACKS_MS);
 }
 
 void runner_stop(struct runner *runner)

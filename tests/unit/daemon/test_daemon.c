@@ -437,15 +437,17 @@ static void tells_how_an_attempt_failed(void **state)
     assert_string_equal(hub.events, "failed: no luck (killed by signal 9 (SIGKILL))\n");
 }
 
-/* It hangs before its first line: that is loading, and has that limit. */
+/* It hangs before its first line: that is loading, and has that limit.  As it does not end when it
+ * is asked to, it is asked where it stands before it is killed. */
 static void ends_an_attempt_that_says_nothing(void **state)
 {
     (void)state;
-    write_script("exec sleep 100\n");
+    write_script("trap '' TERM\ntrap 'echo here it stands' URG\nwhile :; do sleep 0.05; done\n");
     start_worker();
     RUN_UNTIL(hub.n_beats > 0);
     send_grant();
     RUN_UNTIL(hub.ended);
+    assert_non_null(strstr(hub.events, "log attempt.log: here it stands\n"));
     assert_non_null(strstr(hub.events, "failed: no progress for 2 s in phase load"));
 }
 
