@@ -82,6 +82,7 @@ struct ha_wire_sweep_row {
     int64_t stages_failed;
     int64_t created_ms;
     int64_t finished_ms; /* 0: not yet */
+    const char *reason;  /* why it is paused, cancelled or has gaps, where that is known */
 };
 
 struct ha_wire_sweep_list {

@@ -493,6 +493,7 @@ static const struct wire_field sweep_row_fields[] = {
     PLAIN(sweep_row, stages_failed, COUNT),
     PLAIN(sweep_row, created_ms, COUNT),
     PLAIN(sweep_row, finished_ms, COUNT),
+    PLAIN(sweep_row, reason, ANY),
 };
 TYPE(sweep_row);
 

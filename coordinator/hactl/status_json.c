@@ -224,6 +224,7 @@ static void put_head(struct writer *w, const struct ha_wire_status_reply *head,
     put_string(w, head->sweep.name);
     LINE(w, put_int, "id", (int64_t)head->sweep.sweep);
     LINE(w, put_string, "state", head->sweep.state);
+    LINE(w, put_string, "reason", head->sweep.reason);
     LINE(w, put_int, "stages", p->stages);
     LINE(w, put_int, "stages_done", p->complete);
     LINE(w, put_int, "stages_failed", p->failed);

@@ -63,6 +63,17 @@ static int put_stage(struct ha_buffer *out, const struct ha_wire_stage_row *stag
                             style->colour ? "\033[0m" : "", pad > 0 ? pad : 1, "");
 }
 
+/* "paused: REASON", where there is one. */
+static int put_state(struct ha_buffer *out, const struct ha_wire_sweep_row *sweep)
+{
+    if (!sweep->reason || !sweep->reason[0])
+        return 0;
+    return ha_buffer_append_text(out, sweep->state) < 0 || ha_buffer_append_text(out, ": ") < 0 ||
+                   ha_buffer_append_text(out, sweep->reason) < 0
+               ? -ENOMEM
+               : ha_buffer_append_text(out, "\n");
+}
+
 static int put_head(struct ha_buffer *out, const struct ha_status *status)
 {
     const struct ha_wire_status_reply *head = status->head;
@@ -78,6 +89,8 @@ static int put_head(struct ha_buffer *out, const struct ha_status *status)
                          : p.at_least ? ", at least "
                                       : ", ",
                          timed ? ha_duration_text(p.remaining_ms, eta) : "", timed ? " to go" : "");
+    if (r == 0)
+        r = put_state(out, &head->sweep);
     if (r == 0)
         r = ha_buffer_printf(out,
                              "answers %lld/%lld, scored %lld/%lld; %lld workers, %lld judge "

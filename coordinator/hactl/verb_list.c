@@ -20,6 +20,7 @@ static struct ha_json *rows_json(const struct ha_wire_sweep_list *list)
             ha_json_set(item, "id", ha_json_new_int((int64_t)row->sweep)) < 0 ||
             ha_json_set(item, "name", ha_json_new_string(row->name)) < 0 ||
             ha_json_set(item, "state", ha_json_new_string(row->state)) < 0 ||
+            ha_json_set(item, "reason", ha_json_new_string(row->reason)) < 0 ||
             ha_json_set(item, "cells", ha_json_new_int(row->cells)) < 0 ||
             ha_json_set(item, "stages", ha_json_new_int(row->stages)) < 0 ||
             ha_json_set(item, "stages_done", ha_json_new_int(row->stages_done)) < 0 ||

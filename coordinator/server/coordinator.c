@@ -45,6 +45,21 @@ static int list_unfinished(void *context, const struct ha_sweep_row *row)
     return 0;
 }
 
+static int stop_sweep(struct ha_coordinator *c, int64_t sweep, const char *why,
+                      struct ha_error *err)
+{
+    struct ha_by by = {.now_ms = c->wall_ms, .actor = "coordinator"};
+    int r = ha_store_begin(c->store, err);
+
+    if (r < 0)
+        return r;
+    r = ha_store_sweep_set_state(c->store, &by, sweep, HA_SWEEP_PAUSED, why, err);
+    if (r == 0)
+        return ha_store_commit(c->store, err);
+    ha_store_rollback(c->store);
+    return r;
+}
+
 /* Long work that a restart cut off.  A grid that cannot be read any more stops
  * its sweep, not the start. */
 static int resume_chores(struct ha_coordinator *c, struct ha_error *err)
@@ -59,10 +74,13 @@ static int resume_chores(struct ha_coordinator *c, struct ha_error *err)
             r = ha_chore_expand(c, u.sweeps[i], NULL, &why);
         else
             r = ha_chore_stages(c, -u.sweeps[i], &why);
-        if (r < 0)
+        if (r == -ENOMEM) {
+            r = ha_error_set(err, ENOMEM, "no memory to start");
+        } else if (r < 0) {
             ha_log_warning("sweep %lld cannot go on: %s", (long long)llabs(u.sweeps[i]),
                            ha_error_text(&why));
-        r = r == -ENOMEM ? ha_error_set(err, ENOMEM, "no memory to start") : 0;
+            r = stop_sweep(c, llabs(u.sweeps[i]), ha_error_text(&why), err);
+        }
     }
     free(u.sweeps);
     return r;

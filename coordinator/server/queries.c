@@ -66,11 +66,12 @@ int ha_row_sweep(struct ha_arena *arena, const struct ha_sweep_row *row,
         .stages_failed = row->stages_failed,
         .created_ms = row->created_ms,
         .finished_ms = row->finished_ms,
+        .reason = ha_scratch_text(arena, row->reason),
     };
     /* Until all its stages are there, nobody may take it for finished. */
     if (row->expanding && row->state != HA_SWEEP_CANCELLED && row->state != HA_SWEEP_PAUSED)
         ret_row->state = ha_sweep_state_name(HA_SWEEP_RUNNING);
-    return ret_row->name ? 0 : -ENOMEM;
+    return ret_row->name && ret_row->reason ? 0 : -ENOMEM;
 }
 
 static int list_sweep(void *context, const struct ha_sweep_row *row)

@@ -79,7 +79,7 @@ static struct ha_wire_cell_row sample_cells[] = {
 static const struct ha_wire_cell_row *sample_rows[] = {&sample_cells[0], &sample_cells[1]};
 
 static const struct ha_wire_status_reply sample_head = {
-    .sweep = {.sweep = 1, .name = "s", .state = "running"},
+    .sweep = {.sweep = 1, .name = "s", .state = "running", .reason = ""},
     .judge_label = "Not a language model.",
     .now_ms = 13000,
     .workers = 1,

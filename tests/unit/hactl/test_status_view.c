@@ -57,6 +57,23 @@ static void text_says_what_stands_still(void **state)
     ha_buffer_clear(&out);
 }
 
+static void a_paused_sweep_says_why(void **state)
+{
+    const struct ha_view_style style = {.width = 100};
+    struct ha_wire_status_reply head = *sample_status.head;
+    struct ha_status status = sample_status;
+    struct ha_buffer out;
+
+    (void)state;
+    head.sweep.state = "paused";
+    head.sweep.reason = "grid.toml:1: it cannot be read";
+    status.head = &head;
+    ha_buffer_init(&out, 0);
+    assert_int_equal(ha_status_view(&status, &style, &out), 0);
+    assert_non_null(strstr(ha_buffer_text(&out), "\npaused: grid.toml:1: it cannot be read\n"));
+    ha_buffer_clear(&out);
+}
+
 static void running_jobs_name_their_cells(void **state)
 {
     static const char *mates[] = {"m/mid", "m/full"}, *other[] = {"m/local", "m/full"};
@@ -188,6 +205,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_says_what_stands_still),
+        cmocka_unit_test(a_paused_sweep_says_why),
         cmocka_unit_test(running_jobs_name_their_cells),
         cmocka_unit_test(probes_have_a_column),
         cmocka_unit_test(json_has_every_stage),

@@ -113,12 +113,19 @@ static void a_grid_that_cannot_be_read(void **state)
     finish_base(b);
 }
 
+/* The start cut its expansion off, and it cannot go on: the sweep stops, and says why. */
 static void a_grid_that_cannot_be_read_on(void **state)
 {
     struct bench *b = *state;
+    struct ha_wire_message *status;
+    struct fake_job job;
 
     damage(b, "UPDATE sweep SET toml = '[sweep', expanding = 1");
-    finish_base(b); /* what it was expanded to goes on */
+    assert_false(bench_granted(b, WORKER, &job));
+    status = bench_status(b, CLIENT, "demo");
+    assert_string_equal(status->body.status_reply.sweep.state, "paused");
+    assert_non_null(strstr(status->body.status_reply.sweep.reason, "grid.toml:1: "));
+    ha_wire_message_destroy(status);
 }
 
 static void a_judge_that_cannot_be_read(void **state)
