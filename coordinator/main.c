@@ -330,11 +330,11 @@ static void look_at_keys(struct program *p)
     ha_coordinator_keys_changed(p->c);
 }
 
-static bool on_key_allowed(void *context, const char *name)
+static enum ha_net_role on_key_role(void *context, const char *name)
 {
     struct program *p = context;
 
-    return ha_net_key_named(p->net, name);
+    return ha_net_role_named(p->net, name);
 }
 
 /* The end of the turn looks at what changed. */
@@ -560,7 +560,7 @@ static int start_core(struct program *p, struct ha_error *err)
                                          .disk_full = on_disk_full,
                                          .snapshot_copied = on_snapshot_copied,
                                          .snapshot_end = on_snapshot_end,
-                                         .key_allowed = on_key_allowed,
+                                         .key_role = on_key_role,
                                          .context = p};
 
     return ha_coordinator_create(&core, &hooks, p->store, ha_clock_boot_ms(), ha_clock_wall_ms(),

@@ -214,15 +214,16 @@ int ha_net_keys_fd(const struct ha_net *net)
     return net->changes;
 }
 
-bool ha_net_key_named(struct ha_net *net, const char *name)
+enum ha_net_role ha_net_role_named(struct ha_net *net, const char *name)
 {
-    bool found = false;
+    enum ha_net_role role = HA_NET_ROLE_NONE;
 
     pthread_mutex_lock(&net->lock);
-    for (int64_t i = 0; net->allow_list && i < net->allow_list->n_entries && !found; i++)
-        found = strcmp(net->allow_list->entries[i].name, name) == 0;
+    for (int64_t i = 0; net->allow_list && i < net->allow_list->n_entries; i++)
+        if (strcmp(net->allow_list->entries[i].name, name) == 0)
+            role = net->allow_list->entries[i].role;
     pthread_mutex_unlock(&net->lock);
-    return found;
+    return role;
 }
 
 int ha_net_reload_keys(struct ha_net *net, struct ha_error *err)

@@ -54,8 +54,8 @@ int64_t ha_net_keys_version(struct ha_net *net);
 /* Readable when the folder changed, until the list is read again; -1: nobody tells us. */
 int ha_net_keys_fd(const struct ha_net *net);
 
-/* Is there a key of this name in the list? */
-bool ha_net_key_named(struct ha_net *net, const char *name);
+/* The role of the key of this name; NONE when it is not in the list. */
+enum ha_net_role ha_net_role_named(struct ha_net *net, const char *name);
 
 /* What was wrong when the list was last read by itself, told once: 0 when nothing was. */
 int ha_net_keys_trouble(struct ha_net *net, struct ha_error *err);

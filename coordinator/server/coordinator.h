@@ -37,8 +37,8 @@ struct ha_coordinator_hooks {
     void (*snapshot_copied)(void *context, int64_t number, const char *path);
     /* Nobody needs that file any more. */
     void (*snapshot_end)(void *context, const char *sha256);
-    /* Is a key of this name in the allow-list? NULL: keys are never revoked. */
-    bool (*key_allowed)(void *context, const char *name);
+    /* The role that the key of this name has in the allow-list; NULL: keys are never revoked. */
+    enum ha_net_role (*key_role)(void *context, const char *name);
     void *context;
 };
 

@@ -141,10 +141,13 @@ int ha_server_revoke_keys(struct ha_coordinator *c, struct ha_error *err)
 {
     int r = 0;
 
-    for (int64_t i = 0; r == 0 && c->hooks.key_allowed && i < c->member_count; i++) {
+    for (int64_t i = 0; r == 0 && c->hooks.key_role && i < c->member_count; i++) {
         struct ha_member *m = c->members[i];
+        enum ha_net_role role =
+            m->key ? c->hooks.key_role(c->hooks.context, m->key) : HA_NET_ROLE_ADMIN;
 
-        if (m->key && !c->hooks.key_allowed(c->hooks.context, m->key))
+        if (role != HA_NET_ROLE_ADMIN &&
+            role != (m->judge ? HA_NET_ROLE_JUDGE : HA_NET_ROLE_WORKER))
             r = revoke(c, m, err);
     }
     c->keys_changed = r < 0;

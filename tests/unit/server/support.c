@@ -95,11 +95,11 @@ static void on_snapshot(void *context, int64_t number, const char *path)
     snprintf(b->snapshot_path, sizeof b->snapshot_path, "%s", path);
 }
 
-static bool on_key_allowed(void *context, const char *name)
+static enum ha_net_role on_key_role(void *context, const char *name)
 {
     const struct bench *b = context;
 
-    return !b->revoked || strcmp(b->revoked, name) != 0;
+    return b->revoked && strcmp(b->revoked, name) == 0 ? b->revoked_role : HA_NET_ROLE_ADMIN;
 }
 
 static void on_snapshot_end(void *context, const char *sha256)
@@ -133,7 +133,7 @@ static void start(struct bench *b)
                                          .disk_full = on_full,
                                          .snapshot_copied = on_snapshot,
                                          .snapshot_end = on_snapshot_end,
-                                         .key_allowed = on_key_allowed,
+                                         .key_role = on_key_role,
                                          .context = b};
     struct ha_error err = {0};
     char *path = ha_path_join(b->dir, "coordinator.db");

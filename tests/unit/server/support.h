@@ -34,8 +34,9 @@ struct bench {
     int snapshots, snapshots_ended;
     int64_t max_sweep_bytes, max_grids, max_grids_per_client, slice_us; /* for the next start */
     uint64_t next_request;
-    const char *key;     /* that messages come with; NULL: "local" */
-    const char *revoked; /* a key that is not in the allow-list; NULL: none */
+    const char *key;               /* that messages come with; NULL: "local" */
+    const char *revoked;           /* a key that is not in the allow-list; NULL: none */
+    enum ha_net_role revoked_role; /* or that has this role there */
 };
 
 /* A coordinator with an empty store in a folder of its own. */
