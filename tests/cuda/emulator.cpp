@@ -1,13 +1,12 @@
 /* emulator.cpp - blocks of threads as fibers */
 #include "tests/cuda/emulator.hpp"
 
-#include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
-#include <ucontext.h>
 #include <vector>
 
+#include "tests/cuda/context.hpp"
 #include "tests/cuda/queue.hpp"
 
 #undef threadIdx
@@ -19,10 +18,10 @@
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #define SWITCH_BEGIN(save, stack, bytes) __sanitizer_start_switch_fiber(save, stack, bytes)
-#define SWITCH_END(save) __sanitizer_finish_switch_fiber(save, nullptr, nullptr)
+#define SWITCH_END(save, from, bytes) __sanitizer_finish_switch_fiber(save, from, bytes)
 #else
 #define SWITCH_BEGIN(save, stack, bytes) ((void)(save), (void)(stack), (void)(bytes))
-#define SWITCH_END(save) ((void)(save))
+#define SWITCH_END(save, from, bytes) ((void)(save), (void)(from), (void)(bytes))
 #endif
 
 namespace emulator
@@ -38,9 +37,7 @@ const unsigned ALL = 0xffffffffu;
 enum wait { READY, WAIT_BLOCK, WAIT_WARP, ENDED };
 
 struct fiber {
-    jmp_buf context;
-    ucontext_t first;
-    bool started;
+    emulator::context context;
     std::unique_ptr<char[]> stack;
     void *fake_stack;
     enum wait wait;
@@ -61,7 +58,7 @@ struct block_state {
     int n_threads = 0, current = 0;
     position where;
     const std::function<void()> *kernel = nullptr;
-    jmp_buf scheduler;
+    context scheduler;
     void *scheduler_fake_stack = nullptr;
     const void *scheduler_stack = nullptr;
     size_t scheduler_stack_bytes = 0;
@@ -96,11 +93,9 @@ static void back_to_scheduler()
 {
     fiber &self = state.fibers[(size_t)state.current];
 
-    if (_setjmp(self.context) == 0) {
-        SWITCH_BEGIN(&self.fake_stack, state.scheduler_stack, state.scheduler_stack_bytes);
-        _longjmp(state.scheduler, 1);
-    }
-    SWITCH_END(self.fake_stack);
+    SWITCH_BEGIN(&self.fake_stack, state.scheduler_stack, state.scheduler_stack_bytes);
+    switch_context(self.context, state.scheduler);
+    SWITCH_END(self.fake_stack, &state.scheduler_stack, &state.scheduler_stack_bytes);
 }
 
 void wait_for_block()
@@ -187,11 +182,10 @@ static bool warp_is_there(int thread)
     return true;
 }
 
-/* A thread of one block after the other: to make a context and to enter it are calls of the
- * system. */
+/* A thread of one block after the other. */
 static void run_fiber()
 {
-    SWITCH_END(nullptr);
+    SWITCH_END(nullptr, &state.scheduler_stack, &state.scheduler_stack_bytes);
     for (;;) {
         (*state.kernel)();
         state.fibers[(size_t)state.current].wait = ENDED;
@@ -208,27 +202,16 @@ static void resume(int thread)
     state.current = thread;
     state.where.thread = make_uint3(n % dim.x, n / dim.x % dim.y, n / dim.x / dim.y);
     next.wait = READY;
-    if (_setjmp(state.scheduler) == 0) {
-        SWITCH_BEGIN(&state.scheduler_fake_stack, next.stack.get(), STACK_BYTES);
-        if (next.started)
-            _longjmp(next.context, 1);
-        next.started = true;
-        setcontext(&next.first);
-    }
-    SWITCH_END(state.scheduler_fake_stack);
+    SWITCH_BEGIN(&state.scheduler_fake_stack, next.stack.get(), STACK_BYTES);
+    switch_context(state.scheduler, next.context);
+    SWITCH_END(state.scheduler_fake_stack, nullptr, nullptr);
 }
 
 static void prepare(fiber &next)
 {
     if (!next.stack) {
         next.stack = std::make_unique<char[]>(STACK_BYTES);
-        if (getcontext(&next.first) != 0)
-            give_up("no context for a thread");
-        next.first.uc_stack.ss_sp = next.stack.get();
-        next.first.uc_stack.ss_size = STACK_BYTES;
-        next.first.uc_link = nullptr;
-        makecontext(&next.first, run_fiber, 0);
-        next.started = false;
+        make_context(next.context, next.stack.get(), STACK_BYTES, run_fiber);
         next.fake_stack = nullptr;
     }
     next.wait = READY;
