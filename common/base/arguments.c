@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/base/error.h"
+#include "common/base/fold.h"
 #include "common/base/memory.h"
 
 struct given {
@@ -194,22 +195,48 @@ const char *ha_arguments_at(const struct ha_arguments *a, int64_t index, const c
     return index < a->n_positional ? a->positional[index] : otherwise;
 }
 
+/* Text from a column on, its further lines at an indent; end stands behind each line but the
+ * last. */
+static void print_folded(FILE *out, const char *text, int column, int indent, const char *end)
+{
+    int n = ha_fold(text, HA_FOLD_COLUMNS - column - (int)strlen(end));
+
+    fprintf(out, "%.*s", n, text);
+    while (*(text = ha_fold_next(text, n))) {
+        n = ha_fold(text, HA_FOLD_COLUMNS - indent - (int)strlen(end));
+        fprintf(out, "%s\n%*s%.*s", end, indent, "", n, text);
+    }
+    fputc('\n', out);
+}
+
+void ha_command_print_summary(const struct ha_command *command, const char *name, int columns,
+                              FILE *out)
+{
+    fprintf(out, "  %-*s ", columns, name);
+    print_folded(out, command->summary, columns + 3, columns + 3, "");
+}
+
 static void print_options(const struct ha_option *options, int64_t count)
 {
+    enum { INDENT = 27 };
     char left[64];
 
     for (int64_t i = 0; i < count; i++) {
         (void)snprintf(left, sizeof(left), "--%s%s%s", options[i].name, options[i].value ? " " : "",
                        options[i].value ? options[i].value : "");
-        printf("  %-24s %s\n", left, options[i].help);
+        print_folded(stdout, options[i].help, printf("  %-24s ", left), INDENT, "");
     }
 }
 
 void ha_command_print_help(const struct ha_command *command)
 {
-    printf("usage: %s%s%s [options]\n\n%s\n\n", command->name, command->synopsis[0] ? " " : "",
-           command->synopsis, command->summary);
+    printf("usage: %s%s%s [options]\n\n", command->name, command->synopsis[0] ? " " : "",
+           command->synopsis);
+    print_folded(stdout, command->summary, 0, 0, "");
+    fputc('\n', stdout);
     print_options(command->options, command->n_options);
     print_options(command->shared_options, command->n_shared_options);
-    printf("  %-24s %s\n\nexample: %s\n", "--help", "this text", command->example);
+    print_options(&(struct ha_option){.name = "help", .help = "this text"}, 1);
+    fputs("\nexample: ", stdout);
+    print_folded(stdout, command->example, 9, 13, " \\"); /* as a shell takes it */
 }

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 struct ha_error;
 
@@ -59,7 +60,12 @@ int ha_arguments_int(const struct ha_arguments *arguments, const char *option, i
 const char *ha_arguments_at(const struct ha_arguments *arguments, int64_t index,
                             const char *otherwise);
 
-/* Usage, summary, options and example on standard output. */
+/* Usage, summary, options and example on standard output, no line wider than HA_FOLD_COLUMNS
+ * (common/base/fold.h) but for a word that is. */
 void ha_command_print_help(const struct ha_command *command);
+
+/* "  NAME SUMMARY" for a list of commands, the name in so many columns; folded. */
+void ha_command_print_summary(const struct ha_command *command, const char *name, int columns,
+                              FILE *out);
 
 #endif

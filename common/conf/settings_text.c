@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/base/buffer.h"
+#include "common/base/fold.h"
 #include "common/base/memory.h"
 #include "common/conf/json.h"
 
@@ -300,6 +301,24 @@ static char *file_text(const struct ha_setting *row, const void *values)
     return ha_section_text(row, values);
 }
 
+/* "key = value    # source; help", what is too long for a line as further comments below. */
+static int print_line(struct ha_buffer *out, const char *left, const char *source, const char *help)
+{
+    enum { INDENT = 45 };
+    char *comment = ha_format("%s; %s", source, help);
+    const char *text = comment;
+    size_t used = strlen(left) + 1;
+    int column = used > INDENT ? (int)used : INDENT, n;
+    int r = comment ? ha_buffer_printf(out, "%-44s", left) : -ENOMEM;
+
+    for (; r == 0 && *text; text = ha_fold_next(text, n), column = INDENT) {
+        n = ha_fold(text, HA_FOLD_COLUMNS - column - 2);
+        r = ha_buffer_printf(out, "%*s# %.*s\n", text == comment ? 1 : INDENT, "", n, text);
+    }
+    free(comment);
+    return r;
+}
+
 int ha_section_print(const struct ha_section *section, const void *values, struct ha_buffer *out)
 {
     int r = 0;
@@ -313,7 +332,7 @@ int ha_section_print(const struct ha_section *section, const void *values, struc
             text ? ha_format("%s%s = %s", has ? "" : "# ", row->key, has ? text : "(not set)")
                  : NULL;
 
-        r = left ? ha_buffer_printf(out, "%-44s # %s; %s\n", left, source, row->help) : -ENOMEM;
+        r = left ? print_line(out, left, source, row->help) : -ENOMEM;
         free(left);
         free(text);
     }

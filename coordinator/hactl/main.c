@@ -27,7 +27,7 @@ static void print_usage(FILE *out)
 {
     fputs("usage: hactl VERB [arguments]\n\n", out);
     for (int i = 0; i < N_VERBS; i++)
-        fprintf(out, "  %-10s %s\n", verbs[i]->name, verbs[i]->command.summary);
+        ha_command_print_summary(&verbs[i]->command, verbs[i]->name, 10, out);
     fputs(
         "\nhactl VERB --help tells more.  Exit codes: 0 done, 1 failed, 2 usage, 3 no coordinator "
         "answers,\n4 finished with gaps.\n",

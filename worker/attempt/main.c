@@ -38,7 +38,7 @@ static void print_usage(FILE *out)
 {
     fputs("usage: ha-attempt COMMAND [options]\n\n", out);
     for (int i = 0; i < N_COMMANDS; i++)
-        fprintf(out, "  %-9s %s\n", commands[i]->name, commands[i]->command.summary);
+        ha_command_print_summary(&commands[i]->command, commands[i]->name, 9, out);
     fputs("\nha-attempt COMMAND --help tells more.\n", out);
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/base/error.h"
+#include "common/base/fold.h"
 #include "common/base/arguments.h"
 
 static const struct ha_option options[] = {
@@ -113,6 +114,37 @@ static void help_needs_no_arguments(void **state)
     ha_arguments_destroy(NULL);
 }
 
+/* What is read from the folded lines is the text. */
+static void long_text_is_folded_at_spaces(void **state)
+{
+    static const struct {
+        const char *text;
+        int width;
+        const char *lines[4];
+    } cases[] = {
+        {"", 10, {""}},
+        {"fits", 4, {"fits"}},
+        {"one two three", 7, {"one two", "three"}},
+        {"one two  three", 6, {"one", "two", "three"}},
+        {"incomprehensible word", 5, {"incomprehensible", "word"}},
+        {"a b", 0, {"a", "b"}},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const char *text = cases[i].text;
+
+        for (int line = 0; line < 4 && cases[i].lines[line]; line++) {
+            int n = ha_fold(text, cases[i].width);
+
+            assert_int_equal(n, strlen(cases[i].lines[line]));
+            assert_memory_equal(text, cases[i].lines[line], (size_t)n);
+            text = ha_fold_next(text, n);
+        }
+        assert_string_equal(text, "");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -120,6 +152,7 @@ int main(void)
         cmocka_unit_test(values_of_several_options_stay),
         cmocka_unit_test(mistakes_are_named),
         cmocka_unit_test(help_needs_no_arguments),
+        cmocka_unit_test(long_text_is_folded_at_spaces),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
