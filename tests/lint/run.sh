@@ -23,6 +23,7 @@ format() {
 check "folders include only what the law allows" python3 tests/lint/layers.py .
 check "length of functions and files, banned calls, words" python3 tests/lint/source.py .
 check "every header compiles alone" sh tests/lint/headers.sh
+check "paths and options that READMEs name" python3 tests/lint/readme.py .
 check "the demo preference set" python3 tests/lint/demo_data.py deploy/demo/data
 if command -v systemd-analyze >/dev/null; then
     check "systemd units" sh tests/lint/units.sh
