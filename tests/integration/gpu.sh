@@ -56,7 +56,7 @@ if "$python" -c 'import peft' 2>/dev/null; then
     PYTHONPATH=$HA_TMP/fewer:$HA_TMP/stand-in:$GPU:$HA_ROOT/tests/bench "$python" "$GPU/bench_models.py" \
         --program "$HA_BUILD/ha-attempt" --maker "$HA_BUILD/tests/gpu/shape_model" --backend cpu --shrink 16 \
         --layers 3 --steps 2 --alone-steps 1 --prompts 4 --peer-prompts 2 --new-tokens 4 --peer-tokens 4 --peer-batch 2 \
-        --threads 1 --models qwen3-8b --budget 200 --python "$python" >fewer.out 2>&1
+        --threads 1 --models qwen3-8b --budget 3600 --python "$python" >fewer.out 2>&1
     equal "without TRL, with vLLM" $? 0
     equal "Transformers and PEFT take TRL's place" "$(grep -c 'Transformers + PEFT, .* one strategy' fewer.out)" 2
     equal "and vLLM is measured" "$(grep -c 'generation, vLLM .*version 0.0' fewer.out)" 1
