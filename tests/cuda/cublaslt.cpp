@@ -134,8 +134,10 @@ uint64_t parts_of(uint64_t index, uint64_t n)
     return index != SPLIT ? 1 : n <= 16 ? 4 : 2;
 }
 
-/* sums += x * y, for each by itself. */
-void add_scaled(float *sums, const float *x, float y, uint64_t n)
+/* sums += x * y, for each by itself.  Within vectors of this file, n of which the callers have:
+ * sanitizers look at what comes from the outside and goes there, in element and set_element. */
+__attribute__((no_sanitize("address", "undefined"))) void add_scaled(float *sums, const float *x,
+                                                                     float y, uint64_t n)
 {
     for (uint64_t i = 0; i < n; i++)
         sums[i] += x[i] * y;
