@@ -19,6 +19,7 @@
 #include "common/io/file.h"
 #include "worker/attempt/contract_reporter.h"
 #include "worker/attempt/engine.h"
+#include "worker/model/join.h"
 
 enum { LOOK_NS = 20 * 1000 * 1000, LOOK_MS = 100 };
 
@@ -112,53 +113,12 @@ int ha_gang_join(const struct ha_gang *gang, struct ha_backend *backend,
 
 /* ---- the same work ---- */
 
-struct identity {
-    char job[HA_SHA256_HEX_BYTES];
-    char fingerprint[384];
-    char weights[32]; /* into how many shares they are divided */
-};
-
-static int compare(const struct identity *all, int size, struct ha_error *err)
-{
-    for (int i = 1; i < size; i++) {
-        const struct {
-            const char *what, *ours, *theirs;
-        } parts[] = {
-            {"job (model, data, adapters or settings)", all[0].job, all[i].job},
-            {"kernel build, library or kind of device", all[0].fingerprint, all[i].fingerprint},
-            {"division of the weights, as by another memory limit (set train.shard_weights)",
-             all[0].weights, all[i].weights},
-        };
-
-        for (size_t k = 0; k < sizeof(parts) / sizeof(parts[0]); k++) {
-            if (strcmp(parts[k].ours, parts[k].theirs) != 0)
-                return ha_error_set(err, ESTALE, "rank %d of the gang has another %s than rank 0",
-                                    i, parts[k].what);
-        }
-    }
-    return 0;
-}
-
 int ha_gang_join_same(void *same, struct ha_comm *comm, struct ha_error *err)
 {
     const struct ha_gang_same *what = same;
-    struct ha_model *model = what->engine->model;
-    struct identity own = {.job = ""}, *all = ha_calloc(ha_comm_size(comm), sizeof(*all));
-    int r;
+    struct ha_model_join_part job = {"job (model, data, adapters or settings)", what->job};
 
-    if (!all)
-        return ha_error_set(err, ENOMEM, "no memory to compare the ranks of a gang");
-    (void)snprintf(own.job, sizeof(own.job), "%s", what->job);
-    (void)snprintf(own.fingerprint, sizeof(own.fingerprint), "%s",
-                   ha_backend_fingerprint(what->engine->backend));
-    (void)snprintf(own.weights, sizeof(own.weights), "%d", ha_model_ranks(model));
-    r = ha_comm_gather(comm, all, &own, sizeof(own), err);
-    if (r == 0)
-        r = compare(all, ha_comm_size(comm), err);
-    if (r == 0)
-        ha_model_join(model, comm);
-    free(all);
-    return r;
+    return ha_model_join_same(what->engine->model, what->engine->backend, &job, 1, comm, err);
 }
 
 /* ---- by a file ---- */

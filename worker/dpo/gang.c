@@ -10,6 +10,7 @@
 #include "common/base/memory.h"
 #include "worker/dpo/count.h"
 #include "worker/dpo/work.h"
+#include "worker/model/join.h"
 
 enum { TEXT_BYTES = 256 };
 
@@ -52,13 +53,6 @@ void ha_dpo_gang_destroy(struct ha_dpo_gang *gang)
 
 /* ---- joining ---- */
 
-/* What all ranks must have in common. */
-struct identity {
-    char plan[HA_SHA256_HEX_BYTES], state[HA_SHA256_HEX_BYTES];
-    char fingerprint[384];
-    char weights[32]; /* into how many shares they are divided */
-};
-
 /* The hash of all that training goes on from. */
 static int hash_state(struct ha_dpo_trainer *trainer, char hex[HA_SHA256_HEX_BYTES],
                       struct ha_error *err)
@@ -92,55 +86,24 @@ static int hash_state(struct ha_dpo_trainer *trainer, char hex[HA_SHA256_HEX_BYT
     return r;
 }
 
-static int compare(const struct identity *all, int size, struct ha_error *err)
-{
-    for (int i = 1; i < size; i++) {
-        const struct {
-            const char *what, *ours, *theirs;
-        } parts[] = {
-            {"batch plan (data, batch settings or model)", all[0].plan, all[i].plan},
-            {"kernel build, library or kind of device", all[0].fingerprint, all[i].fingerprint},
-            {"settings, checkpoint or adapter", all[0].state, all[i].state},
-            {"division of the weights, as by another memory limit (set train.shard_weights)",
-             all[0].weights, all[i].weights},
-        };
-
-        for (size_t k = 0; k < sizeof(parts) / sizeof(parts[0]); k++) {
-            if (strcmp(parts[k].ours, parts[k].theirs) != 0)
-                return ha_error_set(err, ESTALE, "rank %d of the gang has another %s than rank 0",
-                                    i, parts[k].what);
-        }
-    }
-    return 0;
-}
-
 int ha_dpo_trainer_join(struct ha_dpo_trainer *trainer, struct ha_comm *comm, struct ha_error *err)
 {
-    struct identity own = {.plan = ""}, *all;
+    char state[HA_SHA256_HEX_BYTES];
+    const struct ha_model_join_part parts[] = {
+        {"batch plan (data, batch settings or model)", trainer->plan_hash},
+        {"settings, checkpoint or adapter", state},
+    };
     int r;
 
     if (!trainer->gang || ha_comm_rank(comm) != trainer->gang->rank ||
         ha_comm_size(comm) != trainer->gang->size)
         return ha_error_set(err, EINVAL, "the job is not one for a gang of %d ranks",
                             ha_comm_size(comm));
-    memcpy(own.plan, trainer->plan_hash, sizeof(own.plan));
-    (void)snprintf(own.fingerprint, sizeof(own.fingerprint), "%s",
-                   ha_backend_fingerprint(trainer->backend));
-    (void)snprintf(own.weights, sizeof(own.weights), "%d", ha_model_ranks(trainer->model));
-    r = hash_state(trainer, own.state, err);
-    if (r < 0)
-        return r;
-    all = ha_calloc(trainer->gang->size, sizeof(*all));
-    if (!all)
-        return ha_error_set(err, ENOMEM, "no memory to compare the ranks of a gang");
-    r = ha_comm_gather(comm, all, &own, sizeof(own), err);
+    r = hash_state(trainer, state, err);
     if (r == 0)
-        r = compare(all, trainer->gang->size, err);
-    if (r == 0) {
+        r = ha_model_join_same(trainer->model, trainer->backend, parts, 2, comm, err);
+    if (r == 0)
         trainer->gang->comm = comm;
-        ha_model_join(trainer->model, comm);
-    }
-    free(all);
     return r;
 }
 
