@@ -267,7 +267,6 @@ int ha_backend_cuda_open(uint32_t api_version, const struct ha_backend_options *
     cuda->device = options->device;
     cuda->sm = 10 * properties.major + properties.minor;
     cuda->processors = properties.multiProcessorCount;
-    cuda->shared_bytes = properties.sharedMemPerBlockOptin;
     cuda->base.table = &table;
     cuda->base.ops = &ops;
     cuda->base.activation_dtype = HA_DTYPE_BF16;

@@ -67,8 +67,7 @@ struct ha_cuda {
     int device;
     int sm; /* 10 * major + minor, 90 for a H100 */
     int processors;
-    size_t shared_bytes; /* a block may ask for */
-    char kind[128];      /* device name, sm and library version: what choices of products hang on */
+    char kind[128]; /* device name, sm and library version: what choices of products hang on */
     struct CUstream_st *stream;
     struct CUstream_st *fork;  /* ha_backend_fork; NULL until it is asked for */
     struct CUevent_st *forked; /* on stream: where fork may begin */

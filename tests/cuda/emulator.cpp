@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <link.h>
 #include <memory>
 #include <vector>
 
@@ -66,6 +67,30 @@ struct block_state {
 
 static block_state state;
 alignas(256) static unsigned char shared[MOST_SHARED];
+
+/* Kernels' own shared variables are thread-local (emulator.hpp), and nothing else of this module is
+ * but this one, so that they can be found: they are the module's block of the running thread. */
+static thread_local char anchor;
+
+struct variables {
+    void *begin;
+    size_t bytes;
+};
+
+static int find_variables(struct dl_phdr_info *module, size_t, void *context)
+{
+    char *begin = static_cast<char *>(module->dlpi_tls_data), *own = &anchor;
+
+    for (int i = 0; begin && i < module->dlpi_phnum; i++) {
+        size_t bytes = module->dlpi_phdr[i].p_memsz;
+
+        if (module->dlpi_phdr[i].p_type != PT_TLS || own < begin || own >= begin + bytes)
+            continue;
+        *static_cast<variables *>(context) = {begin, bytes};
+        return 1;
+    }
+    return 0;
+}
 
 [[noreturn]] static void give_up(const char *why)
 {
@@ -261,7 +286,10 @@ static void run_block(bool reverse)
 static void run_grid(dim3 grid, dim3 block, size_t shared_size, const std::function<void()> &kernel)
 {
     unsigned n_blocks = 0;
+    variables own = {nullptr, 0};
 
+    if (!dl_iterate_phdr(find_variables, &own))
+        give_up("the kernels' shared variables are not found");
     state.n_threads = (int)(block.x * block.y * block.z);
     state.kernel = &kernel;
     state.where.block_dim = block;
@@ -272,18 +300,19 @@ static void run_grid(dim3 grid, dim3 block, size_t shared_size, const std::funct
             for (unsigned x = 0; x < grid.x; x++) {
                 state.where.block = make_uint3(x, y, z);
                 memset(shared, 0xff, shared_size);
+                memset(own.begin, 0xff, own.bytes);
                 run_block(n_blocks++ % 2 != 0);
             }
 }
 
-void launch(dim3 grid, dim3 block, size_t shared_size, void *stream, std::function<void()> check,
-            std::function<void()> kernel)
+void launch(const void *address, dim3 grid, dim3 block, size_t shared_size, void *stream,
+            std::function<void()> check, std::function<void()> kernel)
 {
     uint64_t threads = (uint64_t)block.x * block.y * block.z;
 
     if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffff || grid.y > 65535 ||
-        grid.z > 65535 || threads == 0 || threads > MOST_THREADS || shared_size > MOST_SHARED ||
-        !stream) {
+        grid.z > 65535 || threads == 0 || threads > MOST_THREADS ||
+        shared_size > shared_allowed(address) || shared_size > MOST_SHARED || !stream) {
         set_last_error(cudaErrorInvalidConfiguration);
         return;
     }

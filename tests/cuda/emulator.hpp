@@ -10,7 +10,8 @@
  * second block runs them in reverse order, so that a result that hangs on their
  * order shows.  A warp that does not come together where it must, or a barrier
  * that some threads never reach, ends the program with a message.  Shared memory is
- * filled with NaN bytes before each block where the launch gives its size.
+ * filled with NaN bytes before each block.  A launch that asks for more of it than the device has,
+ * or than the kernel was allowed, fails as on a device.
  *
  * What this cannot show: races inside a warp between barriers, the device's own
  * arithmetic (its exp, its tensor cores), speed. */
@@ -56,9 +57,15 @@ unsigned ballot(unsigned mask, bool predicate);
 int lane();
 unsigned char *shared_bytes();
 
+/* What a kernel is known by. */
+template <typename... T> const void *address_of(void (*kernel)(T...))
+{
+    return reinterpret_cast<const void *>(kernel);
+}
+
 /* Put a kernel on the stream's queue. */
-void launch(dim3 grid, dim3 block, size_t shared, void *stream, std::function<void()> check,
-            std::function<void()> kernel);
+void launch(const void *address, dim3 grid, dim3 block, size_t shared, void *stream,
+            std::function<void()> check, std::function<void()> kernel);
 
 template <typename T> T exchange_value(unsigned mask, T value, int from)
 {
@@ -101,7 +108,7 @@ template <typename T> T warp_sum(T value)
 #define gridDim (emulator::here().grid_dim)
 
 #undef __shared__
-#define __shared__ static
+#define __shared__ static thread_local /* so that emulator.cpp finds them */
 #undef __launch_bounds__
 #define __launch_bounds__(...)
 #undef __forceinline__
@@ -111,7 +118,7 @@ template <typename T> T warp_sum(T value)
 
 #define HA_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                  \
     emulator::launch(                                                                              \
-        dim3(grid), dim3(block), (shared_bytes), (stream),                                         \
+        emulator::address_of(kernel), dim3(grid), dim3(block), (shared_bytes), (stream),           \
         [=] { emulator::check_arguments(#kernel, __VA_ARGS__); }, [=] { kernel(__VA_ARGS__); })
 #define HA_LAUNCHED() ((int)cudaPeekAtLastError())
 #define HA_SHARED_BYTES(name) unsigned char *const name = emulator::shared_bytes()

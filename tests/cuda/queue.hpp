@@ -16,6 +16,10 @@ namespace emulator
 void enqueue(void *stream, std::function<void()> check, std::function<void()> work);
 void set_last_error(cudaError_t code);
 
+/* Bytes of shared memory that a launch of the kernel may ask for: 48 KiB until
+ * cudaFuncSetAttribute allowed more. */
+size_t shared_allowed(const void *kernel);
+
 } // namespace emulator
 
 #endif

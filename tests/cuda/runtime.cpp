@@ -3,7 +3,8 @@
  * Work of the stream is done as late as the interface allows: when the host waits
  * for an event or the stream, or frees memory; only then is the device's memory open
  * (device_memory.hpp).  HA_EMULATED_MEMORY sets how many bytes the device has,
- * HA_EMULATED_NAME what it is called.
+ * HA_EMULATED_NAME what it is called, HA_EMULATED_SHARED the bytes of shared memory that one of its
+ * blocks may have: 227 KiB, as on compute capability 9.0, unless set.
  *
  * While a stream is captured, what is put on it is kept with its arguments as they are.  What CUDA
  * does not allow then (waiting for the stream or asking it, taking or giving memory, bringing a
@@ -16,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <vector>
 
@@ -50,6 +52,14 @@ cudaError_t last_error = cudaSuccess;
 void *captured; /* stream; NULL: none */
 bool capture_is_void;
 std::vector<node> capture;
+std::map<const void *, size_t> allowed; /* kernels' dynamic shared memory */
+
+size_t shared_per_block()
+{
+    const char *text = getenv("HA_EMULATED_SHARED");
+
+    return text ? strtoull(text, nullptr, 10) : (size_t)227 << 10;
+}
 
 /* What is not allowed while anything is captured. */
 cudaError_t refuse(cudaError_t code = cudaErrorStreamCaptureUnsupported)
@@ -105,6 +115,14 @@ void set_last_error(cudaError_t code)
     last_error = code;
 }
 
+size_t shared_allowed(const void *kernel)
+{
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    auto found = allowed.find(kernel);
+
+    return found == allowed.end() ? (size_t)48 << 10 : found->second;
+}
+
 } // namespace emulator
 
 extern "C" {
@@ -128,7 +146,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
     properties->minor = 0;
     properties->multiProcessorCount = 4;
     properties->totalGlobalMem = emulator::device_bytes();
-    properties->sharedMemPerBlockOptin = 227 << 10;
+    properties->sharedMemPerBlockOptin = shared_per_block();
     return cudaSuccess;
 }
 
@@ -392,8 +410,16 @@ cudaError_t cudaPeekAtLastError(void)
     return last_error;
 }
 
-cudaError_t cudaFuncSetAttribute(const void *, enum cudaFuncAttribute, int)
+cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute name, int value)
 {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+
+    if (name != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
+        (size_t)value > shared_per_block()) {
+        last_error = cudaErrorInvalidValue;
+        return last_error;
+    }
+    allowed[kernel] = (size_t)value;
     return cudaSuccess;
 }
 
